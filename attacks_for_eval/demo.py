@@ -1,0 +1,313 @@
+"""The main job on one data set: train, claim, steal, audit, report; the pipeline behind `turnmark demo`.
+
+Every step is resumable: what lies finished in the folder, of the same configuration and data, is not done again.
+The images are split once, by seed: private (the victim's), public (the owner's, probes and reference thefts), and
+world (the thief's queries and the strangers' data).
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from attacks_for_eval.extraction import ExtractionConfig
+from attacks_for_eval.reference import reference_surrogates
+from attacks_for_eval.steal import steal_to
+from ownership._audit import audit
+from ownership.build import build_claim
+from ownership.claim import Claim
+from ownership.errors import DataError
+from ownership.files import Progress, silent, write_json
+from ownership.html import write_html
+from ownership.plan import Plan
+from ownership.probes import split_public
+from ownership.report import Report, Verdict
+from ownership.suspect import load_suspect
+
+from ownership.watermark import WatermarkKey, secret_key
+from watermark_training.artefacts import load_trained, train_to
+from watermark_training.augment import simclr_view
+from watermark_training.config import Mark, TrainConfig
+from watermark_training.data import Data
+
+FORMATS = ("safetensors", "onnx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stranger:
+    """An encoder trained without the victim: a panel member or an independent suspect."""
+
+    name: str
+    mark: Mark
+    on_private: bool  # trained on the victim's own images, else on half of the world
+
+
+PANEL = (
+    Stranger(name="plain_0", mark="none", on_private=True),
+    Stranger(name="plain_1", mark="none", on_private=True),
+    Stranger(name="plain_2", mark="none", on_private=False),
+    Stranger(name="plain_3", mark="none", on_private=False),
+    Stranger(name="plain_4", mark="none", on_private=False),
+    Stranger(name="marked_0", mark="secret", on_private=True),
+    Stranger(name="marked_1", mark="paper", on_private=True),
+    Stranger(name="marked_2", mark="secret", on_private=False),
+    Stranger(name="marked_3", mark="secret", on_private=False),
+    Stranger(name="marked_4", mark="paper", on_private=False),
+)
+
+INDEPENDENTS = (
+    Stranger(name="same_data", mark="none", on_private=True),
+    Stranger(name="other_data", mark="none", on_private=False),
+    Stranger(name="foreign_key", mark="secret", on_private=True),
+    Stranger(name="half_turn", mark="paper", on_private=True),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobConfig:
+    """Sizes of one main job; the defaults are the demo's on the digits."""
+
+    arch: str = "tiny"
+    n_private: int = 500  # images the victim is trained on
+    n_public: int = 600  # the owner's other images: two thirds become probes, the rest reference queries
+    epochs: int = 50  # of the victim
+    stranger_epochs: int = 50  # of panel members and independents
+    batch_size: int = 128
+    lr: float = 2e-3
+    temperature: float = 0.2
+    min_crop: float = 0.2
+    flip: bool = False  # mirrored digits are no digits
+    steal_epochs: int = 100
+    queries: tuple[int, ...] = ()  # of each theft; empty: all of the world
+    losses: tuple[str, ...] = ("mse", "infonce", "softnn")
+    reference_epochs: int = 100
+    panel: tuple[Stranger, ...] = PANEL
+    independents: tuple[Stranger, ...] = INDEPENDENTS
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One audit of the job: what the suspect is, and what was found."""
+
+    name: str
+    role: Literal["surrogate", "independent"]
+    format: str
+    report: Report
+    folder: Path
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether surrogates are SUPPORTED and independents NOT_SUPPORTED."""
+        wanted = Verdict.SUPPORTED if self.role == "surrogate" else Verdict.NOT_SUPPORTED
+        return self.report.verdict is wanted
+
+
+def run_job(data: Data, out: Path, config: JobConfig, *, progress: Progress = silent) -> list[Row]:
+    """Runs the main job into a folder.
+
+    Args:
+        data: all images; split by `config.seed`.
+        out: `models/`, `claim/`, `suspects/`, `reports/` and `summary.json` are written here.
+        config: sizes.
+        progress: called as `("name of the step", steps done, steps in all)`.
+
+    Returns:
+        One row a suspect and format.
+
+    Raises:
+        DataError: if there are too few images.
+    """
+    private, public, world = _split(data, config)
+    steps = _Steps(progress, 3 + len(config.panel) + len(config.independents) + len(_thefts(config, world)))
+    victim_config = _train_config(config, "secret", config.seed * 1000 + 1, config.epochs)
+    with_key = _key(config.seed * 1000 + 1)
+    train_to(out / "models/victim", private, victim_config, key=with_key, progress=steps.next("training the victim"))
+    for role, strangers in (("panel", config.panel), ("independent", config.independents)):
+        offset = config.seed * 1000 + (100 if role == "panel" else 200)
+        for i, stranger in enumerate(strangers):
+            train_to(
+                out / f"models/{role}_{stranger.name}",
+                private if stranger.on_private else _half(world, offset + i),
+                _train_config(config, stranger.mark, offset + i, config.stranger_epochs),
+                key=_key(offset + i) if stranger.mark == "secret" else None,
+                progress=steps.next(f"training {role} {stranger.name}"),
+            )
+    _claim(out, private, public, config, steps.next("building the claim"))
+    suspects: list[tuple[str, Literal["surrogate", "independent"]]] = []
+    victim = load_trained(out / "models/victim")
+    for name, theft in _thefts(config, world):
+        folder = out / f"models/{name}"
+        steal_to(folder, victim.encoder, victim.sha256, world, theft, progress=steps.next(f"stealing: {name}"))
+        suspects.append((name, "surrogate"))
+    suspects += [(f"independent_{s.name}", "independent") for s in config.independents]
+    rows = list(_audits(out, suspects, steps.next("auditing")))
+    write_json(out / "summary.json", [summary(row) for row in rows])
+    return rows
+
+
+def summary(row: Row) -> dict[str, Any]:
+    """Returns a row's main numbers: verdict, and of every test the value and the largest p."""
+    return {
+        "suspect": row.name,
+        "role": row.role,
+        "format": row.format,
+        "verdict": row.report.verdict.value,
+        "as_expected": row.as_expected,
+        "tests": {r.name: {"value": r.value, "pvalue": r.pvalue} for r in row.report.results},
+    }
+
+
+class _Steps:
+    """Turns the progress of each step into progress over all of them, in thousandths of a step."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._current = progress, total, -1
+
+    def next(self, what: str) -> Progress:
+        self._current += 1
+        current = self._current
+        self._progress(what, 1000 * current, 1000 * self._total)
+
+        def report(_: str, done: int, total: int) -> None:
+            self._progress(what, 1000 * current + 1000 * done // max(1, total), 1000 * self._total)
+
+        return report
+
+
+def _split(data: Data, config: JobConfig) -> tuple[Data, Data, Data]:
+    needed = config.n_private + config.n_public + 300
+    if len(data) < needed:
+        raise DataError(f"{len(data)} images are too few", f"at least {needed} for this job")
+    generator = torch.Generator().manual_seed(config.seed * 1000)
+    order = torch.randperm(len(data), generator=generator)
+    ends = (config.n_private, config.n_private + config.n_public)
+    return (
+        _pick(data, order[: ends[0]], "private"),
+        _pick(data, order[ends[0] : ends[1]], "public"),
+        _pick(data, order[ends[1] :], "world"),
+    )
+
+
+def _pick(data: Data, rows: torch.Tensor, part: str) -> Data:
+    labels = None if data.labels is None else data.labels[rows]
+    return Data(name=f"{data.name} ({part})", images=data.images[rows], labels=labels)
+
+
+def _half(world: Data, seed: int) -> Data:
+    order = torch.randperm(len(world), generator=torch.Generator().manual_seed(seed))
+    return _pick(world, order[: max(len(world) // 2, min(len(world), 500))], f"part {seed}")
+
+
+def _key(seed: int) -> WatermarkKey:
+    """The demo repeats itself, so its keys come from the seed; `turnmark train` draws them from the system."""
+    return secret_key(torch.Generator().manual_seed(seed))
+
+
+def _train_config(config: JobConfig, mark: Mark, seed: int, epochs: int) -> TrainConfig:
+    return TrainConfig(
+        arch=config.arch,
+        epochs=epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        temperature=config.temperature,
+        min_crop=config.min_crop,
+        flip=config.flip,
+        mark=mark,
+        seed=seed,
+    )
+
+
+def _thefts(config: JobConfig, world: Data) -> list[tuple[str, ExtractionConfig]]:
+    out = []
+    for n in config.queries or (len(world),):
+        for i, loss in enumerate(config.losses):
+            name = f"surrogate_{loss}" + (f"_{n}" if config.queries else "")
+            theft = ExtractionConfig(
+                loss=loss,
+                arch=config.arch,
+                queries=n,
+                # fewer queries, more passes, so that every theft takes as many steps up to a factor of three
+                epochs=min(3 * config.steal_epochs, config.steal_epochs * max(config.queries or (n,)) // n),
+                batch_size=config.batch_size,
+                lr=config.lr,
+                seed=config.seed * 1000 + 300 + i,
+            )
+            out.append((name, theft))
+    return out
+
+
+def _claim(out: Path, private: Data, public: Data, config: JobConfig, progress: Progress) -> None:
+    """Builds the claim, unless it is there (claims are never overwritten)."""
+    plan = Plan(seed=config.seed)
+    if (out / "claim/claim.json").is_file():
+        Claim.load(out / "claim")
+        return
+    victim = load_trained(out / "models/victim")
+    digest = victim.config["data"]["sha256"]
+    members = []
+    for stranger in config.panel:
+        loaded = load_trained(out / f"models/panel_{stranger.name}")
+        kind = "plain" if stranger.mark == "none" else "marked"
+        members.append((loaded.member(stranger.name, kind, digest), loaded.encoder))
+    _, rest = split_public(len(public), plan)
+    references = reference_surrogates(
+        victim.encoder,
+        config.arch,
+        public.images[rest],
+        epochs=config.reference_epochs,
+        seed=config.seed * 1000 + 400,
+        progress=progress,
+    )
+    build_claim(
+        (victim.member("victim", "victim"), victim.encoder),
+        private.images,
+        public.images,
+        members,
+        plan=plan,
+        key=victim.key,
+        predictor=victim.predictor,
+        projection_head=victim.projection_head,
+        references=references,
+        view=view_of(config.min_crop, config.flip),
+        data={"private": private.name, "public": public.name},
+    ).save(out / "claim")
+
+
+def view_of(min_crop: float, flip: bool) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
+    """Returns the training's augmentation with these settings, for the claim's dataset inference."""
+
+    def view(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return simclr_view(images, generator, min_crop=min_crop, flip=flip)
+
+    return view
+
+
+def _audits(
+    out: Path, suspects: list[tuple[str, Literal["surrogate", "independent"]]], progress: Progress
+) -> Iterator[Row]:
+    """Audits every suspect in both forms from its file, as an auditor would."""
+    claim = Claim.load(out / "claim")
+    (out / "suspects").mkdir(parents=True, exist_ok=True)
+    for i, (name, role) in enumerate(suspects):
+        for j, suffix in enumerate(FORMATS):
+            path = out / f"suspects/{name}.{suffix}"
+            shutil.copyfile(out / f"models/{name}/encoder.{suffix}", path)
+            command = f"turnmark audit {shlex.quote(str(path))} --claim {shlex.quote(str(out / 'claim'))}"
+            report = audit(claim, load_suspect(path), command=command)
+            folder = out / f"reports/{name}-{suffix}"
+            report.save(folder / "report.json")
+            write_html(report, folder / "report.html")
+            progress("auditing", i * len(FORMATS) + j + 1, len(suspects) * len(FORMATS))
+            yield Row(name=name, role=role, format=suffix, report=report, folder=folder)
+
+
+def demo_config(seed: int) -> JobConfig:
+    """Returns the demo's configuration."""
+    return replace(JobConfig(), seed=seed)

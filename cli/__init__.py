@@ -1,0 +1,1 @@
+"""The `turnmark` command: one short file a command, no science in it."""

@@ -1,0 +1,108 @@
+"""Turnmark's evidence: was this encoder copied from mine?
+
+The whole door is three names::
+
+    from ownership import Claim, load_suspect, audit
+
+    claim = Claim.load("claim/")                        # digests are checked before any number is used
+    suspect = load_suspect("suspect.onnx")              # safetensors, PyTorch state dict or ONNX; no code of it runs
+    report = audit(claim, suspect)
+    print(report.verdict.value, report.adjusted_pvalues)
+
+An owner makes the claim with `build_claim`. Read on in this order: `_audit` (the engine), `evidence` (what is
+measured), `stats` (how it is tested), `report` (how the verdict follows), `claim` and `build` (what is fixed before).
+
+Names are loaded when first used, so that `import ownership` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ownership.architectures import ARCHITECTURES, Encoder
+    from ownership._audit import audit
+    from ownership.build import build_claim
+    from ownership.claim import Claim, Member
+    from ownership.errors import (
+        ClaimError,
+        ClaimIntegrityError,
+        DataError,
+        OwnershipError,
+        ReportError,
+        SuspectError,
+        TrainingError,
+        UnsafeSuspectError,
+    )
+    from ownership.html import render_html, write_html
+    from ownership.plan import Plan
+    from ownership.report import Report, TestResult, Verdict
+    from ownership.suspect import Suspect, load_suspect
+    from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, secret_key
+
+_HOMES = {
+    "ARCHITECTURES": "architectures",
+    "Encoder": "architectures",
+    "audit": "_audit",
+    "build_claim": "build",
+    "Claim": "claim",
+    "Member": "claim",
+    "ClaimError": "errors",
+    "ClaimIntegrityError": "errors",
+    "DataError": "errors",
+    "OwnershipError": "errors",
+    "ReportError": "errors",
+    "SuspectError": "errors",
+    "TrainingError": "errors",
+    "UnsafeSuspectError": "errors",
+    "render_html": "html",
+    "write_html": "html",
+    "Plan": "plan",
+    "Report": "report",
+    "TestResult": "report",
+    "Verdict": "report",
+    "Suspect": "suspect",
+    "load_suspect": "suspect",
+    "RotationPredictor": "watermark",
+    "WatermarkKey": "watermark",
+    "paper_key": "watermark",
+    "secret_key": "watermark",
+}
+
+__all__ = [
+    "ARCHITECTURES",
+    "Claim",
+    "ClaimError",
+    "ClaimIntegrityError",
+    "DataError",
+    "Encoder",
+    "Member",
+    "OwnershipError",
+    "Plan",
+    "Report",
+    "ReportError",
+    "RotationPredictor",
+    "Suspect",
+    "SuspectError",
+    "TestResult",
+    "TrainingError",
+    "UnsafeSuspectError",
+    "Verdict",
+    "WatermarkKey",
+    "audit",
+    "build_claim",
+    "load_suspect",
+    "paper_key",
+    "render_html",
+    "secret_key",
+    "write_html",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ownership' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"ownership.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

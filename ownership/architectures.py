@@ -1,0 +1,124 @@
+"""The encoder architectures that weights alone can be loaded into: a plain dict, `ARCHITECTURES`.
+
+Every entry makes an `Encoder`: images `(n, 3, h, w)` float32 in `[0, 1]` -> representations `(n, d)` float32.
+The residual networks are the CIFAR variants of the paper (3x3 first convolution, stride 1, no max-pooling, average
+pooling to the representation; appendix F), so any image size from 8 pixels up is accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """A network together with its preprocessing, so that a file of weights is a whole encoder.
+
+    Args:
+        body: maps normalised images `(n, 3, h, w)` to representations `(n, dim)`.
+        dim: length of a representation.
+        mean: per-channel mean subtracted from the `[0, 1]` images.
+        std: per-channel standard deviation the difference is divided by.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, body: nn.Module, dim: int, mean: float = 0.5, std: float = 0.25) -> None:
+        super().__init__()
+        self.body = body
+        self.dim = dim
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), mean))
+        self.register_buffer("std", torch.full((1, 3, 1, 1), std))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns representations `(n, dim)` of images `(n, 3, h, w)` in `[0, 1]`."""
+        out: Tensor = self.body((images - self.mean) / self.std)
+        return out
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions with a shortcut (He et al. 2016, basic block)."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or width_in != width:
+            self.shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class _Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions with a shortcut (He et al. 2016), expansion 4."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        out = 4 * width
+        self.conv1 = nn.Conv2d(width_in, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or width_in != out:
+            self.shortcut = nn.Sequential(nn.Conv2d(width_in, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(self.conv1(x)))
+        out = torch.relu(self.bn2(self.conv2(out)))
+        return torch.relu(self.bn3(self.conv3(out)) + self.shortcut(x))
+
+
+def _resnet(
+    widths: tuple[int, ...],
+    depths: tuple[int, ...],
+    block: type[_Block] | type[_Bottleneck] = _Block,
+    *,
+    first_stride: int = 1,
+) -> Encoder:
+    """A residual network for small images; the stem and every later stage double or keep the width as given."""
+    expansion = 4 if block is _Bottleneck else 1
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, widths[0], 3, first_stride, 1, bias=False),
+        nn.BatchNorm2d(widths[0]),
+        nn.ReLU(),
+    ]
+    width_in = widths[0]
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        for i in range(depth):
+            layers.append(block(width_in, width, 2 if i == 0 and stage > 0 else 1))
+            width_in = width * expansion
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return Encoder(nn.Sequential(*layers), width_in)
+
+
+def _vgg(widths: tuple[int, ...]) -> Encoder:
+    """Plain convolutions without shortcuts, so that an encoder of another family is at hand."""
+    layers: list[nn.Module] = []
+    width_in = 3
+    for width in widths:
+        layers += [nn.Conv2d(width_in, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
+        width_in = width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return Encoder(nn.Sequential(*layers), width_in)
+
+
+ARCHITECTURES: dict[str, Callable[[], Encoder]] = {
+    "tiny": lambda: _resnet((16, 32, 64), (1, 1, 1), first_stride=2),  # d = 64, 77 k parameters: digits
+    "small": lambda: _resnet((32, 64, 128), (1, 1, 1), first_stride=2),  # d = 128, 0.3 M parameters: Fashion-MNIST
+    "small_vgg": lambda: _vgg((32, 64, 128)),  # d = 128, 93 k parameters
+    "resnet18": lambda: _resnet((64, 128, 256, 512), (2, 2, 2, 2)),  # d = 512, the paper's CIFAR victim
+    "resnet34": lambda: _resnet((64, 128, 256, 512), (3, 4, 6, 3)),  # d = 512, appendix F
+    "resnet50": lambda: _resnet((64, 128, 256, 512), (3, 4, 6, 3), _Bottleneck),  # d = 2048
+}
+"""Name -> function that makes a freshly initialised `Encoder`."""

@@ -1,0 +1,175 @@
+"""Building a claim: choose probes, ask victim, panel and references, score the panel, fix everything.
+
+Imports no sibling: whoever calls it brings the reference surrogates (`attacks_for_eval.reference_surrogates`) and
+the augmentation of the training (`watermark_training.simclr_view`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor, nn
+
+from ownership.claim import Claim, Member
+from ownership.errors import ClaimError, printable
+from ownership.evidence import STATISTICS, Answers, Context, score_members, score_one
+from ownership.files import Progress, sha256, silent
+from ownership.images import EncoderLike
+from ownership.plan import REQUIRED_STRATA, STRATA, Plan
+from ownership.probes import View, ask, make_probes, problems_with
+from ownership.watermark import RotationPredictor, WatermarkKey
+
+
+def build_claim(
+    victim: tuple[Member, EncoderLike],
+    private: Tensor,
+    public: Tensor,
+    panel: Sequence[tuple[Member, EncoderLike]],
+    *,
+    plan: Plan | None = None,
+    key: WatermarkKey | None = None,
+    predictor: RotationPredictor | None = None,
+    projection_head: nn.Module | None = None,
+    references: Sequence[tuple[Member, EncoderLike]] = (),
+    view: View | None = None,
+    data: dict[str, str] | None = None,
+    progress: Progress = silent,
+) -> Claim:
+    """Returns a claim to the victim.
+
+    Args:
+        victim: its record and the encoder.
+        private: images the victim was trained on, `(n, c, h, w)` uint8.
+        public: images it was not trained on; two thirds at most become probes.
+        panel: independent encoders with their stratum as `kind`; at least `plan.min_stratum` of a stratum, or none.
+        plan: tests, error rate, sizes, seed.
+        key: the watermark's key, with its predictor; both or neither.
+        predictor: the rotation predictor trained with the victim.
+        projection_head: the head of the victim's training, for dataset inference by loss.
+        references: surrogates the owner made, which say what the claim can find.
+        view: the training's augmentation, for dataset inference.
+        data: descriptions of the private and public images, for the record.
+        progress: called after every encoder asked.
+
+    Raises:
+        ClaimError: if the panel is too small, holds the victim, or an encoder's answers cannot be used.
+    """
+    plan = plan or Plan()
+    if (key is None) != (predictor is None):
+        raise ClaimError("a watermark needs both its key and its predictor")
+    _check_names([m for m, _ in (victim, *panel, *references)])
+    _check_strata([m for m, _ in panel], plan)
+    probes, labels = make_probes(private, public, plan, key=key, view=view)
+    total = 1 + len(panel) + len(references)
+    asked: list[tuple[Member, Answers]] = []
+    for i, (member, encoder) in enumerate((victim, *panel, *references)):
+        answers = ask(encoder, probes, member.name)
+        relaxed = replace(plan, min_probes=0)  # too few probes is the audit's verdict, not the encoder's fault
+        if problems := problems_with(answers, encoder, probes, relaxed):
+            raise ClaimError(f"{printable(member.name)}: {problems[0]}", "leave this encoder out")
+        asked.append((replace(member, dim=answers.dim), answers))
+        progress("asking encoders", i + 1, total)
+    (victim_member, victim_answers), rest = asked[0], asked[1:]
+    kept, dropped = _without_duplicates(rest[: len(panel)], victim_answers)
+    members = tuple(m for m, _ in kept)
+    _check_strata(members, plan)
+    context = Context(
+        plan=plan,
+        victim=victim_answers,
+        panel=tuple(a for _, a in kept),
+        watermark_labels=None if labels is None else labels.numpy(),
+        predictor=predictor,
+        projection_head=projection_head,
+    )
+    scores = score_members(context, context.panel)
+    reference_scores: dict[str, dict[str, float]] = {name: {} for name in STATISTICS}
+    for member, answers in rest[len(panel) :]:
+        for name, value in score_one(answers, context)[0].items():
+            reference_scores[name][member.name] = value
+    return Claim(
+        plan=plan,
+        victim=victim_member,
+        members=members,
+        references=tuple(m for m, _ in rest[len(panel) :]),
+        scores=scores,
+        reference_scores=reference_scores,
+        dropped=tuple(dropped),
+        data=_describe(data, private, public),
+        probes=probes,
+        answers={m.name: a for m, a in (asked[0], *kept, *rest[len(panel) :])},
+        key=key,
+        watermark_labels=labels,
+        predictor=predictor,
+        projection_head=projection_head,
+    )
+
+
+def _describe(data: dict[str, str] | None, private: Tensor, public: Tensor) -> dict[str, str]:
+    return {
+        **(data or {}),
+        "private_sha256": images_sha256(private),
+        "public_sha256": images_sha256(public),
+        "private_images": str(len(private)),
+        "public_images": str(len(public)),
+    }
+
+
+def images_sha256(images: Tensor) -> str:
+    """Returns the SHA-256 of uint8 images: their shape, then their bytes in order."""
+    return sha256(repr(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())
+
+
+def _check_names(members: Sequence[Member]) -> None:
+    names = [m.name for m in members]
+    for name in names:
+        if names.count(name) > 1:
+            raise ClaimError(f"two encoders are called {printable(name)}", "names must differ")
+        if not name or set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
+            raise ClaimError(f"the name {printable(name)!r} cannot be a file name", "letters, digits, - and _")
+
+
+def _check_strata(members: Sequence[Member], plan: Plan) -> None:
+    """Every stratum has enough members or none, and one of the required ones has."""
+    for kind in {m.kind for m in members}:
+        if kind not in STRATA:
+            raise ClaimError(f"unknown stratum {printable(kind)!r}", f"one of: {', '.join(STRATA)}")
+    counts = {kind: sum(m.kind == kind for m in members) for kind in STRATA}
+    for kind, count in counts.items():
+        if 0 < count < plan.min_stratum:
+            raise ClaimError(
+                f"too small a panel: stratum {kind!r} has {count} different encoder{'s' if count > 1 else ''}",
+                f"at least {plan.min_stratum} of a kind, or none",
+            )
+    if not any(counts[kind] for kind in REQUIRED_STRATA):
+        raise ClaimError(
+            "too small a panel: no independent encoders",
+            f"at least {plan.min_stratum} plain ones, and {plan.min_stratum} with a foreign mark (turnmark train)",
+        )
+
+
+def _without_duplicates(
+    panel: Sequence[tuple[Member, Answers]], victim: Answers
+) -> tuple[list[tuple[Member, Answers]], list[str]]:
+    """Identical responses count once, whatever file they came from; the victim is no independent."""
+    kept: list[tuple[Member, Answers]] = []
+    dropped = []
+    for member, answers in panel:
+        if same_answers(answers, victim):
+            raise ClaimError(f"panel member {member.name} gives the victim's own answers", "leave it out of the panel")
+        twin = next((m for m, a in kept if same_answers(a, answers)), None)
+        if twin is None:
+            kept.append((member, answers))
+        else:
+            dropped.append(f"{member.name}: gives the same answers as {twin.name}")
+    return kept, dropped
+
+
+def same_answers(a: Answers, b: Answers, tolerance: float = 1e-3) -> bool:
+    """Returns whether two encoders answer the public probes alike, within `tolerance` of the root mean square."""
+    x, y = a.sets["public"], b.sets["public"]
+    if x.shape != y.shape:
+        return False
+    scale = float(np.sqrt(np.mean(x.astype(np.float64) ** 2)))
+    return float(np.abs(x - y).max()) <= tolerance * scale

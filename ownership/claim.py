@@ -1,0 +1,282 @@
+"""The claim: what an owner fixes before a dispute, as a folder of JSON and safetensors (docs/format.md).
+
+```
+claim/
+├── claim.json              format version, plan, victim, panel, references, scores, SHA-256 of every part and of itself
+├── key.json                the watermark key (secret)
+├── predictor.safetensors   the rotation predictor (secret)
+├── projection_head.safetensors
+├── probes.safetensors      every probe image, uint8, and the watermark labels
+└── representations/*.safetensors   answers of the victim, of every panel member, of every reference surrogate
+```
+
+Rules of loading, each with a test that breaks exactly that rule:
+
+1. `claim.json` is canonical JSON of a known format version and matches its own `content_sha256`.
+2. Every part it names is there, and matches its SHA-256. Nothing else is read.
+3. Only then are tensors parsed and numbers used.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError, printable
+from ownership.evidence import Answers, Context
+from ownership.files import canonical_json, parse_json, read_bytes, sha256, write_bytes
+from ownership.plan import STRATA, Plan
+from ownership.probes import Probes
+from ownership.watermark import RotationPredictor, WatermarkKey
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """What a claim records about one encoder: the victim, a panel member or a reference surrogate."""
+
+    name: str
+    kind: str  # victim, reference, or the stratum: plain, marked, ancestor
+    sha256: str  # of its file
+    architecture: str | None = None
+    mark: str | None = None  # secret, paper, none; None: unknown
+    data: str | None = None  # what it was trained on, in words
+    trained_on_private: bool | None = None  # None: unknown
+    dim: int = 0
+
+
+Scores = dict[str, dict[str, float]]
+"""Statistic -> name of a panel member or reference -> score."""
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Claim:
+    """A claim in memory. Make one with `build_claim`, read one with `Claim.load`."""
+
+    plan: Plan
+    victim: Member
+    members: tuple[Member, ...]  # the panel, without duplicates
+    references: tuple[Member, ...]
+    scores: Scores  # of the panel, each member against the others; fixed at build time
+    reference_scores: Scores
+    dropped: tuple[str, ...]  # panel entries left out, each with the reason
+    data: dict[str, str]  # descriptions and digests of the private and public images
+    probes: Probes
+    answers: dict[str, Answers]  # victim, members, references by name
+    key: WatermarkKey | None = None
+    watermark_labels: Tensor | None = None
+    predictor: RotationPredictor | None = None
+    projection_head: nn.Module | None = None
+    sha256: str = ""  # content digest; empty until saved or loaded
+
+    @property
+    def context(self) -> Context:
+        """What scores are taken against."""
+        return Context(
+            plan=self.plan,
+            victim=self.answers[self.victim.name],
+            panel=tuple(self.answers[m.name] for m in self.members),
+            watermark_labels=None if self.watermark_labels is None else self.watermark_labels.numpy(),
+            predictor=self.predictor,
+            projection_head=self.projection_head,
+        )
+
+    def stratum(self, kind: str) -> tuple[Member, ...]:
+        """Returns the panel members of one stratum."""
+        return tuple(m for m in self.members if m.kind == kind)
+
+    def save(self, folder: Path) -> str:
+        """Writes the claim to a new folder, whole or not at all.
+
+        Returns:
+            The content digest.
+
+        Raises:
+            ClaimError: if the folder exists and is not empty.
+            OwnershipError: if it cannot be written.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ClaimError(f"{printable(folder, 300)} exists already", "choose another --out, or delete it first")
+        parts = self._parts()
+        content = self._content(parts)
+        digest = sha256(canonical_json(content))
+        parts["claim.json"] = canonical_json({**content, "content_sha256": digest})
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        except OSError as e:
+            raise OwnershipError(f"cannot write {printable(folder, 300)} ({e.strerror})", "choose another --out") from e
+        try:
+            for name, data in parts.items():
+                write_bytes(temporary / name, data, secret=True)
+            if folder.exists():
+                folder.rmdir()
+            os.replace(temporary, folder)
+        except OSError as e:
+            raise OwnershipError(f"cannot write {printable(folder, 300)} ({e.strerror})", "choose another --out") from e
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return digest
+
+    def _parts(self) -> dict[str, bytes]:
+        probes = dict(self.probes)
+        if self.watermark_labels is not None:
+            probes["watermark_labels"] = self.watermark_labels
+        parts = {"probes.safetensors": save(probes)}
+        if self.key is not None and self.predictor is not None:
+            parts["key.json"] = canonical_json(self.key.to_dict())
+            parts["predictor.safetensors"] = save(self.predictor.state_dict())
+        if self.projection_head is not None:
+            parts["projection_head.safetensors"] = save(self.projection_head.state_dict())
+        for name, answers in self.answers.items():
+            tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in answers.sets.items()}
+            parts[f"representations/{name}.safetensors"] = save(tensors)
+        return parts
+
+    def _content(self, parts: dict[str, bytes]) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "plan": self.plan.to_dict(),
+            "victim": asdict(self.victim),
+            "panel": [asdict(m) for m in self.members],
+            "references": [asdict(m) for m in self.references],
+            "scores": self.scores,
+            "reference_scores": self.reference_scores,
+            "dropped": list(self.dropped),
+            "data": self.data,
+            "parts": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in sorted(parts.items())},
+        }
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Claim:
+        """Reads a claim and checks every digest before any number is used.
+
+        Raises:
+            ClaimError: if the folder is no claim, or of an unknown version.
+            ClaimIntegrityError: if anything in it was changed.
+        """
+        folder = Path(folder)
+        if not (folder / "claim.json").is_file():
+            raise ClaimError(f"{printable(folder, 300)} is no claim: it has no claim.json", "give the claim's folder")
+        content = _verified_content(read_bytes(folder / "claim.json", ClaimIntegrityError, "claim"))
+        parts = {name: _verified_part(folder, name, entry) for name, entry in content["parts"].items()}
+        try:
+            return cls._from_content(content, parts)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as e:
+            raise ClaimError("claim: a field is missing or malformed", "it was written by another program") from e
+
+    @classmethod
+    def _from_content(cls, content: dict[str, Any], parts: dict[str, bytes]) -> Claim:
+        probes = load(parts["probes.safetensors"])
+        labels = probes.pop("watermark_labels", None)
+        victim = _member(content["victim"])
+        members = tuple(_member(m) for m in content["panel"])
+        if any(m.kind not in STRATA for m in members):
+            raise ClaimError("claim: a panel member of an unknown stratum", f"one of: {', '.join(STRATA)}")
+        references = tuple(_member(m) for m in content["references"])
+        key = predictor = head = None
+        if "key.json" in parts:
+            key = WatermarkKey.from_dict(parse_json(parts["key.json"], ClaimError, "claim: key.json"))
+            predictor = RotationPredictor(victim.dim)
+            predictor.load_state_dict(load(parts["predictor.safetensors"]))
+            predictor.eval()
+        if "projection_head.safetensors" in parts:
+            head = load_projection_head(load(parts["projection_head.safetensors"]))
+        answers = {}
+        for m in (victim, *members, *references):
+            sets = {k: v.float().numpy() for k, v in load(parts[f"representations/{m.name}.safetensors"]).items()}
+            _check_rows(sets, probes)
+            answers[m.name] = Answers(m.name, sets)
+        return cls(
+            plan=Plan.from_dict(content["plan"]),
+            victim=victim,
+            members=members,
+            references=references,
+            scores=_scores(content["scores"]),
+            reference_scores=_scores(content["reference_scores"]),
+            dropped=tuple(str(d) for d in content["dropped"]),
+            data={str(k): str(v) for k, v in content["data"].items()},
+            probes=probes,
+            answers=answers,
+            key=key,
+            watermark_labels=labels,
+            predictor=predictor,
+            projection_head=head,
+            sha256=content["content_sha256"],
+        )
+
+
+def _verified_content(data: bytes) -> dict[str, Any]:
+    """Rule 1: canonical, of a known version, matching its own digest."""
+    damaged = ClaimIntegrityError(
+        "claim integrity: claim.json does not match its own digest", "it was changed or damaged; get the original"
+    )
+    try:
+        content = parse_json(data, ClaimError, "claim: claim.json")
+        canonical = canonical_json(content)
+    except (ClaimError, ValueError) as e:
+        raise damaged from e
+    if canonical != data:
+        raise damaged
+    stated = content.pop("content_sha256", None)
+    if sha256(canonical_json(content)) != stated:
+        raise damaged
+    if content.get("format_version") != FORMAT_VERSION or not isinstance(content.get("parts"), dict):
+        raise ClaimError(
+            f"claim of format version {printable(content.get('format_version'))}, this turnmark reads {FORMAT_VERSION}",
+            "update turnmark",
+        )
+    content["content_sha256"] = stated
+    return content
+
+
+def _verified_part(folder: Path, name: str, entry: object) -> bytes:
+    """Rule 2: the part is a file inside the claim and matches its digest."""
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or path.is_symlink() or not path.is_file():
+        raise ClaimIntegrityError(f"claim integrity: {printable(name)} is missing", "get the original claim")
+    data = read_bytes(path, ClaimIntegrityError, "claim")
+    if not isinstance(entry, dict) or sha256(data) != entry.get("sha256"):
+        raise ClaimIntegrityError(
+            f"claim integrity: {printable(name)} does not match its digest", "it was changed or damaged"
+        )
+    return data
+
+
+def _member(value: dict[str, Any]) -> Member:
+    return Member(**{f.name: value[f.name] for f in fields(Member)})
+
+
+def _scores(value: dict[str, Any]) -> Scores:
+    return {str(s): {str(n): float(x) for n, x in by_name.items()} for s, by_name in value.items()}
+
+
+def _check_rows(sets: dict[str, NDArray[np.float32]], probes: Probes) -> None:
+    if set(sets) != set(probes) or any(sets[k].ndim != 2 or len(sets[k]) != len(probes[k]) for k in probes):
+        raise ValueError("representations do not fit the probes")
+
+
+def load_projection_head(tensors: dict[str, Tensor]) -> nn.Module:
+    """Returns SimCLR's head `Linear - ReLU - Linear` from its weights.
+
+    Raises:
+        KeyError, RuntimeError: if these are not its weights.
+    """
+    first, last = tensors["0.weight"], tensors["2.weight"]
+    make: Callable[[Tensor], nn.Linear] = lambda w: nn.Linear(w.shape[1], w.shape[0])  # noqa: E731
+    head = nn.Sequential(make(first), nn.ReLU(), make(last))
+    head.load_state_dict(tensors)
+    return head.eval()

@@ -1,0 +1,76 @@
+"""What can go wrong, as one tree; every error carries a hint and the exit code the command ends with.
+
+```
+OwnershipError(message, hint)        exit 2: usage or input refused
+├── DataError                        images or labels cannot be used
+├── ClaimError                       a claim cannot be built or read
+│   └── ClaimIntegrityError          exit 6: a claim does not match its own digests
+├── SuspectError                     a file cannot be loaded as an encoder
+│   └── UnsafeSuspectError           it would have to run code: refused, nothing ran
+├── TrainingError                    training or extraction cannot go on
+└── ReportError                      a report cannot be written or read
+```
+
+A negative finding is a result, not an error; these mean "could not test". Exit codes: `DESIGN`, docs/format.md.
+"""
+
+from __future__ import annotations
+
+
+class OwnershipError(Exception):
+    """Something the user can act on: one line that says what is wrong and one that says what to do.
+
+    Args:
+        message: one line, what is wrong, with the name and the value.
+        hint: one line, what the user can do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class DataError(OwnershipError):
+    """Images or labels cannot be used."""
+
+
+class ClaimError(OwnershipError):
+    """A claim cannot be built or read."""
+
+
+class ClaimIntegrityError(ClaimError):
+    """A claim does not match its own digests; no statistics are computed from it."""
+
+    exit_code = 6
+
+
+class SuspectError(OwnershipError):
+    """A file cannot be loaded as an encoder, or does not fit the claim's probes."""
+
+
+class UnsafeSuspectError(SuspectError):
+    """Loading the file would have to run code that came with it: refused, nothing ran."""
+
+
+class TrainingError(OwnershipError):
+    """Training or extraction cannot start or go on."""
+
+
+class ReportError(OwnershipError):
+    """A report cannot be written or read."""
+
+
+def printable(text: object, limit: int = 120) -> str:
+    """Returns foreign text (tensor names, paths, messages of other libraries) as one safe printable line.
+
+    Control characters, bidirectional overrides and line breaks are shown escaped; ordinary letters of any
+    script stay as they are.
+
+    >>> printable("a\\nb\\x1b[31m")
+    'a\\\\nb\\\\x1b[31m'
+    """
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+    return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"

@@ -1,0 +1,128 @@
+"""Reading and writing files so that nothing is half-written and every failure is one clear line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ownership.errors import OwnershipError, printable
+
+
+def sha256(data: bytes) -> str:
+    """Returns the SHA-256 of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_bytes(path: Path, error: type[OwnershipError], what: str) -> bytes:
+    """Returns the content of a regular file, read once.
+
+    Args:
+        path: the file.
+        error: the class to raise.
+        what: what the file is to the user, for the message ("suspect", "claim").
+
+    Raises:
+        OwnershipError: `error`, if the path is missing, no regular file, unreadable or empty.
+    """
+    shown = printable(path, 300)
+    try:
+        if path.is_dir():
+            raise error(f"{what}: {shown} is a directory, not a file", "give the file itself")
+        if not path.exists():
+            raise error(f"{what}: {shown} does not exist", "check the path")
+        if not path.is_file():
+            raise error(f"{what}: {shown} is not a regular file", "give a regular file, not a device or a pipe")
+        data = path.read_bytes()
+    except OSError as e:
+        raise error(f"{what}: {shown} cannot be read ({e.strerror})", "check the permissions") from e
+    if not data:
+        raise error(f"{what}: {shown} is empty (0 bytes)", "the copy or download may have failed; fetch it again")
+    return data
+
+
+def write_bytes(path: Path, data: bytes, *, secret: bool = False) -> None:
+    """Writes `data` to a temporary name beside `path`, then moves it into place: whole or not at all.
+
+    Args:
+        path: the target; its folder is made when missing.
+        data: the content.
+        secret: readable by the owner only (0600).
+
+    Raises:
+        OwnershipError: if the folder or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            os.chmod(temporary, 0o600 if secret else 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as e:
+        raise OwnershipError(
+            f"cannot write {printable(path, 300)} ({e.strerror})", "choose another --out, or free space"
+        ) from e
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes `value` as canonical JSON (see `canonical_json`), whole or not at all."""
+    write_bytes(path, canonical_json(value))
+
+
+def canonical_json(value: object) -> bytes:
+    """Returns the one byte form of `value` used for digests: sorted keys, two-space indent, UTF-8, no NaN."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read_json(path: Path, error: type[OwnershipError], what: str) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Raises:
+        OwnershipError: `error`, if the file is unreadable, no JSON, or no JSON object.
+    """
+    return parse_json(read_bytes(path, error, what), error, f"{what}: {printable(path.name)}")
+
+
+def parse_json(data: bytes, error: type[OwnershipError], what: str) -> dict[str, Any]:
+    """Returns the JSON object in `data`; raises `error` for anything else, whatever the bytes."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise error(f"{what} is not valid JSON", "the file is damaged or of another kind") from e
+    if not isinstance(value, dict):
+        raise error(f"{what} holds no JSON object", "the file is damaged or of another kind")
+    return value
+
+
+def finished(folder: Path, marker: str, config: dict[str, Any]) -> bool:
+    """Returns whether `folder/marker` is a JSON object that holds every entry of `config`: this work is done already."""
+    path = folder / marker
+    if not path.is_file():
+        return False
+    stored = read_json(path, OwnershipError, "earlier run")
+    return all(stored.get(k) == v for k, v in json.loads(canonical_json(config)).items())
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+Progress = Callable[[str, int, int], None]
+"""What long work calls as it goes: (what is being done, steps done, steps in all)."""
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """The progress that shows nothing."""

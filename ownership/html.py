@@ -1,0 +1,181 @@
+"""The report as one self-contained HTML page: for a lawyer to read and an expert to check."""
+
+from __future__ import annotations
+
+import io
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ownership.files import write_bytes
+from ownership.plan import REQUIRED_STRATA
+from ownership.report import Report, TestResult, Verdict, format_p
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+FAMILIES = {
+    "distance": "Representation distance",
+    "watermark": "Watermark",
+    "inference": "Dataset inference",
+}
+
+EXPLAINED = {
+    "partial_rsa": "Does the suspect share the pattern of similarities between images that is peculiar to the victim, "
+    "beyond what independent encoders share? 0 is no relation, 1 a copy. A change of basis, scale or dimension of "
+    "the output does not affect it.",
+    "watermark_success": "The owner trained the victim so that a secret predictor can tell, from a representation, "
+    "into which secret part of the circle an image was rotated. This is how often that predictor is right on the "
+    "suspect. Guessing gives 50 %.",
+    "watermark_aligned": "The same after a linear map from the suspect's representations to the victim's. Strangers "
+    "with any sense of orientation score high here too; only the comparison with the panel means anything.",
+    "cka": "A standard similarity of representations, 0 to 1. Independent encoders of one kind of images are alike "
+    "too, which is why it only informs.",
+    "l2_distance": "Mean distance between the two representations of an image (the paper's Table 18). Any "
+    "permutation of the output defeats it.",
+    "inference_gmm": "Whether the victim's private images look more likely than public ones to a mixture model of the "
+    "suspect's representations of other private images, in standard deviations.",
+    "inference_loss": "Whether two views of a private image lie closer together than those of a public image, through "
+    "the victim's projection head (the paper, section 5.4), in standard deviations.",
+    "inference_augmentation": "Whether a private image moves less under augmentation than a public one (the paper, "
+    "Table 19), in standard deviations.",
+}
+
+
+def verdict_sentence(report: Report) -> str:
+    """Returns the verdict as one plain sentence with its error rate."""
+    alpha = f"{100 * report.plan.alpha:g} %"
+    if report.verdict is Verdict.SUPPORTED:
+        best = min(report.adjusted_pvalues.values())
+        return (
+            "The evidence supports the claim that this encoder was copied from the victim: by the plan fixed in the "
+            f"claim, an independent encoder of the kinds in the panel would be called a copy in at most {alpha} of "
+            f"such audits, and this one stands out at p {format_p(best)}."
+        )
+    if report.verdict is Verdict.NOT_SUPPORTED:
+        return (
+            "No evidence was found that this encoder was copied from the victim: it does not stand out from "
+            f"independent encoders at the {alpha} error rate fixed in the claim. This is not proof of innocence."
+        )
+    return "The audit is inconclusive: " + "; ".join(report.reasons) + ". Nothing follows for or against a copy."
+
+
+def innocent_explanations(report: Report) -> list[tuple[str, str]]:
+    """Returns the innocent explanations considered, each with what the panel says about it."""
+    panel = report.claim["panel"]
+    on_private = sum(m["trained_on_private"] is True for m in panel)
+    rows = []
+    for kind, text in (
+        ("plain", "An ordinary encoder, trained independently"),
+        ("marked", "An encoder watermarked by somebody else"),
+        ("ancestor", "A sibling: grown from the same public checkpoint as the victim"),
+    ):
+        count = sum(m["kind"] == kind for m in panel)
+        if count:
+            rows.append((text, f"represented by {count} panel members"))
+        elif kind in REQUIRED_STRATA:
+            rows.append((text, "NOT represented in the panel: not excluded; two tests must agree"))
+        else:
+            rows.append((text, "not represented in the panel: not excluded if the victim has a public ancestor"))
+    rows.append(
+        (
+            "An independent encoder trained on the same images as the victim",
+            f"represented by {on_private} panel members" if on_private else "not represented in the panel: not excluded",
+        )
+    )
+    return rows
+
+
+def write_html(report: Report, path: Path) -> None:
+    """Writes the page, whole or not at all."""
+    write_bytes(path, render_html(report).encode())
+
+
+def render_html(report: Report) -> str:
+    """Returns the page; no scripts, no outside resources, every foreign string escaped."""
+    content = report.to_dict()
+    families: list[dict[str, Any]] = []
+    for family, title in FAMILIES.items():
+        rows = [
+            {
+                "result": r,
+                "numbers": n,
+                "explained": EXPLAINED[r.name],
+                "picture": picture(r, n["threshold"]),
+            }
+            for r, n in zip(report.results, content["results"], strict=True)
+            if r.family == family
+        ]
+        if rows:
+            families.append({"title": title, "rows": rows})
+    return _template().render(
+        report=report,
+        content=content,
+        families=families,
+        sentence=verdict_sentence(report),
+        explanations=innocent_explanations(report),
+        format_p=format_p,
+        number=format_number,
+        percent=f"{100 * report.plan.alpha:g} %",
+        share=report.plan.alpha / max(1, len(report.deciding)),
+    )
+
+
+def format_number(x: float | None) -> str:
+    """Returns a number with three significant digits, or a dash.
+
+    >>> format_number(0.123456), format_number(12345.6), format_number(None)
+    ('0.123', '12346', '–')
+    """
+    if x is None or not math.isfinite(x):
+        return "–"
+    return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("ownership"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html.j2")
+
+
+def picture(result: TestResult, threshold: float) -> str:
+    """Returns an SVG: panel members as points, a row a stratum, references, the suspect as a mark, the threshold.
+
+    Shapes differ as well as colours, so that it reads in black and white.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    rows: list[tuple[str, list[float], str, str]] = [
+        (f"panel: {name}", list(by_name.values()), "o", "#4a5a6a") for name, by_name in result.members.items()
+    ]
+    if result.references:
+        rows.append(("reference surrogates", list(result.references.values()), "^", "#8a5a00"))
+    rows.append(("suspect", [result.value], "D", "#a01818"))
+    with mpl.rc_context({"svg.hashsalt": "turnmark", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(7.2, 0.75 + 0.3 * len(rows)), layout="constrained")
+        canvas = FigureCanvasSVG(figure)
+        axes = figure.subplots()
+        for y, (_, values, marker, colour) in enumerate(rows):
+            size = 60 if marker == "D" else 36
+            axes.scatter(values, [y] * len(values), marker=marker, s=size, facecolor=colour, edgecolor="white")
+        axes.axvline(threshold, color="#222222", linestyle="--", linewidth=1)
+        axes.annotate(
+            "threshold", (threshold, -0.62), fontsize=8, ha="center", va="bottom", annotation_clip=False, color="#222222"
+        )
+        axes.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=9)
+        axes.set_ylim(len(rows) - 0.5, -0.7)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        out = io.StringIO()
+        canvas.print_svg(out, metadata={"Date": None, "Creator": None})
+    svg = out.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,65 @@
+"""Images as uint8 tensors, and how encoders see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ownership.errors import OwnershipError
+
+
+def check_images(images: Tensor, error: type[OwnershipError], minimum: int = 1) -> None:
+    """Raises `error` unless `images` is `(n, c, h, w)` uint8 with c = 1 or 3, 8 <= h, w and n >= minimum."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise error(
+            f"images must be uint8 (n, c, h, w) with 1 or 3 channels, got {images.dtype} {tuple(images.shape)}",
+            "use an image folder, or an .npz with uint8 x",
+        )
+    if min(images.shape[-2:]) < 8:
+        raise error(f"images of {images.shape[-2]}x{images.shape[-1]} pixels are too small", "at least 8x8")
+    if len(images) < minimum:
+        raise error(f"{len(images)} images are too few", f"at least {minimum}")
+
+
+def as_input(images: Tensor) -> Tensor:
+    """Returns uint8 images `(n, c, h, w)` as float32 in `[0, 1]`, same shape."""
+    return images.float() / 255
+
+
+def as_uint8(images: Tensor) -> Tensor:
+    """Returns float images in `[0, 1]` as uint8, rounded."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def three_channels(images: Tensor) -> Tensor:
+    """Returns images `(n, 3, h, w)`; grey ones `(n, 1, h, w)` are repeated."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+EncoderLike = Callable[[Tensor], Tensor]
+"""Images `(n, 3, h, w)` float32 in `[0, 1]` -> representations `(n, d)` float32."""
+
+
+def represent(encoder: EncoderLike, images: Tensor, *, batch_size: int = 256) -> Tensor:
+    """Returns the representations of uint8 images, in float32 on the CPU, without gradients.
+
+    Args:
+        encoder: a module is used in eval mode, on the device it is on.
+        images: `(n, c, h, w)` uint8, c = 1 or 3.
+        batch_size: images a call.
+
+    Returns:
+        `(n, d)` float32.
+    """
+    device = torch.device("cpu")
+    if isinstance(encoder, nn.Module):
+        encoder.eval()
+        device = next((p.device for p in encoder.parameters()), device)
+    with torch.inference_mode():
+        parts = [
+            encoder(three_channels(as_input(chunk.to(device))).contiguous()).float().cpu()
+            for chunk in images.split(batch_size)
+        ]
+    return torch.cat(parts)

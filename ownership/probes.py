@@ -1,0 +1,145 @@
+"""Probes: the images every encoder is asked about, and the asking.
+
+Probes are data (rule 9): stored as uint8 after rotation and augmentation, so that victim, panel and suspect see
+exactly the same pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ownership.errors import DataError, OwnershipError, SuspectError, printable
+from ownership.evidence import Answers
+from ownership.images import EncoderLike, as_input, as_uint8, check_images, represent, three_channels
+from ownership.plan import Plan
+from ownership.watermark import WatermarkKey, rotated_pairs
+
+View = Callable[[Tensor, torch.Generator], Tensor]
+"""Images `(n, c, h, w)` float in `[0, 1]` and a generator -> one random view of each, same shape and range."""
+
+Probes = dict[str, Tensor]
+"""Name of a set -> uint8 images `(n, c, h, w)`; the sets are those of `ownership.evidence.Answers`."""
+
+
+def split_public(n: int, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Returns indices of the public images that become probes, and of the rest, for reference surrogates.
+
+    At most `plan.n_public`, and at most two thirds of the n images, so that something is left to steal with.
+    """
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(plan.seed))
+    count = min(plan.n_public, max(1, 2 * n // 3))
+    return order[:count], order[count:]
+
+
+def make_probes(
+    private: Tensor, public: Tensor, plan: Plan, *, key: WatermarkKey | None = None, view: View | None = None
+) -> tuple[Probes, Tensor | None]:
+    """Returns the probe sets and, with a key, the label of each watermark probe.
+
+    Args:
+        private: images the victim was trained on, `(n, c, h, w)` uint8.
+        public: images it was not trained on, the same size.
+        plan: how many of each, and the seed.
+        key: where the circle is cut; without one there are no watermark probes.
+        view: random augmentation for dataset inference; without one those two scores are skipped.
+
+    Raises:
+        DataError: if the images do not fit each other.
+    """
+    check_images(private, DataError, minimum=2)
+    check_images(public, DataError, minimum=2)
+    if private.shape[1] != public.shape[1]:
+        private, public = three_channels(private), three_channels(public)
+    if private.shape[1:] != public.shape[1:]:
+        raise DataError(
+            f"private images are {tuple(private.shape[-2:])} pixels, public ones {tuple(public.shape[-2:])}",
+            "bring both to one size",
+        )
+    generator = torch.Generator().manual_seed(plan.seed + 1)
+    chosen, _ = split_public(len(public), plan)
+    count = min(plan.n_private, len(private), len(chosen))
+    probes = {
+        "public": public[chosen],
+        "private": private[torch.randperm(len(private), generator=generator)[:count]],
+    }
+    if view is not None:
+        for name, source in (("private_views", probes["private"]), ("outside_views", probes["public"][:count])):
+            probes[name] = torch.cat([as_uint8(view(as_input(source), generator)) for _ in range(2)])
+    labels = None
+    if key is not None:
+        views, labels = rotated_pairs(as_input(probes["public"][: plan.n_watermark]), key, generator)
+        order = torch.randperm(len(views), generator=generator)
+        probes["watermark"], labels = as_uint8(views[order]), labels[order]
+    return {name: images.contiguous() for name, images in probes.items()}, labels
+
+
+def ask(encoder: EncoderLike, probes: Probes, name: str) -> Answers:
+    """Returns an encoder's answers to every probe set.
+
+    Raises:
+        SuspectError: if it cannot take the images, or its answers are not `(n, d)` real numbers.
+    """
+    sets = {}
+    for set_name, images in probes.items():
+        answers = _represent(encoder, images, name, batch_size=256)
+        if answers.ndim != 2 or len(answers) != len(images) or not 1 <= answers.shape[1] <= 65536:
+            raise SuspectError(
+                f"{printable(name)}: answers {tuple(answers.shape)} to {len(images)} images, expected (n, d)",
+                "an encoder gives one vector an image; export the pooled output",
+            )
+        sets[set_name] = answers.numpy()
+    return Answers(name, sets)
+
+
+def _represent(encoder: EncoderLike, images: Tensor, name: str, batch_size: int) -> Tensor:
+    """`represent`, with everything a foreign network can raise turned into one line."""
+    try:
+        return represent(encoder, images, batch_size=batch_size)
+    except OwnershipError:
+        raise
+    except Exception as e:  # torch and onnxruntime have no common base below Exception
+        c, h, w = 3, *images.shape[-2:]
+        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise SuspectError(
+            f"{printable(name)} cannot take images of {c}x{h}x{w}: {printable(first)}",
+            "it must accept the probes' size and three channels; put resizing inside the exported model",
+        ) from e
+
+
+def problems_with(answers: Answers, encoder: EncoderLike, probes: Probes, plan: Plan) -> list[str]:
+    """Returns why these answers cannot be tested (empty if they can): too few, not finite, constant, unstable.
+
+    A random `plan.repeat_share` of all probes is asked again, shuffled and in other batches; a network's answer to
+    an image depends on that image alone.
+    """
+    problems = []
+    public = answers.sets["public"]
+    if len(public) < plan.min_probes:
+        problems.append(f"too few probes: the claim has {len(public)} public probes, the plan asks {plan.min_probes}")
+    everything = np.concatenate(list(answers.sets.values()))
+    if not np.isfinite(everything).all():
+        bad = int((~np.isfinite(everything)).any(1).sum())
+        return [*problems, f"the answers to {bad} of {len(everything)} probes are not finite (NaN or infinite)"]
+    scale = float(np.sqrt(np.mean(everything.astype(np.float64) ** 2)))
+    spread = public.astype(np.float64) - public.astype(np.float64).mean(0)
+    singular = np.linalg.svd(spread, compute_uv=False)
+    if scale == 0 or singular[0] <= 1e-5 * scale * np.sqrt(len(public)):
+        return [*problems, "the representations are constant: every image gets the same answer"]
+    if len(singular) < 2 or singular[1] <= 1e-4 * singular[0]:
+        problems.append("the representations are collapsed: they vary along one direction only")
+    images = torch.cat(list(probes.values()))
+    rng = np.random.default_rng(plan.seed)
+    count = max(8, round(plan.repeat_share * len(images)))
+    again = rng.permutation(len(images))[:count]
+    repeated = _represent(encoder, images[torch.from_numpy(again)], answers.name, batch_size=13).numpy()
+    difference = float(np.abs(repeated - everything[again]).max()) / scale
+    if not difference <= plan.repeat_tolerance:
+        problems.append(
+            f"answers differ when asked again, shuffled and in other batches (largest difference {difference:.2g} of "
+            "their root mean square): the suspect is random, stateful or depends on the batch"
+        )
+    return problems

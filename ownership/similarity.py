@@ -1,0 +1,128 @@
+"""How alike two encoders' representations of the same images are. NumPy only; rows are images.
+
+Four measures, from the naive to the deciding one:
+
+- `raw_l2`: the paper's Table 18; a permutation of the output defeats it.
+- `linear_cka`: invariant to rotation and scale, but independents of one data set are alike too.
+- `ridge_map`: a linear map from one representation to another, to align before scoring.
+- partial RSA (`rsa_vector`, `partial_correlation`): does the suspect share what is idiosyncratic to the victim,
+  beyond what independent encoders share? Invariant to rotation, permutation, scale, padding and dimension.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def raw_l2(victim: Array, suspect: Array) -> Array:
+    """Returns the l2 distance between the two representations of each image, `(n,)`.
+
+    Args:
+        victim: `(n, d)`.
+        suspect: `(n, d)`, the same d.
+
+    References:
+        [1] The paper, Table 18 (mean over images; raw representations, not normalised).
+    """
+    distances: Array = np.linalg.norm(victim - suspect, axis=1)
+    return distances
+
+
+def linear_cka(x: Array, y: Array) -> float:
+    """Returns linear centred kernel alignment, in [0, 1]; 0 if either side is constant.
+
+    Args:
+        x: `(n, d1)`.
+        y: `(n, d2)`.
+
+    References:
+        [1] Kornblith et al., Similarity of Neural Network Representations Revisited, ICML 2019, equation 5.
+    """
+    x, y = x - x.mean(0), y - y.mean(0)
+    norm = float(np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+    return float(np.linalg.norm(x.T @ y) ** 2 / norm) if norm > 0 else 0.0
+
+
+def ridge_map(x: Array, y: Array, penalty: float = 1e-2) -> tuple[Array, Array]:
+    """Returns the ridge regression from x to y as `(weights (d1, d2), intercept (d2,))`.
+
+    Args:
+        x: `(n, d1)` where the map is fitted.
+        y: `(n, d2)` what it should give.
+        penalty: in units of the mean variance of x's columns times n.
+    """
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    centred = x - mean_x
+    gram = centred.T @ centred
+    strength = penalty * max(float(np.trace(gram)) / len(gram), np.finfo(np.float64).tiny)
+    weights = np.linalg.solve(gram + strength * np.eye(len(gram)), centred.T @ (y - mean_y))
+    return weights, mean_y - mean_x @ weights
+
+
+def whiten(x: Array, k: int, shrinkage: float) -> Array:
+    """Returns the k leading principal directions of x, shrink-whitened: `(n, min(k, rank))`.
+
+    Column i is `u_i s_i / sqrt(s_i^2 + shrinkage mean(s^2))`, with u, s from the singular value decomposition of
+    the centred x and the mean over the kept directions.
+
+    Args:
+        x: `(n, d)`.
+        k: directions to keep.
+        shrinkage: c; 0 whitens fully.
+
+    References:
+        [1] Turnmark's pilot (docs/statistics.md, "Partial RSA").
+    """
+    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    kept = s[:k] > s[0] * 1e-7 if len(s) and s[0] > 0 else np.zeros(0, bool)
+    u, s = u[:, :k][:, kept], s[:k][kept]
+    if not len(s):
+        return np.zeros((len(x), 0))
+    whitened: Array = u * (s / np.sqrt(s**2 + shrinkage * np.mean(s**2)))
+    return whitened
+
+
+def rsa_vector(x: Array, k: int = 16, shrinkage: float = 1e-3) -> NDArray[np.float32]:
+    """Returns the off-diagonal entries of the Gram matrix of whitened representations, `(n (n - 1) / 2,)`.
+
+    The similarity structure of an encoder over n images, freed of basis, scale and dimension.
+    """
+    w = whiten(x, k, shrinkage)
+    gram = w @ w.T
+    vector: NDArray[np.float32] = gram[np.triu_indices(len(gram), 1)].astype(np.float32)
+    return vector / max(float(np.linalg.norm(vector)), np.finfo(np.float32).tiny)
+
+
+def covariance(vectors: list[NDArray[np.float32]]) -> Array:
+    """Returns the covariance matrix of equally long vectors, `(m, m)`, up to a factor all share."""
+    stacked = np.stack(vectors)
+    stacked -= stacked.mean(1, keepdims=True)
+    products: Array = (stacked @ stacked.T).astype(np.float64)
+    return products
+
+
+def partial_correlation(cov: Array, i: int, j: int, given: list[int]) -> float:
+    """Returns the correlation of variables i and j after both are regressed on the variables `given`.
+
+    Args:
+        cov: covariance matrix of all variables.
+        i: first variable.
+        j: second variable.
+        given: variables to control for (indices, without i and j).
+
+    Returns:
+        In [-1, 1]; nan if i or j is a linear function of the others.
+    """
+    pair = cov[np.ix_([i, j], [i, j])]
+    if given:
+        cross = cov[np.ix_([i, j], given)]
+        inner = cov[np.ix_(given, given)]
+        left = pair - cross @ np.linalg.pinv(inner, hermitian=True, rcond=1e-9) @ cross.T
+    else:
+        left = pair
+    if min(left[0, 0] / pair[0, 0], left[1, 1] / pair[1, 1]) < 1e-5:
+        return float("nan")
+    return float(np.clip(left[0, 1] / np.sqrt(left[0, 0] * left[1, 1]), -1, 1))

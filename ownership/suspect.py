@@ -1,0 +1,293 @@
+"""Loading a suspect: a file in, an encoder out; hash and load the same bytes, run no code that came with it.
+
+The format is told from the content, not from the extension. Read: safetensors, PyTorch state dicts
+(`weights_only=True`, never memory-mapped) and ONNX (CPU, no external data, no custom operators).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.errors import SuspectError, UnsafeSuspectError, printable
+from ownership.files import read_bytes, sha256
+from ownership.images import EncoderLike
+
+FORMATS = "safetensors, a PyTorch state dict (.pt, .pth) or ONNX"
+
+_ONNX_FIRST_BYTES = bytes(f << 3 | wire for f, wire in ((1, 0), (2, 2), (3, 2), (4, 2), (5, 0), (6, 2), (7, 2), (8, 2)))
+"""Tags of the first eight fields of onnx.ModelProto."""
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Suspect:
+    """An encoder loaded from a file."""
+
+    name: str  # the file's name, made printable
+    format: str  # safetensors, pytorch, onnx
+    sha256: str  # of the bytes that were loaded
+    size: int  # bytes
+    architecture: str | None  # None for ONNX
+    encoder: EncoderLike  # images (n, 3, h, w) float32 in [0, 1] -> representations (n, d)
+
+
+def load_suspect(path: Path | str, arch: str | None = None) -> Suspect:
+    """Loads an encoder from a file.
+
+    Args:
+        path: `.safetensors`, `.pt`/`.pth` state dict, or `.onnx`; what it is, is told from its content.
+        arch: name in `ARCHITECTURES` for files of bare weights; found out from the weights when not given.
+
+    Raises:
+        SuspectError: if the file cannot be loaded as an encoder.
+        UnsafeSuspectError: if loading it would run code of its own; nothing ran.
+    """
+    path = Path(path)
+    data = read_bytes(path, SuspectError, "suspect")
+    kind = detect_format(data)
+    architecture = None
+    encoder: EncoderLike
+    if kind == "onnx":
+        encoder = OnnxEncoder(data)
+    else:
+        state, stated = _read_safetensors(data) if kind == "safetensors" else _read_pytorch(data)
+        architecture = arch or stated or _matching_architecture(state)
+        encoder = _fill(architecture, state)
+    return Suspect(
+        name=printable(path.name),
+        format=kind,
+        sha256=sha256(data),
+        size=len(data),
+        architecture=architecture,
+        encoder=encoder,
+    )
+
+
+def detect_format(data: bytes) -> str:
+    """Returns "safetensors", "pytorch" or "onnx" from the first bytes of a file.
+
+    Raises:
+        SuspectError: if it is none of these.
+        UnsafeSuspectError: if it is a bare pickle or TorchScript, a program.
+    """
+    if data[:4] == b"PK\x03\x04":
+        names = _zip_names(data)
+        if any(n.endswith("constants.pkl") for n in names):
+            raise UnsafeSuspectError("this is TorchScript, a program; refused", "send a state dict, safetensors or ONNX")
+        if any(n.endswith("archive_format") or "/models/" in n or n.startswith("models/") for n in names):
+            raise UnsafeSuspectError("this is a torch.export archive; refused", "send a state dict, safetensors or ONNX")
+        if any(n.endswith("data.pkl") for n in names):
+            return "pytorch"
+        raise SuspectError("this is a zip archive, but no PyTorch file", f"expected {FORMATS}")
+    if len(data) > 9 and data[8:9] == b"{" and struct.unpack("<Q", data[:8])[0] <= len(data) - 8:
+        return "safetensors"
+    if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "pytorch"
+    for start, what in (
+        (b"version https://git-lfs", "a Git-LFS pointer, not the model"),
+        (b"<!DOCTYPE", "an HTML page, not a model"),
+        (b"<html", "an HTML page, not a model"),
+        (b"\x93NUMPY", "a NumPy file, not a model"),
+    ):
+        if data[: len(start)].lower() == start.lower():
+            raise SuspectError(f"suspect: this is {what}", f"expected {FORMATS}")
+    if data[0] in _ONNX_FIRST_BYTES:
+        return "onnx"  # protobuf has no magic number; parsing tells
+    raise SuspectError("suspect: unknown format", f"expected {FORMATS}")
+
+
+def _zip_names(data: bytes) -> list[str]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OSError) as e:
+        raise SuspectError("suspect: the archive is damaged", "the copy may have failed; fetch it again") from e
+    if sum(i.file_size for i in infos) > 4 * len(data) + 2**20:
+        raise SuspectError("suspect: the archive expands to many times its size", "store it without compression")
+    names = [i.filename for i in infos]
+    if len(set(names)) != len(names):
+        raise SuspectError("suspect: the archive has two members of one name", "save the state dict again")
+    return names
+
+
+def _read_safetensors(data: bytes) -> tuple[dict[str, Tensor], str | None]:
+    try:
+        state = load_safetensors(data)
+        header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+    except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, RecursionError) as e:
+        raise SuspectError(f"suspect: safetensors file is damaged ({printable(e)})", "fetch it again") from e
+    stated = header.get("__metadata__", {}).get("architecture")
+    return state, stated if stated in ARCHITECTURES else None
+
+
+def _read_pytorch(data: bytes) -> tuple[dict[str, Tensor], None]:
+    """A state dict, by the restricted unpickler only; one level of `state_dict` or `model` is unwrapped."""
+    try:
+        value: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True, mmap=False)
+    except pickle.UnpicklingError as e:
+        raise UnsafeSuspectError(
+            f"refused: loading this file would run code ({_culprit(str(e))}); nothing ran",
+            "ask for a state dict (torch.save(model.state_dict(), ...)) or safetensors",
+        ) from e
+    except Exception as e:  # the unpickler raises what the bytes make it raise
+        raise SuspectError("suspect: the PyTorch file is damaged", "the copy may have failed; fetch it again") from e
+    if isinstance(value, dict):
+        for wrapper in ("state_dict", "model"):
+            if isinstance(value.get(wrapper), dict):
+                value = value[wrapper]
+    if not isinstance(value, dict) or not value:
+        raise SuspectError(
+            f"suspect: expected a mapping of name to tensor, got {type(value).__name__}", "save model.state_dict()"
+        )
+    for name, tensor in value.items():
+        if not isinstance(name, str) or type(tensor) not in (Tensor, torch.nn.Parameter):
+            raise SuspectError(f"suspect: entry {printable(name)} is no named tensor", "save model.state_dict()")
+        if (
+            tensor.layout != torch.strided
+            or tensor.is_meta
+            or tensor.is_quantized
+            or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size()
+        ):
+            raise SuspectError(f"suspect: tensor {printable(name)} has an unsupported layout", "save it contiguous")
+    return value, None
+
+
+def _culprit(message: str) -> str:
+    """The global that the restricted unpickler refused, out of its long message."""
+    for marker in ("GLOBAL ", "Unsupported global: GLOBAL "):
+        if marker in message:
+            return printable(message.split(marker, 1)[1].split()[0], 60)
+    return "a pickled object that is no tensor"
+
+
+def _matching_architecture(state: dict[str, Tensor]) -> str:
+    """The one architecture with these names and shapes."""
+    shapes = {name: tuple(t.shape) for name, t in state.items()}
+    for name, make in ARCHITECTURES.items():
+        with torch.device("meta"):
+            expected = {k: tuple(v.shape) for k, v in make().state_dict().items()}
+        if expected == shapes:
+            return name
+    raise SuspectError(
+        f"suspect: {len(state)} tensors fit no known architecture (first: {printable(next(iter(state)))})",
+        f"name it with --arch ({', '.join(ARCHITECTURES)}), or export the model to ONNX",
+    )
+
+
+def _fill(architecture: str, state: dict[str, Tensor]) -> Encoder:
+    if architecture not in ARCHITECTURES:
+        raise SuspectError(f"unknown architecture {printable(architecture)!r}", f"one of: {', '.join(ARCHITECTURES)}")
+    encoder = ARCHITECTURES[architecture]()
+    expected = encoder.state_dict()
+    missing = [k for k in expected if k not in state]
+    unexpected = [k for k in state if k not in expected]
+    misshaped = [k for k in expected if k in state and state[k].shape != expected[k].shape]
+    if missing or unexpected or misshaped:
+        first = (missing or misshaped or unexpected)[0]
+        raise SuspectError(
+            f"suspect does not fit {architecture}: {len(missing)} tensors missing, {len(unexpected)} unexpected, "
+            f"{len(misshaped)} of another shape; first: {printable(first)}",
+            f"name the right one with --arch ({', '.join(ARCHITECTURES)})",
+        )
+    encoder.load_state_dict(state)
+    return encoder.eval()
+
+
+class OnnxEncoder:
+    """An ONNX model as an encoder, on onnxruntime's CPU provider.
+
+    Args:
+        data: the model's bytes.
+
+    Raises:
+        SuspectError: if it is no valid encoder: one image input `(n, 3, h, w)`, a float output `(n, d)`.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._session, self._empty = _onnx_session(data)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
+            raise SuspectError(
+                "suspect: the ONNX model must have one float input (n, 3, h, w), got "
+                + printable(", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)),
+                "export the image encoder alone",
+            )
+        self._input, self._shape = inputs[0].name, inputs[0].shape
+        if isinstance(self._shape[1], int) and self._shape[1] != 3:
+            raise SuspectError(
+                f"suspect: the ONNX model takes {self._shape[1]} channels, expected 3",
+                "export it with three-channel input (n, 3, h, w)",
+            )
+        ranked = [o for o in outputs if o.type == "tensor(float)" and len(o.shape or ()) in (0, 2)]
+        if not ranked:
+            raise SuspectError(
+                "suspect: the ONNX model has no float output (n, d), got "
+                + printable(", ".join(f"{o.name} {o.type} {o.shape}" for o in outputs)),
+                "export the pooled representation",
+            )
+        self._output = ranked[0].name
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Returns representations `(n, d)` of images `(n, 3, h, w)` float32 in `[0, 1]`."""
+        batch, _, h, w = self._shape
+        for wanted, got in ((h, images.shape[2]), (w, images.shape[3])):
+            if isinstance(wanted, int) and wanted != got:
+                raise SuspectError(
+                    f"suspect takes images of {h}x{w} pixels, the claim's probes are "
+                    f"{images.shape[2]}x{images.shape[3]}",
+                    "export it with dynamic height and width, or with the resizing inside",
+                )
+        size = batch if isinstance(batch, int) and batch > 0 else len(images)
+        parts = []
+        for chunk in images.split(size):
+            padded = torch.cat([chunk, chunk[:1].expand(size - len(chunk), -1, -1, -1)]) if len(chunk) < size else chunk
+            (answer,) = self._session.run([self._output], {self._input: padded.numpy()})
+            if not isinstance(answer, np.ndarray) or answer.dtype != np.float32 or answer.ndim != 2:
+                raise SuspectError("suspect: the ONNX output is not float (n, d)", "export the pooled representation")
+            parts.append(torch.from_numpy(answer[: len(chunk)]))
+        return torch.cat(parts)
+
+
+def _onnx_session(data: bytes) -> tuple[Any, tempfile.TemporaryDirectory[str]]:
+    """An inference session that reads nothing but the given bytes."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: the Linux wheels phone home
+    import onnx
+    import onnxruntime as ort
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError, RuntimeError) as e:
+        raise SuspectError("suspect: unknown format, or a damaged ONNX file", f"expected {FORMATS}") from e
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise SuspectError(
+                f"suspect: tensor {printable(tensor.name)} lies in another file", "export with the weights inside"
+            )
+    empty = tempfile.TemporaryDirectory(prefix="turnmark-")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.use_deterministic_compute = True
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty.name)
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]), empty
+    except Exception as e:  # onnxruntime's errors share no base below Exception
+        empty.cleanup()
+        first = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise SuspectError(f"suspect: the ONNX graph is invalid ({printable(first)})", "export it again") from e

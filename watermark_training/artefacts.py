@@ -1,0 +1,229 @@
+"""Encoders as files: a train folder, weights as safetensors, and the ONNX form of an encoder.
+
+```
+victim/
+├── encoder.safetensors          weights, with the architecture's name in the header
+├── encoder.onnx                 the same network; any batch size
+├── projection_head.safetensors
+├── predictor.safetensors        marked encoders only; SECRET: the key is in its header; mode 0600
+├── config.json                  the training configuration and data; nothing of the key
+└── metrics.jsonl                one row an epoch
+```
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ownership.architectures import Encoder
+from ownership.build import images_sha256
+from ownership.claim import Member, load_projection_head
+from ownership.errors import OwnershipError, SuspectError, TrainingError, printable
+from ownership.files import Progress, finished, read_bytes, read_json, silent, write_bytes, write_json
+from ownership.images import EncoderLike
+from ownership.suspect import load_suspect
+from ownership.watermark import RotationPredictor, WatermarkKey
+from watermark_training.config import TrainConfig
+from watermark_training.data import Data
+from watermark_training.train import Trained, train
+
+CONFIG, WEIGHTS, ONNX = "config.json", "encoder.safetensors", "encoder.onnx"
+
+
+def weights_bytes(encoder: Encoder, arch: str) -> bytes:
+    """Returns an encoder's weights as safetensors with the architecture's name in the header."""
+    return save({k: v.contiguous() for k, v in encoder.state_dict().items()}, metadata={"architecture": arch})
+
+
+def onnx_bytes(encoder: Encoder, image_shape: tuple[int, int]) -> bytes:
+    """Returns an encoder as ONNX: input `images` `(n, 3, h, w)` in `[0, 1]`, output `representations` `(n, d)`.
+
+    Args:
+        encoder: in eval mode, on the CPU.
+        image_shape: (h, w) it is exported for; the batch size stays free.
+
+    Raises:
+        TrainingError: if the exporter cannot.
+    """
+    example = torch.zeros(2, 3, *image_shape)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():  # torch.onnx warns about its own internals (pytree, copyreg, axis names)
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                encoder.eval(),
+                (example,),
+                dynamo=True,
+                verbose=False,
+                input_names=["images"],
+                output_names=["representations"],
+                dynamic_shapes={"images": {0: torch.export.Dim("n")}},
+            )
+    except Exception as e:  # the exporter raises errors of many modules
+        raise TrainingError(f"the encoder cannot be exported to ONNX ({printable(e)})", "use the safetensors form") from e
+    finally:
+        logger.setLevel(level)
+    if program is None:
+        raise TrainingError("the encoder cannot be exported to ONNX", "use the safetensors form")
+    buffer = io.BytesIO()
+    program.save(buffer)
+    return buffer.getvalue()
+
+
+def describe_data(name: str, images: Tensor) -> dict[str, Any]:
+    """Returns what config.json records about training images."""
+    return {"name": name, "images": len(images), "shape": list(images.shape[1:]), "sha256": images_sha256(images)}
+
+
+def save_encoder(encoder: Encoder, arch: str, folder: Path, image_shape: tuple[int, int]) -> None:
+    """Writes an encoder's two forms into a folder."""
+    write_bytes(folder / WEIGHTS, weights_bytes(encoder, arch))
+    write_bytes(folder / ONNX, onnx_bytes(encoder, image_shape))
+
+
+def save_trained(trained: Trained, folder: Path, data: dict[str, Any]) -> None:
+    """Writes a train folder; `config.json` comes last, so a folder that has one is complete.
+
+    Args:
+        trained: what `train` returned.
+        folder: where to.
+        data: from `describe_data`.
+    """
+    arch = trained.config.arch
+    save_encoder(trained.encoder, arch, folder, (data["shape"][-2], data["shape"][-1]))
+    write_bytes(folder / "projection_head.safetensors", save(trained.projection_head.state_dict()))
+    if trained.predictor is not None and trained.key is not None:
+        key = json.dumps(trained.key.to_dict())
+        write_bytes(
+            folder / "predictor.safetensors", save(trained.predictor.state_dict(), metadata={"key": key}), secret=True
+        )
+    write_bytes(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in trained.metrics).encode())
+    write_json(
+        folder / CONFIG,
+        {"architecture": arch, "num_features": trained.encoder.dim, "train": trained.config.to_dict(), "data": data},
+    )
+
+
+def train_to(
+    folder: Path,
+    data: Data,
+    config: TrainConfig,
+    *,
+    key: WatermarkKey | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> bool:
+    """Trains into a folder, unless it holds the result of the same configuration and data already.
+
+    An interrupted run goes on from its last epoch.
+
+    Returns:
+        Whether anything had to be trained.
+    """
+    described = describe_data(data.name, data.images)
+    if finished(folder, CONFIG, {"train": config.to_dict(), "data": described}):
+        return False
+    if (folder / CONFIG).exists():
+        raise TrainingError(
+            f"{printable(folder, 300)} holds an encoder of another configuration or other data", "choose another --out"
+        )
+    checkpoint = folder / "checkpoint.pt"
+    trained = train(data.images, config, key=key, device=device, checkpoint=checkpoint, progress=progress)
+    save_trained(trained, folder, described)
+    checkpoint.unlink(missing_ok=True)
+    return True
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Loaded:
+    """An encoder from a train folder or a file, with whatever the folder knows about it."""
+
+    encoder: EncoderLike
+    sha256: str
+    architecture: str | None
+    config: dict[str, Any]  # config.json; empty for a bare file
+    predictor: RotationPredictor | None = None
+    key: WatermarkKey | None = None
+    projection_head: nn.Module | None = None
+
+    def member(self, name: str, kind: str, private_sha256: str | None = None) -> Member:
+        """Returns what a claim records about this encoder.
+
+        Args:
+            name: unique in the claim.
+            kind: victim, reference or a stratum.
+            private_sha256: digest of the private images, to tell whether it was trained on them.
+        """
+        data = self.config.get("data", {})
+        return Member(
+            name=name,
+            kind=kind,
+            sha256=self.sha256,
+            architecture=self.architecture,
+            mark=self.config.get("train", {}).get("mark"),
+            data=data.get("name"),
+            trained_on_private=None if "sha256" not in data else data["sha256"] == private_sha256,
+        )
+
+
+def load_trained(path: Path, arch: str | None = None) -> Loaded:
+    """Loads a train folder, or a single encoder file.
+
+    Raises:
+        SuspectError: if it is neither.
+    """
+    if not path.is_dir():
+        suspect = load_suspect(path, arch)
+        return Loaded(encoder=suspect.encoder, sha256=suspect.sha256, architecture=suspect.architecture, config={})
+    if not (path / CONFIG).is_file():
+        raise SuspectError(
+            f"{printable(path, 300)} is no train folder: it has no {CONFIG}", "give a folder of turnmark train, or a file"
+        )
+    config = read_json(path / CONFIG, SuspectError, "train folder")
+    if not all(isinstance(config.get(k, {}), dict) for k in ("train", "data")):
+        raise SuspectError(f"{printable(path / CONFIG, 300)} is malformed", "train again, or give the encoder's file")
+    suspect = load_suspect(path / WEIGHTS, arch)
+    predictor, key = _load_predictor(path / "predictor.safetensors")
+    head = None
+    if (path / "projection_head.safetensors").is_file():
+        data = read_bytes(path / "projection_head.safetensors", OwnershipError, "projection head")
+        try:
+            head = load_projection_head(load(data))
+        except (SafetensorError, KeyError, RuntimeError, ValueError) as e:
+            raise OwnershipError("projection_head.safetensors is damaged", "train again, or delete it") from e
+    return Loaded(
+        encoder=suspect.encoder,
+        sha256=suspect.sha256,
+        architecture=suspect.architecture,
+        config=config,
+        predictor=predictor,
+        key=key,
+        projection_head=head,
+    )
+
+
+def _load_predictor(path: Path) -> tuple[RotationPredictor | None, WatermarkKey | None]:
+    if not path.is_file():
+        return None, None
+    try:
+        with safe_open(path, framework="pt") as f:
+            key = WatermarkKey.from_dict(json.loads((f.metadata() or {})["key"]))
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        predictor = RotationPredictor(tensors["layers.0.weight"].shape[1])
+        predictor.load_state_dict(tensors)
+    except (SafetensorError, KeyError, ValueError, RuntimeError, IndexError, OSError) as e:
+        raise OwnershipError("predictor.safetensors is damaged or not the owner's", "get the original") from e
+    return predictor.eval(), key

@@ -1,0 +1,117 @@
+"""The paper's SimCLR augmentations, drawn for a whole batch at once on the device the images are on.
+
+Distribution: released code of the paper (random resized crop, horizontal flip, colour jitter (.8, .8, .8, .2) with
+p = .8, grey with p = .2, 3x3 Gaussian blur with sigma in [.1, 2]; Chen et al. 2020, appendix A). Two differences to
+torchvision's per-image transforms: the order of the four colour operations is drawn per batch, and the crop is
+resampled bilinearly without antialiasing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+JITTER = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue
+
+
+def simclr_view(images: Tensor, generator: torch.Generator, *, min_crop: float = 0.08, flip: bool = True) -> Tensor:
+    """Returns one randomly augmented view an image.
+
+    Args:
+        images: `(n, c, h, w)` float32 in `[0, 1]`, c = 1 (colour operations are skipped) or 3.
+        generator: source of randomness, on the CPU, so that every device draws the same.
+        min_crop: smallest share of the area that a crop keeps.
+        flip: whether images may be mirrored left to right.
+
+    Returns:
+        `(n, c, h, w)` float32 in `[0, 1]`.
+    """
+    x = _crop_and_flip(images, generator, min_crop, flip)
+    x = _colour_jitter(x, generator)
+    return _blur(x, generator).clamp(0, 1)
+
+
+def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.empty(n).uniform_(low, high, generator=generator)
+
+
+def _crop_and_flip(x: Tensor, generator: torch.Generator, min_crop: float, flip: bool) -> Tensor:
+    """Random resized crop, aspect ratio log-uniform in [3/4, 4/3], and mirror, in one resampling."""
+    n = len(x)
+    area = _uniform(n, min_crop, 1, generator)
+    ratio = _uniform(n, math.log(3 / 4), math.log(4 / 3), generator).exp()
+    scale_w = (area * ratio).sqrt().clamp(max=1)
+    scale_h = (area / ratio).sqrt().clamp(max=1)
+    shift_x = _uniform(n, -1, 1, generator) * (1 - scale_w)
+    shift_y = _uniform(n, -1, 1, generator) * (1 - scale_h)
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    if flip:
+        scale_w = torch.where(mirrored, -scale_w, scale_w)
+    zero = torch.zeros(n)
+    theta = torch.stack([torch.stack([scale_w, zero, shift_x], 1), torch.stack([zero, scale_h, shift_y], 1)], 1)
+    grid = F.affine_grid(theta.to(x), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _grey(x: Tensor) -> Tensor:
+    return x if x.shape[1] == 1 else (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def _colour_jitter(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast, saturation and hue in an order drawn per batch; then grey with p = .2."""
+    n = len(x)
+    jittered = torch.rand(n, generator=generator) < 0.8
+    one = torch.ones(n)
+
+    def factor(strength: float) -> Tensor:
+        drawn = _uniform(n, max(0.0, 1 - strength), 1 + strength, generator)
+        return torch.where(jittered, drawn, one).to(x).view(n, 1, 1, 1)
+
+    brightness, contrast, saturation = (factor(s) for s in JITTER[:3])
+    hue = torch.where(jittered, _uniform(n, -JITTER[3], JITTER[3], generator), 0 * one).to(x)
+    order = torch.randperm(4, generator=generator).tolist()
+    greyed = (torch.rand(n, generator=generator) < 0.2).to(x.device).view(n, 1, 1, 1)
+    for operation in order:
+        if operation == 0:
+            x = x * brightness
+        elif operation == 1:
+            mean = _grey(x).mean((1, 2, 3), keepdim=True)
+            x = (x - mean) * contrast + mean
+        elif operation == 2 and x.shape[1] == 3:
+            grey = _grey(x)
+            x = (x - grey) * saturation + grey
+        elif operation == 3 and x.shape[1] == 3:
+            x = _shift_hue(x, hue)
+        x = x.clamp(0, 1)
+    return torch.where(greyed, _grey(x), x) if x.shape[1] == 3 else x
+
+
+def _shift_hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turns the hue of RGB images `(n, 3, h, w)` by `shift` `(n,)` turns, through HSV."""
+    value, _ = x.max(1)
+    spread = value - x.min(1).values
+    safe = spread.clamp_min(1e-8)
+    r, g, b = x.unbind(1)
+    hue = torch.where(value == r, ((g - b) / safe) % 6, torch.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4))
+    hue = hue + 6 * shift.view(-1, 1, 1)
+
+    def channel(offset: float) -> Tensor:
+        k = (offset + hue) % 6
+        return value - spread * torch.minimum(k, 4 - k).clamp(0, 1)
+
+    return torch.stack([channel(5), channel(3), channel(1)], 1)
+
+
+def _blur(x: Tensor, generator: torch.Generator) -> Tensor:
+    """3x3 Gaussian blur, sigma uniform in [.1, 2] an image."""
+    n, c, h, w = x.shape
+    sigma = _uniform(n, 0.1, 2.0, generator)
+    side = torch.exp(-0.5 / sigma**2)
+    centre = (1 / (1 + 2 * side)).to(x).view(n, 1, 1, 1)
+    edge = (side / (1 + 2 * side)).to(x).view(n, 1, 1, 1)
+    p = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    rows = edge * (p[:, :, :-2] + p[:, :, 2:]) + centre * p[:, :, 1:-1]
+    return edge * (rows[..., :-2] + rows[..., 2:]) + centre * rows[..., 1:-1]

@@ -1,0 +1,50 @@
+"""The configuration of one training run: flat, frozen, saved with the encoder it made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ownership.architectures import ARCHITECTURES
+from ownership.errors import TrainingError
+
+Mark = Literal["secret", "paper", "none"]
+MARKS: tuple[Mark, ...] = ("secret", "paper", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """What `train` needs to know; the defaults are the paper's (section 4.1 and its released code)."""
+
+    arch: str = "resnet18"  # name in ownership.ARCHITECTURES
+    epochs: int = 200  # passes over the data
+    batch_size: int = 256  # images a step; two contrastive views each
+    lr: float = 3e-4  # Adam; cosine schedule to zero
+    weight_decay: float = 1e-4
+    temperature: float = 0.07  # NT-Xent
+    projection_dim: int = 128  # head: Linear(d, d) - ReLU - Linear(d, projection_dim)
+    min_crop: float = 0.08  # smallest share of the area that a crop keeps
+    flip: bool = True  # whether views may be mirrored
+    mark: Mark = "secret"  # secret: fresh key; paper: public half-turn task; none: plain encoder
+    mark_weight: float = 1.0  # weight of the rotation loss beside NT-Xent
+    mark_images: float = 0.5  # share of each batch that also gets two rotated views
+    seed: int = 0  # initial weights, order, augmentation; never the secret key
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where hardware has it
+
+    def __post_init__(self) -> None:
+        if self.arch not in ARCHITECTURES:
+            raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {', '.join(ARCHITECTURES)}")
+        if self.mark not in MARKS:
+            raise TrainingError(f"unknown mark {self.mark!r}", f"one of: {', '.join(MARKS)}")
+        for name, low in (("epochs", 1), ("batch_size", 8), ("projection_dim", 2)):
+            if getattr(self, name) < low:
+                raise TrainingError(f"{name} is {getattr(self, name)}", f"at least {low}")
+        for name in ("lr", "temperature", "min_crop", "mark_images"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name} is {getattr(self, name)}", "must be above 0")
+        if self.min_crop > 1 or self.mark_images > 1:
+            raise TrainingError("min_crop and mark_images are shares", "at most 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the configuration as JSON-ready values."""
+        return asdict(self)

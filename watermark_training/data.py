@@ -1,0 +1,230 @@
+"""Images by description: a folder, an `.npz`, or a named data set, with a slice, as one uint8 tensor.
+
+    digits                      scikit-learn's digits, 16x16, comes with the package
+    fashion-mnist:train[:10000] the first 10,000 training images
+    cifar10:test                any torchvision data set, by its name in lower case
+    photos/                     an image folder (class folders or flat)
+    images.npz[:500]            uint8 `x` (n, h, w), (n, h, w, c) or (n, c, h, w), optional `y`
+
+Named sets are looked for in `$TURNMARK_DATA`, then in torchvision's usual place (`~/.cache/turnmark`), and
+downloaded there when missing. Fashion-MNIST is also found where Debian's package `dataset-fashion-mnist` puts it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ownership.errors import DataError, printable
+from ownership.images import as_uint8, check_images
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Data:
+    """Images and, where the source has them, labels."""
+
+    name: str  # the description it was loaded from
+    images: Tensor  # (n, c, h, w) uint8, c = 1 or 3
+    labels: Tensor | None  # (n,) int64
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+_DESCRIPTION = re.compile(r"^(?P<source>.*?)(?::(?P<split>[a-z0-9_]+))?(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
+
+
+def load_data(description: str, *, size: int | None = None) -> Data:
+    """Loads images by description (see the module's docstring).
+
+    Args:
+        description: folder, `.npz` or name; then optionally `:split` and `[start:stop]`.
+        size: side length to resize to; needed for folders of mixed sizes.
+
+    Raises:
+        DataError: if there is no such data, or it cannot be used.
+    """
+    match = _DESCRIPTION.match(description)
+    whole = Path(description)
+    if match is None or whole.exists():
+        source, split, start, stop = description, None, "", ""
+    else:
+        source, split, start, stop = (match["source"], match["split"], match["start"] or "", match["stop"] or "")
+    images, labels = _load(source, split, size)
+    low, high = int(start or 0), int(stop) if stop else len(images)
+    if low >= high or high > len(images):
+        raise DataError(
+            f"{printable(description)}: the slice [{start}:{stop}] of {len(images)} images is empty or too long",
+            f"at most [0:{len(images)}]",
+        )
+    images = images[low:high]
+    if size is not None and images.shape[-2:] != (size, size):
+        images = resize(images, size)
+    check_images(images, DataError)
+    return Data(name=description, images=images, labels=None if labels is None else labels[low:high])
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Returns uint8 images `(n, c, h, w)` resized to `size` x `size`, bilinear, antialiased when shrinking."""
+    x = F.interpolate(images.float() / 255, size=(size, size), mode="bilinear", antialias=size < max(images.shape[-2:]))
+    return as_uint8(x)
+
+
+def _load(source: str, split: str | None, size: int | None) -> tuple[Tensor, Tensor | None]:
+    path = Path(source)
+    if path.is_dir():
+        if split is not None:
+            path = path / split
+        return _folder(path, size)
+    if path.suffix == ".npz" or path.is_file():
+        return _npz(path)
+    name = source.lower().replace("_", "-")
+    if name == "digits":
+        return _digits()
+    if name in ("fashion-mnist", "fashionmnist") and DEBIAN_FASHION.is_dir():
+        return _fashion(DEBIAN_FASHION, split or "train")
+    return _torchvision(source, split)
+
+
+def _digits() -> tuple[Tensor, Tensor]:
+    """1,797 handwritten digits of 8x8 pixels, doubled to 16x16 (scikit-learn, from the UCI repository)."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(np.asarray(digits.images) / 16).float()[:, None]
+    return resize(as_uint8(images), 16), torch.from_numpy(np.asarray(digits.target)).long()
+
+
+def _fashion(folder: Path, split: str) -> tuple[Tensor, Tensor]:
+    stem = {"train": "train", "test": "t10k"}.get(split)
+    if stem is None:
+        raise DataError(f"fashion-mnist has no split {printable(split)!r}", "train or test")
+
+    def read(name: str, skip: int) -> NDArray[np.uint8]:
+        try:
+            with gzip.open(folder / name) as f:
+                return np.frombuffer(f.read(), np.uint8, offset=skip).copy()
+        except (OSError, EOFError, ValueError) as e:
+            raise DataError(f"{name} of fashion-mnist is damaged or missing", "install the data set again") from e
+
+    images = read(f"{stem}-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
+    return torch.from_numpy(images), torch.from_numpy(read(f"{stem}-labels-idx1-ubyte.gz", 8)).long()
+
+
+def _npz(path: Path) -> tuple[Tensor, Tensor | None]:
+    if not path.is_file():
+        raise DataError(f"data: {printable(path, 300)} does not exist", "check the path")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if "x" not in stored:
+                raise DataError(f"{printable(path.name)} has no array x", "store uint8 images as x, labels as y")
+            x, y = stored["x"], stored["y"] if "y" in stored else None
+    except DataError:
+        raise
+    except Exception as e:  # zip, header and pickle errors alike
+        raise DataError(f"{printable(path.name)} is no readable .npz file", "store it with numpy.savez") from e
+    if x.dtype != np.uint8 or x.ndim not in (3, 4):
+        raise DataError(f"{printable(path.name)}: x is {x.dtype} {x.shape}", "uint8, (n, h, w), (n, h, w, c) or (n, c, h, w)")
+    if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "iu"):
+        raise DataError(f"{printable(path.name)}: y is {y.dtype} {y.shape}", f"integers ({len(x)},)")
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.shape[1] not in (1, 3) and x.shape[-1] in (1, 3):
+        x = x.transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(x)), None if y is None else torch.from_numpy(y.astype(np.int64))
+
+
+def _folder(path: Path, size: int | None) -> tuple[Tensor, Tensor | None]:
+    """Images of a folder in order of their names; sub-folders are classes."""
+    from PIL import Image, UnidentifiedImageError
+
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()) if path.is_dir() else []
+    if not files:
+        raise DataError(f"data: {printable(path, 300)} holds no images", f"expected {', '.join(sorted(SUFFIXES))}")
+    arrays = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                picture = image.convert("RGB")
+                if size is not None:
+                    picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+                arrays.append(np.asarray(picture))
+        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as e:
+            raise DataError(f"{printable(file, 300)} is no readable image", "remove or replace it") from e
+        if arrays[-1].shape != arrays[0].shape:
+            raise DataError(
+                f"{printable(file, 300)} is {arrays[-1].shape[1]}x{arrays[-1].shape[0]}, others are "
+                f"{arrays[0].shape[1]}x{arrays[0].shape[0]}",
+                "give --size to bring all to one size",
+            )
+    parents = sorted({f.parent for f in files})
+    labels = torch.tensor([parents.index(f.parent) for f in files]) if len(parents) > 1 else None
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous(), labels
+
+
+def _torchvision(name: str, split: str | None) -> tuple[Tensor, Tensor | None]:
+    """Any torchvision image data set by its class name in any case, dashes optional."""
+    from torchvision import datasets
+
+    by_name = {n.lower(): n for n in datasets.__all__}
+    wanted = name.lower().replace("-", "").replace("_", "")
+    if wanted not in by_name:
+        raise DataError(
+            f"data: {printable(name, 300)} is no folder, no .npz file and no known data set",
+            "check the path, or use digits, fashion-mnist, cifar10, ... (torchvision's names)",
+        )
+    make: Callable[..., Any] = getattr(datasets, by_name[wanted])
+    root = Path(os.environ.get("TURNMARK_DATA", Path.home() / ".cache" / "turnmark"))
+    kwargs: list[dict[str, Any]] = [{"train": split != "test"}] if split in (None, "train", "test") else []
+    kwargs += [{"split": split or "train"}]
+    problem = ""
+    for arguments in kwargs:
+        for download in (False, True):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    dataset = make(root=str(root), download=download, **arguments)
+                return _collect(dataset)
+            except TypeError as e:
+                problem = str(e)
+                break
+            except Exception as e:  # torchvision, urllib and zip errors share no base
+                problem = str(e) or type(e).__name__
+    raise DataError(
+        f"data set {printable(name)} is not under {printable(root, 300)} and cannot be downloaded "
+        f"({printable(problem.splitlines()[0] if problem else 'unknown reason')})",
+        "download it with torchvision there, or set TURNMARK_DATA to the folder that holds it",
+    )
+
+
+def _collect(dataset: Any) -> tuple[Tensor, Tensor | None]:
+    """The images of a torchvision data set as one tensor, straight from its array where it has one."""
+    array = getattr(dataset, "data", None)
+    labels = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    if array is None:
+        pictures = [np.asarray(dataset[i][0].convert("RGB")) for i in range(len(dataset))]
+        if len({p.shape for p in pictures}) > 1:
+            raise DataError("the images of this data set differ in size", "store them in one size first")
+        array = np.stack(pictures)
+        labels = [dataset[i][1] for i in range(len(dataset))]
+    images = torch.as_tensor(np.asarray(array))
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[1] not in (1, 3):
+        images = images.permute(0, 3, 1, 2)
+    return images.contiguous(), None if labels is None else torch.as_tensor(np.asarray(labels)).long()

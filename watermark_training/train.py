@@ -1,0 +1,263 @@
+"""Self-supervised training with the rotation watermark: SimCLR jointly with the rotation predictor.
+
+Paper, section 5.1: "the encoder optimizes both the training and watermarking objectives". Each step is one forward
+pass over two contrastive views of every image and two rotated views of some of them, one loss, one update of
+encoder, projection head and predictor together (the released code alternates and never trains the predictor; see
+docs/adr/0002).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.errors import TrainingError
+from ownership.files import Progress, silent, write_bytes
+from ownership.images import as_input, check_images, three_channels
+from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, rotated_pairs, secret_key
+from watermark_training.augment import simclr_view
+from watermark_training.config import TrainConfig
+from watermark_training.losses import nt_xent_loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What `train` returns: the encoder, its head, and for a marked one the predictor and the key (secret)."""
+
+    config: TrainConfig
+    encoder: Encoder
+    projection_head: nn.Module
+    predictor: RotationPredictor | None
+    key: WatermarkKey | None
+    metrics: list[dict[str, float]]  # one row an epoch: epoch, contrastive_loss, mark_loss, mark_accuracy
+
+
+def projection_head(dim: int, out: int) -> nn.Sequential:
+    """Returns SimCLR's head g: Linear(dim, dim) - ReLU - Linear(dim, out), no normalisation (released code)."""
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out))
+
+
+def train(
+    images: Tensor,
+    config: TrainConfig,
+    *,
+    key: WatermarkKey | None = None,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+) -> Trained:
+    """Trains an encoder with SimCLR and, unless `config.mark` is "none", the rotation watermark.
+
+    Args:
+        images: `(n, c, h, w)` uint8, c = 1 or 3; labels are never used.
+        config: what to train.
+        key: for `config.mark` "secret", the key to use; a fresh one, from the system's randomness, if not given.
+        device: where to compute.
+        checkpoint: file to keep the state in after every epoch; a run with the same configuration goes on from it.
+        progress: called after every step.
+
+    Returns:
+        The trained parts, on the CPU, in eval mode.
+
+    Raises:
+        TrainingError: if there are too few images, or the loss is no longer finite.
+    """
+    check_images(images, TrainingError, minimum=max(8, min(config.batch_size, 32)))
+    state = _State(config, len(images), torch.device(device), key)
+    done = state.restore(checkpoint)
+    images = images.to(device)
+    total = config.epochs * state.steps_per_epoch
+    for epoch in range(done, config.epochs):
+        sums = torch.zeros(3)
+        for step, batch in enumerate(state.batches(len(images))):
+            sums += state.step(as_input(images[batch.to(images.device)]))
+            progress("training", epoch * state.steps_per_epoch + step + 1, total)
+        contrastive, mark, accuracy = (sums / state.steps_per_epoch).tolist()
+        if not math.isfinite(contrastive + mark):
+            raise TrainingError(
+                f"the loss is no longer finite in epoch {epoch + 1}", "lower --lr, or use --precision float32"
+            )
+        row = {"epoch": epoch + 1.0, "contrastive_loss": contrastive}
+        if state.key is not None:
+            row |= {"mark_loss": mark, "mark_accuracy": accuracy}
+        state.metrics.append(row)
+        state.save(checkpoint, epoch + 1)
+    return state.result()
+
+
+class _State:
+    """Everything that changes during training; what `save` stores and `restore` brings back."""
+
+    def __init__(self, config: TrainConfig, n: int, device: torch.device, key: WatermarkKey | None) -> None:
+        self.config, self.device = config, device
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.key = key
+        if config.mark == "paper":
+            self.key = paper_key(config.seed)
+        elif config.mark == "none":
+            self.key = None
+        elif key is None:  # never from config.seed, which is published with the encoder
+            self.key = secret_key(torch.Generator().manual_seed(secrets.randbits(63)))
+        self.encoder = seeded_architecture(config.arch, self.generator)
+        with _seeded(self.generator):
+            self.head = projection_head(self.encoder.dim, config.projection_dim)
+        self.predictor = None
+        if self.key is not None:
+            self.predictor = RotationPredictor(self.encoder.dim, self.key.predictor_seed).to(device)
+        self.encoder.to(device, memory_format=torch.channels_last)
+        self.head.to(device)
+        self.batch_size = min(config.batch_size, n)
+        self.steps_per_epoch = n // self.batch_size
+        self.optimizer = torch.optim.Adam(self._parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimizer, T_max=config.epochs * self.steps_per_epoch
+        )
+        self.metrics: list[dict[str, float]] = []
+
+    def _modules(self) -> dict[str, nn.Module]:
+        named = {"encoder": self.encoder, "head": self.head}
+        return named if self.predictor is None else {**named, "predictor": self.predictor}
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for module in self._modules().values() for p in module.parameters()]
+
+    def batches(self, n: int) -> Iterator[Tensor]:
+        order = torch.randperm(n, generator=self.generator)
+        yield from order[: self.steps_per_epoch * self.batch_size].split(self.batch_size)
+
+    def step(self, images: Tensor) -> Tensor:
+        """One update on images `(b, c, h, w)` in `[0, 1]`; returns the two losses and the mark accuracy."""
+        config, b = self.config, len(images)
+        views = [
+            simclr_view(images, self.generator, min_crop=config.min_crop, flip=config.flip) for _ in range(2)
+        ]
+        labels = None
+        if self.key is not None:
+            marked, labels = rotated_pairs(images[: math.ceil(b * config.mark_images)], self.key, self.generator)
+            views.append(marked)
+        x = three_channels(torch.cat(views)).contiguous(memory_format=torch.channels_last)
+        for module in self._modules().values():
+            module.train()
+        with autocast(self.device, config.precision):
+            representations = self.encoder(x)
+            z = self.head(representations[: 2 * b])
+            logits = self.predictor(representations[2 * b :]) if self.predictor is not None else None
+        contrastive = nt_xent_loss(z[:b], z[b:], config.temperature)
+        loss, mark, accuracy = contrastive, torch.zeros(()), torch.zeros(())
+        if logits is not None and labels is not None:
+            mark = F.cross_entropy(logits.float(), labels)
+            accuracy = (logits.argmax(1) == labels).float().mean()
+            loss = contrastive + config.mark_weight * mark
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.schedule.step()
+        return torch.stack([contrastive.detach().cpu(), mark.detach().cpu(), accuracy.detach().cpu()])
+
+    def _tensors(self) -> dict[str, Any]:
+        return {name: module.state_dict() for name, module in self._modules().items()} | {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def save(self, checkpoint: Path | None, epoch: int) -> None:
+        if checkpoint is None:
+            return
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "config": self.config.to_dict(),
+                "key": None if self.key is None else self.key.to_dict(),
+                "epoch": epoch,
+                "metrics": self.metrics,
+                "state": self._tensors(),
+            },
+            buffer,
+        )
+        write_bytes(checkpoint, buffer.getvalue(), secret=True)
+
+    def restore(self, checkpoint: Path | None) -> int:
+        """Returns the number of epochs already done: 0 without a checkpoint of the same configuration."""
+        if checkpoint is None or not checkpoint.is_file():
+            return 0
+        try:
+            stored = torch.load(checkpoint, map_location=self.device, weights_only=True)
+            if stored["config"] != self.config.to_dict():
+                return 0
+            for name, module in self._modules().items():
+                module.load_state_dict(stored["state"][name])
+            self.optimizer.load_state_dict(stored["state"]["optimizer"])
+            self.schedule.load_state_dict(stored["state"]["schedule"])
+            self.generator.set_state(stored["state"]["generator"].cpu())
+            self.key = None if stored["key"] is None else WatermarkKey.from_dict(stored["key"])
+        except Exception as e:
+            raise TrainingError(f"checkpoint {checkpoint} cannot be read", "delete it to start afresh") from e
+        self.metrics = list(stored["metrics"])
+        return int(stored["epoch"])
+
+    def result(self) -> Trained:
+        for module in self._modules().values():
+            module.to("cpu", memory_format=torch.contiguous_format).eval()
+        return Trained(
+            config=self.config,
+            encoder=self.encoder,
+            projection_head=self.head,
+            predictor=self.predictor,
+            key=self.key,
+            metrics=self.metrics,
+        )
+
+
+@contextmanager
+def _seeded(generator: torch.Generator) -> Iterator[None]:
+    """Layers draw their initial weights from the global generator: seeds it from ours, and puts it back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        yield
+
+
+def seeded_architecture(arch: str, generator: torch.Generator) -> Encoder:
+    """Returns a freshly initialised encoder whose weights depend on the generator only."""
+    with _seeded(generator):
+        return ARCHITECTURES[arch]()
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Returns bfloat16 autocast where asked for, or where `precision` is "auto" and the hardware has it."""
+    if precision == "float32" or (precision == "auto" and not _has_bfloat16(device)):
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device called `name`; "auto" is CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        TrainingError: if there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise TrainingError(f"device {name!r} is not available", "use --device auto or cpu") from e
+    return device
