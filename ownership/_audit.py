@@ -83,7 +83,7 @@ def audit(claim: Claim, suspect: Suspect, *, command: str | None = None, progres
 def _test(statistic: Statistic, value: float, answers: Answers, claim: Claim, context: Context) -> TestResult:
     """One statistic of the suspect against every stratum that has enough members with a score."""
     forward, _ = SCALES[statistic.scale]
-    groups = _strata(statistic, claim)
+    groups = strata_scores(statistic, claim)
     tests: dict[str, CaseControlResult] = {}
     for stratum, scores in groups.items():
         try:
@@ -112,8 +112,8 @@ def _test(statistic: Statistic, value: float, answers: Answers, claim: Claim, co
     )
 
 
-def _strata(statistic: Statistic, claim: Claim) -> dict[str, dict[str, float]]:
-    """Stratum -> member -> score, for the strata with enough members."""
+def strata_scores(statistic: Statistic, claim: Claim) -> dict[str, dict[str, float]]:
+    """Returns stratum -> member -> score of one statistic, for the strata with enough members."""
     scores = claim.scores.get(statistic.name, {})
     groups: dict[str, dict[str, float]] = {}
     for member in claim.members:

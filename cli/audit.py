@@ -1,0 +1,49 @@
+"""`turnmark audit`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import render
+from cli.options import Arch
+
+HELP = (
+    "Audit a suspect against a claim and write report.json and report.html. Ends with 0 if the claim is supported, "
+    "1 if it is not or the audit is inconclusive."
+)
+
+
+def audit(
+    suspect: Annotated[Path, typer.Argument(help=".safetensors, .pt/.pth state dict, or .onnx.", show_default=False)],
+    claim: Annotated[Path, typer.Option(help="The claim's folder.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report; report-SUSPECT if not given.", show_default=False)
+    ] = None,
+    arch: Arch = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Audits, writes and prints a report."""
+    from ownership import Claim, load_suspect, write_html
+    from ownership import audit as run
+    from ownership.report import Verdict
+
+    loaded_claim = Claim.load(claim)
+    loaded = load_suspect(suspect, arch)
+    command = ["turnmark", "audit", str(suspect), "--claim", str(claim), *(["--arch", arch] if arch else [])]
+    with render.progress() as progress:
+        report = run(loaded_claim, loaded, command=shlex.join(command), progress=progress)
+    out = out or Path(f"report-{suspect.stem}")
+    report.save(out / "report.json")
+    write_html(report, out / "report.html")
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2, sort_keys=True))
+    else:
+        render.report(report)
+        render.out.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
+    if report.verdict is not Verdict.SUPPORTED:
+        raise typer.Exit(1)

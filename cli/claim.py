@@ -1,0 +1,118 @@
+"""`turnmark claim build` and `turnmark claim show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import render
+from cli.options import DATA_HELP, Arch, Device, Out, Seed, Size
+
+app = typer.Typer(help="Build and read claims: what an owner fixes before a dispute.", no_args_is_help=True)
+
+
+@app.command(
+    help="Build a claim: choose probes, run the panel of independent encoders, fix the plan. Do it before any dispute, "
+    "and keep the claim secret."
+)
+def build(
+    victim: Annotated[Path, typer.Argument(help="Train folder, or any encoder file.", show_default=False)],
+    private: Annotated[str, typer.Option(help="Images the victim was trained on. " + DATA_HELP, show_default=False)],
+    public: Annotated[str, typer.Option(help="Images it was not trained on; probes are drawn from them.", show_default=False)],
+    panel: Annotated[
+        list[str],
+        typer.Option(
+            help="Independent encoder, [KIND:]PATH; give it many times. KIND is plain, marked (somebody else's "
+            "watermark) or ancestor (grown from the same public checkpoint). At least 5 of a kind.",
+            show_default=False,
+        ),
+    ],
+    out: Out,
+    reference: Annotated[bool, typer.Option(help="Make reference surrogates, to know what the claim can find.")] = True,
+    reference_epochs: Annotated[int, typer.Option(min=1, help="Passes over the answers, each.")] = 100,
+    probes: Annotated[int, typer.Option(min=2, help="Public probes, if there are that many.")] = 1000,
+    alpha: Annotated[float, typer.Option(help="Chance of a false verdict against an innocent of the panel's kinds.")] = 0.01,
+    arch: Arch = None,
+    size: Size = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Builds and writes a claim."""
+    from attacks_for_eval.demo import view_of
+    from attacks_for_eval.reference import MIN_QUERIES, pick_architecture, reference_surrogates
+    from ownership.build import build_claim, images_sha256
+    from ownership.plan import Plan
+    from ownership.probes import split_public
+    from watermark_training.artefacts import load_trained
+    from watermark_training.config import TrainConfig
+    from watermark_training.data import load_data
+    from watermark_training.train import pick_device
+
+    plan = Plan(alpha=alpha, n_public=probes, n_watermark=max(2, probes // 2), n_private=max(2, probes // 2), seed=seed)
+    inside, outside = load_data(private, size=size), load_data(public, size=size)
+    owner = load_trained(victim, arch)
+    digest = images_sha256(inside.images)
+    members = []
+    for i, entry in enumerate(panel):
+        kind, path = _kind_and_path(entry)
+        loaded = load_trained(path, arch if path.is_file() else None)
+        mark = loaded.config.get("train", {}).get("mark", "none")
+        kind = kind or ("plain" if mark == "none" else "marked")
+        members.append((loaded.member(f"panel_{i}_{kind}", kind, digest), loaded.encoder))
+    references = []
+    _, rest = split_public(len(outside), plan)
+    surrogate_arch = pick_architecture(owner.encoder, owner.architecture, outside.images) if reference else None
+    with render.progress() as progress:
+        if reference and surrogate_arch is not None and len(rest) >= MIN_QUERIES:
+            references = reference_surrogates(
+                owner.encoder,
+                surrogate_arch,
+                outside.images[rest],
+                epochs=reference_epochs,
+                seed=seed,
+                device=pick_device(device),
+                progress=progress,
+            )
+        training = owner.config.get("train", {})
+        built = build_claim(
+            (owner.member("victim", "victim"), owner.encoder),
+            inside.images,
+            outside.images,
+            members,
+            plan=plan,
+            key=owner.key,
+            predictor=owner.predictor,
+            projection_head=owner.projection_head,
+            references=references,
+            view=view_of(
+                float(training.get("min_crop", TrainConfig().min_crop)), bool(training.get("flip", TrainConfig().flip))
+            ),
+            data={"private": inside.name, "public": outside.name},
+            progress=progress,
+        )
+    digest = built.save(out)
+    if reference and not references:
+        render.err.print("note: no reference surrogates (too few spare public images, or no architecture of that size)")
+    render.out.print(f"claim written: {out} (SHA-256 {digest}); keep it secret")
+    show(out)
+
+
+def _kind_and_path(entry: str) -> tuple[str | None, Path]:
+    from ownership.plan import STRATA
+
+    kind, colon, path = entry.partition(":")
+    return (kind, Path(path)) if colon and kind in STRATA else (None, Path(entry))
+
+
+@app.command(help="Explain a claim: victim, panel, plan, and what it can find. Checks its digests first.")
+def show(claim: Annotated[Path, typer.Argument(help="The claim's folder.", show_default=False)]) -> None:
+    """Prints a claim in words."""
+    from rich.markup import escape
+
+    from ownership.claim import Claim
+    from ownership.summary import describe
+
+    for line in describe(Claim.load(claim)):
+        render.out.print(escape(line), soft_wrap=True)

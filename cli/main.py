@@ -1,0 +1,64 @@
+"""The entry point: the commands, and the one place where errors become a line and an exit code.
+
+Exit codes: 0 done or supported; 1 not supported or inconclusive (a report exists); 2 usage or input refused;
+6 a claim or report fails verification; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from cli import audit, claim, demo, render, steal, train
+from ownership.errors import OwnershipError, printable
+
+app = typer.Typer(
+    name="turnmark",
+    help="Proves, with error rates attached, whether an image encoder was copied from its owner's.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command(help=demo.HELP)(demo.demo)
+app.command(help=train.HELP)(train.train)
+app.add_typer(claim.app, name="claim")
+app.command(help=steal.HELP)(steal.steal)
+app.command(help=audit.HELP)(audit.audit)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Show the version and stop."),
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"turnmark {installed('turnmark')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """Runs the command line; every `OwnershipError` ends here."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        app()
+    except OwnershipError as e:
+        render.error(e)
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        render.interrupted()
+        sys.exit(130)
+    except OSError as e:  # no space left, a pipe closed, a device gone
+        render.error(OwnershipError(f"{printable(e.strerror or e)}: {printable(e.filename or 'input or output')}"))
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

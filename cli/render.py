@@ -1,0 +1,75 @@
+"""What people see: progress, tables and error lines, all on stderr but the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ownership.errors import OwnershipError, printable
+from ownership.files import Progress as Report_
+
+if TYPE_CHECKING:
+    from ownership.report import Report
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def error(e: OwnershipError) -> None:
+    """Prints an error as one line, and its hint as another."""
+    err.print(f"[bold red]error:[/] {escape(printable(e.message, 400))}", soft_wrap=True)
+    if e.hint:
+        err.print(f"[bold]hint:[/] {escape(printable(e.hint, 400))}", soft_wrap=True)
+
+
+def interrupted() -> None:
+    """Says that the run was interrupted."""
+    err.print("interrupted; what was finished is kept, the same command goes on from there")
+
+
+@contextmanager
+def progress(*, counted: bool = True) -> Iterator[Report_]:
+    """Shows one progress bar on stderr while the work inside calls what is yielded.
+
+    Args:
+        counted: show "done/total"; the demo counts in thousandths of a step and does not.
+    """
+    columns = [TextColumn("{task.description:<34}"), BarColumn(bar_width=30)]
+    columns += [MofNCompleteColumn()] if counted else [TextColumn("{task.percentage:>3.0f} %")]  # type: ignore[list-item]
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield show
+
+
+def report(r: Report) -> None:
+    """Prints a report's verdict, reasons and tests."""
+    from ownership.html import format_number, verdict_sentence
+    from ownership.report import format_p
+
+    colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
+    out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect['name'])}")
+    out.print(escape(verdict_sentence(r)))
+    for reason in r.reasons:
+        out.print(f"  - {escape(reason)}")
+    if not r.results:
+        return
+    table = Table(box=None, padding=(0, 1))
+    for name in ("test", "suspect", "threshold", "p", "decides"):
+        table.add_column(name, justify="left" if name in ("test", "decides") else "right")
+    for t in r.results:
+        deciding = t.name in r.plan.deciding
+        limit = t.threshold(r.plan.alpha / max(1, len(r.deciding)))
+        table.add_row(
+            t.title, format_number(t.value), format_number(limit), format_p(t.pvalue), "yes" if deciding else "shown only"
+        )
+    out.print(table)

@@ -1,0 +1,53 @@
+"""`turnmark steal`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import render
+from cli.options import DATA_HELP, Device, Out, Seed, Size
+
+HELP = "Steal an encoder through its answers (direct extraction, the paper's Algorithm 1), counting every query."
+
+
+def steal(
+    victim: Annotated[Path, typer.Argument(help="Train folder or encoder file to steal.", show_default=False)],
+    data: Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)],
+    out: Out,
+    loss: Annotated[str, typer.Option(help="mse, infonce or softnn.")] = "mse",
+    queries: Annotated[int, typer.Option(help="Images to ask the victim about.")] = 9000,
+    arch: Annotated[
+        str | None, typer.Option(help="The surrogate's architecture; the victim's if not given.", show_default=False)
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the answers.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 256,
+    lr: Annotated[float, typer.Option(help="Adam's learning rate, cosine schedule.")] = 1e-3,
+    size: Size = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Steals and writes a folder with the surrogate."""
+    from attacks_for_eval.extraction import ExtractionConfig
+    from attacks_for_eval.reference import pick_architecture
+    from attacks_for_eval.steal import steal_to
+    from ownership.errors import TrainingError
+    from watermark_training.artefacts import load_trained
+    from watermark_training.data import load_data
+    from watermark_training.train import pick_device
+
+    images = load_data(data, size=size)
+    loaded = load_trained(victim)
+    arch = arch or pick_architecture(loaded.encoder, loaded.architecture, images.images)
+    if arch is None:
+        raise TrainingError("no known architecture has the victim's dimension", "name one with --arch")
+    config = ExtractionConfig(
+        loss=loss, arch=arch, queries=queries, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed
+    )
+    with render.progress() as progress:
+        spent = steal_to(
+            out, loaded.encoder, loaded.sha256, images, config, device=pick_device(device), progress=progress
+        )
+    render.out.print(f"stolen with {spent} queries: {out}/encoder.safetensors, {out}/encoder.onnx")

@@ -1,0 +1,58 @@
+"""A claim in words: what it holds and what it can find."""
+
+from __future__ import annotations
+
+from ownership._audit import OUTSIDERS, strata_scores
+from ownership.claim import Claim
+from ownership.errors import printable
+from ownership.evidence import SCALES, STATISTICS
+from ownership.plan import REQUIRED_STRATA, STRATA
+from ownership.stats import critical_value
+
+
+def describe(claim: Claim) -> list[str]:
+    """Returns lines that explain a claim to its owner; nothing of the key is in them."""
+    plan = claim.plan
+    counts = {kind: len(claim.stratum(kind)) for kind in STRATA}
+    lines = [
+        f"victim      {claim.victim.architecture or 'unknown architecture'}, {claim.victim.dim} numbers a representation,"
+        f" SHA-256 {claim.victim.sha256}",
+        f"watermark   {'yes, the key is in the claim' if claim.key else 'none: no watermark evidence'}",
+        "panel       " + ", ".join(f"{n} {kind}" for kind, n in counts.items() if n),
+        "probes      " + ", ".join(f"{len(x)} {name.replace('_', ' ')}" for name, x in sorted(claim.probes.items())),
+        f"plan        {' and '.join(plan.deciding)} decide, {plan.correction.title()}, alpha {plan.alpha:g}, "
+        f"rule {plan.rule}, seed {plan.seed}",
+    ]
+    lines += [f"            left out: {printable(d)}" for d in claim.dropped]
+    lines += [
+        f"warning     no {kind} members: that innocent explanation is not excluded, and both deciding tests must reject"
+        for kind in REQUIRED_STRATA
+        if not counts[kind]
+    ]
+    if len(claim.probes["public"]) < plan.min_probes:
+        lines.append(f"warning     {len(claim.probes['public'])} public probes; below {plan.min_probes} every audit is inconclusive")
+    found = False
+    for name in plan.deciding:
+        groups = {s: v for s, v in strata_scores(STATISTICS[name], claim).items() if s != OUTSIDERS}
+        if not groups:
+            lines.append(f"{name}: cannot run with this claim")
+            continue
+        limit = threshold(claim, name, plan.alpha / len(plan.deciding))
+        reached = claim.reference_scores.get(name, {})
+        found |= any(v > limit for v in reached.values())
+        shown = ", ".join(f"{n.removeprefix('reference_')} {v:.3f}" for n, v in reached.items()) or "none made"
+        lines.append(f"{name}: threshold {limit:.3f}; reference surrogates: {shown}")
+    if claim.references:
+        lines.append(
+            "power       at least one reference surrogate is beyond a threshold: this claim can find a theft"
+            if found
+            else "warning     no reference surrogate reaches a threshold: audits that find nothing will be inconclusive"
+        )
+    return lines
+
+
+def threshold(claim: Claim, name: str, alpha: float) -> float:
+    """Returns the value beyond which p < alpha against every stratum and beyond every member (alternative greater)."""
+    forward, back = SCALES[STATISTICS[name].scale]
+    scores = [[forward(v) for v in group.values()] for group in strata_scores(STATISTICS[name], claim).values()]
+    return back(max([critical_value(s, alpha) for s in scores] + [v for s in scores for v in s]))
