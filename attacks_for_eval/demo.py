@@ -29,7 +29,6 @@ from ownership.plan import Plan
 from ownership.probes import split_public
 from ownership.report import Report, Verdict
 from ownership.suspect import load_suspect
-
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.augment import simclr_view

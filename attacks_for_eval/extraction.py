@@ -96,7 +96,7 @@ def extract(
         raise TrainingError(f"{config.queries} queries from {len(images)} images", "lower --queries, or give more data")
     generator = torch.Generator().manual_seed(config.seed)
     chosen = torch.randperm(len(images), generator=generator)[: config.queries]
-    surrogate = seeded_architecture(config.arch, generator).to(device, memory_format=torch.channels_last)
+    surrogate = seeded_architecture(config.arch, generator).to(device).to(memory_format=torch.channels_last)
     asked = images[chosen]
     answers = victim(asked).to(device)
     if answers.shape[1] != surrogate.dim:
@@ -113,7 +113,7 @@ def extract(
     surrogate.train()
     for epoch in range(config.epochs):
         order = torch.randperm(len(asked), generator=generator)[: steps * batch].to(device)
-        for step, rows in enumerate(order.split(batch)):
+        for step, rows in enumerate(torch.split(order, batch)):
             x = three_channels(as_input(asked[rows])).contiguous(memory_format=torch.channels_last)
             with autocast(torch.device(device), config.precision):
                 own = surrogate(x)
@@ -125,4 +125,4 @@ def extract(
             progress("extracting", epoch * steps + step + 1, config.epochs * steps)
         if not bool(torch.isfinite(loss)):
             raise TrainingError(f"the loss is no longer finite in epoch {epoch + 1}", "lower the learning rate")
-    return surrogate.to("cpu", memory_format=torch.contiguous_format).eval()
+    return surrogate.to("cpu").to(memory_format=torch.contiguous_format).eval()

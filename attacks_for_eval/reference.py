@@ -61,14 +61,22 @@ def reference_surrogates(
     out: list[tuple[Member, EncoderLike]] = []
     for i, loss in enumerate(losses):
         config = ExtractionConfig(
-            loss=loss, arch=arch, queries=min(queries, len(images)), epochs=epochs, batch_size=128, lr=2e-3, seed=seed + i
+            loss=loss,
+            arch=arch,
+            queries=min(queries, len(images)),
+            epochs=epochs,
+            batch_size=128,
+            lr=2e-3,
+            seed=seed + i,
         )
         surrogate = extract(
             BlackBox(victim),
             images,
             config,
             device=device,
-            progress=lambda _, done, total, i=i: progress("reference surrogates", i * total + done, len(losses) * total),  # type: ignore[misc]
+            progress=lambda _, done, total, i=i: progress(
+                "reference surrogates", i * total + done, len(losses) * total
+            ),  # type: ignore[misc]
         )
         member = Member(
             name=f"reference_{loss}",

@@ -20,7 +20,9 @@ app = typer.Typer(help="Build and read claims: what an owner fixes before a disp
 def build(
     victim: Annotated[Path, typer.Argument(help="Train folder, or any encoder file.", show_default=False)],
     private: Annotated[str, typer.Option(help="Images the victim was trained on. " + DATA_HELP, show_default=False)],
-    public: Annotated[str, typer.Option(help="Images it was not trained on; probes are drawn from them.", show_default=False)],
+    public: Annotated[
+        str, typer.Option(help="Images it was not trained on; probes are drawn from them.", show_default=False)
+    ],
     panel: Annotated[
         list[str],
         typer.Option(
@@ -33,7 +35,9 @@ def build(
     reference: Annotated[bool, typer.Option(help="Make reference surrogates, to know what the claim can find.")] = True,
     reference_epochs: Annotated[int, typer.Option(min=1, help="Passes over the answers, each.")] = 100,
     probes: Annotated[int, typer.Option(min=2, help="Public probes, if there are that many.")] = 1000,
-    alpha: Annotated[float, typer.Option(help="Chance of a false verdict against an innocent of the panel's kinds.")] = 0.01,
+    alpha: Annotated[
+        float, typer.Option(help="Chance of a false verdict against an innocent of the panel's kinds.")
+    ] = 0.01,
     arch: Arch = None,
     size: Size = None,
     seed: Seed = 0,

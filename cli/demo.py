@@ -28,7 +28,6 @@ def demo(
     from rich.table import Table
 
     from attacks_for_eval.demo import demo_config, run_job
-    from ownership.errors import TrainingError
     from ownership.report import format_p
     from watermark_training.data import Data, load_data
 
@@ -36,8 +35,7 @@ def demo(
     if len(loaded) > MOST_IMAGES:
         rows = torch.randperm(len(loaded), generator=torch.Generator().manual_seed(0))[:MOST_IMAGES]
         loaded = Data(name=f"{data}, {MOST_IMAGES} images", images=loaded.images[rows], labels=None)
-    record = {"data": data, "seed": seed}
-    _same_job(out, record, TrainingError)
+    _same_job(out, {"data": data, "seed": seed})
     with render.progress(counted=False) as progress:
         results = run_job(loaded, out, demo_config(seed), progress=progress)
     table = Table(title=f"{data}, seed {seed}", title_justify="left", box=None, padding=(0, 1))
@@ -59,13 +57,13 @@ def demo(
         raise typer.Exit(1)
 
 
-def _same_job(out: Path, record: dict[str, object], error: type[Exception]) -> None:
+def _same_job(out: Path, record: dict[str, object]) -> None:
     """One folder holds one job: says so instead of mixing two."""
+    from ownership.errors import TrainingError
     from ownership.files import read_json, write_json
 
     path = out / "demo.json"
-    if path.is_file():
-        if read_json(path, error, "demo") != record:  # type: ignore[arg-type]
-            raise error(f"{out} holds the demo of other data or another seed", "choose another --out")  # type: ignore[call-arg]
-    else:
+    if not path.is_file():
         write_json(path, record)
+    elif read_json(path, TrainingError, "demo") != record:
+        raise TrainingError(f"{out} holds the demo of other data or another seed", "choose another --out")

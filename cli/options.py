@@ -15,7 +15,9 @@ DATA_HELP = (
 Out = Annotated[Path, typer.Option("--out", help="Folder to write into.", show_default=False)]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-Size = Annotated[int | None, typer.Option("--size", min=8, help="Resize images to SIZE x SIZE pixels.", show_default=False)]
+Size = Annotated[
+    int | None, typer.Option("--size", min=8, help="Resize images to SIZE x SIZE pixels.", show_default=False)
+]
 Arch = Annotated[
     str | None,
     typer.Option("--arch", help="Architecture of bare weights (tiny, small, resnet18, ...).", show_default=False),

@@ -41,7 +41,7 @@ def progress(*, counted: bool = True) -> Iterator[Report_]:
         counted: show "done/total"; the demo counts in thousandths of a step and does not.
     """
     columns = [TextColumn("{task.description:<34}"), BarColumn(bar_width=30)]
-    columns += [MofNCompleteColumn()] if counted else [TextColumn("{task.percentage:>3.0f} %")]  # type: ignore[list-item]
+    columns += [MofNCompleteColumn()] if counted else [TextColumn("{task.percentage:>3.0f} %")]
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
@@ -70,6 +70,10 @@ def report(r: Report) -> None:
         deciding = t.name in r.plan.deciding
         limit = t.threshold(r.plan.alpha / max(1, len(r.deciding)))
         table.add_row(
-            t.title, format_number(t.value), format_number(limit), format_p(t.pvalue), "yes" if deciding else "shown only"
+            t.title,
+            format_number(t.value),
+            format_number(limit),
+            format_p(t.pvalue),
+            "yes" if deciding else "shown only",
         )
     out.print(table)

@@ -9,7 +9,9 @@ import typer
 from cli import render
 from cli.options import DATA_HELP, Device, Out, Seed, Size
 
-HELP = "Train an encoder (SimCLR) that carries a secret rotation watermark. The same command resumes an interrupted run."
+HELP = (
+    "Train an encoder (SimCLR) that carries a secret rotation watermark. The same command resumes an interrupted run."
+)
 
 
 def train(

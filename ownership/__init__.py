@@ -21,8 +21,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ownership.architectures import ARCHITECTURES, Encoder
     from ownership._audit import audit
+    from ownership.architectures import ARCHITECTURES, Encoder
     from ownership.build import build_claim
     from ownership.claim import Claim, Member
     from ownership.errors import (

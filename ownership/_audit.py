@@ -1,6 +1,6 @@
 """The audit: ask the suspect the claim's probes, score it, test it against the panel, report.
 
-    claim + suspect -> answers -> scores -> one t-test a stratum, the largest p -> Holm -> Report
+claim + suspect -> answers -> scores -> one t-test a stratum, the largest p -> Holm -> Report
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ownership.plan import REQUIRED_STRATA
 from ownership.probes import ask, problems_with
 from ownership.report import Report, TestResult
 from ownership.similarity import raw_l2
-from ownership.stats import CaseControlResult, ImageLevelTest, case_control_test, image_level_test, rank_pvalue
+from ownership.stats import ImageLevelTest, image_level_test, rank_pvalue
 from ownership.suspect import Suspect
 
 OUTSIDERS = "not trained on the private images"
@@ -50,7 +50,7 @@ def audit(claim: Claim, suspect: Suspect, *, command: str | None = None, progres
     progress("auditing", 1, steps)
     problems = problems_with(answers, suspect.encoder, claim.probes, claim.plan)
     progress("auditing", 2, steps)
-    results, skipped = [], {name: "the answers cannot be tested" for name in STATISTICS} if problems else {}
+    results, skipped = [], dict.fromkeys(STATISTICS, "the answers cannot be tested") if problems else {}
     if not problems:
         context = claim.context
         scores, skipped = score_one(answers, context)
@@ -82,20 +82,11 @@ def audit(claim: Claim, suspect: Suspect, *, command: str | None = None, progres
 
 def _test(statistic: Statistic, value: float, answers: Answers, claim: Claim, context: Context) -> TestResult:
     """One statistic of the suspect against every stratum that has enough members with a score."""
-    forward, _ = SCALES[statistic.scale]
     groups = strata_scores(statistic, claim)
-    tests: dict[str, CaseControlResult] = {}
-    for stratum, scores in groups.items():
-        try:
-            tests[stratum] = case_control_test(
-                forward(value), [forward(v) for v in scores.values()], statistic.alternative
-            )
-        except ClaimError as e:
-            raise NotApplicable(f"stratum {stratum}: {e.message}") from e
-    if not tests:
+    if not groups:
         raise NotApplicable(f"no stratum has {claim.plan.min_stratum} members with a score")
     required = () if statistic.needs_outsiders else REQUIRED_STRATA
-    return TestResult(
+    result = TestResult(
         name=statistic.name,
         family=statistic.family,
         title=statistic.title,
@@ -103,13 +94,17 @@ def _test(statistic: Statistic, value: float, answers: Answers, claim: Claim, co
         alternative=statistic.alternative,
         scale=statistic.scale,
         value=value,
-        strata=tests,
-        missing_strata=tuple(s for s in required if s not in tests),
+        missing_strata=tuple(s for s in required if s not in groups),
         rank_pvalue=_symmetric_rank(statistic, value, groups, answers, context),
         members=groups,
         references=claim.reference_scores.get(statistic.name, {}),
         image_level=_papers_test(statistic, answers, claim, context),
     )
+    try:
+        _ = result.strata
+    except ClaimError as e:
+        raise NotApplicable(e.message) from e
+    return result
 
 
 def strata_scores(statistic: Statistic, claim: Claim) -> dict[str, dict[str, float]]:
@@ -129,8 +124,11 @@ def strata_scores(statistic: Statistic, claim: Claim) -> dict[str, dict[str, flo
 def _symmetric_rank(
     statistic: Statistic, value: float, groups: dict[str, dict[str, float]], answers: Answers, context: Context
 ) -> float:
-    """Exact rank p, largest over strata; where scores depend on the panel, each member is scored with the suspect
-    in its place, so that suspect and members are treated alike."""
+    """Exact rank p, largest over strata.
+
+    Where scores depend on the panel, each member is scored with the suspect in its place, so that suspect and members
+    are treated alike.
+    """
     forward, _ = SCALES[statistic.scale]
     by_name = {a.name: a for a in context.panel}
 
@@ -149,11 +147,11 @@ def _symmetric_rank(
 
 
 def _papers_test(statistic: Statistic, answers: Answers, claim: Claim, context: Context) -> ImageLevelTest | None:
-    """The paper's image-level t-test of this family, for comparison; the "random model" is the first plain member
-    of the victim's dimension."""
-    benign = next(
-        (claim.answers[m.name] for m in claim.stratum("plain") if m.dim == context.victim.dim), None
-    )
+    """The paper's image-level t-test of this family, for comparison.
+
+    Its "random model" is the first plain member of the victim's dimension.
+    """
+    benign = next((claim.answers[m.name] for m in claim.stratum("plain") if m.dim == context.victim.dim), None)
     if statistic.per_image is not None:
         private, public = statistic.per_image(answers, context)
         return image_level_test(private, public, "Private and public images score alike.", "greater")

@@ -106,7 +106,7 @@ def parse_json(data: bytes, error: type[OwnershipError], what: str) -> dict[str,
 
 
 def finished(folder: Path, marker: str, config: dict[str, Any]) -> bool:
-    """Returns whether `folder/marker` is a JSON object that holds every entry of `config`: this work is done already."""
+    """Returns whether `folder/marker` is JSON that holds every entry of `config`: this work is done already."""
     path = folder / marker
     if not path.is_file():
         return False

@@ -81,7 +81,9 @@ def innocent_explanations(report: Report) -> list[tuple[str, str]]:
     rows.append(
         (
             "An independent encoder trained on the same images as the victim",
-            f"represented by {on_private} panel members" if on_private else "not represented in the panel: not excluded",
+            f"represented by {on_private} panel members"
+            if on_private
+            else "not represented in the panel: not excluded",
         )
     )
     return rows
@@ -138,7 +140,11 @@ def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("ownership"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("ownership"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2")
 
@@ -159,7 +165,7 @@ def picture(result: TestResult, threshold: float) -> str:
         rows.append(("reference surrogates", list(result.references.values()), "^", "#8a5a00"))
     rows.append(("suspect", [result.value], "D", "#a01818"))
     with mpl.rc_context({"svg.hashsalt": "turnmark", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(7.2, 0.75 + 0.3 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(7.6, 0.75 + 0.28 * len(rows)), layout="constrained")
         canvas = FigureCanvasSVG(figure)
         axes = figure.subplots()
         for y, (_, values, marker, colour) in enumerate(rows):
@@ -167,7 +173,13 @@ def picture(result: TestResult, threshold: float) -> str:
             axes.scatter(values, [y] * len(values), marker=marker, s=size, facecolor=colour, edgecolor="white")
         axes.axvline(threshold, color="#222222", linestyle="--", linewidth=1)
         axes.annotate(
-            "threshold", (threshold, -0.62), fontsize=8, ha="center", va="bottom", annotation_clip=False, color="#222222"
+            "threshold",
+            (threshold, -0.62),
+            fontsize=8,
+            ha="center",
+            va="bottom",
+            annotation_clip=False,
+            color="#222222",
         )
         axes.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=9)
         axes.set_ylim(len(rows) - 0.5, -0.7)
@@ -176,6 +188,8 @@ def picture(result: TestResult, threshold: float) -> str:
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
         out = io.StringIO()
-        canvas.print_svg(out, metadata={"Date": None, "Creator": None})
+        canvas.print_svg(  # type: ignore[no-untyped-call]
+            out, metadata={"Date": None, "Creator": None}
+        )
     svg = out.getvalue()
     return svg[svg.index("<svg") :]

@@ -60,6 +60,6 @@ def represent(encoder: EncoderLike, images: Tensor, *, batch_size: int = 256) ->
     with torch.inference_mode():
         parts = [
             encoder(three_channels(as_input(chunk.to(device))).contiguous()).float().cpu()
-            for chunk in images.split(batch_size)
+            for chunk in torch.split(images, batch_size)
         ]
     return torch.cat(parts)

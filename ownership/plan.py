@@ -66,7 +66,7 @@ class Plan:
         Raises:
             ClaimError: if a field is missing, unknown or out of range.
         """
-        types = {f.name: type(f.default) for f in fields(cls)}
+        types: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         if set(value) != set(types):
             raise ClaimError("plan: fields missing or unknown", "the claim was written by another version")
         try:

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ownership.errors import ReportError
+from ownership.errors import ClaimError, ReportError
 from ownership.evidence import SCALES
 from ownership.files import read_json, write_json
 from ownership.plan import REQUIRED_STRATA, Plan
-from ownership.stats import Alternative, CaseControlResult, ImageLevelTest, critical_value, holm
+from ownership.stats import (
+    Alternative,
+    CaseControlResult,
+    ImageLevelTest,
+    case_control_test,
+    critical_value,
+    holm,
+)
 
 SCHEMA_VERSION = 1
 
@@ -41,17 +49,30 @@ class TestResult:
     alternative: Alternative
     scale: str  # the scale the t-tests are made on: fisher_z, logit, log, identity
     value: float  # of the suspect, on its natural scale
-    strata: dict[str, CaseControlResult]  # against each stratum that has enough members
     missing_strata: tuple[str, ...]  # required strata without enough members
     rank_pvalue: float  # exact, symmetric, largest over strata
-    members: dict[str, dict[str, float]]  # stratum -> member -> value
+    members: dict[str, dict[str, float]]  # stratum with enough members -> member -> value
     references: dict[str, float]  # reference surrogate -> value
     image_level: ImageLevelTest | None  # the paper's test, for comparison
 
     @property
+    def strata(self) -> dict[str, CaseControlResult]:
+        """The t-test against each stratum, computed from the values on the test's scale.
+
+        Raises:
+            ClaimError: if one cannot be computed.
+        """
+        forward, _ = SCALES[self.scale]
+        return {
+            stratum: _test(forward(self.value), tuple(forward(v) for v in by_name.values()), self.alternative)
+            for stratum, by_name in self.members.items()
+        }
+
+    @property
     def decisive_stratum(self) -> str:
         """The stratum with the largest p-value."""
-        return max(self.strata, key=lambda s: self.strata[s].pvalue)
+        tests = self.strata
+        return max(tests, key=lambda s: tests[s].pvalue)
 
     @property
     def decisive(self) -> CaseControlResult:
@@ -74,7 +95,8 @@ class TestResult:
         forward, back = SCALES[self.scale]
         sign = 1 if self.alternative == "greater" else -1
         bounds = [
-            critical_value([forward(v) for v in self.members[s].values()], alpha, self.alternative) for s in self.strata
+            critical_value([forward(v) for v in by_name.values()], alpha, self.alternative)
+            for by_name in self.members.values()
         ]
         bounds += [forward(v) for by_name in self.members.values() for v in by_name.values()]
         return back(sign * max(sign * b for b in bounds))
@@ -83,6 +105,11 @@ class TestResult:
         """Returns whether `value` lies beyond the threshold."""
         limit = self.threshold(alpha)
         return value > limit if self.alternative == "greater" else value < limit
+
+
+@lru_cache(maxsize=256)
+def _test(value: float, members: tuple[float, ...], alternative: Alternative) -> CaseControlResult:
+    return case_control_test(value, members, alternative)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +202,7 @@ class Report:
                 command=value["command"],
             )
             stored, derived = value, report.to_dict()
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ClaimError) as e:
             raise ReportError("report: a field is missing or malformed") from e
         if stored != derived:
             raise ReportError("report: its verdict or a derived number does not follow from its numbers")
@@ -193,15 +220,11 @@ class Report:
 
 def _result(value: dict[str, Any]) -> TestResult:
     derived = {
-        "decides", "pvalue", "adjusted_pvalue", "decisive_stratum", "effect_size", "confidence_interval", "threshold",
-        "beyond_every_member",
+        "strata", "decides", "pvalue", "adjusted_pvalue", "decisive_stratum", "effect_size",
+        "confidence_interval", "threshold", "beyond_every_member",
     }  # fmt: skip
     kept = {k: v for k, v in value.items() if k not in derived}
     kept["missing_strata"] = tuple(kept["missing_strata"])
-    kept["strata"] = {
-        s: CaseControlResult(**{**c, "confidence_interval": tuple(c["confidence_interval"])})
-        for s, c in kept["strata"].items()
-    }
     if kept["image_level"] is not None:
         kept["image_level"] = ImageLevelTest(**kept["image_level"])
     return TestResult(**kept)

@@ -93,7 +93,8 @@ def rsa_vector(x: Array, k: int = 16, shrinkage: float = 1e-3) -> NDArray[np.flo
     w = whiten(x, k, shrinkage)
     gram = w @ w.T
     vector: NDArray[np.float32] = gram[np.triu_indices(len(gram), 1)].astype(np.float32)
-    return vector / max(float(np.linalg.norm(vector)), np.finfo(np.float32).tiny)
+    norm = float(np.linalg.norm(vector))
+    return vector / np.float32(norm) if norm > 0 else vector
 
 
 def covariance(vectors: list[NDArray[np.float32]]) -> Array:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special, stats
 
 from ownership.errors import ClaimError
 
@@ -88,17 +89,23 @@ def _effect_interval(effect: float, m: int, level: float = 0.95) -> tuple[float,
     probability; this form stays finite far in the tails, where SciPy's `nct.cdf` turns to nan.
     """
     observed, tail = effect * math.sqrt(m), (1 - level) / 2
-    quantiles = (np.arange(4000) + 0.5) / 4000
-    ratio = np.sqrt(stats.chi2.ppf(quantiles, m - 1) / (m - 1))
+    ratio = _chi_quantiles(m - 1)
     width = 10 + 4 * abs(observed)
 
     def noncentrality(probability: float) -> float:
         def gap(d: float) -> float:
-            return float(stats.norm.cdf(observed * ratio - d).mean()) - probability
+            return float(special.ndtr(observed * ratio - d).mean()) - probability
 
         return float(optimize.brentq(gap, observed - width, observed + width, xtol=1e-8))
 
     return noncentrality(1 - tail) / math.sqrt(m), noncentrality(tail) / math.sqrt(m)
+
+
+@lru_cache
+def _chi_quantiles(df: int) -> NDArray[np.float64]:
+    """Quantiles of sample over population standard deviation, at the midpoints of 4000 equal probabilities."""
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    return np.asarray(np.sqrt(stats.chi2.ppf(quantiles, df) / df))
 
 
 def critical_value(controls: ArrayLike, alpha: float, alternative: Alternative = "greater") -> float:
@@ -142,11 +149,6 @@ def holm(pvalues: Sequence[float]) -> list[float]:
 def fisher_z(r: float) -> float:
     """Returns artanh(r), the variance-stabilised scale of a correlation; r is kept within +-(1 - 1e-6)."""
     return math.atanh(min(max(r, -1 + 1e-6), 1 - 1e-6))
-
-
-def logit_rate(successes: float, n: float) -> float:
-    """Returns log odds of a rate, with half a success and half a failure added so that it is always finite."""
-    return math.log((successes + 0.5) / (n - successes + 0.5))
 
 
 def standardised_gap(a: ArrayLike, b: ArrayLike) -> float:

@@ -15,7 +15,7 @@ def describe(claim: Claim) -> list[str]:
     plan = claim.plan
     counts = {kind: len(claim.stratum(kind)) for kind in STRATA}
     lines = [
-        f"victim      {claim.victim.architecture or 'unknown architecture'}, {claim.victim.dim} numbers a representation,"
+        f"victim      {claim.victim.architecture or 'unknown architecture'}, {claim.victim.dim} numbers an answer,"
         f" SHA-256 {claim.victim.sha256}",
         f"watermark   {'yes, the key is in the claim' if claim.key else 'none: no watermark evidence'}",
         "panel       " + ", ".join(f"{n} {kind}" for kind, n in counts.items() if n),
@@ -30,7 +30,8 @@ def describe(claim: Claim) -> list[str]:
         if not counts[kind]
     ]
     if len(claim.probes["public"]) < plan.min_probes:
-        lines.append(f"warning     {len(claim.probes['public'])} public probes; below {plan.min_probes} every audit is inconclusive")
+        few = f"{len(claim.probes['public'])} public probes, below {plan.min_probes}"
+        lines.append(f"warning     {few}: all audits are inconclusive")
     found = False
     for name in plan.deciding:
         groups = {s: v for s, v in strata_scores(STATISTICS[name], claim).items() if s != OUTSIDERS}

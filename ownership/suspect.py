@@ -12,6 +12,7 @@ import os
 import pickle
 import struct
 import tempfile
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +89,13 @@ def detect_format(data: bytes) -> str:
     if data[:4] == b"PK\x03\x04":
         names = _zip_names(data)
         if any(n.endswith("constants.pkl") for n in names):
-            raise UnsafeSuspectError("this is TorchScript, a program; refused", "send a state dict, safetensors or ONNX")
+            raise UnsafeSuspectError(
+                "this is TorchScript, a program; refused", "send a state dict, safetensors or ONNX"
+            )
         if any(n.endswith("archive_format") or "/models/" in n or n.startswith("models/") for n in names):
-            raise UnsafeSuspectError("this is a torch.export archive; refused", "send a state dict, safetensors or ONNX")
+            raise UnsafeSuspectError(
+                "this is a torch.export archive; refused", "send a state dict, safetensors or ONNX"
+            )
         if any(n.endswith("data.pkl") for n in names):
             return "pytorch"
         raise SuspectError("this is a zip archive, but no PyTorch file", f"expected {FORMATS}")
@@ -138,7 +143,9 @@ def _read_safetensors(data: bytes) -> tuple[dict[str, Tensor], str | None]:
 def _read_pytorch(data: bytes) -> tuple[dict[str, Tensor], None]:
     """A state dict, by the restricted unpickler only; one level of `state_dict` or `model` is unwrapped."""
     try:
-        value: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True, mmap=False)
+        with warnings.catch_warnings():  # torch comments on pickle protocols and layouts; the checks below decide
+            warnings.simplefilter("ignore")
+            value: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True, mmap=False)
     except pickle.UnpicklingError as e:
         raise UnsafeSuspectError(
             f"refused: loading this file would run code ({_culprit(str(e))}); nothing ran",
@@ -219,7 +226,7 @@ class OnnxEncoder:
     """
 
     def __init__(self, data: bytes) -> None:
-        self._session, self._empty = _onnx_session(data)
+        self._session = _onnx_session(data)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
             raise SuspectError(
@@ -254,7 +261,7 @@ class OnnxEncoder:
                 )
         size = batch if isinstance(batch, int) and batch > 0 else len(images)
         parts = []
-        for chunk in images.split(size):
+        for chunk in torch.split(images, size):
             padded = torch.cat([chunk, chunk[:1].expand(size - len(chunk), -1, -1, -1)]) if len(chunk) < size else chunk
             (answer,) = self._session.run([self._output], {self._input: padded.numpy()})
             if not isinstance(answer, np.ndarray) or answer.dtype != np.float32 or answer.ndim != 2:
@@ -263,7 +270,7 @@ class OnnxEncoder:
         return torch.cat(parts)
 
 
-def _onnx_session(data: bytes) -> tuple[Any, tempfile.TemporaryDirectory[str]]:
+def _onnx_session(data: bytes) -> Any:
     """An inference session that reads nothing but the given bytes."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: the Linux wheels phone home
     import onnx
@@ -279,15 +286,15 @@ def _onnx_session(data: bytes) -> tuple[Any, tempfile.TemporaryDirectory[str]]:
             raise SuspectError(
                 f"suspect: tensor {printable(tensor.name)} lies in another file", "export with the weights inside"
             )
-    empty = tempfile.TemporaryDirectory(prefix="turnmark-")
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.use_deterministic_compute = True
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty.name)
-    try:
-        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]), empty
-    except Exception as e:  # onnxruntime's errors share no base below Exception
-        empty.cleanup()
-        first = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise SuspectError(f"suspect: the ONNX graph is invalid ({printable(first)})", "export it again") from e
+    # whatever the walk above did not see is looked for in an empty folder
+    with tempfile.TemporaryDirectory(prefix="turnmark-") as empty:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
+        try:
+            return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as e:  # onnxruntime's errors share no base below Exception
+            first = str(e).splitlines()[0] if str(e) else type(e).__name__
+            raise SuspectError(f"suspect: the ONNX graph is invalid ({printable(first)})", "export it again") from e

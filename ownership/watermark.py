@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class WatermarkKey:
     predictor_seed: int  # seed of the predictor's initial weights
 
     def __post_init__(self) -> None:
-        ordered = all(a < b for a, b in zip(self.cuts, self.cuts[1:], strict=False))
+        ordered = all(a < b for a, b in pairwise(self.cuts))
         if self.form != "cuts-1":
             raise ClaimError(f"watermark key of unknown form {self.form!r}", "update turnmark")
         if len(self.cuts) < 2 or len(self.cuts) % 2 or not ordered or not all(0 <= c < TURN for c in self.cuts):
@@ -122,12 +123,11 @@ class RotationPredictor(nn.Module):
         super().__init__()
         self.dim = dim
         widths = (dim, 256, 128, 2)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         generator = torch.Generator().manual_seed(seed)
-        for layer in self.layers:
+        for layer, width in zip(self.layers, widths, strict=False):
             for parameter in layer.parameters():
-                bound = layer.in_features**-0.5
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+                nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)
 
     def forward(self, representations: Tensor) -> Tensor:
         """Returns logits `(n, 2)` for representations `(n, d)`."""

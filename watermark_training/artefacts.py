@@ -13,7 +13,6 @@ victim/
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import warnings
@@ -73,14 +72,14 @@ def onnx_bytes(encoder: Encoder, image_shape: tuple[int, int]) -> bytes:
                 dynamic_shapes={"images": {0: torch.export.Dim("n")}},
             )
     except Exception as e:  # the exporter raises errors of many modules
-        raise TrainingError(f"the encoder cannot be exported to ONNX ({printable(e)})", "use the safetensors form") from e
+        raise TrainingError(
+            f"the encoder cannot be exported to ONNX ({printable(e)})", "use the safetensors form"
+        ) from e
     finally:
         logger.setLevel(level)
     if program is None:
         raise TrainingError("the encoder cannot be exported to ONNX", "use the safetensors form")
-    buffer = io.BytesIO()
-    program.save(buffer)
-    return buffer.getvalue()
+    return bytes(program.model_proto.SerializeToString())
 
 
 def describe_data(name: str, images: Tensor) -> dict[str, Any]:
@@ -190,7 +189,8 @@ def load_trained(path: Path, arch: str | None = None) -> Loaded:
         return Loaded(encoder=suspect.encoder, sha256=suspect.sha256, architecture=suspect.architecture, config={})
     if not (path / CONFIG).is_file():
         raise SuspectError(
-            f"{printable(path, 300)} is no train folder: it has no {CONFIG}", "give a folder of turnmark train, or a file"
+            f"{printable(path, 300)} is no train folder: it has no {CONFIG}",
+            "give a folder of turnmark train, or a file",
         )
     config = read_json(path / CONFIG, SuspectError, "train folder")
     if not all(isinstance(config.get(k, {}), dict) for k in ("train", "data")):

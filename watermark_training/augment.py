@@ -107,7 +107,7 @@ def _shift_hue(x: Tensor, shift: Tensor) -> Tensor:
 
 def _blur(x: Tensor, generator: torch.Generator) -> Tensor:
     """3x3 Gaussian blur, sigma uniform in [.1, 2] an image."""
-    n, c, h, w = x.shape
+    n = len(x)
     sigma = _uniform(n, 0.1, 2.0, generator)
     side = torch.exp(-0.5 / sigma**2)
     centre = (1 / (1 + 2 * side)).to(x).view(n, 1, 1, 1)

@@ -133,13 +133,15 @@ def _npz(path: Path) -> tuple[Tensor, Tensor | None]:
         with np.load(path, allow_pickle=False) as stored:
             if "x" not in stored:
                 raise DataError(f"{printable(path.name)} has no array x", "store uint8 images as x, labels as y")
-            x, y = stored["x"], stored["y"] if "y" in stored else None
+            x, y = stored["x"], stored.get("y")
     except DataError:
         raise
     except Exception as e:  # zip, header and pickle errors alike
         raise DataError(f"{printable(path.name)} is no readable .npz file", "store it with numpy.savez") from e
     if x.dtype != np.uint8 or x.ndim not in (3, 4):
-        raise DataError(f"{printable(path.name)}: x is {x.dtype} {x.shape}", "uint8, (n, h, w), (n, h, w, c) or (n, c, h, w)")
+        raise DataError(
+            f"{printable(path.name)}: x is {x.dtype} {x.shape}", "uint8, (n, h, w), (n, h, w, c) or (n, c, h, w)"
+        )
     if y is not None and (y.shape != (len(x),) or y.dtype.kind not in "iu"):
         raise DataError(f"{printable(path.name)}: y is {y.dtype} {y.shape}", f"integers ({len(x)},)")
     if x.ndim == 3:

@@ -115,7 +115,7 @@ class _State:
         self.predictor = None
         if self.key is not None:
             self.predictor = RotationPredictor(self.encoder.dim, self.key.predictor_seed).to(device)
-        self.encoder.to(device, memory_format=torch.channels_last)
+        self.encoder.to(device).to(memory_format=torch.channels_last)
         self.head.to(device)
         self.batch_size = min(config.batch_size, n)
         self.steps_per_epoch = n // self.batch_size
@@ -134,14 +134,12 @@ class _State:
 
     def batches(self, n: int) -> Iterator[Tensor]:
         order = torch.randperm(n, generator=self.generator)
-        yield from order[: self.steps_per_epoch * self.batch_size].split(self.batch_size)
+        yield from torch.split(order[: self.steps_per_epoch * self.batch_size], self.batch_size)
 
     def step(self, images: Tensor) -> Tensor:
         """One update on images `(b, c, h, w)` in `[0, 1]`; returns the two losses and the mark accuracy."""
         config, b = self.config, len(images)
-        views = [
-            simclr_view(images, self.generator, min_crop=config.min_crop, flip=config.flip) for _ in range(2)
-        ]
+        views = [simclr_view(images, self.generator, min_crop=config.min_crop, flip=config.flip) for _ in range(2)]
         labels = None
         if self.key is not None:
             marked, labels = rotated_pairs(images[: math.ceil(b * config.mark_images)], self.key, self.generator)
@@ -209,7 +207,7 @@ class _State:
 
     def result(self) -> Trained:
         for module in self._modules().values():
-            module.to("cpu", memory_format=torch.contiguous_format).eval()
+            module.to("cpu").to(memory_format=torch.contiguous_format).eval()
         return Trained(
             config=self.config,
             encoder=self.encoder,
@@ -243,7 +241,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

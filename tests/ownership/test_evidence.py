@@ -1,0 +1,149 @@
+"""The statistics on answers with a known truth: a copy, a stranger, and data that is or is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import Noisy, encoder
+from sklearn.mixture import GaussianMixture
+
+from ownership.architectures import Encoder
+from ownership.claim import Claim
+from ownership.evidence import (
+    SCALES,
+    STATISTICS,
+    Answers,
+    NotApplicable,
+    augmentation_scores,
+    gmm_scores,
+    loss_scores,
+    score_members,
+    score_one,
+    watermark_hits,
+)
+from ownership.probes import ask
+
+
+def test_every_statistic_sees_the_victim_in_itself(claim: Claim, victim: Encoder) -> None:
+    scores, skipped = score_one(ask(victim, claim.probes, "copy"), claim.context)
+    assert not skipped
+    assert scores["cka"] == pytest.approx(1)
+    assert scores["l2_distance"] == pytest.approx(0, abs=1e-5)
+    assert scores["partial_rsa"] == pytest.approx(1, abs=1e-3)
+
+
+def test_partial_rsa_orders_copies_and_strangers(claim: Claim, victim: Encoder) -> None:
+    def score(e: Callable[[torch.Tensor], torch.Tensor]) -> float:
+        return score_one(ask(e, claim.probes, "x"), claim.context)[0]["partial_rsa"]
+
+    near, far, stranger = score(Noisy(victim, 1, 0.001)), score(Noisy(victim, 1, 0.01)), score(encoder(99))
+    assert near > far > stranger
+    assert near > max(claim.scores["partial_rsa"].values())
+
+
+@pytest.mark.parametrize("name", ["partial_rsa", "cka", "watermark_aligned"])
+def test_invariant_statistics_ignore_a_change_of_basis(claim: Claim, victim: Encoder, name: str) -> None:
+    """Rule 6: permuting and scaling the output changes nothing; the raw ones do not survive it."""
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    suspect = Noisy(victim, 2, 0.002).eval()
+    plain = score_one(ask(suspect, claim.probes, "x"), claim.context)[0]
+    shuffled = score_one(ask(lambda x: 3 * suspect(x)[:, order], claim.probes, "x"), claim.context)[0]
+    assert shuffled[name] == pytest.approx(plain[name], abs=2e-3)
+    assert shuffled["l2_distance"] > 2 * plain["l2_distance"]
+
+
+def test_members_are_scored_against_the_others(claim: Claim) -> None:
+    """Rule 3, by hand for one member: the panel it is scored with does not hold it."""
+    context = claim.context
+    own = context.panel[3]
+    by_hand = STATISTICS["partial_rsa"].score(own, replace(context, panel=(*context.panel[:3], *context.panel[4:])))
+    assert claim.scores["partial_rsa"]["m3"] == pytest.approx(by_hand)
+    again = score_members(context, context.panel)
+    assert again == claim.scores
+
+
+def test_watermark_hits_count_the_predictors_labels(claim: Claim, victim: Encoder) -> None:
+    answers = ask(victim, claim.probes, "x")
+    hits = watermark_hits(answers.get("watermark"), claim.context)
+    assert claim.predictor is not None
+    assert claim.watermark_labels is not None
+    expected = 0
+    for row, label in zip(answers.sets["watermark"], claim.watermark_labels.tolist(), strict=True):
+        with torch.no_grad():
+            expected += int(claim.predictor(torch.from_numpy(row)[None]).argmax()) == label
+    assert hits.sum() == expected
+
+
+def _known(seed: int, shift: float) -> Answers:
+    rng = np.random.default_rng(seed)
+    private, public = rng.normal(0, 1, (200, 8)), rng.normal(shift, 1, (200, 8))
+    views = [
+        np.concatenate([x + rng.normal(0, s, x.shape) for _ in range(2)]) for x, s in ((private, 0.1), (public, 0.2))
+    ]
+    sets = {"public": public, "private": private, "private_views": views[0], "outside_views": views[1]}
+    return Answers("x", {k: v.astype(np.float32) for k, v in sets.items()})
+
+
+def test_mixture_scores_are_sklearns(claim: Claim) -> None:
+    answers = _known(0, 0.0)
+    private, public = gmm_scores(answers, claim.context)
+    raw = answers.get("private")
+    mean, sd = raw[:100].mean(0), raw[:100].std(0) + 1e-6
+    mixture = GaussianMixture(5, covariance_type="diag", reg_covar=1e-3, random_state=claim.plan.seed)
+    mixture.fit((raw[:100] - mean) / sd)
+    np.testing.assert_allclose(private, mixture.score_samples((raw[100:] - mean) / sd))
+    assert len(public) == 200
+
+
+def test_dataset_inference_sees_private_data_and_its_direction(claim: Claim) -> None:
+    gap = STATISTICS["inference_gmm"].score
+    assert gap(_known(1, 1.0), claim.context) > 1
+    assert abs(gap(_known(1, 0.0), claim.context)) < 0.4
+    assert STATISTICS["inference_augmentation"].score(_known(1, 0.0), claim.context) > 1
+
+
+def test_augmentation_scores_are_the_papers_distances(claim: Claim) -> None:
+    answers = _known(2, 0.0)
+    private, _ = augmentation_scores(answers, claim.context)
+    raw, views = answers.get("private"), answers.get("private_views")
+    for i in (0, 7, 199):
+        expected = (np.linalg.norm(raw[i] - views[i]) + np.linalg.norm(raw[i] - views[200 + i])) / 2
+        assert private[i] == pytest.approx(-expected)
+
+
+def test_loss_scores_are_cosines_of_projections(claim: Claim, victim: Encoder) -> None:
+    answers = ask(victim, claim.probes, "x")
+    private, public = loss_scores(answers, claim.context)
+    assert len(private) == len(public) == 100
+    views = torch.from_numpy(answers.sets["private_views"])
+    assert claim.projection_head is not None
+    with torch.no_grad():
+        a, b = claim.projection_head(views[3]), claim.projection_head(views[103])
+    assert private[3] == pytest.approx(float(torch.cosine_similarity(a, b, dim=0)), abs=1e-5)
+
+
+def test_another_dimension_skips_what_needs_the_same(claim: Claim) -> None:
+    wide = encoder(5)
+    scores, skipped = score_one(ask(lambda x: torch.cat([wide(x)] * 2, 1), claim.probes, "x"), claim.context)
+    assert set(skipped) == {"watermark_success", "l2_distance", "inference_loss"}
+    assert "128 numbers" in skipped["watermark_success"]
+    assert "partial_rsa" in scores
+
+
+def test_without_a_watermark_the_others_remain(claim: Claim, victim: Encoder) -> None:
+    context = replace(claim.context, predictor=None, watermark_labels=None, projection_head=None)
+    scores, skipped = score_one(ask(victim, claim.probes, "x"), context)
+    assert set(skipped) == {"watermark_success", "watermark_aligned", "inference_loss"}
+    assert "partial_rsa" in scores
+    with pytest.raises(NotApplicable):
+        watermark_hits(np.zeros((2, 64)), context)
+
+
+def test_scales_come_back() -> None:
+    for forward, back in SCALES.values():
+        for x in (0.1, 0.5, 0.9):
+            assert back(forward(x)) == pytest.approx(x)

@@ -1,0 +1,235 @@
+"""The verdict follows from the numbers; JSON and HTML hold them; a forged verdict is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import encoder
+
+from ownership import audit
+from ownership.claim import Claim
+from ownership.errors import ReportError
+from ownership.html import format_number, render_html, write_html
+from ownership.plan import Plan
+from ownership.report import Report, TestResult, Verdict, format_p
+from ownership.suspect import Suspect
+
+
+def result(
+    name: str, value: float, plain: list[float], marked: list[float] | None, references: tuple[float, ...] = (9.0,)
+) -> TestResult:
+    groups = {"plain": plain} | ({"marked": marked} if marked else {})
+    return TestResult(
+        name=name,
+        family="distance",
+        title=name,
+        null_hypothesis="H0",
+        alternative="greater",
+        scale="identity",
+        value=value,
+        missing_strata=() if marked else ("marked",),
+        rank_pvalue=0.2,
+        members={s: {f"{s}{i}": x for i, x in enumerate(v)} for s, v in groups.items()},
+        references={f"r{i}": x for i, x in enumerate(references)},
+        image_level=None,
+    )
+
+
+def report(*results: TestResult, **changes: Any) -> Report:
+    base = Report(
+        plan=Plan(),
+        claim={
+            "sha256": "c", "victim": {"sha256": "v", "architecture": "tiny", "dim": 4}, "panel": [], "dropped": [],
+            "probes": {}, "image_size": [1, 8, 8],
+        },
+        suspect={"name": "s", "format": "onnx", "sha256": "d", "bytes": 1, "architecture": None, "dim": 4},
+        results=results,
+        skipped={},
+        problems=(),
+        versions={"python": "3"},
+        command="turnmark audit s --claim c",
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+LOW = [0.0, 0.1, 0.2, 0.3, 0.15]
+FAR, NEAR = 4.0, 0.25
+
+
+@pytest.mark.parametrize(
+    ("rsa", "mark", "marked", "expected"),
+    [
+        (FAR, FAR, LOW, Verdict.SUPPORTED),
+        (FAR, NEAR, LOW, Verdict.SUPPORTED),
+        (NEAR, FAR, LOW, Verdict.SUPPORTED),
+        (NEAR, NEAR, LOW, Verdict.NOT_SUPPORTED),
+        (FAR, FAR, None, Verdict.SUPPORTED),
+        (FAR, NEAR, None, Verdict.NOT_SUPPORTED),
+        (-FAR, -FAR, LOW, Verdict.NOT_SUPPORTED),
+    ],
+)
+def test_rule_4(rsa: float, mark: float, marked: list[float] | None, expected: Verdict) -> None:
+    r = report(result("partial_rsa", rsa, LOW, marked), result("watermark_success", mark, LOW, marked))
+    assert r.verdict is expected
+
+
+def test_the_largest_p_over_strata_counts() -> None:
+    high = [3.0, 4.0, 5.0, 3.5, 4.5]
+    r = report(result("partial_rsa", FAR, LOW, high))
+    assert r.results[0].decisive_stratum == "marked"
+    assert r.verdict is Verdict.NOT_SUPPORTED
+
+
+def test_a_rejection_below_one_member_does_not_convict() -> None:
+    crowd = [*LOW * 6, FAR + 0.1]
+    r = report(result("partial_rsa", FAR, crowd, crowd))
+    assert r.adjusted_pvalues["partial_rsa"] < 0.01
+    assert not r.results[0].beyond_every_member
+    assert r.verdict is Verdict.NOT_SUPPORTED
+
+
+def test_holm_over_those_that_ran() -> None:
+    """p about .008 rejects alone, not beside a second test."""
+    value = 0.15 + 0.1118 * (6 / 5) ** 0.5 * 3.9  # t close to 3.9, df 4: p about .0088
+    one = result("partial_rsa", value, LOW, LOW)
+    assert 0.005 < one.pvalue < 0.01
+    assert report(one).verdict is Verdict.SUPPORTED
+    assert report(one, result("watermark_success", NEAR, LOW, LOW)).verdict is Verdict.NOT_SUPPORTED
+
+
+def test_no_test_is_never_positive() -> None:
+    r = report(skipped={"partial_rsa": "why"})
+    assert r.verdict is Verdict.INCONCLUSIVE
+    assert "why" in r.reasons[0]
+    assert report(result("cka", FAR, LOW, LOW)).verdict is Verdict.INCONCLUSIVE  # shown-only tests do not decide
+    assert report(result("partial_rsa", FAR, LOW, LOW), problems=("bad",)).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_powerless_claim() -> None:
+    near = result("partial_rsa", NEAR, LOW, LOW, references=(0.2, 0.3))
+    assert report(near).verdict is Verdict.INCONCLUSIVE
+    assert report(result("partial_rsa", FAR, LOW, LOW, references=(0.2,))).verdict is Verdict.SUPPORTED
+
+
+def test_threshold_is_where_the_rejection_begins() -> None:
+    edge = result("partial_rsa", FAR, LOW, LOW).threshold(0.01)
+    below, above = (result("partial_rsa", edge + d, LOW, LOW) for d in (-1e-6, 1e-6))
+    assert report(below).verdict is Verdict.NOT_SUPPORTED
+    assert report(above).verdict is Verdict.SUPPORTED
+
+
+@pytest.fixture
+def real(claim: Claim) -> Report:
+    found = Suspect(
+        name="<b>x</b>.onnx", format="onnx", sha256="ab" * 32, size=1, architecture=None, encoder=encoder(77)
+    )
+    return audit(claim, found)
+
+
+def test_round_trip(real: Report, tmp_path: Path) -> None:
+    real.save(tmp_path / "report.json")
+    assert Report.load(tmp_path / "report.json") == real
+    stored = json.loads((tmp_path / "report.json").read_bytes())
+    assert stored["schema_version"] == 1
+    assert stored["verdict"] == real.verdict.value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(verdict="SUPPORTED"),
+        lambda d: d["results"][0].update(value=0.99),
+        lambda d: d["results"][0].update(pvalue=0.5),
+        lambda d: d["plan"].update(alpha=0.05),
+        lambda d: d.update(schema_version=7),
+        lambda d: d.pop("results"),
+        lambda d: d["results"][0].pop("strata"),
+        lambda d: d["results"][0].update(scale="made up"),
+    ],
+)
+def test_a_forged_report_is_refused(real: Report, change: Any) -> None:
+    d = json.loads(json.dumps(real.to_dict()))
+    change(d)
+    with pytest.raises(ReportError):
+        Report.from_dict(d)
+
+
+class _Page(HTMLParser):
+    VOID = ("meta", "br", "link", "path", "use", "rect", "image")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href") and not (value or "").startswith("#"):
+                self.outside.append(f"{tag} {name}={value}")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_page_is_self_contained_escaped_and_complete(real: Report, tmp_path: Path) -> None:
+    write_html(real, tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = _Page()
+    page.feed(html)
+    assert not page.open
+    assert not page.outside
+    assert "<script" not in html
+    assert "<b>x</b>" not in html
+    assert "&lt;b&gt;x&lt;/b&gt;" in html
+    text = " ".join(page.text)
+    for expected in (
+        "NOT SUPPORTED", "This is not proof of innocence", real.claim["sha256"] or "not saved", "ab" * 32,
+        real.command, "image-level", "Reproduce", "torch", f"seed {real.plan.seed}",
+    ):  # fmt: skip
+        assert expected in text
+    assert html.count("<svg") == len(real.results)
+    assert render_html(real) == html  # deterministic, pictures too
+
+
+def test_every_number_of_the_page_is_in_the_json(real: Report) -> None:
+    """Numbers printed in the tables are roundings of numbers in report.json."""
+    page = _Page()
+    html = render_html(real)
+    page.feed(re.sub(r"<svg.*?</svg>", "", html, flags=re.S))
+    known: set[str] = set()
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            for v in value.values():
+                walk(v)
+        elif isinstance(value, list):
+            for v in value:
+                walk(v)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            known.update({format_number(float(value)), format_p(float(value)), str(value)})
+
+    walk(real.to_dict())
+    cells = re.findall(r'<td class="n">(.*?)</td>', html)
+    assert len(cells) > 100
+    for cell in cells:
+        for number in re.findall(r"-?\d*\.?\d+(?:e-?\d+)?", cell):
+            assert number in known or f"< {number}" in known, cell
+
+
+def test_p_is_never_printed_below_a_thousandth() -> None:
+    assert format_p(1e-12) == "< .001"
+    assert format_p(1.0) == "1.00"
+    assert format_p(0.0999) == ".100"

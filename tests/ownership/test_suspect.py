@@ -1,0 +1,217 @@
+"""Loading suspects: every good form gives the same representations; every bad input is one clear line."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import encoder
+from onnx import TensorProto, helper
+from safetensors.torch import save
+
+from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError
+from ownership.files import sha256
+from ownership.images import represent
+from ownership.suspect import load_suspect
+from watermark_training.artefacts import onnx_bytes, weights_bytes
+from watermark_training.data import Data
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One encoder in every form, in a folder with a space and non-ASCII letters."""
+    folder = tmp_path_factory.mktemp("Verdächtige 嫌疑")
+    e = encoder(3)
+    forms = {
+        "a.safetensors": weights_bytes(e, "tiny"),
+        "bare.safetensors": save(e.state_dict()),
+        "wrong extension.pt": save(e.state_dict()),
+        "a.onnx": onnx_bytes(e, (16, 16)),
+    }
+    for name, data in forms.items():
+        (folder / name).write_bytes(data)
+    torch.save(e.state_dict(), folder / "a.pt")
+    torch.save({"state_dict": e.state_dict()}, folder / "wrapped.pth")
+    torch.save(e.state_dict(), folder / "legacy.pt", _use_new_zipfile_serialization=False)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_every_form_gives_the_same_representations(files: dict[str, Path], digits: Data) -> None:
+    expected = represent(encoder(3), digits.images[:70])
+    for name, path in files.items():
+        suspect = load_suspect(path)
+        torch.testing.assert_close(represent(suspect.encoder, digits.images[:70]), expected, atol=1e-4, rtol=1e-4)
+        assert suspect.sha256 == sha256(path.read_bytes()), name
+        assert suspect.architecture == (None if name.endswith("onnx") else "tiny")
+
+
+@pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
+def test_every_architecture_is_recognised_from_its_weights(arch: str, tmp_path: Path) -> None:
+    made = ARCHITECTURES[arch]()
+    (tmp_path / "x.safetensors").write_bytes(save(made.state_dict()))
+    suspect = load_suspect(tmp_path / "x.safetensors")
+    assert suspect.architecture == arch
+    answers = suspect.encoder(torch.rand(2, 3, 16, 16))
+    assert answers.shape == (2, made.dim)
+
+
+class _Payload:
+    """A pickle that would write a file when loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return (open, (str(self.marker), "w"))
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_pickle_that_would_run_code_is_refused_and_nothing_runs(tmp_path: Path, raw: bool) -> None:
+    marker = tmp_path / "ran"
+    path = tmp_path / "evil.pt"
+    if raw:
+        path.write_bytes(pickle.dumps(_Payload(marker), protocol=2))
+    else:
+        torch.save({"w": _Payload(marker)}, path)
+    with pytest.raises(UnsafeSuspectError, match=r"would run code \(io.open\); nothing ran"):
+        load_suspect(path)
+    assert not marker.exists()
+    if raw:  # the payload does fire where nothing stops it
+        pickle.loads(path.read_bytes()).close()
+        assert marker.exists()
+
+
+def test_the_environment_cannot_switch_the_guard_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"w": _Payload(tmp_path / "ran")}, tmp_path / "evil.pt")
+    with pytest.raises(UnsafeSuspectError):
+        load_suspect(tmp_path / "evil.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def _pt(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _zip(compression: int, **members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def _graph(shape: list[object], out: list[object], op: str = "Flatten", kind: int = TensorProto.FLOAT) -> bytes:
+    nodes = [helper.make_node(op, ["images"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("images", kind, shape)],
+        [helper.make_tensor_value_info("y", kind, out)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def _external() -> bytes:
+    model = onnx.load_model_from_string(_graph(["n", 3, 16, 16], ["n", 768]))
+    tensor = TensorProto(name="w", dims=[4], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    model.graph.initializer.append(tensor)
+    return bytes(model.SerializeToString())
+
+
+STATE = encoder(3).state_dict()
+
+BAD: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "is empty"),
+    "random bytes": (bytes(range(200, 256)) * 9, "unknown format"),
+    "text": (b"hello world, this is no model", "unknown format"),
+    "almost protobuf": (b"\x08\x07hello", "unknown format, or a damaged ONNX"),
+    "html": (b"<!doctype html><html>404</html>", "an HTML page"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "Git-LFS pointer"),
+    "npy": (b"\x93NUMPY\x01\x00", "NumPy file"),
+    "zip of something": (_zip(0, **{"readme.txt": b"x"}), "no PyTorch file"),
+    "truncated zip": (_pt(STATE)[:2000], "damaged"),
+    "torchscript": (_zip(0, **{"a/constants.pkl": b"x", "a/data.pkl": b"x"}), "TorchScript"),
+    "torch.export": (_zip(0, **{"a/archive_format": b"pt2", "a/models/model.json": b"x"}), "torch.export"),
+    "zip bomb": (_zip(zipfile.ZIP_DEFLATED, **{"a/data.pkl": bytes(50_000_000)}), "expands"),
+    "pt of a list": (_pt([torch.zeros(2)]), "expected a mapping"),
+    "pt of numbers": (_pt({"a": 1}), "no named tensor"),
+    "pt with integer keys": (_pt({1: torch.zeros(2)}), "no named tensor"),
+    "pt of an expanded view": (_pt({"a": torch.zeros(1).expand(10**6)}), "unsupported layout"),
+    "pt of a sparse tensor": (_pt({"a": torch.eye(3).to_sparse()}), "unsupported layout"),
+    "another architecture": (save({"w": torch.zeros(2)}), "fit no known architecture"),
+    "safetensors cut short": (save(STATE)[:-10], "damaged"),
+    "safetensors header": ((10).to_bytes(8, "little") + b"{not json}" + bytes(20), "damaged"),
+    "onnx of one channel": (_graph(["n", 1, 16, 16], ["n", 256]), "takes 1 channels"),
+    "onnx without an image": (_graph(["n", 16], ["n", 16]), "one float input"),
+    "onnx of doubles": (_graph(["n", 3, 16, 16], ["n", 768], kind=TensorProto.DOUBLE), "one float input"),
+    "onnx feature map": (_graph(["n", 3, 16, 16], ["n", 3, 16, 16], "Relu"), "no float output"),
+    "onnx unknown operator": (_graph(["n", 3, 16, 16], ["n", 768], "Hack"), "graph is invalid"),
+    "onnx external data": (_external(), "lies in another file"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_bad_files_are_one_clear_line(name: str, tmp_path: Path) -> None:
+    data, said = BAD[name]
+    path = tmp_path / "suspect.bin"
+    path.write_bytes(data)
+    with pytest.raises(SuspectError, match=said) as e:
+        load_suspect(path)
+    assert "\n" not in e.value.message
+    assert e.value.hint
+    assert e.value.exit_code == 2
+
+
+def test_bad_paths(tmp_path: Path) -> None:
+    with pytest.raises(SuspectError, match="does not exist"):
+        load_suspect(tmp_path / "nothing")
+    with pytest.raises(SuspectError, match="directory"):
+        load_suspect(tmp_path)
+    with pytest.raises(SuspectError, match="not a regular file"):
+        load_suspect("/dev/null")
+
+
+def test_a_wrong_architecture_is_named(files: dict[str, Path]) -> None:
+    with pytest.raises(SuspectError, match=r"does not fit small: .* missing"):
+        load_suspect(files["a.pt"], arch="small")
+    with pytest.raises(SuspectError, match="unknown architecture"):
+        load_suspect(files["a.pt"], arch="resnet9000")
+
+
+def test_onnx_of_another_size_and_of_fixed_batch(digits: Data, tmp_path: Path) -> None:
+    (tmp_path / "big.onnx").write_bytes(_graph(["n", 3, 32, 32], ["n", 3072]))
+    with pytest.raises(SuspectError, match="takes images of 32x32 pixels"):
+        represent(load_suspect(tmp_path / "big.onnx").encoder, digits.images[:4])
+    (tmp_path / "fixed.onnx").write_bytes(_graph([4, 3, 16, 16], [4, 768]))
+    answers = represent(load_suspect(tmp_path / "fixed.onnx").encoder, digits.images[:7])
+    expected = (digits.images[:7].float() / 255).expand(-1, 3, -1, -1).flatten(1)
+    np.testing.assert_allclose(answers.numpy(), expected.numpy(), atol=1e-6)
+
+
+def test_no_other_exception_escapes_a_mutated_file(files: dict[str, Path], tmp_path: Path) -> None:
+    """A few hundred single-byte changes: accepted, or refused with our own error."""
+    rng = np.random.default_rng(0)
+    for name in ("a.pt", "a.safetensors", "a.onnx"):
+        original = files[name].read_bytes()
+        for _ in range(60):
+            data = bytearray(original)
+            data[rng.integers(0, min(len(data), 3000))] = rng.integers(0, 256)
+            (tmp_path / "m").write_bytes(bytes(data))
+            try:
+                suspect = load_suspect(tmp_path / "m")
+                assert isinstance(suspect.encoder, Encoder) or name == "a.onnx"
+            except OwnershipError:
+                pass
