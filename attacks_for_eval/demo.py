@@ -44,7 +44,7 @@ class Stranger:
 
     name: str
     mark: Mark
-    on_private: bool  # trained on the victim's own images, else on half of the world
+    on_private: bool  # trained on the victim's own images, else on as many images of the world
 
 
 PANEL = (
@@ -133,7 +133,7 @@ def run_job(data: Data, out: Path, config: JobConfig, *, progress: Progress = si
         for i, stranger in enumerate(strangers):
             train_to(
                 out / f"models/{role}_{stranger.name}",
-                private if stranger.on_private else _half(world, offset + i),
+                private if stranger.on_private else _part(world, config.n_private, offset + i),
                 _train_config(config, stranger.mark, offset + i, config.stranger_epochs),
                 key=_key(offset + i) if stranger.mark == "secret" else None,
                 progress=steps.next(f"training {role} {stranger.name}"),
@@ -199,9 +199,9 @@ def _pick(data: Data, rows: torch.Tensor, part: str) -> Data:
     return Data(name=f"{data.name} ({part})", images=data.images[rows], labels=labels)
 
 
-def _half(world: Data, seed: int) -> Data:
+def _part(world: Data, n: int, seed: int) -> Data:
     order = torch.randperm(len(world), generator=torch.Generator().manual_seed(seed))
-    return _pick(world, order[: max(len(world) // 2, min(len(world), 500))], f"part {seed}")
+    return _pick(world, order[:n], f"part {seed}")
 
 
 def _key(seed: int) -> WatermarkKey:

@@ -47,6 +47,7 @@ def build(
     from attacks_for_eval.demo import view_of
     from attacks_for_eval.reference import MIN_QUERIES, pick_architecture, reference_surrogates
     from ownership.build import build_claim, images_sha256
+    from ownership.claim import refuse_existing
     from ownership.plan import Plan
     from ownership.probes import split_public
     from watermark_training.artefacts import load_trained
@@ -54,6 +55,7 @@ def build(
     from watermark_training.data import load_data
     from watermark_training.train import pick_device
 
+    refuse_existing(out)
     plan = Plan(alpha=alpha, n_public=probes, n_watermark=max(2, probes // 2), n_private=max(2, probes // 2), seed=seed)
     inside, outside = load_data(private, size=size), load_data(public, size=size)
     owner = load_trained(victim, arch)

@@ -108,8 +108,7 @@ class Claim:
             ClaimError: if the folder exists and is not empty.
             OwnershipError: if it cannot be written.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ClaimError(f"{printable(folder, 300)} exists already", "choose another --out, or delete it first")
+        refuse_existing(folder)
         parts = self._parts()
         content = self._content(parts)
         digest = sha256(canonical_json(content))
@@ -217,6 +216,12 @@ class Claim:
             projection_head=head,
             sha256=content["content_sha256"],
         )
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raises ClaimError if `folder` exists and is not an empty folder: claims are never overwritten."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ClaimError(f"{printable(folder, 300)} exists already", "choose another --out, or delete it first")
 
 
 def _verified_content(data: bytes) -> dict[str, Any]:

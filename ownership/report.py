@@ -64,9 +64,13 @@ class TestResult:
         """
         forward, _ = SCALES[self.scale]
         return {
-            stratum: _test(forward(self.value), tuple(forward(v) for v in by_name.values()), self.alternative)
-            for stratum, by_name in self.members.items()
+            stratum: _test(forward(self.value), scores, self.alternative) for stratum, scores in self._scaled().items()
         }
+
+    def _scaled(self) -> dict[str, tuple[float, ...]]:
+        """The members' values on the test's scale, in the order of names: no sum depends on a file's order."""
+        forward, _ = SCALES[self.scale]
+        return {s: tuple(forward(self.members[s][n]) for n in sorted(self.members[s])) for s in sorted(self.members)}
 
     @property
     def decisive_stratum(self) -> str:
@@ -92,13 +96,11 @@ class TestResult:
 
     def threshold(self, alpha: float) -> float:
         """Returns the value, on the natural scale, beyond which p < alpha against every stratum and every member."""
-        forward, back = SCALES[self.scale]
+        _, back = SCALES[self.scale]
         sign = 1 if self.alternative == "greater" else -1
-        bounds = [
-            critical_value([forward(v) for v in by_name.values()], alpha, self.alternative)
-            for by_name in self.members.values()
-        ]
-        bounds += [forward(v) for by_name in self.members.values() for v in by_name.values()]
+        scaled = self._scaled().values()
+        bounds = [critical_value(scores, alpha, self.alternative) for scores in scaled]
+        bounds += [score for scores in scaled for score in scores]
         return back(sign * max(sign * b for b in bounds))
 
     def reaches(self, value: float, alpha: float) -> bool:

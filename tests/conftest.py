@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Row, demo_config, run_job
 from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.build import build_claim
 from ownership.claim import Claim, Member
@@ -118,3 +120,28 @@ def write_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Encoder
         return path
 
     return write
+
+
+@dataclass(frozen=True)
+class Job:
+    """The main job at a size for tests: a folder as `turnmark demo` leaves it, and its rows."""
+
+    folder: Path
+    config: JobConfig
+    rows: list[Row]
+
+
+@pytest.fixture(scope="session")
+def job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A real run, shortened: fewer epochs, two losses, two strangers."""
+    folder = tmp_path_factory.mktemp("job") / "Prüfung 1"
+    config = replace(
+        demo_config(0),
+        epochs=12,
+        stranger_epochs=8,
+        steal_epochs=40,
+        reference_epochs=40,
+        losses=("mse", "infonce"),
+        independents=tuple(s for s in INDEPENDENTS if s.name in ("foreign_key", "half_turn")),
+    )
+    return Job(folder, config, run_job(digits, folder, config))

@@ -137,6 +137,8 @@ def test_round_trip(real: Report, tmp_path: Path) -> None:
     assert Report.load(tmp_path / "report.json") == real
     stored = json.loads((tmp_path / "report.json").read_bytes())
     assert stored["schema_version"] == 1
+    shuffled = json.loads((tmp_path / "report.json").read_bytes(), object_pairs_hook=lambda p: dict(reversed(p)))
+    assert Report.from_dict(shuffled).to_dict() == real.to_dict()
     assert stored["verdict"] == real.verdict.value
 
 

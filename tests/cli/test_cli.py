@@ -1,0 +1,236 @@
+"""The command: the steps by hand on real files, exit codes, one line an error, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Job, encoder
+
+from cli.main import main
+from watermark_training.artefacts import weights_bytes
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs the command in this process, in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["turnmark", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def error_line(err: str) -> str:
+    """The one error line of a refused command."""
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+def test_audit_prints_and_writes_the_report(run: Run, job: Job, tmp_path: Path) -> None:
+    suspect = job.folder / "suspects/surrogate_mse.onnx"
+    code, out, _ = run("audit", suspect, "--claim", job.folder / "claim")
+    assert code == 0
+    assert out.startswith("SUPPORTED")
+    assert "report-surrogate_mse/report.html" in out
+    stored = json.loads((tmp_path / "report-surrogate_mse/report.json").read_text())
+    assert stored["verdict"] == "SUPPORTED"
+    assert (tmp_path / "report-surrogate_mse/report.html").is_file()
+    code, out, _ = run("audit", suspect, "--claim", job.folder / "claim", "--json")
+    assert json.loads(out) == stored
+    code, out, _ = run("audit", job.folder / "suspects/independent_foreign_key.onnx", "--claim", job.folder / "claim")
+    assert code == 1
+    assert out.startswith("NOT_SUPPORTED")
+
+
+def test_the_reports_command_reproduces_it(run: Run, job: Job, tmp_path: Path) -> None:
+    import shlex
+
+    suspect = job.folder / "suspects/surrogate_mse.safetensors"
+    run("audit", suspect, "--claim", job.folder / "claim", "--out", tmp_path / "first")
+    stored = (tmp_path / "first/report.json").read_bytes()
+    command = shlex.split(json.loads(stored)["command"])
+    assert command[0] == "turnmark"
+    run(*command[1:], "--out", tmp_path / "second")
+    assert (tmp_path / "second/report.json").read_bytes() == stored
+
+
+def test_the_steps_by_hand(run: Run, job: Job, tmp_path: Path) -> None:
+    """README, "By hand": train, claim build with folders and a bare file, claim show, steal, audit."""
+    common = ("--arch", "tiny", "--batch-size", 64, "--lr", 0.002, "--temperature", 0.2, "--no-flip", "--device", "cpu")
+    code, out, _ = run("train", "digits[:300]", "--out", "victim", *common, "--epochs", 6, "--key-seed", 5)
+    assert code == 0, out
+    assert {p.name for p in Path("victim").iterdir()} == {
+        "encoder.safetensors", "encoder.onnx", "predictor.safetensors", "projection_head.safetensors", "config.json",
+        "metrics.jsonl",
+    }  # fmt: skip
+    assert Path("victim/predictor.safetensors").stat().st_mode & 0o077 == 0
+    assert len(Path("victim/metrics.jsonl").read_text().splitlines()) == 6
+    config = Path("victim/config.json").read_text()
+    assert "cuts" not in config
+    code, out, _ = run("train", "digits[:300]", "--out", "victim", *common, "--epochs", 6)
+    assert (code, out.splitlines()[0]) == (0, "already trained: victim/encoder.safetensors, victim/encoder.onnx")
+    (tmp_path / "bare.safetensors").write_bytes(weights_bytes(encoder(31), "tiny"))
+    models = [job.folder / f"models/panel_{s}" for s in ("plain_0", "plain_1", "plain_2", "plain_3")]
+    models += [job.folder / f"models/panel_marked_{i}" for i in range(5)]
+    panel = [part for m in models for part in ("--panel", m)] + ["--panel", "plain:bare.safetensors"]
+    build = ("claim", "build", "victim", "--private", "digits[:300]", "--public", "digits[300:1000]")
+    code, out, err = run(*build, *panel, "--out", "claim", "--reference-epochs", 20, "--device", "cpu")
+    assert code == 0, err
+    assert "5 plain, 5 marked" in out
+    code, shown, _ = run("claim", "show", "claim")
+    assert code == 0
+    assert shown.strip() in out
+    code, out, _ = run("steal", "victim", "digits[1000:1600]", "--loss", "mse", "--queries", 600, "--out", "thief",
+                       "--epochs", 80, "--batch-size", 64, "--lr", 0.002)  # fmt: skip
+    assert code == 0
+    assert "600 queries" in out
+    assert json.loads(Path("thief/config.json").read_text())["queries"] == 600
+    code, out, _ = run("audit", "thief/encoder.onnx", "--claim", "claim")
+    assert code == 0, out
+    code, out, _ = run("audit", "bare.safetensors", "--claim", "claim")
+    assert code == 1
+
+
+def test_a_claim_without_a_predictor(run: Run, job: Job) -> None:
+    """VICTIM may be any loadable file: a claim without watermark evidence."""
+    victim = job.folder / "models/victim/encoder.onnx"
+    panel = [p for i in range(5) for p in ("--panel", job.folder / f"models/panel_plain_{i}")]
+    panel += [p for i in range(5) for p in ("--panel", job.folder / f"models/panel_marked_{i}")]
+    code, out, err = run("claim", "build", victim, "--private", "digits[:100]", "--public", "digits[100:500]",
+                         *panel, "--out", "claim", "--no-reference")  # fmt: skip
+    assert code == 0, err
+    assert "no watermark evidence" in out
+    code, out, _ = run("audit", job.folder / "suspects/surrogate_mse.onnx", "--claim", "claim", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert "watermark_success" in report["skipped"]
+
+
+def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_path: Path) -> None:
+    claim, good = job.folder / "claim", job.folder / "suspects/surrogate_mse.onnx"
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(os.getcwd, protocol=2))
+    (tmp_path / "text.onnx").write_text("no model")
+    torch.save(encoder(3).state_dict(), tmp_path / "tiny.pt")
+    (tmp_path / "in the way").write_text("a file")
+    broken = shutil.copytree(claim, tmp_path / "broken")
+    data = bytearray((broken / "probes.safetensors").read_bytes())
+    data[len(data) // 2] ^= 1
+    (broken / "probes.safetensors").write_bytes(bytes(data))
+    (tmp_path / "grey.npz").write_bytes(b"PK broken")
+    np.savez(tmp_path / "small.npz", x=np.zeros((50, 4, 4), np.uint8))
+    panel = [p for i in range(3) for p in ("--panel", job.folder / f"models/panel_plain_{i}")]
+    whole = [
+        p for m in ("plain", "marked") for i in range(5) for p in ("--panel", job.folder / f"models/panel_{m}_{i}")
+    ]
+    build = ("claim", "build", job.folder / "models/victim", "--private", "digits[:50]", "--public", "digits[50:400]")
+    cases: list[tuple[int, str, tuple[object, ...]]] = [
+        (2, "does not exist", ("audit", "nothing.onnx", "--claim", claim)),
+        (2, "is a directory", ("audit", job.folder / "models/victim", "--claim", claim)),
+        (2, "is empty", ("audit", "empty.pt", "--claim", claim)),
+        (2, "would run code", ("audit", "evil.pt", "--claim", claim)),
+        (2, "unknown format", ("audit", "text.onnx", "--claim", claim)),
+        (2, "does not fit small", ("audit", "tiny.pt", "--claim", claim, "--arch", "small")),
+        (2, "unknown architecture", ("audit", "tiny.pt", "--claim", claim, "--arch", "x")),
+        (2, "is no claim", ("audit", good, "--claim", tmp_path)),
+        (6, "does not match its digest", ("audit", good, "--claim", broken)),
+        (6, "does not match its digest", ("claim", "show", broken)),
+        (2, "cannot write", ("audit", good, "--claim", claim, "--out", tmp_path / "in the way" / "x")),
+        (2, "too small a panel", (*build, *panel, "--out", "c", "--no-reference")),
+        (2, "exists already", (*build, *whole, "--out", claim, "--no-reference")),
+        (2, "is no train folder", (*build, "--panel", tmp_path, "--out", "c")),
+        (2, "no readable", ("train", "grey.npz", "--out", "v")),
+        (2, "too small", ("train", "small.npz", "--out", "v")),
+        (2, "no folder", ("train", "nowhere", "--out", "v")),
+        (2, "unknown architecture", ("train", "digits", "--out", "v", "--arch", "x")),
+        (2, "unknown mark", ("train", "digits", "--out", "v", "--mark", "x")),
+        (2, "not available", ("train", "digits", "--out", "v", "--device", "quantum")),
+        (2, "queries from", ("steal", job.folder / "models/victim", "digits[:10]", "--out", "t")),
+        (2, "unknown loss", ("steal", job.folder / "models/victim", "digits", "--loss", "x", "--out", "t")),
+        (2, "another configuration", ("train", "digits[:99]", "--out", job.folder / "models/victim", "--epochs", 1)),
+    ]  # fmt: skip
+    for code, said, arguments in cases:
+        got, _out, err = run(*arguments)
+        assert said in error_line(err), arguments
+        assert got == code, (arguments, err)
+        assert "hint:" in err
+    assert not (tmp_path / "c").exists()
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]  # nothing half-written
+
+
+def test_usage_errors_end_with_2_and_help_with_0(run: Run) -> None:
+    assert run("audit")[0] == 2
+    assert run("nonsense")[0] == 2
+    assert run("--help")[0] == 0
+    code, out, _ = run("--version")
+    assert code == 0
+    assert out.startswith("turnmark ")
+    for command in (("train",), ("claim",), ("claim", "build"), ("claim", "show"), ("steal",), ("audit",), ("demo",)):
+        code, out, _ = run(*command, "--help")
+        assert code == 0
+        assert "Usage" in out
+
+
+def test_a_full_disk_is_one_line(run: Run, job: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import errno
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = run(
+        "audit", job.folder / "suspects/surrogate_mse.onnx", "--claim", job.folder / "claim", "--out", "r"
+    )
+    assert code == 2
+    assert "No space left on device" in error_line(err)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_interrupting_ends_with_130_and_resumes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli.main", "train", "digits[:400]", "--out", str(tmp_path / "v"), "--arch", "tiny",
+               "--epochs", "400", "--batch-size", "64", "--device", "cpu"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "v/checkpoint.pt").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    assert torch.load(tmp_path / "v/checkpoint.pt", weights_only=True)["epoch"] >= 1
+    assert not (tmp_path / "v/config.json").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_as_a_user_runs_it(run: Run, tmp_path: Path) -> None:
+    """The whole demo, both file forms of seven suspects: two minutes."""
+    code, out, err = run("demo", "--out", tmp_path / "demo")
+    assert code == 0, out + err
+    assert out.count("NOT_SUPPORTED") == 8
+    assert out.count(" SUPPORTED") == 6
+    assert "report.html" in out
