@@ -1,6 +1,7 @@
 """The losses of direct extraction (paper, section 3.3): what pulls the surrogate's answers to the victim's.
 
 Each takes `surrogate` `(n, d)` and `victim` `(n, d)`, the representations of the same n images, and returns a scalar.
+`supcon` also takes labels, `symmetrized` a prediction head; `LABELLED` and `HEADED` name them.
 """
 
 from __future__ import annotations
@@ -50,9 +51,82 @@ def soft_nn_loss(surrogate: Tensor, victim: Tensor, temperature: float = 100.0) 
     return F.cross_entropy(weight, partner)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def wasserstein_loss(surrogate: Tensor, victim: Tensor) -> Tensor:
+    """Returns the 1-Wasserstein distance of representations read as histograms over the feature index.
+
+    Each row is divided by its sum; the distance of two histograms on a line is the l1 distance of their cumulative
+    sums (divided by d here). As in the released code: it depends on the order of the features and is meant for
+    non-negative representations (after a ReLU); negative numbers are cut off.
+    """
+    a, b = (x.clamp_min(0) / x.clamp_min(0).sum(1, keepdim=True).clamp_min(1e-9) for x in (surrogate, victim))
+    return (a.cumsum(1) - b.cumsum(1)).abs().mean()
+
+
+def supcon_loss(surrogate: Tensor, victim: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:
+    """Returns the supervised contrastive loss over the 2 n representations of both encoders.
+
+    Every row with the anchor's label is a positive; l2-normalised; mean over positives of the log share.
+
+    Args:
+        surrogate: `(n, d)`.
+        victim: `(n, d)`.
+        labels: `(n,)` integers: the thief has a labelled public data set (paper, section 3.3).
+        temperature: .07, as in the released code.
+
+    References:
+        [1] Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2.
+    """
+    z = F.normalize(torch.cat([surrogate, victim]), dim=1)
+    similarity = z @ z.T / temperature
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    log_share = similarity - similarity.masked_fill(itself, float("-inf")).logsumexp(1, keepdim=True)
+    both = torch.cat([labels, labels])
+    positive = (both[:, None] == both[None, :]) & ~itself
+    return -((log_share * positive).sum(1) / positive.sum(1)).mean()
+
+
+def barlow_loss(surrogate: Tensor, victim: Tensor, redundancy: float = 0.0051) -> Tensor:
+    """Returns the Barlow Twins loss between surrogate and victim: their cross-correlation pulled to the identity.
+
+    C = z_s^T z_v / n of batch-standardised representations; sum (1 - C_ii)^2 + redundancy sum_{i != j} C_ij^2.
+
+    References:
+        [1] Zbontar et al., Barlow Twins, ICML 2021, equation 1 (lambda = .0051).
+    """
+    a, b = ((x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt() for x in (surrogate, victim))
+    c = a.T @ b / len(a)
+    diagonal = torch.diagonal(c)
+    return (1 - diagonal).square().sum() + redundancy * (c.square().sum() - diagonal.square().sum())
+
+
+def symmetrized_loss(surrogate: Tensor, victim: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """Returns SimSiam's symmetrised negative cosine: -(cos(h(s), v) + cos(h(v), s)) / 2.
+
+    Args:
+        surrogate: `(n, d)`.
+        victim: `(n, d)`, no gradient.
+        head: the prediction head h, trained together with the surrogate.
+
+    References:
+        [1] Chen and He, Exploring Simple Siamese Representation Learning, 2020, equation 2; the paper, section 3.3.
+    """
+    forth = F.cosine_similarity(head(surrogate), victim, dim=1).mean()
+    back = F.cosine_similarity(head(victim), surrogate, dim=1).mean()
+    return -(forth + back) / 2
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": mse_loss,
     "infonce": infonce_loss,
     "softnn": soft_nn_loss,
+    "wasserstein": wasserstein_loss,
+    "supcon": supcon_loss,
+    "barlow": barlow_loss,
+    "symmetrized": symmetrized_loss,
 }
-"""Name -> loss(surrogate, victim)."""
+"""Name -> loss(surrogate, victim), with labels for those in `LABELLED` and a head for those in `HEADED`."""
+
+LABELLED = frozenset({"supcon"})
+HEADED = frozenset({"symmetrized"})
+REFERENCE_LOSSES = ("mse", "infonce", "softnn")
+"""The three that the paper recommends, which reference surrogates are made with."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacks_for_eval.extraction import BlackBox, ExtractionConfig, extract
-from attacks_for_eval.losses import LOSSES
+from attacks_for_eval.black_box import BlackBox
+from attacks_for_eval.extraction import ExtractionConfig, extract
+from attacks_for_eval.losses import REFERENCE_LOSSES
 from ownership.architectures import ARCHITECTURES
 from ownership.build import images_sha256
 from ownership.claim import Member
@@ -35,7 +36,7 @@ def reference_surrogates(
     arch: str,
     images: Tensor,
     *,
-    losses: tuple[str, ...] = tuple(LOSSES),
+    losses: tuple[str, ...] = REFERENCE_LOSSES,
     queries: int = 10_000,
     epochs: int = 25,
     seed: int = 0,

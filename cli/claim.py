@@ -63,7 +63,7 @@ def build(
     members = []
     for i, entry in enumerate(panel):
         kind, path = _kind_and_path(entry)
-        loaded = load_trained(path, arch if path.is_file() else None)
+        loaded = load_trained(path)
         mark = loaded.config.get("train", {}).get("mark", "none")
         kind = kind or ("plain" if mark == "none" else "marked")
         members.append((loaded.member(f"panel_{i}_{kind}", kind, digest), loaded.encoder))

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from cli import audit, claim, demo, render, steal, train
+from cli import audit, claim, demo, linear_eval, render, steal, train
 from ownership.errors import OwnershipError, printable
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command(help=train.HELP)(train.train)
 app.add_typer(claim.app, name="claim")
 app.command(help=steal.HELP)(steal.steal)
 app.command(help=audit.HELP)(audit.audit)
+app.command("linear-eval", help=linear_eval.HELP)(linear_eval.linear_eval)
 
 
 @app.callback(invoke_without_command=True)

@@ -17,10 +17,21 @@ def steal(
     victim: Annotated[Path, typer.Argument(help="Train folder or encoder file to steal.", show_default=False)],
     data: Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)],
     out: Out,
-    loss: Annotated[str, typer.Option(help="mse, infonce or softnn.")] = "mse",
+    loss: Annotated[
+        str, typer.Option(help="mse, infonce, softnn, wasserstein, supcon, barlow or symmetrized.")
+    ] = "mse",
     queries: Annotated[int, typer.Option(help="Images to ask the victim about.")] = 9000,
     arch: Annotated[
         str | None, typer.Option(help="The surrogate's architecture; the victim's if not given.", show_default=False)
+    ] = None,
+    victim_view: Annotated[
+        str, typer.Option(help="What the victim is asked: none (the image), standard (SimCLR view) or rotation.")
+    ] = "none",
+    surrogate_view: Annotated[
+        str, typer.Option(help="What the surrogate sees: same, none, standard or rotation.")
+    ] = "same",
+    budget: Annotated[
+        int | None, typer.Option(help="Queries the victim answers at most; augmented ones cost anew each epoch.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the answers.")] = 100,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 256,
@@ -44,10 +55,25 @@ def steal(
     if arch is None:
         raise TrainingError("no known architecture has the victim's dimension", "name one with --arch")
     config = ExtractionConfig(
-        loss=loss, arch=arch, queries=queries, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed
+        loss=loss,
+        arch=arch,
+        queries=queries,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        victim_view=victim_view,  # type: ignore[arg-type]  # checked by ExtractionConfig
+        surrogate_view=surrogate_view,  # type: ignore[arg-type]
+        seed=seed,
     )
     with render.progress() as progress:
         spent = steal_to(
-            out, loaded.encoder, loaded.sha256, images, config, device=pick_device(device), progress=progress
+            out,
+            loaded.encoder,
+            loaded.sha256,
+            images,
+            config,
+            budget=budget,
+            device=pick_device(device),
+            progress=progress,
         )
     render.out.print(f"stolen with {spent} queries: {out}/encoder.safetensors, {out}/encoder.onnx")

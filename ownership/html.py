@@ -49,9 +49,9 @@ def verdict_sentence(report: Report) -> str:
     if report.verdict is Verdict.SUPPORTED:
         best = min(report.adjusted_pvalues.values())
         return (
-            "The evidence supports the claim that this encoder was copied from the victim: by the plan fixed in the "
-            f"claim, an independent encoder of the kinds in the panel would be called a copy in at most {alpha} of "
-            f"such audits, and this one stands out at p {format_p(best)}."
+            "The evidence supports the claim that this encoder was copied from the victim: the rule fixed in the claim "
+            f"calls an independent encoder of the panel's kinds a copy in at most {alpha} of audits, if its "
+            f"assumptions hold, and this one stands out at p {format_p(best)}."
         )
     if report.verdict is Verdict.NOT_SUPPORTED:
         return (
@@ -180,6 +180,7 @@ def picture(result: TestResult, threshold: float) -> str:
             va="bottom",
             annotation_clip=False,
             color="#222222",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )
         axes.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=9)
         axes.set_ylim(len(rows) - 0.5, -0.7)

@@ -110,7 +110,7 @@ class _State:
         elif key is None:  # never from config.seed, which is published with the encoder
             self.key = secret_key(torch.Generator().manual_seed(secrets.randbits(63)))
         self.encoder = seeded_architecture(config.arch, self.generator)
-        with _seeded(self.generator):
+        with seeded(self.generator):
             self.head = projection_head(self.encoder.dim, config.projection_dim)
         self.predictor = None
         if self.key is not None:
@@ -219,7 +219,7 @@ class _State:
 
 
 @contextmanager
-def _seeded(generator: torch.Generator) -> Iterator[None]:
+def seeded(generator: torch.Generator) -> Iterator[None]:
     """Layers draw their initial weights from the global generator: seeds it from ours, and puts it back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
@@ -228,7 +228,7 @@ def _seeded(generator: torch.Generator) -> Iterator[None]:
 
 def seeded_architecture(arch: str, generator: torch.Generator) -> Encoder:
     """Returns a freshly initialised encoder whose weights depend on the generator only."""
-    with _seeded(generator):
+    with seeded(generator):
         return ARCHITECTURES[arch]()
 
 

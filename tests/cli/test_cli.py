@@ -210,8 +210,8 @@ def test_a_full_disk_is_one_line(run: Run, job: Job, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_interrupting_ends_with_130_and_resumes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cli.main", "train", "digits[:400]", "--out", str(tmp_path / "v"), "--arch", "tiny",
-               "--epochs", "400", "--batch-size", "64", "--device", "cpu"]  # fmt: skip
+    options = ["--out", str(tmp_path / "v"), "--arch", "tiny", "--epochs", "400", "--device", "cpu"]
+    command = [sys.executable, "-m", "cli.main", "train", "digits[:400]", *options, "--batch-size", "64"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not (tmp_path / "v/checkpoint.pt").exists():

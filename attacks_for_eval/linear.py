@@ -1,0 +1,110 @@
+"""Linear evaluation: how useful an encoder's representations are (paper, Algorithm 3, section 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor, nn
+
+from ownership.errors import TrainingError
+from ownership.files import Progress, silent
+from ownership.images import EncoderLike, represent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearResult:
+    """Top-1 accuracy of a linear classifier on frozen representations."""
+
+    accuracy: float  # on the test images
+    confidence_interval: tuple[float, float]  # 95 %, Wilson
+    n_train: int
+    n_test: int
+    classes: int
+    method: str
+
+
+def linear_evaluation(
+    encoder: EncoderLike,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    method: Literal["exact", "sgd"] = "exact",
+    epochs: int = 100,
+    lr: float = 1e-4,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> LinearResult:
+    """Trains a linear layer on frozen representations and returns its accuracy.
+
+    Representations are computed once, in eval mode (the released code forgets it: its BatchNorm uses batch statistics),
+    and standardised with the training images' mean and deviation. "exact" fits multinomial logistic regression to
+    convergence; "sgd" is the paper's loop (batch 256, no augmentation).
+
+    Args:
+        encoder: frozen.
+        train: uint8 images `(n, c, h, w)` and labels `(n,)`.
+        test: the same, not seen in training.
+        method: exact or sgd.
+        epochs: of sgd.
+        lr: of sgd; 1e-4 in the paper.
+        seed: order of sgd.
+        progress: called as it goes.
+
+    Raises:
+        TrainingError: if there are no two classes, or nothing to test on.
+    """
+    classes, known = torch.unique(torch.cat([train[1], test[1]]), return_inverse=True)
+    y, truth = known[: len(train[1])], known[len(train[1]) :]
+    if len(torch.unique(y)) < 2 or not len(truth):
+        raise TrainingError("linear evaluation needs two classes to learn and images to test on", "give labelled data")
+    progress("representing", 0, 3)
+    x = represent(encoder, train[0])
+    mean, sd = x.mean(0), x.std(0) + 1e-6
+    progress("representing", 1, 3)
+    held_out = (represent(encoder, test[0]) - mean) / sd
+    progress("fitting", 2, 3)
+    fit = _exact if method == "exact" else _sgd
+    predicted = fit((x - mean) / sd, y, held_out, len(classes), epochs, lr, seed)
+    progress("fitting", 3, 3)
+    hits = int((predicted == truth.numpy()).sum())
+    interval = stats.binomtest(hits, len(truth)).proportion_ci(method="wilson")
+    return LinearResult(
+        accuracy=hits / len(truth),
+        confidence_interval=(float(interval.low), float(interval.high)),
+        n_train=len(y),
+        n_test=len(truth),
+        classes=len(classes),
+        method=method,
+    )
+
+
+def _exact(
+    x: Tensor, y: Tensor, held_out: Tensor, classes: int, epochs: int, lr: float, seed: int
+) -> NDArray[np.int64]:
+    """Multinomial logistic regression with a weak l2 penalty, to convergence."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=1.0, max_iter=2000, tol=1e-4).fit(x.double().numpy(), y.numpy())
+    return np.asarray(model.predict(held_out.double().numpy()))
+
+
+def _sgd(x: Tensor, y: Tensor, held_out: Tensor, classes: int, epochs: int, lr: float, seed: int) -> NDArray[np.int64]:
+    """Algorithm 3: a linear layer by stochastic gradient descent on cross entropy, batch 256."""
+    generator = torch.Generator().manual_seed(seed)
+    layer = nn.Linear(x.shape[1], classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9)
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(len(x), generator=generator), 256):
+            loss = nn.functional.cross_entropy(layer(x[rows]), y[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    with torch.no_grad():
+        return np.asarray(layer(held_out).argmax(1).numpy())

@@ -1,0 +1,47 @@
+"""Linear evaluation: a known answer, both methods, and what cannot be evaluated."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from statsmodels.stats.proportion import proportion_confint
+
+from attacks_for_eval.linear import linear_evaluation
+from ownership.errors import TrainingError
+from ownership.images import represent
+from watermark_training.data import Data
+from watermark_training.train import Trained
+
+
+def _flat(x: torch.Tensor) -> torch.Tensor:
+    return x[:, :1].flatten(1)
+
+
+def test_exact_is_scikit_learn_on_standardised_representations(digits: Data, trained: Trained) -> None:
+    assert digits.labels is not None
+    x, y = digits.images, digits.labels
+    result = linear_evaluation(trained.encoder, (x[:900], y[:900]), (x[900:1400], y[900:1400]))
+    features = represent(trained.encoder, x[:1400]).double()
+    mean, sd = features[:900].mean(0), features[:900].std(0) + 1e-6
+    features = (features - mean) / sd
+    model = LogisticRegression(C=1.0, max_iter=2000).fit(features[:900].numpy(), y[:900].numpy())
+    assert result.accuracy == pytest.approx(model.score(features[900:].numpy(), y[900:1400].numpy()), abs=0.005)
+    low, high = proportion_confint(round(result.accuracy * 500), 500, method="wilson")
+    assert result.confidence_interval == pytest.approx((low, high))
+    assert (result.n_train, result.n_test, result.classes) == (900, 500, 10)
+
+
+def test_sgd_learns_pixels(digits: Data) -> None:
+    assert digits.labels is not None
+    x, y = digits.images, digits.labels
+    result = linear_evaluation(_flat, (x[:900], y[:900]), (x[900:], y[900:]), method="sgd", lr=0.05, epochs=20)
+    assert result.accuracy > 0.85
+    again = linear_evaluation(_flat, (x[:900], y[:900]), (x[900:], y[900:]), method="sgd", lr=0.05, epochs=20)
+    assert again == result
+
+
+def test_one_class_or_nothing_to_test_is_said(digits: Data) -> None:
+    x, y = digits.images[:20], torch.zeros(20, dtype=torch.long)
+    with pytest.raises(TrainingError, match="two classes"):
+        linear_evaluation(_flat, (x, y), (x, y))

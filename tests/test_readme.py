@@ -1,0 +1,55 @@
+"""The README's library example runs, and what it names exists."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert result.attempted >= 12
+    assert result.failed == 0
+
+
+def test_links_and_pictures_exist() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) > 5
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^    make (\w+)", README, flags=re.M):
+        assert f"\n{target}:" in makefile
+
+
+def test_options_named_by_hand_exist() -> None:
+    """Every --option of the README's commands is one of that command."""
+    import typer.main
+
+    from cli.main import app
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    block = README.split("## By hand")[1].split("## As a library")[0].replace("\\\n", " ")
+    lines = [line.strip().split("#")[0] for line in block.splitlines() if line.strip().startswith("turnmark ")]
+    assert len(lines) == 7
+    for line in lines:
+        words = line.split()
+        command = commands[words[1]]
+        if words[1] == "claim":
+            command = command.commands[words[2]]
+        known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+        assert {w for w in words if w.startswith("--")} <= known, line
+
+
+def test_ci_runs_the_readmes_command() -> None:
+    assert "make check" in (ROOT / ".ci/run").read_text(encoding="utf-8")
