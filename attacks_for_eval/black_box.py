@@ -10,10 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ownership.build import images_sha256
 from ownership.errors import OwnershipError, TrainingError
 from ownership.files import Progress, read_bytes, silent, write_bytes
-from ownership.images import EncoderLike, represent
+from ownership.images import EncoderLike, images_sha256, represent
 
 
 class BudgetError(TrainingError):

@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from attacks_for_eval.claims import claim_with_references
 from attacks_for_eval.extraction import ExtractionConfig
-from attacks_for_eval.reference import reference_surrogates
 from attacks_for_eval.steal import steal_to
 from ownership._audit import audit
-from ownership.build import build_claim
 from ownership.claim import Claim
 from ownership.errors import DataError
 from ownership.files import Progress, silent, write_json
 from ownership.html import write_html
 from ownership.plan import Plan
-from ownership.probes import split_public
 from ownership.report import Report, Verdict
 from ownership.suspect import load_suspect
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.artefacts import load_trained, train_to
-from watermark_training.augment import simclr_view
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data
 
@@ -255,37 +252,16 @@ def _claim(out: Path, private: Data, public: Data, config: JobConfig, progress: 
         loaded = load_trained(out / f"models/panel_{stranger.name}")
         kind = "plain" if stranger.mark == "none" else "marked"
         members.append((loaded.member(stranger.name, kind, digest), loaded.encoder))
-    _, rest = split_public(len(public), plan)
-    references = reference_surrogates(
-        victim.encoder,
-        config.arch,
-        public.images[rest],
-        epochs=config.reference_epochs,
+    claim_with_references(
+        victim,
+        private,
+        public,
+        members,
+        plan,
+        reference_epochs=config.reference_epochs,
         seed=config.seed * 1000 + 400,
         progress=progress,
-    )
-    build_claim(
-        (victim.member("victim", "victim"), victim.encoder),
-        private.images,
-        public.images,
-        members,
-        plan=plan,
-        key=victim.key,
-        predictor=victim.predictor,
-        projection_head=victim.projection_head,
-        references=references,
-        view=view_of(config.min_crop, config.flip),
-        data={"private": private.name, "public": public.name},
     ).save(out / "claim")
-
-
-def view_of(min_crop: float, flip: bool) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
-    """Returns the training's augmentation with these settings, for the claim's dataset inference."""
-
-    def view(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return simclr_view(images, generator, min_crop=min_crop, flip=flip)
-
-    return view
 
 
 def _audits(

@@ -9,10 +9,9 @@ from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.extraction import ExtractionConfig, extract
 from attacks_for_eval.losses import REFERENCE_LOSSES
 from ownership.architectures import ARCHITECTURES
-from ownership.build import images_sha256
 from ownership.claim import Member
 from ownership.files import Progress, sha256, silent
-from ownership.images import EncoderLike, represent
+from ownership.images import EncoderLike, images_sha256, represent
 from watermark_training.artefacts import weights_bytes
 
 MIN_QUERIES = 64

@@ -22,7 +22,7 @@ def audit(
     suspect: Annotated[Path, typer.Argument(help=".safetensors, .pt/.pth state dict, or .onnx.", show_default=False)],
     claim: Annotated[Path, typer.Option(help="The claim's folder.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the report; report-SUSPECT if not given.", show_default=False)
+        Path | None, typer.Option(help="Folder for the report; report-NAME-SUFFIX if not given.", show_default=False)
     ] = None,
     arch: Arch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -37,7 +37,7 @@ def audit(
     command = ["turnmark", "audit", str(suspect), "--claim", str(claim), *(["--arch", arch] if arch else [])]
     with render.progress() as progress:
         report = run(loaded_claim, loaded, command=shlex.join(command), progress=progress)
-    out = out or Path(f"report-{suspect.stem}")
+    out = out or Path(f"report-{suspect.stem}-{suspect.suffix.removeprefix('.')}")
     report.save(out / "report.json")
     write_html(report, out / "report.html")
     if as_json:

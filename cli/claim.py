@@ -44,14 +44,11 @@ def build(
     device: Device = "auto",
 ) -> None:
     """Builds and writes a claim."""
-    from attacks_for_eval.demo import view_of
-    from attacks_for_eval.reference import MIN_QUERIES, pick_architecture, reference_surrogates
-    from ownership.build import build_claim, images_sha256
+    from attacks_for_eval.claims import claim_with_references
     from ownership.claim import refuse_existing
+    from ownership.images import images_sha256
     from ownership.plan import Plan
-    from ownership.probes import split_public
     from watermark_training.artefacts import load_trained
-    from watermark_training.config import TrainConfig
     from watermark_training.data import load_data
     from watermark_training.train import pick_device
 
@@ -67,39 +64,20 @@ def build(
         mark = loaded.config.get("train", {}).get("mark", "none")
         kind = kind or ("plain" if mark == "none" else "marked")
         members.append((loaded.member(f"panel_{i}_{kind}", kind, digest), loaded.encoder))
-    references = []
-    _, rest = split_public(len(outside), plan)
-    surrogate_arch = pick_architecture(owner.encoder, owner.architecture, outside.images) if reference else None
     with render.progress() as progress:
-        if reference and surrogate_arch is not None and len(rest) >= MIN_QUERIES:
-            references = reference_surrogates(
-                owner.encoder,
-                surrogate_arch,
-                outside.images[rest],
-                epochs=reference_epochs,
-                seed=seed,
-                device=pick_device(device),
-                progress=progress,
-            )
-        training = owner.config.get("train", {})
-        built = build_claim(
-            (owner.member("victim", "victim"), owner.encoder),
-            inside.images,
-            outside.images,
+        built = claim_with_references(
+            owner,
+            inside,
+            outside,
             members,
-            plan=plan,
-            key=owner.key,
-            predictor=owner.predictor,
-            projection_head=owner.projection_head,
-            references=references,
-            view=view_of(
-                float(training.get("min_crop", TrainConfig().min_crop)), bool(training.get("flip", TrainConfig().flip))
-            ),
-            data={"private": inside.name, "public": outside.name},
+            plan,
+            reference_epochs=reference_epochs if reference else 0,
+            seed=seed,
+            device=pick_device(device),
             progress=progress,
         )
     digest = built.save(out)
-    if reference and not references:
+    if reference and not built.references:
         render.err.print("note: no reference surrogates (too few spare public images, or no architecture of that size)")
     render.out.print(f"claim written: {out} (SHA-256 {digest}); keep it secret")
     show(out)

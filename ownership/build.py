@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ownership.claim import Claim, Member
 from ownership.errors import ClaimError, printable
 from ownership.evidence import STATISTICS, Answers, Context, score_members, score_one
-from ownership.files import Progress, sha256, silent
-from ownership.images import EncoderLike
+from ownership.files import Progress, silent
+from ownership.images import EncoderLike, images_sha256
 from ownership.plan import REQUIRED_STRATA, STRATA, Plan
 from ownership.probes import View, ask, make_probes, problems_with
 from ownership.watermark import RotationPredictor, WatermarkKey
@@ -114,11 +114,6 @@ def _describe(data: dict[str, str] | None, private: Tensor, public: Tensor) -> d
         "private_images": str(len(private)),
         "public_images": str(len(public)),
     }
-
-
-def images_sha256(images: Tensor) -> str:
-    """Returns the SHA-256 of uint8 images: their shape, then their bytes in order."""
-    return sha256(repr(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())
 
 
 def _check_names(members: Sequence[Member]) -> None:

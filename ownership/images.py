@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ownership.errors import OwnershipError
+from ownership.files import sha256
 
 
 def check_images(images: Tensor, error: type[OwnershipError], minimum: int = 1) -> None:
@@ -21,6 +22,11 @@ def check_images(images: Tensor, error: type[OwnershipError], minimum: int = 1) 
         raise error(f"images of {images.shape[-2]}x{images.shape[-1]} pixels are too small", "at least 8x8")
     if len(images) < minimum:
         raise error(f"{len(images)} images are too few", f"at least {minimum}")
+
+
+def images_sha256(images: Tensor) -> str:
+    """Returns the SHA-256 of uint8 images: their shape, then their bytes in order."""
+    return sha256(repr(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())
 
 
 def as_input(images: Tensor) -> Tensor:

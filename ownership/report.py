@@ -21,7 +21,7 @@ from ownership.stats import (
     CaseControlResult,
     ImageLevelTest,
     case_control_test,
-    critical_value,
+    composite_threshold,
     holm,
 )
 
@@ -97,11 +97,7 @@ class TestResult:
     def threshold(self, alpha: float) -> float:
         """Returns the value, on the natural scale, beyond which p < alpha against every stratum and every member."""
         _, back = SCALES[self.scale]
-        sign = 1 if self.alternative == "greater" else -1
-        scaled = self._scaled().values()
-        bounds = [critical_value(scores, alpha, self.alternative) for scores in scaled]
-        bounds += [score for scores in scaled for score in scores]
-        return back(sign * max(sign * b for b in bounds))
+        return back(composite_threshold(self._scaled().values(), alpha, self.alternative))
 
     def reaches(self, value: float, alpha: float) -> bool:
         """Returns whether `value` lies beyond the threshold."""

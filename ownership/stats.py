@@ -6,7 +6,7 @@ The unit is the model (docs/statistics.md): a suspect's score is compared with t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -114,6 +114,12 @@ def critical_value(controls: ArrayLike, alpha: float, alternative: Alternative =
     m = len(x)
     reach = float(stats.t.isf(alpha, m - 1)) * float(x.std(ddof=1)) * math.sqrt((m + 1) / m)
     return float(x.mean()) + (reach if alternative == "greater" else -reach)
+
+
+def composite_threshold(strata: Iterable[Sequence[float]], alpha: float, alternative: Alternative = "greater") -> float:
+    """Returns the score beyond which p < alpha against every stratum, and which lies beyond every member (rule 4)."""
+    sign = 1 if alternative == "greater" else -1
+    return sign * max(max(sign * critical_value(s, alpha, alternative), *(sign * x for x in s)) for s in strata)
 
 
 def rank_pvalue(case: float, controls: ArrayLike, alternative: Alternative = "greater") -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ownership._audit import OUTSIDERS, strata_scores
+from ownership._audit import strata_scores
 from ownership.claim import Claim
 from ownership.errors import printable
 from ownership.evidence import SCALES, STATISTICS
 from ownership.plan import REQUIRED_STRATA, STRATA
-from ownership.stats import critical_value
+from ownership.stats import composite_threshold
 
 
 def describe(claim: Claim) -> list[str]:
@@ -34,11 +34,13 @@ def describe(claim: Claim) -> list[str]:
         lines.append(f"warning     {few}: all audits are inconclusive")
     found = False
     for name in plan.deciding:
-        groups = {s: v for s, v in strata_scores(STATISTICS[name], claim).items() if s != OUTSIDERS}
+        groups = strata_scores(STATISTICS[name], claim)
         if not groups:
             lines.append(f"{name}: cannot run with this claim")
             continue
-        limit = threshold(claim, name, plan.alpha / len(plan.deciding))
+        forward, back = SCALES[STATISTICS[name].scale]
+        scaled = [[forward(v) for v in by_name.values()] for by_name in groups.values()]
+        limit = back(composite_threshold(scaled, plan.alpha / len(plan.deciding)))
         reached = claim.reference_scores.get(name, {})
         found |= any(v > limit for v in reached.values())
         shown = ", ".join(f"{n.removeprefix('reference_')} {v:.3f}" for n, v in reached.items()) or "none made"
@@ -50,10 +52,3 @@ def describe(claim: Claim) -> list[str]:
             else "warning     no reference surrogate reaches a threshold: audits that find nothing will be inconclusive"
         )
     return lines
-
-
-def threshold(claim: Claim, name: str, alpha: float) -> float:
-    """Returns the value beyond which p < alpha against every stratum and beyond every member (alternative greater)."""
-    forward, back = SCALES[STATISTICS[name].scale]
-    scores = [[forward(v) for v in group.values()] for group in strata_scores(STATISTICS[name], claim).values()]
-    return back(max([critical_value(s, alpha) for s in scores] + [v for s in scores for v in s]))

@@ -9,6 +9,7 @@ resampled bilinearly without antialiasing.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,15 @@ def simclr_view(images: Tensor, generator: torch.Generator, *, min_crop: float =
     x = _crop_and_flip(images, generator, min_crop, flip)
     x = _colour_jitter(x, generator)
     return _blur(x, generator).clamp(0, 1)
+
+
+def view_of(min_crop: float, flip: bool) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """Returns `simclr_view` with these settings fixed."""
+
+    def view(images: Tensor, generator: torch.Generator) -> Tensor:
+        return simclr_view(images, generator, min_crop=min_crop, flip=flip)
+
+    return view
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownership.architectures import ARCHITECTURES, Encoder
-from ownership.errors import TrainingError
+from ownership.errors import TrainingError, printable
 from ownership.files import Progress, silent, write_bytes
-from ownership.images import as_input, check_images, three_channels
+from ownership.images import as_input, check_images, images_sha256, three_channels
 from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, rotated_pairs, secret_key
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
@@ -74,7 +74,7 @@ def train(
         TrainingError: if there are too few images, or the loss is no longer finite.
     """
     check_images(images, TrainingError, minimum=max(8, min(config.batch_size, 32)))
-    state = _State(config, len(images), torch.device(device), key)
+    state = _State(config, images, torch.device(device), key)
     done = state.restore(checkpoint)
     images = images.to(device)
     total = config.epochs * state.steps_per_epoch
@@ -99,8 +99,9 @@ def train(
 class _State:
     """Everything that changes during training; what `save` stores and `restore` brings back."""
 
-    def __init__(self, config: TrainConfig, n: int, device: torch.device, key: WatermarkKey | None) -> None:
-        self.config, self.device = config, device
+    def __init__(self, config: TrainConfig, images: Tensor, device: torch.device, key: WatermarkKey | None) -> None:
+        self.config, self.device, self.given_key = config, device, key
+        self.data, n = images_sha256(images), len(images)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.key = key
         if config.mark == "paper":
@@ -177,6 +178,7 @@ class _State:
         torch.save(
             {
                 "config": self.config.to_dict(),
+                "data": self.data,
                 "key": None if self.key is None else self.key.to_dict(),
                 "epoch": epoch,
                 "metrics": self.metrics,
@@ -187,19 +189,30 @@ class _State:
         write_bytes(checkpoint, buffer.getvalue(), secret=True)
 
     def restore(self, checkpoint: Path | None) -> int:
-        """Returns the number of epochs already done: 0 without a checkpoint of the same configuration."""
+        """Returns the number of epochs already done: 0 without a checkpoint.
+
+        Raises:
+            TrainingError: if it is damaged, or of another configuration, other data or another key.
+        """
         if checkpoint is None or not checkpoint.is_file():
             return 0
         try:
             stored = torch.load(checkpoint, map_location=self.device, weights_only=True)
-            if stored["config"] != self.config.to_dict():
-                return 0
+            key = None if stored["key"] is None else WatermarkKey.from_dict(stored["key"])
+            same = (stored["config"], stored["data"]) == (self.config.to_dict(), self.data)
+            if not same or (self.given_key is not None and self.given_key != key):
+                raise TrainingError(
+                    f"{printable(checkpoint, 300)} is of an unfinished run with another configuration, data or key",
+                    "choose another --out, or delete it",
+                )
             for name, module in self._modules().items():
                 module.load_state_dict(stored["state"][name])
             self.optimizer.load_state_dict(stored["state"]["optimizer"])
             self.schedule.load_state_dict(stored["state"]["schedule"])
             self.generator.set_state(stored["state"]["generator"].cpu())
-            self.key = None if stored["key"] is None else WatermarkKey.from_dict(stored["key"])
+            self.key = key
+        except TrainingError:
+            raise
         except Exception as e:
             raise TrainingError(f"checkpoint {checkpoint} cannot be read", "delete it to start afresh") from e
         self.metrics = list(stored["metrics"])

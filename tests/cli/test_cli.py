@@ -53,10 +53,10 @@ def test_audit_prints_and_writes_the_report(run: Run, job: Job, tmp_path: Path) 
     code, out, _ = run("audit", suspect, "--claim", job.folder / "claim")
     assert code == 0
     assert out.startswith("SUPPORTED")
-    assert "report-surrogate_mse/report.html" in out
-    stored = json.loads((tmp_path / "report-surrogate_mse/report.json").read_text())
+    assert "report-surrogate_mse-onnx/report.html" in out
+    stored = json.loads((tmp_path / "report-surrogate_mse-onnx/report.json").read_text())
     assert stored["verdict"] == "SUPPORTED"
-    assert (tmp_path / "report-surrogate_mse/report.html").is_file()
+    assert (tmp_path / "report-surrogate_mse-onnx/report.html").is_file()
     code, out, _ = run("audit", suspect, "--claim", job.folder / "claim", "--json")
     assert json.loads(out) == stored
     code, out, _ = run("audit", job.folder / "suspects/independent_foreign_key.onnx", "--claim", job.folder / "claim")

@@ -14,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 from ownership.errors import ClaimError
 from ownership.stats import (
     case_control_test,
+    composite_threshold,
     critical_value,
     fisher_z,
     holm,
@@ -87,6 +88,14 @@ def test_critical_value_is_where_p_equals_alpha() -> None:
     for alternative in ("greater", "less"):
         edge = critical_value(controls, 0.005, alternative)  # type: ignore[arg-type]
         assert case_control_test(edge, controls, alternative).pvalue == pytest.approx(0.005)  # type: ignore[arg-type]
+
+
+def test_composite_threshold_is_the_hardest_of_all() -> None:
+    strata = ([0.1, 0.2, 0.15, 0.12, 0.18], [0.1, 0.9, 0.3, 0.4, 0.2])
+    edges = [critical_value(s, 0.01) for s in strata]
+    assert composite_threshold(strata, 0.01) == max(edges)
+    assert composite_threshold([[0.0] * 30 + [9.0]], 0.2) == 9.0  # beyond every member too
+    assert composite_threshold(strata, 0.01, "less") == min(critical_value(s, 0.01, "less") for s in strata)
 
 
 def test_rank_p_against_a_loop_and_exact_size() -> None:

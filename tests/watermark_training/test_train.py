@@ -69,6 +69,21 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert whole.metrics == resumed.metrics
 
 
+def test_a_checkpoint_of_other_work_is_never_overwritten(digits: Data, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    train(digits.images[:64], CONFIG, checkpoint=checkpoint)
+    before = checkpoint.read_bytes()
+    other = WatermarkKey(cuts=(0.1, 1.0), margin=0.0, predictor_seed=0)
+    for images, config, key in (
+        (digits.images[:64], replace(CONFIG, seed=9), None),
+        (digits.images[64:128], CONFIG, None),
+        (digits.images[:64], CONFIG, other),
+    ):
+        with pytest.raises(TrainingError, match="unfinished run"):
+            train(images, config, key=key, checkpoint=checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
 def test_a_damaged_checkpoint_is_said(digits: Data, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pt"
     checkpoint.write_bytes(b"nonsense")

@@ -1,0 +1,79 @@
+"""A claim from train folders: what `turnmark claim build` and the main job do between loading and writing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from attacks_for_eval.reference import MIN_QUERIES, pick_architecture, reference_surrogates
+from ownership.build import build_claim
+from ownership.claim import Claim, Member
+from ownership.files import Progress, silent
+from ownership.images import EncoderLike
+from ownership.plan import Plan
+from ownership.probes import split_public
+from watermark_training.artefacts import Loaded
+from watermark_training.augment import view_of
+from watermark_training.config import TrainConfig
+from watermark_training.data import Data
+
+
+def claim_with_references(
+    victim: Loaded,
+    private: Data,
+    public: Data,
+    panel: Sequence[tuple[Member, EncoderLike]],
+    plan: Plan,
+    *,
+    reference_epochs: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> Claim:
+    """Returns a claim whose reference surrogates are made here, from the public images that are no probes.
+
+    Args:
+        victim: with its key, predictor and head where it has them.
+        private: what it was trained on.
+        public: what it was not trained on.
+        panel: records and encoders.
+        plan: of the claim.
+        reference_epochs: passes over the answers, each; 0 for no references.
+        seed: of the thefts.
+        device: where they are trained.
+        progress: called as it goes.
+
+    Returns:
+        The claim; without references too if there are fewer than `MIN_QUERIES` spare images or no known architecture
+        of the victim's dimension.
+    """
+    _, rest = split_public(len(public), plan)
+    arch = pick_architecture(victim.encoder, victim.architecture, public.images) if reference_epochs else None
+    references = []
+    if arch is not None and len(rest) >= MIN_QUERIES:
+        references = reference_surrogates(
+            victim.encoder,
+            arch,
+            public.images[rest],
+            epochs=reference_epochs,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    training = victim.config.get("train", {})
+    defaults = TrainConfig()
+    return build_claim(
+        (victim.member("victim", "victim"), victim.encoder),
+        private.images,
+        public.images,
+        panel,
+        plan=plan,
+        key=victim.key,
+        predictor=victim.predictor,
+        projection_head=victim.projection_head,
+        references=references,
+        view=view_of(float(training.get("min_crop", defaults.min_crop)), bool(training.get("flip", defaults.flip))),
+        data={"private": private.name, "public": public.name},
+        progress=progress,
+    )
