@@ -26,7 +26,8 @@ class _Output(nn.Module):
         self.encoder, self.change = encoder, change
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.change(self.encoder(images))
+        out: Tensor = self.change(self.encoder(images))
+        return out
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -36,8 +37,8 @@ def _generator(seed: int) -> torch.Generator:
 def _orthogonal(rows: int, columns: int, seed: int) -> Tensor:
     """Random matrix `(rows, columns)` with orthonormal columns, or rows if there are fewer of them."""
     q, r = torch.linalg.qr(torch.randn(max(rows, columns), min(rows, columns), generator=_generator(seed)))
-    q = q * torch.sign(torch.diagonal(r))
-    return q if rows >= columns else q.T
+    signed: Tensor = q * torch.sign(torch.diagonal(r))
+    return signed if rows >= columns else signed.T
 
 
 def _by_dim(make: Callable[[int], Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
@@ -46,7 +47,9 @@ def _by_dim(make: Callable[[int], Callable[[Tensor], Tensor]]) -> Callable[[Tens
 
     def change(x: Tensor) -> Tensor:
         d = x.shape[1]
-        return made.setdefault(d, made.get(d) or make(d))(x)
+        if d not in made:
+            made[d] = make(d)
+        return made[d](x)
 
     return change
 

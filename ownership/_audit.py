@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from ownership.answers import Answers, Context, NotApplicable
 from ownership.claim import Claim
 from ownership.errors import ClaimError
-from ownership.evidence import SCALES, STATISTICS, Answers, Context, NotApplicable, Statistic, score_one, watermark_hits
+from ownership.evidence import SCALES, STATISTICS, Statistic, score_one
 from ownership.files import Progress, silent
 from ownership.plan import REQUIRED_STRATA
 from ownership.probes import ask, problems_with
 from ownership.report import Report, TestResult
+from ownership.scores import watermark_hits
 from ownership.similarity import raw_l2
 from ownership.stats import ImageLevelTest, image_level_test, rank_pvalue
 from ownership.suspect import Suspect

@@ -12,9 +12,10 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor, nn
 
+from ownership.answers import Answers, Context
 from ownership.claim import Claim, Member
 from ownership.errors import ClaimError, printable
-from ownership.evidence import STATISTICS, Answers, Context, score_members, score_one
+from ownership.evidence import STATISTICS, score_members, score_one
 from ownership.files import Progress, silent
 from ownership.images import EncoderLike, images_sha256
 from ownership.plan import REQUIRED_STRATA, STRATA, Plan

@@ -34,8 +34,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ownership.answers import Answers, Context
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError, printable
-from ownership.evidence import Answers, Context
 from ownership.files import canonical_json, parse_json, read_bytes, sha256, write_bytes
 from ownership.plan import STRATA, Plan
 from ownership.probes import Probes

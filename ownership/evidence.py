@@ -1,233 +1,29 @@
 """The three families of evidence: what is measured on a suspect and, by the same code, on every panel member.
 
-`STATISTICS` is the whole list. Each entry scores one encoder's answers to the probes; the tests in `ownership.stats`
-compare the suspect's score with the panel's. Nothing here knows whom it scores.
+`STATISTICS` is the whole list. Each entry scores one encoder's answers to the probes (`ownership.scores`); the tests in
+`ownership.stats` compare the suspect's score with the panel's.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
-
-from ownership.plan import Plan
-from ownership.similarity import (
-    Array,
-    covariance,
-    linear_cka,
-    partial_correlation,
-    raw_l2,
-    ridge_map,
-    rsa_vector,
+from ownership.answers import Answers, Context, NotApplicable
+from ownership.scores import (
+    augmentation_scores,
+    cka,
+    gap,
+    gmm_scores,
+    l2_distance,
+    loss_scores,
+    partial_rsa,
+    watermark_aligned,
+    watermark_success,
 )
-from ownership.stats import Alternative, fisher_z, standardised_gap
-
-
-class NotApplicable(Exception):
-    """A statistic cannot be computed on these answers; the text says why and goes into the report."""
-
-
-@dataclass(eq=False, slots=True)
-class Answers:
-    """One encoder's representations of the probes.
-
-    Sets (rows are images): `public` `(n, d)`; `watermark` `(2 w, d)`; for dataset inference `private` `(p, d)` with
-    `private_views` `(2 p, d)`, and `outside_views` `(2 p, d)`, views of the first p public probes.
-    """
-
-    name: str
-    sets: dict[str, NDArray[np.float32]]
-    _rsa: NDArray[np.float32] | None = field(default=None, repr=False)
-
-    @property
-    def dim(self) -> int:
-        """Length of a representation."""
-        return int(self.sets["public"].shape[1])
-
-    def get(self, name: str) -> Array:
-        """Returns the representations of a probe set in float64.
-
-        Raises:
-            NotApplicable: if the claim has no such set.
-        """
-        if name not in self.sets:
-            raise NotApplicable(f"the claim has no {name.replace('_', ' ')} probes")
-        return self.sets[name].astype(np.float64)
-
-    def rsa(self, plan: Plan) -> NDArray[np.float32]:
-        """Returns the similarity structure over the public probes (`rsa_vector`), computed once."""
-        if self._rsa is None:
-            self._rsa = rsa_vector(self.get("public"), plan.rsa_directions, plan.rsa_shrinkage)
-        return self._rsa
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What a score is taken against: the victim's answers, the panel's, and the owner's secrets."""
-
-    plan: Plan
-    victim: Answers
-    panel: tuple[Answers, ...]
-    watermark_labels: NDArray[np.int64] | None = None  # (2 w,)
-    predictor: nn.Module | None = None
-    projection_head: nn.Module | None = None
-
-    def without(self, member: Answers) -> Context:
-        """Returns the context with one member left out of the panel."""
-        return replace(self, panel=tuple(m for m in self.panel if m is not member))
-
-    def swapping(self, member: Answers, other: Answers) -> Context:
-        """Returns the context with one member replaced by another encoder."""
-        return replace(self, panel=tuple(other if m is member else m for m in self.panel))
-
-
-# ---- watermark -------------------------------------------------------------------------------------------------
-
-
-def watermark_hits(answers: Array, context: Context) -> NDArray[np.bool_]:
-    """Returns for each rotated probe whether the owner's predictor reads its label from these answers, `(2 w,)`."""
-    if context.predictor is None or context.watermark_labels is None:
-        raise NotApplicable("the claim has no watermark predictor")
-    if answers.shape[1] != context.victim.dim:
-        raise NotApplicable(f"representations have {answers.shape[1]} numbers, the victim's {context.victim.dim}")
-    with torch.inference_mode():
-        logits = context.predictor(torch.from_numpy(answers.astype(np.float32)))
-    hits: NDArray[np.bool_] = logits.argmax(1).numpy() == context.watermark_labels
-    return hits
-
-
-def _rate(hits: NDArray[np.bool_]) -> float:
-    """Share of hits, kept half a probe away from 0 and 1 so that its logit is finite."""
-    return float(np.clip(hits.mean(), 0.5 / len(hits), 1 - 0.5 / len(hits)))
-
-
-def watermark_success(suspect: Answers, context: Context) -> float:
-    """Watermark success rate of the owner's predictor on the suspect's raw representations (paper, section 5.1)."""
-    return _rate(watermark_hits(suspect.get("watermark"), context))
-
-
-def watermark_aligned(suspect: Answers, context: Context) -> float:
-    """The same after a ridge map suspect -> victim fitted on the unrotated public probes."""
-    weights, intercept = ridge_map(suspect.get("public"), context.victim.get("public"), context.plan.ridge_penalty)
-    return _rate(watermark_hits(suspect.get("watermark") @ weights + intercept, context))
-
-
-# ---- representation distance -----------------------------------------------------------------------------------
-
-
-def partial_rsa(suspect: Answers, context: Context) -> float:
-    """Partial RSA: correlation of the victim's and the suspect's similarity structures, given the panel's."""
-    vectors = [a.rsa(context.plan) for a in (context.victim, suspect, *context.panel)]
-    value = partial_correlation(covariance(vectors), 0, 1, list(range(2, len(vectors))))
-    if math.isnan(value):
-        raise NotApplicable("the similarity structure is that of the panel, or constant")
-    return value
-
-
-def cka(suspect: Answers, context: Context) -> float:
-    """Linear CKA between suspect and victim on the public probes."""
-    return linear_cka(context.victim.get("public"), suspect.get("public"))
-
-
-def l2_distance(suspect: Answers, context: Context) -> float:
-    """Mean l2 distance between the raw representations of suspect and victim (paper, Table 18)."""
-    return float(_l2(suspect, context).mean())
-
-
-def _l2(suspect: Answers, context: Context) -> Array:
-    if suspect.dim != context.victim.dim:
-        raise NotApplicable(f"representations have {suspect.dim} numbers, the victim's {context.victim.dim}")
-    return raw_l2(context.victim.get("public"), suspect.get("public"))
-
-
-# ---- dataset inference -----------------------------------------------------------------------------------------
-
-
-def gmm_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
-    """Log-likelihoods of held-out private and of public images under a mixture fitted to other private images.
-
-    Half of the private images fit a diagonal Gaussian mixture on standardised representations, the other half and
-    the public images are scored; a suspect that carries knowledge of the private set scores private ones higher.
-
-    References:
-        [1] Dziedzic et al., Dataset Inference for Self-Supervised Models, NeurIPS 2022 (their script halves a
-            two-sided p without looking at the sign; here the direction is tested).
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    private = suspect.get("private")
-    public = suspect.get("public")[: len(private)]
-    half = len(private) // 2
-    mean, sd = private[:half].mean(0), private[:half].std(0) + 1e-6
-    mixture = GaussianMixture(
-        min(context.plan.gmm_components, max(1, half // 20)),
-        covariance_type="diag",
-        reg_covar=1e-3,
-        random_state=context.plan.seed % 2**32,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture.fit((private[:half] - mean) / sd)
-    return (
-        np.asarray(mixture.score_samples((private[half:] - mean) / sd)),
-        np.asarray(mixture.score_samples((public - mean) / sd)),
-    )
-
-
-def loss_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
-    """Contrastive alignment of two views through the victim's projection head: private, public (paper, section 5.4).
-
-    The score of an image is the cosine similarity of the projections of its two views, the part of the NT-Xent loss
-    that belongs to the image; higher means lower loss.
-    """
-    head = context.projection_head
-    if head is None:
-        raise NotApplicable("the claim has no projection head")
-    if suspect.dim != context.victim.dim:
-        raise NotApplicable(f"representations have {suspect.dim} numbers, the victim's {context.victim.dim}")
-
-    def score(views: Array) -> Array:
-        with torch.inference_mode():
-            z = torch.nn.functional.normalize(head(torch.from_numpy(views.astype(np.float32))), dim=1).double()
-        n = len(z) // 2
-        cosine: Array = (z[:n] * z[n:]).sum(1).numpy()
-        return cosine
-
-    return score(suspect.get("private_views")), score(suspect.get("outside_views"))
-
-
-def augmentation_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
-    """Minus the mean l2 distance between an image and its augmentations: private, public (paper, Table 19)."""
-
-    def score(raw: Array, views: Array) -> Array:
-        n = len(raw)
-        distances: Array = sum(np.linalg.norm(raw - views[i * n : (i + 1) * n], axis=1) for i in range(2)) / 2
-        return -distances
-
-    private = suspect.get("private")
-    public = suspect.get("public")[: len(private)]
-    return score(private, suspect.get("private_views")), score(public, suspect.get("outside_views"))
-
-
-def _gap(
-    scores: Callable[[Answers, Context], tuple[Array, Array]],
-) -> Callable[[Answers, Context], float]:
-    """The statistic of a pair of score samples: their standardised difference, private minus public."""
-
-    def statistic(suspect: Answers, context: Context) -> float:
-        return standardised_gap(*scores(suspect, context))
-
-    return statistic
-
-
-# ---- the list --------------------------------------------------------------------------------------------------
+from ownership.similarity import Array
+from ownership.stats import Alternative, fisher_z
 
 
 def _logit(x: float) -> float:
@@ -331,7 +127,7 @@ STATISTICS: dict[str, Statistic] = {
             family="inference",
             title="Dataset inference: mixture likelihood",
             null_hypothesis=_NULL_INFERENCE,
-            score=_gap(gmm_scores),
+            score=gap(gmm_scores),
             scale="identity",
             needs_outsiders=True,
             per_image=gmm_scores,
@@ -341,7 +137,7 @@ STATISTICS: dict[str, Statistic] = {
             family="inference",
             title="Dataset inference: contrastive loss",
             null_hypothesis=_NULL_INFERENCE,
-            score=_gap(loss_scores),
+            score=gap(loss_scores),
             scale="identity",
             needs_outsiders=True,
             per_image=loss_scores,
@@ -351,7 +147,7 @@ STATISTICS: dict[str, Statistic] = {
             family="inference",
             title="Dataset inference: augmentation distance",
             null_hypothesis=_NULL_INFERENCE,
-            score=_gap(augmentation_scores),
+            score=gap(augmentation_scores),
             scale="identity",
             needs_outsiders=True,
             per_image=augmentation_scores,

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ownership.answers import Answers
 from ownership.errors import DataError, OwnershipError, SuspectError, printable
-from ownership.evidence import Answers
 from ownership.images import EncoderLike, as_input, as_uint8, check_images, represent, three_channels
 from ownership.plan import Plan
 from ownership.watermark import WatermarkKey, rotated_pairs

@@ -11,21 +11,12 @@ import torch
 from conftest import Noisy, encoder
 from sklearn.mixture import GaussianMixture
 
+from ownership.answers import Answers, NotApplicable
 from ownership.architectures import Encoder
 from ownership.claim import Claim
-from ownership.evidence import (
-    SCALES,
-    STATISTICS,
-    Answers,
-    NotApplicable,
-    augmentation_scores,
-    gmm_scores,
-    loss_scores,
-    score_members,
-    score_one,
-    watermark_hits,
-)
+from ownership.evidence import SCALES, STATISTICS, score_members, score_one
 from ownership.probes import ask
+from ownership.scores import augmentation_scores, gmm_scores, loss_scores, watermark_hits
 
 
 def test_every_statistic_sees_the_victim_in_itself(claim: Claim, victim: Encoder) -> None:

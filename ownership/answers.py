@@ -1,0 +1,70 @@
+"""An encoder's answers to the probes, and what scores are taken against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from ownership.plan import Plan
+from ownership.similarity import Array, rsa_vector
+
+
+class NotApplicable(Exception):
+    """A statistic cannot be computed on these answers; the text says why and goes into the report."""
+
+
+@dataclass(eq=False, slots=True)
+class Answers:
+    """One encoder's representations of the probes.
+
+    Sets (rows are images): `public` `(n, d)`; `watermark` `(2 w, d)`; for dataset inference `private` `(p, d)` with
+    `private_views` `(2 p, d)`, and `outside_views` `(2 p, d)`, views of the first p public probes.
+    """
+
+    name: str
+    sets: dict[str, NDArray[np.float32]]
+    _rsa: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    @property
+    def dim(self) -> int:
+        """Length of a representation."""
+        return int(self.sets["public"].shape[1])
+
+    def get(self, name: str) -> Array:
+        """Returns the representations of a probe set in float64.
+
+        Raises:
+            NotApplicable: if the claim has no such set.
+        """
+        if name not in self.sets:
+            raise NotApplicable(f"the claim has no {name.replace('_', ' ')} probes")
+        return self.sets[name].astype(np.float64)
+
+    def rsa(self, plan: Plan) -> NDArray[np.float32]:
+        """Returns the similarity structure over the public probes (`rsa_vector`), computed once."""
+        if self._rsa is None:
+            self._rsa = rsa_vector(self.get("public"), plan.rsa_directions, plan.rsa_shrinkage)
+        return self._rsa
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a score is taken against: the victim's answers, the panel's, and the owner's secrets."""
+
+    plan: Plan
+    victim: Answers
+    panel: tuple[Answers, ...]
+    watermark_labels: NDArray[np.int64] | None = None  # (2 w,)
+    predictor: nn.Module | None = None
+    projection_head: nn.Module | None = None
+
+    def without(self, member: Answers) -> Context:
+        """Returns the context with one member left out of the panel."""
+        return replace(self, panel=tuple(m for m in self.panel if m is not member))
+
+    def swapping(self, member: Answers, other: Answers) -> Context:
+        """Returns the context with one member replaced by another encoder."""
+        return replace(self, panel=tuple(other if m is member else m for m in self.panel))

@@ -1,0 +1,157 @@
+"""The scores of the three families of evidence: one number from one encoder's answers, in a context.
+
+Nothing here knows whom it scores; `ownership.evidence.STATISTICS` says how each score is tested.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ownership.answers import Answers, Context, NotApplicable
+from ownership.similarity import Array, covariance, linear_cka, partial_correlation, raw_l2, ridge_map
+from ownership.stats import standardised_gap
+
+# ---- watermark -------------------------------------------------------------------------------------------------
+
+
+def watermark_hits(answers: Array, context: Context) -> NDArray[np.bool_]:
+    """Returns for each rotated probe whether the owner's predictor reads its label from these answers, `(2 w,)`."""
+    if context.predictor is None or context.watermark_labels is None:
+        raise NotApplicable("the claim has no watermark predictor")
+    if answers.shape[1] != context.victim.dim:
+        raise NotApplicable(f"representations have {answers.shape[1]} numbers, the victim's {context.victim.dim}")
+    with torch.inference_mode():
+        logits = context.predictor(torch.from_numpy(answers.astype(np.float32)))
+    hits: NDArray[np.bool_] = logits.argmax(1).numpy() == context.watermark_labels
+    return hits
+
+
+def _rate(hits: NDArray[np.bool_]) -> float:
+    """Share of hits, kept half a probe away from 0 and 1 so that its logit is finite."""
+    return float(np.clip(hits.mean(), 0.5 / len(hits), 1 - 0.5 / len(hits)))
+
+
+def watermark_success(suspect: Answers, context: Context) -> float:
+    """Watermark success rate of the owner's predictor on the suspect's raw representations (paper, section 5.1)."""
+    return _rate(watermark_hits(suspect.get("watermark"), context))
+
+
+def watermark_aligned(suspect: Answers, context: Context) -> float:
+    """The same after a ridge map suspect -> victim fitted on the unrotated public probes."""
+    weights, intercept = ridge_map(suspect.get("public"), context.victim.get("public"), context.plan.ridge_penalty)
+    return _rate(watermark_hits(suspect.get("watermark") @ weights + intercept, context))
+
+
+# ---- representation distance -----------------------------------------------------------------------------------
+
+
+def partial_rsa(suspect: Answers, context: Context) -> float:
+    """Partial RSA: correlation of the victim's and the suspect's similarity structures, given the panel's."""
+    vectors = [a.rsa(context.plan) for a in (context.victim, suspect, *context.panel)]
+    value = partial_correlation(covariance(vectors), 0, 1, list(range(2, len(vectors))))
+    if math.isnan(value):
+        raise NotApplicable("the similarity structure is that of the panel, or constant")
+    return value
+
+
+def cka(suspect: Answers, context: Context) -> float:
+    """Linear CKA between suspect and victim on the public probes."""
+    return linear_cka(context.victim.get("public"), suspect.get("public"))
+
+
+def l2_distance(suspect: Answers, context: Context) -> float:
+    """Mean l2 distance between the raw representations of suspect and victim (paper, Table 18)."""
+    return float(_l2(suspect, context).mean())
+
+
+def _l2(suspect: Answers, context: Context) -> Array:
+    if suspect.dim != context.victim.dim:
+        raise NotApplicable(f"representations have {suspect.dim} numbers, the victim's {context.victim.dim}")
+    return raw_l2(context.victim.get("public"), suspect.get("public"))
+
+
+# ---- dataset inference -----------------------------------------------------------------------------------------
+
+
+def gmm_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
+    """Log-likelihoods of held-out private and of public images under a mixture fitted to other private images.
+
+    Half of the private images fit a diagonal Gaussian mixture on standardised representations, the other half and
+    the public images are scored; a suspect that carries knowledge of the private set scores private ones higher.
+
+    References:
+        [1] Dziedzic et al., Dataset Inference for Self-Supervised Models, NeurIPS 2022 (their script halves a
+            two-sided p without looking at the sign; here the direction is tested).
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    private = suspect.get("private")
+    public = suspect.get("public")[: len(private)]
+    half = len(private) // 2
+    mean, sd = private[:half].mean(0), private[:half].std(0) + 1e-6
+    mixture = GaussianMixture(
+        min(context.plan.gmm_components, max(1, half // 20)),
+        covariance_type="diag",
+        reg_covar=1e-3,
+        random_state=context.plan.seed % 2**32,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit((private[:half] - mean) / sd)
+    return (
+        np.asarray(mixture.score_samples((private[half:] - mean) / sd)),
+        np.asarray(mixture.score_samples((public - mean) / sd)),
+    )
+
+
+def loss_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
+    """Contrastive alignment of two views through the victim's projection head: private, public (paper, section 5.4).
+
+    The score of an image is the cosine similarity of the projections of its two views, the part of the NT-Xent loss
+    that belongs to the image; higher means lower loss.
+    """
+    head = context.projection_head
+    if head is None:
+        raise NotApplicable("the claim has no projection head")
+    if suspect.dim != context.victim.dim:
+        raise NotApplicable(f"representations have {suspect.dim} numbers, the victim's {context.victim.dim}")
+
+    def score(views: Array) -> Array:
+        with torch.inference_mode():
+            z = torch.nn.functional.normalize(head(torch.from_numpy(views.astype(np.float32))), dim=1).double()
+        n = len(z) // 2
+        cosine: Array = (z[:n] * z[n:]).sum(1).numpy()
+        return cosine
+
+    return score(suspect.get("private_views")), score(suspect.get("outside_views"))
+
+
+def augmentation_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
+    """Minus the mean l2 distance between an image and its augmentations: private, public (paper, Table 19)."""
+
+    def score(raw: Array, views: Array) -> Array:
+        n = len(raw)
+        distances: Array = sum(np.linalg.norm(raw - views[i * n : (i + 1) * n], axis=1) for i in range(2)) / 2
+        return -distances
+
+    private = suspect.get("private")
+    public = suspect.get("public")[: len(private)]
+    return score(private, suspect.get("private_views")), score(public, suspect.get("outside_views"))
+
+
+def gap(
+    scores: Callable[[Answers, Context], tuple[Array, Array]],
+) -> Callable[[Answers, Context], float]:
+    """The statistic of a pair of score samples: their standardised difference, private minus public."""
+
+    def statistic(suspect: Answers, context: Context) -> float:
+        return standardised_gap(*scores(suspect, context))
+
+    return statistic
