@@ -122,7 +122,7 @@ def run_job(data: Data, out: Path, config: JobConfig, *, progress: Progress = si
     """
     private, public, world = _split(data, config)
     steps = _Steps(progress, 3 + len(config.panel) + len(config.independents) + len(_thefts(config, world)))
-    victim_config = _train_config(config, "secret", config.seed * 1000 + 1, config.epochs)
+    victim_config = train_config(config, "secret", config.seed * 1000 + 1, config.epochs)
     with_key = _key(config.seed * 1000 + 1)
     train_to(out / "models/victim", private, victim_config, key=with_key, progress=steps.next("training the victim"))
     for role, strangers in (("panel", config.panel), ("independent", config.independents)):
@@ -131,7 +131,7 @@ def run_job(data: Data, out: Path, config: JobConfig, *, progress: Progress = si
             train_to(
                 out / f"models/{role}_{stranger.name}",
                 private if stranger.on_private else _part(world, config.n_private, offset + i),
-                _train_config(config, stranger.mark, offset + i, config.stranger_epochs),
+                train_config(config, stranger.mark, offset + i, config.stranger_epochs),
                 key=_key(offset + i) if stranger.mark == "secret" else None,
                 progress=steps.next(f"training {role} {stranger.name}"),
             )
@@ -206,7 +206,8 @@ def _key(seed: int) -> WatermarkKey:
     return secret_key(torch.Generator().manual_seed(seed))
 
 
-def _train_config(config: JobConfig, mark: Mark, seed: int, epochs: int) -> TrainConfig:
+def train_config(config: JobConfig, mark: Mark, seed: int, epochs: int) -> TrainConfig:
+    """Returns the training configuration of one encoder of the job."""
     return TrainConfig(
         arch=config.arch,
         epochs=epochs,
