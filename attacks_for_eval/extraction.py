@@ -83,6 +83,7 @@ def extract(
     config: ExtractionConfig,
     *,
     labels: Tensor | None = None,
+    head: nn.Module | None = None,
     store: Path | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
@@ -97,6 +98,7 @@ def extract(
         images: `(n, c, h, w)` uint8 to choose the queries from.
         config: what to train and how.
         labels: `(n,)` integers, for the losses in `LABELLED`.
+        head: frozen projection head that both sides go through before the loss (`attacks_for_eval.heads`).
         store: file that keeps bought answers, so that an interrupted theft does not pay twice.
         device: where the surrogate is trained.
         progress: called after every step.
@@ -117,7 +119,7 @@ def extract(
     chosen = torch.randperm(len(images), generator=generator)[: config.queries]
     surrogate = seeded_architecture(config.arch, generator)
     batches = max(1, config.queries // config.batch_size)
-    step = _Step(surrogate, config, batches, generator, torch.device(device))
+    step = _Step(surrogate, config, batches, generator, torch.device(device), head)
     asked = images[chosen]
     known = None if labels is None else labels[chosen]
     paid_once = config.victim_view == "none"
@@ -145,14 +147,21 @@ class _Step:
     """One update of the surrogate (Algorithm 1, lines 6-8), with the head of the losses that have one."""
 
     def __init__(
-        self, surrogate: Encoder, config: ExtractionConfig, steps: int, generator: torch.Generator, device: torch.device
+        self,
+        surrogate: Encoder,
+        config: ExtractionConfig,
+        steps: int,
+        generator: torch.Generator,
+        device: torch.device,
+        through: nn.Module | None,
     ) -> None:
         self.surrogate = surrogate.to(device).to(memory_format=torch.channels_last)
         self.config, self.device = config, device
+        self.through = nn.Identity() if through is None else through.to(device)
         self.head: nn.Module | None = None
         if config.loss in HEADED:
             with seeded(generator):
-                d = surrogate.dim
+                d = self.through(torch.zeros(1, surrogate.dim, device=device)).shape[1]
                 self.head = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d)).to(device)
         parameters = [*surrogate.parameters(), *(self.head.parameters() if self.head is not None else ())]
         self.optimizer = torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
@@ -169,7 +178,7 @@ class _Step:
         x = three_channels(shown.to(self.device)).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.config.precision):
             own = self.surrogate(x)
-        arguments: list[object] = [own.float(), answers.to(self.device)]
+        arguments: list[object] = [self.through(own.float()), self.through(answers.to(self.device))]
         if self.config.loss in LABELLED and labels is not None:
             arguments.append(labels.to(self.device))
         if self.head is not None:

@@ -1,4 +1,4 @@
-"""Should the rotation predictor see the length of a representation? (docs/adr/0002)
+"""What the rotation predictor should read: representations, or their direction only (docs/adr/0002).
 
     python benchmarks/predictor_scale.py --seeds 0 1 2
 
@@ -35,6 +35,13 @@ def raw_forward(self: RotationPredictor, representations: Tensor) -> Tensor:
     return out
 
 
+def success(encoder: Encoder, predictor: RotationPredictor, views: Tensor, labels: Tensor) -> float:
+    """Returns the watermark success rate of an encoder on rotated views."""
+    with torch.no_grad():
+        logits = predictor(represent(encoder, as_uint8(views)))
+    return float((logits.argmax(1) == labels).float().mean())
+
+
 def main() -> None:
     """Parses the command line, trains, prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,17 +61,14 @@ def main() -> None:
             predictor = victim.predictor
             views, labels = rotated_pairs(as_input(held_out), key, torch.Generator().manual_seed(seed + 1))
 
-            def success(encoder: Encoder) -> float:
-                with torch.no_grad():
-                    logits = predictor(represent(encoder, as_uint8(views)))  # type: ignore[misc]
-                return float((logits.argmax(1) == labels).float().mean())
-
-            rates = [success(victim.encoder)]
+            assert predictor is not None
+            rates = [success(victim.encoder, predictor, views, labels)]
             for loss in REFERENCE_LOSSES:
                 theft = ExtractionConfig(
                     loss=loss, arch=job.arch, queries=700, epochs=job.steal_epochs, batch_size=128, lr=job.lr, seed=seed
                 )
-                rates.append(success(extract(BlackBox(victim.encoder), queries, theft)))
+                surrogate = extract(BlackBox(victim.encoder), queries, theft)
+                rates.append(success(surrogate, predictor, views, labels))
             print(f"| {name} | {seed} | " + " | ".join(f"{r:.3f}" for r in rates) + " |", flush=True)
 
 

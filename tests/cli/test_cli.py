@@ -187,7 +187,16 @@ def test_usage_errors_end_with_2_and_help_with_0(run: Run) -> None:
     code, out, _ = run("--version")
     assert code == 0
     assert out.startswith("turnmark ")
-    for command in (("train",), ("claim",), ("claim", "build"), ("claim", "show"), ("steal",), ("audit",), ("demo",)):
+    for command in (
+        ("linear-eval",),
+        ("train",),
+        ("claim",),
+        ("claim", "build"),
+        ("claim", "show"),
+        ("steal",),
+        ("audit",),
+        ("demo",),
+    ):
         code, out, _ = run(*command, "--help")
         assert code == 0
         assert "Usage" in out
@@ -234,3 +243,17 @@ def test_the_demo_as_a_user_runs_it(run: Run, tmp_path: Path) -> None:
     assert out.count("NOT_SUPPORTED") == 8
     assert out.count(" SUPPORTED") == 6
     assert "report.html" in out
+
+
+def test_linear_eval_prints_an_accuracy_with_its_interval(run: Run, job: Job, tmp_path: Path) -> None:
+    victim = job.folder / "models/victim"
+    code, out, _ = run("linear-eval", victim, "digits[:900]", "--test", "digits[900:1400]")
+    assert code == 0
+    accuracy = float(out.split("top-1 ")[1].split()[0])
+    assert accuracy > 85
+    assert "500 test images" in out
+    np.savez(tmp_path / "unlabelled.npz", x=np.zeros((50, 16, 16), np.uint8))
+    code, _, err = run("linear-eval", victim, "unlabelled.npz", "--test", "digits[:9]")
+    assert code == 2
+    assert "needs labels" in error_line(err)
+    assert run("linear-eval", victim, "digits", "--test", "digits", "--method", "magic")[0] == 2

@@ -1,0 +1,52 @@
+"""Recreating and using a projection head: what is paid, what is learnt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import encoder
+
+from attacks_for_eval.black_box import BlackBox, BudgetError
+from attacks_for_eval.extraction import ExtractionConfig, extract
+from attacks_for_eval.heads import HeadConfig, recreate_head
+from ownership.errors import TrainingError
+from ownership.images import as_input, as_uint8, represent
+from ownership.similarity import linear_cka
+from watermark_training.augment import simclr_view
+from watermark_training.data import Data
+from watermark_training.losses import nt_xent_loss
+from watermark_training.train import Trained, projection_head
+
+CONFIG = HeadConfig(queries=256, epochs=6, batch_size=64, projection_dim=16)
+
+
+def test_a_recreated_head_brings_views_together_and_every_view_is_paid(trained: Trained, digits: Data) -> None:
+    box = BlackBox(trained.encoder)
+    head = recreate_head(box, digits.images[:400], CONFIG)
+    assert box.queries == 2 * 256 * 6
+    assert not any(p.requires_grad for p in head.parameters())
+    x, g = as_input(digits.images[600:856]), torch.Generator().manual_seed(0)
+    a, b = (represent(trained.encoder, as_uint8(simclr_view(x, g))) for _ in range(2))
+    fresh = projection_head(64, 16)
+    assert nt_xent_loss(head(a), head(b)).item() < nt_xent_loss(fresh(a), fresh(b)).item() - 0.2
+
+
+def test_theft_through_the_victims_own_head(trained: Trained, digits: Data) -> None:
+    """Access Head: comparing latent vectors alone still pulls representations together."""
+    config = ExtractionConfig(loss="infonce", arch="tiny", queries=512, epochs=20, batch_size=64, lr=2e-3)
+    before = [p.clone() for p in trained.projection_head.parameters()]
+    surrogate = extract(BlackBox(trained.encoder), digits.images[:600], config, head=trained.projection_head)
+    assert all(torch.equal(a, b) for a, b in zip(before, trained.projection_head.parameters(), strict=True))
+    answers, own, stranger = (
+        represent(e, digits.images[600:900]).double().numpy() for e in (trained.encoder, surrogate, encoder(4))
+    )
+    assert linear_cka(own, answers) > linear_cka(stranger, answers) + 0.1
+
+
+def test_bad_heads_are_said(trained: Trained, digits: Data) -> None:
+    with pytest.raises(BudgetError):
+        recreate_head(BlackBox(trained.encoder, budget=300), digits.images[:400], CONFIG)
+    with pytest.raises(TrainingError, match="queries from"):
+        recreate_head(BlackBox(trained.encoder), digits.images[:10], CONFIG)
+    with pytest.raises(TrainingError, match="epochs"):
+        HeadConfig(epochs=0)
