@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,14 @@ HELP = "Steal an encoder through its answers (direct extraction, the paper's Alg
 
 
 def steal(
-    victim: Annotated[Path, typer.Argument(help="Train folder or encoder file to steal.", show_default=False)],
+    victim: Annotated[
+        str,
+        typer.Argument(
+            help="Train folder or encoder file to steal, or the https:// address of an endpoint (token from "
+            "TURNMARK_TOKEN).",
+            show_default=False,
+        ),
+    ],
     data: Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)],
     out: Out,
     loss: Annotated[
@@ -45,13 +53,22 @@ def steal(
     from attacks_for_eval.reference import pick_architecture
     from attacks_for_eval.steal import steal_to
     from ownership.errors import TrainingError
+    from ownership.images import EncoderLike
+    from ownership.remote import RemoteEncoder
     from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
     from watermark_training.train import pick_device
 
     images = load_data(data, size=size)
-    loaded = load_trained(victim)
-    arch = arch or pick_architecture(loaded.encoder, loaded.architecture, images.images)
+    encoder: EncoderLike
+    if victim.startswith(("https://", "http://")):
+        encoder, known, digest = RemoteEncoder(url=victim, token=os.environ.get("TURNMARK_TOKEN")), None, victim
+        if arch is None:
+            raise TrainingError("an endpoint does not say its architecture", "name the surrogate's with --arch")
+    else:
+        loaded = load_trained(Path(victim))
+        encoder, known, digest = loaded.encoder, loaded.architecture, loaded.sha256
+    arch = arch or pick_architecture(encoder, known, images.images)
     if arch is None:
         raise TrainingError("no known architecture has the victim's dimension", "name one with --arch")
     config = ExtractionConfig(
@@ -68,8 +85,8 @@ def steal(
     with render.progress() as progress:
         spent = steal_to(
             out,
-            loaded.encoder,
-            loaded.sha256,
+            encoder,
+            digest,
             images,
             config,
             budget=budget,
