@@ -233,7 +233,8 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
 
     1. Answers that cannot be tested, or no deciding test: INCONCLUSIVE.
     2. A deciding test rejects if its Holm-adjusted p is at most alpha and the suspect lies beyond every member.
-       One rejection supports the claim; where a required stratum is missing, two are needed.
+       One rejection by a test that has every required stratum supports the claim; of tests that lack one, two must
+       reject.
     3. No rejection, and no deciding test whose threshold a reference surrogate reaches: INCONCLUSIVE, the claim
        could not have found a theft. The same where a missing stratum asks for two tests and only one could run.
     4. Otherwise NOT_SUPPORTED.
@@ -247,8 +248,8 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
         )
     adjusted = report.adjusted_pvalues
     rejecting = [t for t in tests if adjusted[t.name] <= plan.alpha and t.beyond_every_member]
+    whole = [t for t in tests if not t.missing_strata]
     missing = sorted({s for t in tests for s in t.missing_strata}, key=REQUIRED_STRATA.index)
-    needed = 2 if missing else 1
     lines = []
     for t in tests:
         said = "rejects" if t in rejecting else "does not reject"
@@ -256,11 +257,11 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
             f"{t.title}: {said} at alpha {plan.alpha:g} (Holm-adjusted p {format_p(adjusted[t.name])}, "
             f"{'beyond' if t.beyond_every_member else 'not beyond'} every panel member)"
         )
-    if missing:
+    if missing and not whole:
         lines.append(f"no stratum {' or '.join(missing)} in the panel: both deciding tests must reject")
-    if len(rejecting) >= needed:
+    if len(rejecting) >= 2 or any(t in whole for t in rejecting):
         return Verdict.SUPPORTED, tuple(lines)
-    if len(tests) < needed:
+    if not whole and len(tests) < 2:
         lines.append("only one deciding test could run, so this claim cannot support anything here")
         return Verdict.INCONCLUSIVE, tuple(lines)
     level = plan.alpha / len(tests)

@@ -79,6 +79,13 @@ def test_rule_4(rsa: float, mark: float, marked: list[float] | None, expected: V
     assert r.verdict is expected
 
 
+def test_a_test_with_every_stratum_counts_beside_one_that_lacks_some() -> None:
+    """Members of another dimension have no watermark score: that test lacks a stratum, partial RSA does not."""
+    full, lacking = result("partial_rsa", FAR, LOW, LOW), result("watermark_success", FAR, LOW, None)
+    assert report(full, replace(lacking, value=NEAR)).verdict is Verdict.SUPPORTED
+    assert report(replace(full, value=NEAR), lacking).verdict is Verdict.NOT_SUPPORTED
+
+
 def test_the_largest_p_over_strata_counts() -> None:
     high = [3.0, 4.0, 5.0, 3.5, 4.5]
     r = report(result("partial_rsa", FAR, LOW, high))
