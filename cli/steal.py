@@ -28,6 +28,9 @@ def steal(
     loss: Annotated[
         str, typer.Option(help="mse, infonce, softnn, wasserstein, supcon, barlow or symmetrized.")
     ] = "mse",
+    method: Annotated[
+        str, typer.Option(help="direct, recreate-head (the paper's Algorithm 2) or access-head.")
+    ] = "direct",
     queries: Annotated[int, typer.Option(help="Images to ask the victim about.")] = 9000,
     arch: Annotated[
         str | None, typer.Option(help="The surrogate's architecture; the victim's if not given.", show_default=False)
@@ -61,13 +64,14 @@ def steal(
 
     images = load_data(data, size=size)
     encoder: EncoderLike
+    head = None
     if victim.startswith(("https://", "http://")):
         encoder, known, digest = RemoteEncoder(url=victim, token=os.environ.get("TURNMARK_TOKEN")), None, victim
         if arch is None:
             raise TrainingError("an endpoint does not say its architecture", "name the surrogate's with --arch")
     else:
         loaded = load_trained(Path(victim))
-        encoder, known, digest = loaded.encoder, loaded.architecture, loaded.sha256
+        encoder, known, digest, head = loaded.encoder, loaded.architecture, loaded.sha256, loaded.projection_head
     arch = arch or pick_architecture(encoder, known, images.images)
     if arch is None:
         raise TrainingError("no known architecture has the victim's dimension", "name one with --arch")
@@ -89,6 +93,8 @@ def steal(
             digest,
             images,
             config,
+            method=method,
+            head=head,
             budget=budget,
             device=pick_device(device),
             progress=progress,

@@ -255,7 +255,9 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    # private names of torch: where a version lacks them, float32 it is
+    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, ask, bool)() for ask in asks)
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,0 +1,62 @@
+"""A theft as a folder: what is written, resuming, budgets and methods."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from attacks_for_eval.black_box import BudgetError
+from attacks_for_eval.extraction import ExtractionConfig
+from attacks_for_eval.steal import METHODS, steal_to
+from ownership.errors import TrainingError
+from ownership.images import represent
+from ownership.suspect import load_suspect
+from watermark_training.data import Data
+from watermark_training.train import Trained
+
+CONFIG = ExtractionConfig(loss="infonce", arch="tiny", queries=1500, epochs=1, batch_size=256)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_theft_by_every_method(method: str, trained: Trained, digits: Data, tmp_path: Path) -> None:
+    config = replace(CONFIG, queries=64, batch_size=32)
+    spent = steal_to(tmp_path / "t", trained.encoder, "v", digits, config, method=method, head=trained.projection_head)
+    record = json.loads((tmp_path / "t/config.json").read_text())
+    assert spent == record["queries"] == {"direct": 64, "access-head": 64, "recreate-head": 64 * 2 + 64}[method]
+    assert record["method"] == method
+    assert {p.name for p in (tmp_path / "t").iterdir()} == {"config.json", "encoder.onnx", "encoder.safetensors"}
+    a, b = (load_suspect(tmp_path / f"t/encoder.{s}").encoder for s in ("safetensors", "onnx"))
+    torch.testing.assert_close(represent(a, digits.images[:9]), represent(b, digits.images[:9]), atol=1e-4, rtol=1e-4)
+    before = (tmp_path / "t/encoder.safetensors").stat().st_mtime_ns
+    again = steal_to(tmp_path / "t", trained.encoder, "v", digits, config, method=method, head=trained.projection_head)
+    assert again == spent
+    assert (tmp_path / "t/encoder.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_spent_budget_keeps_answers_and_a_larger_one_goes_on(trained: Trained, digits: Data, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError):
+        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1100)
+    assert [p.name for p in (tmp_path / "t").iterdir()] == ["answers.safetensors"]
+    with pytest.raises(BudgetError):  # the budget is over all runs
+        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1100)
+    assert steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1500) == 1500
+    assert not (tmp_path / "t/answers.safetensors").exists()
+
+
+def test_bad_thefts_are_said(trained: Trained, digits: Data, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="unknown method"):
+        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, method="magic")
+    with pytest.raises(TrainingError, match="projection head"):
+        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, method="access-head")
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/config.json").write_text("{}")
+    with pytest.raises(TrainingError, match="another encoder"):
+        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG)
+    (tmp_path / "u").mkdir()
+    (tmp_path / "u/answers.safetensors").write_bytes(b"broken")
+    with pytest.raises(TrainingError, match="damaged"):
+        steal_to(tmp_path / "u", trained.encoder, "v", digits, CONFIG)
