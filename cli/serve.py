@@ -42,5 +42,5 @@ def serve(
     box = BlackBox(load_trained(victim, arch).encoder, budget=budget, decimals=decimals, noise=noise)
     app = make_app(box, token=os.environ.get("TURNMARK_TOKEN"), per_minute=per_minute)
     render.err.print(f"serving {victim} at http://{host}:{port}/represent; stop with Ctrl-C")
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    uvicorn.run(app, host=host, port=port, log_level="warning", lifespan="off")
     render.out.print(f"answered {box.queries} images, {box.unique_images} of them different")

@@ -257,3 +257,42 @@ def test_linear_eval_prints_an_accuracy_with_its_interval(run: Run, job: Job, tm
     assert code == 2
     assert "needs labels" in error_line(err)
     assert run("linear-eval", victim, "digits", "--test", "digits", "--method", "magic")[0] == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_serve_and_steal_over_http(run: Run, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real server process: the theft needs the token, and the server says what it answered when it is stopped."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("TURNMARK_TOKEN", "abc")
+    command = [sys.executable, "-m", "cli.main", "serve", str(job.folder / "models/victim"), "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        address = f"http://127.0.0.1:{port}/represent"
+        theft = ("steal", address, "digits[:100]", "--queries", 100, "--epochs", 1, "--device", "cpu", "--out", "t")
+        assert "--arch" in run(*theft)[2]
+        code, out, _ = run(*theft, "--arch", "tiny")
+        assert code == 0
+        assert "100 queries" in out
+        monkeypatch.setenv("TURNMARK_TOKEN", "wrong")
+        code, _, err = run(*theft[:-1], "u", "--arch", "tiny")
+        assert code == 2
+        assert "HTTP 401" in error_line(err)
+        server.send_signal(signal.SIGINT)
+        out, err = server.communicate(timeout=30)
+    finally:
+        server.kill()
+        server.wait()
+    assert "answered 100 images, 100 of them different" in out
+    assert "Traceback" not in err
