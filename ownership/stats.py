@@ -31,10 +31,14 @@ class CaseControlResult:
     df: int  # m - 1
     pvalue: float  # one-sided
     effect_size: float  # (case - mean) / sd
-    confidence_interval: tuple[float, float]  # 95 % interval of the effect size
     mean: float  # of the controls
     sd: float  # of the controls, ddof = 1
     n: int  # m
+
+    @property
+    def confidence_interval(self) -> tuple[float, float]:
+        """95 % interval of the effect size."""
+        return _effect_interval(self.effect_size, self.n)
 
 
 def case_control_test(case: float, controls: ArrayLike, alternative: Alternative = "greater") -> CaseControlResult:
@@ -75,13 +79,13 @@ def case_control_test(case: float, controls: ArrayLike, alternative: Alternative
         df=m - 1,
         pvalue=float(p),
         effect_size=effect,
-        confidence_interval=_effect_interval(effect, m),
         mean=mean,
         sd=sd,
         n=m,
     )
 
 
+@lru_cache(maxsize=1024)
 def _effect_interval(effect: float, m: int, level: float = 0.95) -> tuple[float, float]:
     """Interval of (case - mean) / sd: sqrt(m) times it is non-central t with df = m - 1 [Crawford and Garthwaite].
 

@@ -115,7 +115,7 @@ def test_rank_p_against_a_loop_and_exact_size() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_holm_is_statsmodels_holm(pvalues: list[float]) -> None:
     assert holm(pvalues) == pytest.approx(list(multipletests(pvalues, method="holm")[1]))
 
