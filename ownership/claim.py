@@ -22,7 +22,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -278,10 +277,9 @@ def load_projection_head(tensors: dict[str, Tensor]) -> nn.Module:
     """Returns SimCLR's head `Linear - ReLU - Linear` from its weights.
 
     Raises:
-        KeyError, RuntimeError: if these are not its weights.
+        KeyError, ValueError, RuntimeError: if these are not its weights.
     """
-    first, last = tensors["0.weight"], tensors["2.weight"]
-    make: Callable[[Tensor], nn.Linear] = lambda w: nn.Linear(w.shape[1], w.shape[0])  # noqa: E731
-    head = nn.Sequential(make(first), nn.ReLU(), make(last))
+    (hidden, dim), (out, _) = tensors["0.weight"].shape, tensors["2.weight"].shape
+    head = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, out))
     head.load_state_dict(tensors)
     return head.eval()
