@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ownership.errors import OwnershipError, printable
-from ownership.files import Progress as Report_
+from ownership.files import Progress as Show
 
 if TYPE_CHECKING:
     from ownership.report import Report
@@ -34,7 +34,7 @@ def interrupted() -> None:
 
 
 @contextmanager
-def progress(*, counted: bool = True) -> Iterator[Report_]:
+def progress(*, counted: bool = True) -> Iterator[Show]:
     """Shows one progress bar on stderr while the work inside calls what is yielded.
 
     Args:
