@@ -177,7 +177,7 @@ def print_tables() -> None:
     """Prints committed rows as Markdown, the paper's numbers beside ours."""
     rows = stored()
     for scale in SCALES:
-        for table in sorted({r["table"] for r in rows if r["scale"] == scale}):
+        for table in sorted({r["table"] for r in rows if r["scale"] == scale}, key=int):
             mine = [r for r in rows if (r["scale"], r["table"]) == (scale, table)]
             tasks = list(mine[0]["measured"]["accuracy"])
             print(f"\n### Table {table}, scale {scale}\n\n{mine[0]['paper_columns']} in the paper\n")
