@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ownership.errors import OwnershipError, TrainingError
-from ownership.files import Progress, read_bytes, silent, write_bytes
+from ownership.files import Progress, read_bytes, sha256, silent, write_bytes
 from ownership.images import EncoderLike, images_sha256, represent
 
 
@@ -24,6 +24,7 @@ class BlackBox:
 
     Args:
         encoder: the victim.
+        name: what tells it from other victims (digest or address); kept answers are bound to it.
         budget: most images it answers; None for no limit.
         decimals: round answers to so many decimals; None for as they are.
         dims: answer the first so many numbers of a representation only; None for all.
@@ -37,6 +38,7 @@ class BlackBox:
         self,
         encoder: EncoderLike,
         *,
+        name: str = "",
         budget: int | None = None,
         decimals: int | None = None,
         dims: int | None = None,
@@ -45,7 +47,7 @@ class BlackBox:
         seed: int = 0,
         batch_size: int = 256,
     ) -> None:
-        self._encoder, self._batch_size = encoder, batch_size
+        self._encoder, self._batch_size, self.name = encoder, batch_size, name
         self.budget, self.decimals, self.dims, self.noise, self.noise_mean = budget, decimals, dims, noise, noise_mean
         self._generator = torch.Generator().manual_seed(seed)
         self._seen: set[bytes] = set()
@@ -88,15 +90,16 @@ def buy(
     Args:
         victim: the black box.
         images: `(n, c, h, w)` uint8.
-        store: file that keeps the answers as they come; a later call with the same images goes on from it.
+        store: file that keeps the answers as they come; a later call of the same victim and images goes on from it.
         chunk: images a purchase.
         progress: called after every purchase.
 
     Raises:
         BudgetError: if the budget runs out; what was bought is in `store`.
-        TrainingError: if answers are not finite, change their shape, or the store belongs to other images.
+        TrainingError: if answers are not finite, change their shape, or the store belongs to another victim or
+            other images.
     """
-    digest = images_sha256(images)
+    digest = sha256(f"{victim.name}:{images_sha256(images)}".encode())
     bought = _stored(store, digest)
     while len(bought) < len(images):
         rows = images[len(bought) : len(bought) + chunk]
@@ -109,7 +112,7 @@ def buy(
             )
         bought = torch.cat([bought, answers]) if len(bought) else answers
         if store is not None:
-            write_bytes(store, save({"answers": bought.contiguous()}, metadata={"images": digest}))
+            write_bytes(store, save({"answers": bought.contiguous()}, metadata={"victim_and_images": digest}))
         progress("asking the victim", len(bought), len(images))
     return bought
 
@@ -123,5 +126,5 @@ def _stored(store: Path | None, digest: str) -> Tensor:
     except (SafetensorError, KeyError) as e:
         raise TrainingError(f"{store.name} is damaged", "delete it; its answers must be bought again") from e
     if digest.encode() not in data[: 8 + int.from_bytes(data[:8], "little")]:
-        raise TrainingError(f"{store.name} holds answers to other images", "choose another --out")
+        raise TrainingError(f"{store.name} holds answers of another victim or to other images", "choose another --out")
     return answers

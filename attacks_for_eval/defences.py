@@ -46,7 +46,7 @@ def resembles(queries: Tensor, history: Tensor, metric: Metric, threshold: float
 
 
 class WatchfulBlackBox(BlackBox):
-    """A black box that answers queries similar to earlier ones with noise (paper, section 5.3 and Table 12).
+    """A black box that adds noise to the answers of queries similar to earlier ones (paper, section 5.3 and Table 12).
 
     Views of one image, which contrastive thefts and head recreation need, resemble each other after the head.
 
@@ -55,7 +55,7 @@ class WatchfulBlackBox(BlackBox):
         head: its projection head; None compares representations (Table 14: worse).
         metric: l2 or cosine.
         threshold: in units of the metric; the paper's are 13 (l2) and .5 (cosine) on projections.
-        noise_mean: mean of the noise that replaces an answer (1000 in the paper).
+        noise_mean: mean of the noise added to an answer (1000 in the paper).
         noise: its standard deviation.
         seed: of the noise.
     """
@@ -76,10 +76,10 @@ class WatchfulBlackBox(BlackBox):
         self._mean, self._sd = noise_mean, noise
         self._drawn = torch.Generator().manual_seed(seed)
         self._history = torch.empty(0, 0)
-        self.flagged = 0  # answers replaced so far
+        self.flagged = 0  # answers with noise so far
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Returns representations `(n, d)`, noise for those that resemble an earlier query, of this call too."""
+        """Returns representations `(n, d)`, with noise for those that resemble an earlier query, of this call too."""
         answers = super().__call__(images)
         with torch.no_grad():
             z = answers if self._head is None else self._head(answers)

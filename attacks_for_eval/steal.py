@@ -72,7 +72,7 @@ def steal_to(
         raise TrainingError(f"{printable(folder, 300)} holds another encoder", "choose another --out")
     store = folder / "answers.safetensors"
     kept = _bought(store)
-    box = BlackBox(victim, budget=None if budget is None else budget - kept)
+    box = BlackBox(victim, name=victim_sha256, budget=None if budget is None else budget - kept)
     if method == "recreate-head":
         recreated = HeadConfig(
             queries=config.queries, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed

@@ -11,7 +11,7 @@ OwnershipError(message, hint)        exit 2: usage or input refused
 └── ReportError                      a report cannot be written or read
 ```
 
-A negative finding is a result, not an error; these mean "could not test". Exit codes: `DESIGN`, docs/format.md.
+A negative finding is a result, not an error; these mean "could not test". Exit codes: docs/format.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -108,18 +107,6 @@ def claim_folder(claim: Claim, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("claims") / "claim"
     claim.save(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def write_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Encoder, str], Path]:
-    folder = tmp_path_factory.mktemp("weights")
-
-    def write(e: Encoder, name: str) -> Path:
-        path = folder / name
-        path.write_bytes(weights_bytes(e, "tiny"))
-        return path
-
-    return write
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ def test_a_spent_budget_keeps_answers_and_a_larger_one_goes_on(trained: Trained,
     with pytest.raises(BudgetError):
         steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1100)
     assert [p.name for p in (tmp_path / "t").iterdir()] == ["answers.safetensors"]
+    with pytest.raises(TrainingError, match="another victim"):  # its answers are not the other one's
+        steal_to(tmp_path / "t", trained.encoder, "w", digits, CONFIG)
     with pytest.raises(BudgetError):  # the budget is over all runs
         steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1100)
     assert steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1500) == 1500
