@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from ownership.errors import OwnershipError, TrainingError
-from ownership.files import Progress, read_bytes, sha256, silent, write_bytes
-from ownership.images import EncoderLike, images_sha256, represent
+from attacks_for_eval.answer_store import AnswerStore
+from ownership.errors import TrainingError
+from ownership.files import Progress, silent
+from ownership.images import EncoderLike, represent
 
 
 class BudgetError(TrainingError):
@@ -22,16 +22,21 @@ class BudgetError(TrainingError):
 class BlackBox:
     """An encoder behind a counter, with what a provider may do to its answers.
 
+    With a store, every answer is written down as it comes. A run that was interrupted is started again with the same
+    seed and asks the same questions in the same order: those that were answered before come from the store and are not
+    asked, counted or paid for again, augmented ones included.
+
     Args:
         encoder: the victim.
-        name: what tells it from other victims (digest or address); kept answers are bound to it.
-        budget: most images it answers; None for no limit.
+        name: what tells it from other victims (digest or address); a store is bound to it.
+        budget: most images it answers, over all runs with one store; None for no limit.
         decimals: round answers to so many decimals; None for as they are.
         dims: answer the first so many numbers of a representation only; None for all.
         noise: standard deviation of Gaussian noise added to every answer, drawn anew each call (paper, Table 11).
         noise_mean: its mean (10 in the paper's Table 10).
         seed: of the noise.
-        batch_size: images the encoder sees at once.
+        batch_size: images the encoder sees at once; what is lost, at most, if it fails.
+        store: file that keeps the answers; None keeps none.
     """
 
     def __init__(
@@ -46,12 +51,14 @@ class BlackBox:
         noise_mean: float = 0.0,
         seed: int = 0,
         batch_size: int = 256,
+        store: Path | None = None,
     ) -> None:
-        self._encoder, self._batch_size, self.name = encoder, batch_size, name
+        self._encoder, self._batch_size, self._seed = encoder, batch_size, seed
         self.budget, self.decimals, self.dims, self.noise, self.noise_mean = budget, decimals, dims, noise, noise_mean
-        self._generator = torch.Generator().manual_seed(seed)
-        self._seen: set[bytes] = set()
-        self.queries = 0  # images answered so far, repeated ones too: what a provider bills
+        self._store = None if store is None else AnswerStore(store, name)
+        self._seen: set[bytes] = set() if self._store is None else self._store.images()
+        self._asked: Counter[bytes] = Counter()  # in this run
+        self.queries = 0 if self._store is None else len(self._store)  # answered so far, repeats too: what is billed
 
     @property
     def unique_images(self) -> int:
@@ -63,68 +70,96 @@ class BlackBox:
 
         Raises:
             BudgetError: if the budget does not cover all of them; none is answered then.
+            TrainingError: if an answer is not one row of finite numbers an image, always of one length.
         """
-        if self.budget is not None and self.queries + len(images) > self.budget:
+        keys: list[tuple[bytes, int]] = []
+        for row in images.cpu():
+            digest = hashlib.sha256(row.contiguous().numpy().tobytes()).digest()
+            keys.append((digest, self._asked[digest]))  # the how-manieth time: asking again is another purchase
+            self._asked[digest] += 1
+        known = {} if self._store is None else self._store.find(keys)
+        new = [i for i, key in enumerate(keys) if key not in known]
+        if self.budget is not None and self.queries + len(new) > self.budget:
             raise BudgetError(
-                f"the victim's budget of {self.budget} queries is spent: {self.queries} answered, {len(images)} asked",
+                f"the victim's budget of {self.budget} queries is spent: {self.queries} answered, {len(new)} asked",
                 "raise the budget, or ask for fewer queries; answers bought so far are kept",
             )
-        self.queries += len(images)
-        self._seen.update(hashlib.sha256(row.numpy().tobytes()).digest() for row in images.cpu())
+        if len(new) == len(keys):
+            return self._buy(images, keys)
+        out = [known.get(key) for key in keys]
+        if new:
+            for i, answer in zip(new, self._buy(images[new], [keys[i] for i in new]), strict=True):
+                out[i] = answer
+        return torch.stack([answer for answer in out if answer is not None])
+
+    def _buy(self, images: Tensor, keys: list[tuple[bytes, int]]) -> Tensor:
+        """Asks in batches, checks, counts and keeps each."""
+        parts: list[Tensor] = []
+        for start in range(0, len(images), self._batch_size):
+            rows = slice(start, start + self._batch_size)
+            answers = _checked(self._answer(images[rows]), images[rows], parts)
+            self.queries += len(answers)
+            self._seen.update(digest for digest, _ in keys[rows])
+            if self._store is not None:
+                self._store.add(keys[rows], answers)
+            parts.append(answers)
+        return torch.cat(parts)
+
+    def _answer(self, images: Tensor) -> Tensor:
+        """What the provider gives out."""
         answers = represent(self._encoder, images, batch_size=self._batch_size)
         if self.dims is not None:
             answers = answers[:, : self.dims]
         if self.noise or self.noise_mean:
-            drawn = torch.randn(answers.shape, generator=self._generator)
-            answers = answers + self.noise * drawn + self.noise_mean
+            # by the number of answers before: a resumed run draws what an unbroken one would have
+            generator = torch.Generator().manual_seed(self._seed * 2**32 + self.queries)
+            answers = answers + self.noise * torch.randn(answers.shape, generator=generator) + self.noise_mean
         if self.decimals is not None:
             answers = answers.round(decimals=self.decimals)
         return answers
 
 
+def _checked(answers: Tensor, images: Tensor, before: list[Tensor]) -> Tensor:
+    if answers.ndim != 2 or len(answers) != len(images):
+        raise TrainingError(f"the victim answered {tuple(answers.shape)} to {len(images)} images", "ask again later")
+    if before and answers.shape[1] != before[0].shape[1]:
+        raise TrainingError(
+            f"the victim answered {answers.shape[1]} numbers an image, {before[0].shape[1]} before", "ask again later"
+        )
+    if not bool(torch.isfinite(answers).all()):
+        raise TrainingError("the victim's answers are not finite (NaN or infinite)", "nothing can be learnt from them")
+    return answers
+
+
+def ask(victim: BlackBox, images: Tensor, repeats: int = 1) -> Tensor:
+    """Returns the mean of `repeats` answers to each image: averaging takes off noise that is drawn anew each time.
+
+    Raises:
+        BudgetError: if the budget does not cover all repeats; none is answered then.
+    """
+    if repeats == 1:
+        return victim(images)
+    return victim(images.repeat(repeats, 1, 1, 1)).view(repeats, len(images), -1).mean(0)
+
+
 def buy(
-    victim: BlackBox, images: Tensor, *, store: Path | None = None, chunk: int = 1024, progress: Progress = silent
+    victim: BlackBox, images: Tensor, *, repeats: int = 1, chunk: int = 1024, progress: Progress = silent
 ) -> Tensor:
-    """Returns the victim's answers to every image, each paid for once.
+    """Returns the victim's answers `(n, d)` to every image, each paid for once (or `repeats` times, and averaged).
 
     Args:
         victim: the black box.
         images: `(n, c, h, w)` uint8.
-        store: file that keeps the answers as they come; a later call of the same victim and images goes on from it.
-        chunk: images a purchase.
+        repeats: how often each image is asked about.
+        chunk: images a purchase: the budget must cover all of one.
         progress: called after every purchase.
 
     Raises:
-        BudgetError: if the budget runs out; what was bought is in `store`.
-        TrainingError: if answers are not finite, change their shape, or the store belongs to another victim or
-            other images.
+        BudgetError: if the budget runs out; what was bought is in the victim's store.
+        TrainingError: if an answer is not what it should be.
     """
-    digest = sha256(f"{victim.name}:{images_sha256(images)}".encode())
-    bought = _stored(store, digest)
-    while len(bought) < len(images):
-        rows = images[len(bought) : len(bought) + chunk]
-        answers = victim(rows)
-        if answers.ndim != 2 or len(answers) != len(rows) or (len(bought) and answers.shape[1] != bought.shape[1]):
-            raise TrainingError(f"the victim answered {tuple(answers.shape)} to {len(rows)} images", "ask again later")
-        if not bool(torch.isfinite(answers).all()):
-            raise TrainingError(
-                "the victim's answers are not finite (NaN or infinite)", "nothing can be learnt from them"
-            )
-        bought = torch.cat([bought, answers]) if len(bought) else answers
-        if store is not None:
-            write_bytes(store, save({"answers": bought.contiguous()}, metadata={"victim_and_images": digest}))
-        progress("asking the victim", len(bought), len(images))
-    return bought
-
-
-def _stored(store: Path | None, digest: str) -> Tensor:
-    if store is None or not store.is_file():
-        return torch.empty(0, 0)
-    data = read_bytes(store, OwnershipError, "bought answers")
-    try:
-        answers = load(data)["answers"]
-    except (SafetensorError, KeyError) as e:
-        raise TrainingError(f"{store.name} is damaged", "delete it; its answers must be bought again") from e
-    if digest.encode() not in data[: 8 + int.from_bytes(data[:8], "little")]:
-        raise TrainingError(f"{store.name} holds answers of another victim or to other images", "choose another --out")
-    return answers
+    parts: list[Tensor] = []
+    for rows in torch.split(images, chunk):
+        parts.append(_checked(ask(victim, rows, repeats), rows, parts))
+        progress("asking the victim", sum(map(len, parts)), len(images))
+    return torch.cat(parts)

@@ -1,7 +1,7 @@
 """Active defences of the paper on the black box, to measure what they buy (sections 5.2, 5.3; Tables 10 to 15).
 
 Noise on every answer is an option of `BlackBox` itself (Tables 10, 11). Here: noise for queries that resemble earlier
-ones, its error rates, and PRADA for comparison.
+ones, and its error rates.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
-from scipy import stats
 from torch import Tensor
 
 from attacks_for_eval.black_box import BlackBox
@@ -43,6 +41,22 @@ def resembles(queries: Tensor, history: Tensor, metric: Metric, threshold: float
     """Returns which queries count as similar to an earlier one: distance below, or cosine above, the threshold."""
     near = nearest(queries, history, metric)
     return near < threshold if metric == "l2" else near > threshold
+
+
+def resembles_earlier(queries: Tensor, metric: Metric, threshold: float, *, block: int = 1024) -> Tensor:
+    """Returns which queries `(n, d)` resemble one before them."""
+    out = torch.zeros(len(queries), dtype=torch.bool)
+    for start in range(0, len(queries), block):
+        rows = queries[start : start + block]
+        if start:
+            out[start : start + block] = resembles(rows, queries[:start], metric, threshold)
+        if metric == "l2":
+            near = torch.cdist(rows, rows) < threshold
+        else:
+            unit = F.normalize(rows, dim=1)
+            near = unit @ unit.T > threshold
+        out[start : start + block] |= near.tril(-1).any(1)
+    return out
 
 
 class WatchfulBlackBox(BlackBox):
@@ -78,29 +92,19 @@ class WatchfulBlackBox(BlackBox):
         self._history = torch.empty(0, 0)
         self.flagged = 0  # answers with noise so far
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Returns representations `(n, d)`, with noise for those that resemble an earlier query, of this call too."""
-        answers = super().__call__(images)
+    def _answer(self, images: Tensor) -> Tensor:
+        """With noise for those that resemble an earlier query, of this batch too."""
+        answers = super()._answer(images)
         with torch.no_grad():
             z = answers if self._head is None else self._head(answers)
         similar = torch.zeros(len(z), dtype=torch.bool)
         if len(self._history):
             similar = resembles(z, self._history, self._metric, self._threshold)
-        similar |= _earlier_in_batch(z, self._metric, self._threshold)
+        similar |= resembles_earlier(z, self._metric, self._threshold)
         self._history = z if not len(self._history) else torch.cat([self._history, z])
         self.flagged += int(similar.sum())
         noise = torch.randn(answers.shape, generator=self._drawn) * self._sd + self._mean
         return torch.where(similar[:, None], answers + noise, answers)
-
-
-def _earlier_in_batch(z: Tensor, metric: Metric, threshold: float) -> Tensor:
-    """Which rows resemble a row before them."""
-    if metric == "l2":
-        near = torch.cdist(z, z) < threshold
-    else:
-        unit = F.normalize(z, dim=1)
-        near = unit @ unit.T > threshold
-    return near.tril(-1).any(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,30 +145,3 @@ def similarity_error_rates(
 
 def _mean_sd(x: list[float]) -> tuple[float, float]:
     return float(np.mean(x)), float(np.std(x, ddof=1)) if len(x) > 1 else 0.0
-
-
-def prada_alarm(vectors: ArrayLike, *, threshold: float = 0.9, minimum: int = 100) -> tuple[bool, float]:
-    """Returns whether PRADA would raise an alarm over a user's queries, and its statistic.
-
-    The Shapiro-Wilk statistic of the distances of each query to its nearest earlier one: benign queries give roughly
-    normal distances, synthetic ones do not; alarm below the threshold. The original keeps one set a predicted class;
-    an encoder has none, so this is one set. The paper expects nothing of it against natural queries (section 5.3).
-
-    Args:
-        vectors: `(n, d)`, in the order of the queries.
-        threshold: delta, .9 in the reference.
-        minimum: queries before which no alarm is raised.
-
-    References:
-        [1] Juuti et al., PRADA: Protecting against DNN Model Stealing Attacks, EuroS&P 2019, algorithm 3.
-    """
-    x = torch.as_tensor(np.asarray(vectors), dtype=torch.float64)
-    if len(x) < minimum:
-        return False, 1.0
-    distances = torch.cdist(x, x).masked_fill(torch.ones(len(x), len(x), dtype=torch.bool).triu(), float("inf"))
-    least = distances[1:].min(1).values.numpy()
-    kept = least[np.abs(least - least.mean()) <= 3 * least.std()]
-    if len(kept) < 3 or kept.std() == 0:
-        return True, 0.0
-    statistic = float(stats.shapiro(kept[:5000]).statistic)
-    return statistic < threshold, statistic

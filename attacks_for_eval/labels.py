@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks_for_eval.black_box import BlackBox, buy
-from attacks_for_eval.extraction import ExtractionConfig
+from attacks_for_eval.extraction import ExtractionConfig, choose, fit
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError
 from ownership.files import Progress, silent
-from ownership.images import EncoderLike, as_input, check_images, represent, three_channels
-from watermark_training.train import autocast, seeded, seeded_architecture
+from ownership.images import EncoderLike, represent
+from watermark_training.train import seeded, seeded_architecture
 
 Answer = Literal["labels", "posteriors", "logits"]
 
@@ -52,6 +52,18 @@ ANSWERS: dict[Answer, Callable[[Tensor, Tensor], Tensor]] = {
     "logits": F.mse_loss,
 }
 """What the victim gives out -> loss of the thief's logits against it: cross entropy, KL divergence, squared error."""
+
+
+class Reading(nn.Module):
+    """The objective of label stealing: what the thief's own layer reads, against what the victim gave out."""
+
+    def __init__(self, answer: Answer, layer: nn.Linear) -> None:
+        super().__init__()
+        self.answer, self.layer = answer, layer
+
+    def forward(self, own: Tensor, answers: Tensor, labels: Tensor | None) -> Tensor:
+        """Returns the loss of representations `(n, d)` against answers `(n, classes)`."""
+        return ANSWERS[self.answer](self.layer(own), answers)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -90,48 +102,33 @@ def steal_labels(
     images: Tensor,
     config: ExtractionConfig,
     *,
+    device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> StolenClassifier:
     """Trains an encoder and a linear layer on a classifier's answers.
 
     Args:
-        victim: a `Classifier` behind its counter.
-        answer: what it gives out.
-        images: `(n, c, h, w)` uint8 to choose the queries from; each is asked once, unaugmented.
-        config: its `loss` and views do not matter here.
+        victim: a classifier behind its counter, such as `Classifier`.
+        answer: what it gives out, one vector `(classes,)` an image: one-hot labels, posteriors or logits.
+        images: `(n, c, h, w)` uint8 to choose the queries from; each is asked about unaugmented.
+        config: its `loss` and `victim_view` do not matter here.
+        device: where to compute.
         progress: called after every step.
 
     Raises:
-        TrainingError: if there are fewer images than queries, or the loss is no longer finite.
+        TrainingError: if there are fewer images than queries, or the answers are not of the declared kind.
         BudgetError: if the victim's budget runs out.
     """
-    check_images(images, TrainingError)
-    if len(images) < config.queries:
-        raise TrainingError(f"{config.queries} queries from {len(images)} images", "ask for fewer, or give more data")
-    config = replace(config, batch_size=min(config.batch_size, config.queries))
     generator = torch.Generator().manual_seed(config.seed)
-    asked = images[torch.randperm(len(images), generator=generator)[: config.queries]]
-    answers = buy(victim, asked, progress=progress)
-    encoder = seeded_architecture(config.arch, generator).to(memory_format=torch.channels_last)
+    asked = images[choose(images, config, generator)]
+    answers = buy(victim, asked, repeats=config.repeats, progress=progress)
+    if answer != "logits" and not bool(((answers.sum(1) - 1).abs() < 1e-2).all() and (answers >= 0).all()):
+        raise TrainingError(
+            f"the victim's answers are no {answer}: they are not shares that sum to 1",
+            "declare --answers logits, or representations",
+        )
+    encoder = seeded_architecture(config.arch, generator)
     with seeded(generator):
-        layer = nn.Linear(encoder.dim, answers.shape[1])
-    parameters = [*encoder.parameters(), *layer.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    batches = len(asked) // config.batch_size
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs * batches)
-    encoder.train()
-    for epoch in range(config.epochs):
-        order = torch.randperm(len(asked), generator=generator)[: batches * config.batch_size]
-        for i, rows in enumerate(torch.split(order, config.batch_size)):
-            x = three_channels(as_input(asked[rows])).contiguous(memory_format=torch.channels_last)
-            with autocast(torch.device("cpu"), config.precision):
-                representations = encoder(x)
-            loss = ANSWERS[answer](layer(representations.float()), answers[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            progress("stealing labels", epoch * batches + i + 1, config.epochs * batches)
-        if not bool(torch.isfinite(loss.detach())):
-            raise TrainingError(f"the loss is no longer finite in epoch {epoch + 1}", "lower the learning rate")
-    return StolenClassifier(encoder=encoder.to(memory_format=torch.contiguous_format).eval(), layer=layer.eval())
+        reading = Reading(answer, nn.Linear(encoder.dim, answers.shape[1]))
+    fit(encoder, reading, config, asked, answers, generator, device=device, progress=progress)
+    return StolenClassifier(encoder=encoder, layer=reading.layer)

@@ -1,4 +1,4 @@
-"""The losses of direct extraction (paper, section 3.3): what pulls the surrogate's answers to the victim's.
+"""The losses of direct extraction (paper, section 3.3, and later work): what pulls the surrogate to the victim.
 
 Each takes `surrogate` `(n, d)` and `victim` `(n, d)`, the representations of the same n images, and returns a scalar.
 `supcon` also takes labels, `symmetrized` a prediction head; `LABELLED` and `HEADED` name them.
@@ -18,6 +18,16 @@ from watermark_training.losses import nt_xent_loss
 def mse_loss(surrogate: Tensor, victim: Tensor) -> Tensor:
     """Returns the mean squared difference over images and dimensions (paper, section 3.3, quadratic loss)."""
     return F.mse_loss(surrogate, victim)
+
+
+def unit_l2_loss(surrogate: Tensor, victim: Tensor) -> Tensor:
+    """Returns the mean l2 distance of the representations scaled to length 1 (StolenEncoder's distance).
+
+    References:
+        [1] Liu et al., StolenEncoder: Stealing Pre-trained Encoders in Self-supervised Learning, CCS 2022, section 4.2;
+            its released code normalises first.
+    """
+    return (F.normalize(surrogate, dim=1) - F.normalize(victim, dim=1)).square().sum(1).sqrt().mean()
 
 
 def infonce_loss(surrogate: Tensor, victim: Tensor, temperature: float = 0.07) -> Tensor:
@@ -117,6 +127,7 @@ def symmetrized_loss(surrogate: Tensor, victim: Tensor, head: Callable[[Tensor],
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": mse_loss,
+    "unit_l2": unit_l2_loss,
     "infonce": infonce_loss,
     "softnn": soft_nn_loss,
     "wasserstein": wasserstein_loss,
@@ -128,5 +139,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 LABELLED = frozenset({"supcon"})
 HEADED = frozenset({"symmetrized"})
+TEMPERED = frozenset({"infonce", "softnn", "supcon"})
+"""Those that take a temperature."""
 REFERENCE_LOSSES = ("mse", "infonce", "softnn")
 """The three that the paper recommends, which reference surrogates are made with."""

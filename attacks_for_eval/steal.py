@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.extraction import ExtractionConfig, extract
+from attacks_for_eval.extraction import ExtractionConfig, extract, with_method
 from attacks_for_eval.heads import HeadConfig, recreate_head
+from attacks_for_eval.labels import ANSWERS, Answer, Classifier, fit_layer, steal_labels
+from ownership.architectures import Encoder
 from ownership.errors import TrainingError, printable
 from ownership.files import Progress, finished, read_json, silent, write_json
 from ownership.images import EncoderLike
 from watermark_training.artefacts import CONFIG, describe_data, save_encoder
 from watermark_training.data import Data
 
-METHODS = ("direct", "recreate-head", "access-head")
-"""The paper's Table 1: compare representations, or latent vectors behind a recreated or given projection head."""
+KINDS = ("representations", *ANSWERS)
+"""What a victim gives out, as its thief declares it."""
+
+STORE = "answers.sqlite"
 
 
 def steal_to(
@@ -29,27 +33,31 @@ def steal_to(
     config: ExtractionConfig,
     *,
     method: str = "direct",
+    answers: str = "representations",
     head: nn.Module | None = None,
     budget: int | None = None,
+    batch_size: int = 256,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> int:
     """Steals a surrogate into a folder, unless it holds the same theft already.
 
-    Answers are kept in `answers.safetensors` as they are bought, until the theft is done, so that an interrupted one
-    goes on without paying twice (unaugmented queries).
+    Answers are kept in `answers.sqlite` as they are bought, until the theft is done, so that an interrupted one goes on
+    without paying twice.
 
     Writes `encoder.safetensors`, `encoder.onnx` and `config.json` (configuration, data, victim, queries).
 
     Args:
         folder: where to.
-        victim: the encoder to steal.
-        victim_sha256: of its file, for the record.
+        victim: what to steal.
+        victim_sha256: of its file, for the record; or its address.
         data: images to choose the queries from.
         config: what to train and how.
-        method: name in `METHODS`.
+        method: name in `METHODS`; its fields replace those of `config`.
+        answers: what the victim gives out; from labels, posteriors and logits only "direct" can steal.
         head: the victim's projection head, for "access-head".
         budget: most queries the victim answers in all; None for no limit.
+        batch_size: images a purchase.
         device: where the surrogate is trained.
         progress: called after every step.
 
@@ -57,58 +65,89 @@ def steal_to(
         The number of queries the theft cost.
 
     Raises:
-        TrainingError: if the method is unknown or lacks its head, or the folder holds something else.
+        TrainingError: if the method is unknown, lacks its head or cannot work on such answers, or the folder holds
+            something else.
         BudgetError: if the budget runs out; what was bought is kept.
     """
-    if method not in METHODS:
-        raise TrainingError(f"unknown method {method!r}", f"one of: {', '.join(METHODS)}")
+    config = with_method(config, method)
+    if answers not in KINDS:
+        raise TrainingError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(KINDS)}")
+    if answers != "representations" and (method != "direct" or config.victim_view != "none"):
+        raise TrainingError(
+            f"{method} with view {config.victim_view} needs representations; the victim gives {answers}",
+            "use --method direct --victim-view none",
+        )
     if method == "access-head" and head is None:
         raise TrainingError("access-head needs the victim's projection head", "steal from a train folder")
     described = describe_data(data.name, data.images)
-    record = {"method": method, "steal": config.to_dict(), "data": described, "victim_sha256": victim_sha256}
+    record = {
+        "method": method,
+        "answers": answers,
+        "steal": config.to_dict(),
+        "data": described,
+        "victim_sha256": victim_sha256,
+    }
     if finished(folder, CONFIG, record):
         return int(read_json(folder / CONFIG, TrainingError, "theft").get("queries", 0))
     if (folder / CONFIG).exists():
         raise TrainingError(f"{printable(folder, 300)} holds another encoder", "choose another --out")
-    store = folder / "answers.safetensors"
-    kept = _bought(store)
-    box = BlackBox(victim, name=victim_sha256, budget=None if budget is None else budget - kept)
-    if method == "recreate-head":
-        recreated = HeadConfig(
-            queries=config.queries, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed
-        )
-        head = recreate_head(box, data.images, recreated, progress=progress)
-    surrogate = extract(
-        box,
-        data.images,
-        config,
-        labels=data.labels,
-        head=None if method == "direct" else head,
-        store=store,
-        device=device,
-        progress=progress,
-    )
+    store = folder / STORE
+    box = BlackBox(victim, name=victim_sha256, budget=budget, batch_size=batch_size, store=store)
+    surrogate = _steal(box, data, config, method, answers, head, {"device": device, "progress": progress})
     save_encoder(surrogate, config.arch, folder, (described["shape"][-2], described["shape"][-1]))
     write_json(
         folder / CONFIG,
         {
             "architecture": config.arch,
             "num_features": surrogate.dim,
-            "queries": kept + box.queries,
-            "unique_images": kept + box.unique_images,
+            "queries": box.queries,
+            "unique_images": box.unique_images,
             **record,
         },
     )
     store.unlink(missing_ok=True)
-    return kept + box.queries
+    return box.queries
 
 
-def _bought(store: Path) -> int:
-    """How many answers an interrupted theft has paid for already."""
-    if not store.is_file():
-        return 0
-    try:
-        with safe_open(store, framework="pt") as f:
-            return int(f.get_slice("answers").get_shape()[0])
-    except (SafetensorError, OSError, ValueError, IndexError) as e:
-        raise TrainingError(f"{store.name} is damaged", "delete it; its answers must be bought again") from e
+def serve_task(victim: EncoderLike, digest: str, task: Data, answers: str) -> tuple[Classifier, str]:
+    """Returns the victim as a provider of labels: with a linear layer fitted to a task on top (paper, section 4.4).
+
+    Args:
+        victim: the encoder; a module, not an endpoint.
+        digest: what tells it from other victims.
+        task: labelled images.
+        answers: labels, posteriors or logits.
+
+    Returns:
+        The classifier, and what tells it from other ones.
+
+    Raises:
+        TrainingError: if the answers are no such kind, the images have no labels, or the victim is no module.
+    """
+    if answers not in ANSWERS:
+        raise TrainingError(f"a task serves no {answers}", f"--answers {', '.join(ANSWERS)}")
+    if task.labels is None or not isinstance(victim, nn.Module):
+        raise TrainingError("a task needs labelled images and a victim at hand", "class folders, or an .npz with y")
+    layer = fit_layer(victim, task.images, task.labels)
+    return Classifier(victim, layer, answers).eval(), f"{digest}, {answers} of {task.name}"
+
+
+def _steal(
+    box: BlackBox,
+    data: Data,
+    config: ExtractionConfig,
+    method: str,
+    answers: str,
+    head: nn.Module | None,
+    how: dict[str, Any],
+) -> Encoder:
+    if answers != "representations":
+        return steal_labels(box, cast(Answer, answers), data.images, config, **how).encoder
+    if method == "recreate-head":
+        recreated = HeadConfig(
+            queries=config.queries, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed
+        )
+        head = recreate_head(box, data.images, recreated, progress=how["progress"])
+    elif method != "access-head":
+        head = None
+    return extract(box, data.images, config, labels=data.labels, head=head, **how)

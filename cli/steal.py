@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,22 +25,59 @@ def steal(
     ],
     data: Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)],
     out: Out,
-    loss: Annotated[
-        str, typer.Option(help="mse, infonce, softnn, wasserstein, supcon, barlow or symmetrized.")
-    ] = "mse",
     method: Annotated[
-        str, typer.Option(help="direct, recreate-head (the paper's Algorithm 2) or access-head.")
+        str,
+        typer.Option(
+            help="direct, recreate-head (the paper's Algorithm 2), access-head, stolen-encoder, cont-steal, "
+            "rotated-queries, rotation-invariant or averaging."
+        ),
     ] = "direct",
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="mse, unit_l2, infonce, softnn, wasserstein, supcon, barlow or symmetrized; mse, or the method's own, "
+            "if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Of infonce, softnn and supcon; the loss's own if not given.", show_default=False),
+    ] = None,
+    answers: Annotated[
+        str, typer.Option(help="What the victim gives out: representations, labels, posteriors or logits.")
+    ] = "representations",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Labelled images: the victim serves a linear layer fitted to them (for --answers labels, posteriors "
+            "or logits from an encoder).",
+            show_default=False,
+        ),
+    ] = None,
     queries: Annotated[int, typer.Option(help="Images to ask the victim about.")] = 9000,
     arch: Annotated[
         str | None, typer.Option(help="The surrogate's architecture; the victim's if not given.", show_default=False)
     ] = None,
     victim_view: Annotated[
-        str, typer.Option(help="What the victim is asked: none (the image), standard (SimCLR view) or rotation.")
-    ] = "none",
+        str | None,
+        typer.Option(
+            help="What the victim is asked: none (the image), standard (SimCLR view), rotation or colour; none, or the "
+            "method's own, if not given.",
+            show_default=False,
+        ),
+    ] = None,
     surrogate_view: Annotated[
-        str, typer.Option(help="What the surrogate sees: same, none, standard or rotation.")
-    ] = "same",
+        str | None,
+        typer.Option(
+            help="What the surrogate sees: same, none, standard, rotation or colour; same, or the method's own, if not "
+            "given.",
+            show_default=False,
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="Times each query is asked, to average noisy answers.", show_default=False)
+    ] = None,
     budget: Annotated[
         int | None, typer.Option(help="Queries the victim answers at most; augmented ones cost anew each epoch.")
     ] = None,
@@ -52,9 +89,9 @@ def steal(
     device: Device = "auto",
 ) -> None:
     """Steals and writes a folder with the surrogate."""
-    from attacks_for_eval.extraction import ExtractionConfig
+    from attacks_for_eval.extraction import ExtractionConfig, check_method
     from attacks_for_eval.reference import pick_architecture
-    from attacks_for_eval.steal import steal_to
+    from attacks_for_eval.steal import serve_task, steal_to
     from ownership.errors import TrainingError
     from ownership.images import EncoderLike
     from ownership.remote import RemoteEncoder
@@ -62,10 +99,19 @@ def steal(
     from watermark_training.data import load_data
     from watermark_training.train import pick_device
 
+    optional = {
+        "loss": loss,
+        "temperature": temperature,
+        "victim_view": victim_view,
+        "surrogate_view": surrogate_view,
+        "repeats": repeats,
+    }
+    given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
+    check_method(method, given)
     images = load_data(data, size=size)
     encoder: EncoderLike
-    head = None
-    if victim.startswith(("https://", "http://")):
+    head, remote = None, victim.startswith(("https://", "http://"))
+    if remote:
         encoder, known, digest = RemoteEncoder(url=victim, token=os.environ.get("TURNMARK_TOKEN")), None, victim
         if arch is None:
             raise TrainingError("an endpoint does not say its architecture", "name the surrogate's with --arch")
@@ -75,16 +121,10 @@ def steal(
     arch = arch or pick_architecture(encoder, known, images.images)
     if arch is None:
         raise TrainingError("no known architecture has the victim's dimension", "name one with --arch")
+    if task is not None:
+        encoder, digest = serve_task(encoder, digest, load_data(task, size=size), answers)
     config = ExtractionConfig(
-        loss=loss,
-        arch=arch,
-        queries=queries,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        victim_view=victim_view,  # type: ignore[arg-type]  # checked by ExtractionConfig
-        surrogate_view=surrogate_view,  # type: ignore[arg-type]
-        seed=seed,
+        arch=arch, queries=queries, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, **given
     )
     with render.progress() as progress:
         spent = steal_to(
@@ -94,8 +134,10 @@ def steal(
             images,
             config,
             method=method,
+            answers=answers,
             head=head,
             budget=budget,
+            batch_size=64 if remote else 256,  # an endpoint that dies half-way costs one batch
             device=pick_device(device),
             progress=progress,
         )

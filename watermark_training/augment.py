@@ -35,6 +35,16 @@ def simclr_view(images: Tensor, generator: torch.Generator, *, min_crop: float =
     return _blur(x, generator).clamp(0, 1)
 
 
+def colour_view(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns one view an image that keeps its layout: mirrored or not, colours jittered (.4, .4, .4, .1), grey or not.
+
+    The views of StolenEncoder's released code. Arguments and result as in `simclr_view`.
+    """
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    x = torch.where(mirrored.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)
+    return _colour_jitter(x, generator, (0.4, 0.4, 0.4, 0.1)).clamp(0, 1)
+
+
 def view_of(min_crop: float, flip: bool) -> Callable[[Tensor, torch.Generator], Tensor]:
     """Returns `simclr_view` with these settings fixed."""
 
@@ -70,7 +80,7 @@ def _grey(x: Tensor) -> Tensor:
     return x if x.shape[1] == 1 else (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
-def _colour_jitter(x: Tensor, generator: torch.Generator) -> Tensor:
+def _colour_jitter(x: Tensor, generator: torch.Generator, jitter: tuple[float, float, float, float] = JITTER) -> Tensor:
     """Brightness, contrast, saturation and hue in an order drawn per batch; then grey with p = .2."""
     n = len(x)
     jittered = torch.rand(n, generator=generator) < 0.8
@@ -80,8 +90,8 @@ def _colour_jitter(x: Tensor, generator: torch.Generator) -> Tensor:
         drawn = _uniform(n, max(0.0, 1 - strength), 1 + strength, generator)
         return torch.where(jittered, drawn, one).to(x).view(n, 1, 1, 1)
 
-    brightness, contrast, saturation = (factor(s) for s in JITTER[:3])
-    hue = torch.where(jittered, _uniform(n, -JITTER[3], JITTER[3], generator), 0 * one).to(x)
+    brightness, contrast, saturation = (factor(s) for s in jitter[:3])
+    hue = torch.where(jittered, _uniform(n, -jitter[3], jitter[3], generator), 0 * one).to(x)
     order = torch.randperm(4, generator=generator).tolist()
     greyed = (torch.rand(n, generator=generator) < 0.2).to(x.device).view(n, 1, 1, 1)
     for operation in order:

@@ -6,8 +6,9 @@
     photos/                     an image folder (class folders or flat)
     images.npz[:500]            uint8 `x` (n, h, w), (n, h, w, c) or (n, c, h, w), optional `y`
 
-Named sets are looked for in `$TURNMARK_DATA`, then in torchvision's usual place (`~/.cache/turnmark`), and
-downloaded there when missing. Fashion-MNIST is also found where Debian's package `dataset-fashion-mnist` puts it.
+Named sets are looked for in `$TURNMARK_DATA` (as `NAME-SPLIT.npz`, or as torchvision keeps them), then in
+`~/.cache/turnmark`, and downloaded there when missing. Fashion-MNIST is also found where Debian's package
+`dataset-fashion-mnist` puts it.
 """
 
 from __future__ import annotations
@@ -94,6 +95,9 @@ def _load(source: str, split: str | None, size: int | None) -> tuple[Tensor, Ten
     if path.suffix == ".npz" or path.is_file():
         return _npz(path)
     name = source.lower().replace("_", "-")
+    packed = Path(os.environ.get("TURNMARK_DATA", "")) / f"{name}-{split or 'train'}.npz"
+    if packed.is_file():
+        return _npz(packed)
     if name == "digits":
         return _digits()
     if name in ("fashion-mnist", "fashionmnist") and DEBIAN_FASHION.is_dir():

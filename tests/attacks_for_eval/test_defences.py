@@ -1,8 +1,7 @@
-"""The active defences: similarity by loops, noise only where it belongs, error rates by hand, PRADA's two sides."""
+"""The active defences: similarity by loops, noise only where it belongs, error rates by hand."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -10,8 +9,8 @@ from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.defences import (
     WatchfulBlackBox,
     nearest,
-    prada_alarm,
     resembles,
+    resembles_earlier,
     similarity_error_rates,
 )
 from ownership.errors import TrainingError
@@ -30,6 +29,11 @@ def test_nearest_by_loops() -> None:
         assert nearest(q, h, "cosine")[i] == pytest.approx(max(cosines), abs=1e-5)
     assert resembles(h[:2], h, "l2", 0.1).all()
     assert not resembles(-h[:1], h[:1], "cosine", 0.5).any()
+    for metric, threshold in (("l2", 1.5), ("cosine", 0.5)):
+        earlier = [bool(resembles(h[i : i + 1], h[:i], metric, threshold)) if i else False for i in range(7)]
+        assert 0 < sum(earlier) < 7
+        for block in (2, 3, 99):
+            assert resembles_earlier(h, metric, threshold, block=block).tolist() == earlier
 
 
 def test_repeated_queries_get_noise_and_new_ones_do_not(trained: Trained, digits: Data) -> None:
@@ -66,12 +70,3 @@ def test_views_of_one_image_are_told_from_strangers(trained: Trained, digits: Da
         )
     rates = [similarity_error_rates(a, b, "cosine", t) for t in (0.5, 0.6, 0.7, 0.8, 0.9)]
     assert min(r.false_positive[0] + r.false_negative[0] for r in rates) < 0.5
-
-
-def test_prada_is_silent_on_natural_and_loud_on_synthetic_queries() -> None:
-    rng = np.random.default_rng(0)
-    assert not prada_alarm(rng.normal(size=(400, 50)))[0]
-    natural = rng.normal(size=(200, 50))
-    perturbed = natural + 0.1 * rng.normal(size=(200, 50))  # each natural query again, a little changed
-    assert prada_alarm(np.concatenate([natural, perturbed]))[0]
-    assert not prada_alarm(rng.normal(size=(50, 5)))[0]  # too few to say

@@ -60,20 +60,18 @@ def test_the_endpoint_answers_what_the_encoder_does(trained: Trained, digits: Da
 def test_a_theft_from_a_live_endpoint(trained: Trained, digits: Data, tmp_path: Path) -> None:
     """The budget ends the first theft; what was bought is kept and the second does not pay for it again."""
     config = ExtractionConfig(arch="tiny", queries=128, epochs=2, batch_size=64)
-    store = tmp_path / "answers.safetensors"
+    store = tmp_path / "answers.sqlite"
+
+    def thief(url: str) -> BlackBox:
+        return BlackBox(RemoteEncoder(url=url), batch_size=64, store=store)
+
     poor = BlackBox(trained.encoder, budget=64)
     with serving(poor) as url, pytest.raises(SuspectError, match="HTTP 402"):
-        buy(BlackBox(RemoteEncoder(url=url)), _chosen(digits, config), store=store, chunk=64)
+        extract(thief(url), digits.images[:300], config)
     rich = BlackBox(trained.encoder)
     with serving(rich) as url:
-        extract(BlackBox(RemoteEncoder(url=url)), digits.images[:300], config, store=store)
+        extract(thief(url), digits.images[:300], config)
     assert (poor.queries, rich.queries) == (64, 64)
-
-
-def _chosen(digits: Data, config: ExtractionConfig) -> torch.Tensor:
-    """The queries `extract` draws from the first 300 digits."""
-    order = torch.randperm(300, generator=torch.Generator().manual_seed(config.seed))
-    return digits.images[:300][order[: config.queries]]
 
 
 def test_a_rate_limit_is_waited_for_or_said(trained: Trained, digits: Data) -> None:

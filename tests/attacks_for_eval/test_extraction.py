@@ -12,12 +12,13 @@ from conftest import encoder
 from scipy.stats import wasserstein_distance
 
 from attacks_for_eval.black_box import BlackBox, BudgetError, buy
-from attacks_for_eval.extraction import ExtractionConfig, extract
-from attacks_for_eval.losses import HEADED, LABELLED, LOSSES, REFERENCE_LOSSES
+from attacks_for_eval.extraction import METHODS, Comparison, ExtractionConfig, check_method, extract, with_method
+from attacks_for_eval.losses import HEADED, LABELLED, LOSSES, REFERENCE_LOSSES, TEMPERED, infonce_loss, unit_l2_loss
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError
-from ownership.images import represent
+from ownership.images import as_input, as_uint8, represent
 from ownership.similarity import linear_cka
+from watermark_training.augment import colour_view
 from watermark_training.data import Data
 from watermark_training.train import Trained
 
@@ -29,6 +30,14 @@ def _pair(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def naive_mse(a: np.ndarray, b: np.ndarray) -> float:
     return sum((a[i, j] - b[i, j]) ** 2 for i in range(6) for j in range(4)) / 24
+
+
+def naive_unit_l2(a: np.ndarray, b: np.ndarray) -> float:
+    total = 0.0
+    for x, y in zip(a, b, strict=True):
+        x, y = x / math.sqrt(sum(x * x)), y / math.sqrt(sum(y * y))
+        total += math.sqrt(sum((x - y) ** 2))
+    return total / 6
 
 
 def naive_infonce(a: np.ndarray, b: np.ndarray) -> float:
@@ -99,6 +108,7 @@ def naive_symmetrized(a: np.ndarray, b: np.ndarray) -> float:
 
 ORACLES = {
     "mse": naive_mse,
+    "unit_l2": naive_unit_l2,
     "infonce": naive_infonce,
     "softnn": naive_softnn,
     "wasserstein": naive_wasserstein,
@@ -110,7 +120,14 @@ ORACLES = {
 
 def test_every_loss_has_an_oracle() -> None:
     assert set(ORACLES) == set(LOSSES)
-    assert set(LOSSES) >= LABELLED | HEADED | set(REFERENCE_LOSSES)
+    assert set(LOSSES) >= LABELLED | HEADED | TEMPERED | set(REFERENCE_LOSSES)
+
+
+def test_the_temperature_is_passed_on(victim: Encoder) -> None:
+    a, b = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(0))
+    config = ExtractionConfig(loss="infonce", arch="tiny", temperature=0.5)
+    ours = Comparison(config, 64, torch.Generator())(a, b, None)
+    assert ours == infonce_loss(a, b, 0.5) != infonce_loss(a, b)
 
 
 @pytest.mark.parametrize("name", sorted(ORACLES))
@@ -143,18 +160,62 @@ def test_what_a_provider_does_to_answers(victim: Encoder, digits: Data) -> None:
 
 
 def test_a_spent_budget_keeps_what_was_bought(victim: Encoder, digits: Data, tmp_path: Path) -> None:
-    store = tmp_path / "answers.safetensors"
+    store = tmp_path / "answers.sqlite"
     with pytest.raises(BudgetError, match="30 answered, 10 asked"):
-        buy(BlackBox(victim, budget=35), digits.images[:80], store=store, chunk=10)
-    richer = BlackBox(victim, budget=50)
-    answers = buy(richer, digits.images[:80], store=store, chunk=10)
-    assert richer.queries == 50
+        buy(BlackBox(victim, budget=35, store=store), digits.images[:80], chunk=10)
+    asked = []
+
+    def watched(images: torch.Tensor) -> torch.Tensor:
+        asked.append(len(images))
+        return victim(images)
+
+    richer = BlackBox(watched, budget=80, store=store)
+    assert (richer.queries, richer.unique_images) == (30, 30)
+    answers = buy(richer, digits.images[:80], chunk=25)
+    assert (sum(asked), richer.queries) == (50, 80)
     torch.testing.assert_close(answers, represent(victim, digits.images[:80]))
-    with pytest.raises(TrainingError, match="other images"):
-        buy(BlackBox(victim), digits.images[1:81], store=store)
-    store.write_bytes(b"broken")
+    with pytest.raises(TrainingError, match="another victim"):
+        BlackBox(victim, name="other", store=store)
+    store.write_bytes(b"broken" * 999)
     with pytest.raises(TrainingError, match="damaged"):
-        buy(BlackBox(victim), digits.images[:80], store=store)
+        BlackBox(victim, store=store)
+
+
+def test_answers_survive_whatever_stops_the_thief(victim: Encoder, digits: Data, tmp_path: Path) -> None:
+    """Augmented views too: the same seed asks the same questions, and those answered before are not asked again."""
+    config = ExtractionConfig(arch="tiny", queries=64, epochs=3, batch_size=32, victim_view="standard")
+    whole = BlackBox(victim)
+    unbroken = extract(whole, digits.images, config)
+    answered = 0
+
+    def dying(images: torch.Tensor) -> torch.Tensor:
+        nonlocal answered
+        if answered >= 100:
+            raise ConnectionError("gone")
+        answered += len(images)
+        return victim(images)
+
+    store = tmp_path / "answers.sqlite"
+    with pytest.raises(ConnectionError):
+        extract(BlackBox(dying, store=store), digits.images, config)
+    resumed = BlackBox(victim, store=store)
+    assert resumed.queries == answered == 128
+    again = extract(resumed, digits.images, config)
+    assert (resumed.queries, resumed.unique_images) == (whole.queries, whole.unique_images) == (192, 192)
+    for x, y in zip(unbroken.state_dict().values(), again.state_dict().values(), strict=True):
+        torch.testing.assert_close(x, y)
+
+
+def test_averaging_takes_noise_off(victim: Encoder, digits: Data, tmp_path: Path) -> None:
+    x = digits.images[:40]
+    plain = represent(victim, x)
+    noisy = BlackBox(victim, noise=1.0, store=tmp_path / "answers.sqlite")
+    averaged = buy(noisy, x, repeats=25)
+    assert (noisy.queries, noisy.unique_images) == (1000, 40)
+    assert float((averaged - plain).std()) == pytest.approx(0.2, rel=0.1)  # 1 / sqrt(25)
+    kept = BlackBox(victim, noise=1.0, store=tmp_path / "answers.sqlite")
+    torch.testing.assert_close(buy(kept, x, repeats=25), averaged)
+    assert kept.queries == 1000
 
 
 def test_an_endpoint_that_answers_nonsense_is_said(digits: Data) -> None:
@@ -192,6 +253,55 @@ def test_a_theft_comes_closer_to_its_victim(loss: str, trained: Trained, digits:
     assert likeness(surrogate) > likeness(encoder(4)) + 0.1
 
 
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_methods_are_configurations(method: str) -> None:
+    config = with_method(ExtractionConfig(loss="infonce", queries=99), method)
+    assert config.queries == 99
+    assert {name: getattr(config, name) for name in METHODS[method]} == METHODS[method]
+    check_method(method, METHODS[method])
+    for name, value in METHODS[method].items():
+        with pytest.raises(TrainingError, match=f"{method} means {name}"):
+            check_method(method, {name: not value})
+
+
+@pytest.mark.parametrize("method", ["stolen-encoder", "cont-steal", "rotated-queries", "rotation-invariant"])
+def test_later_thefts_come_closer_to_their_victim(method: str, trained: Trained, digits: Data) -> None:
+    config = with_method(ExtractionConfig(arch="tiny", queries=512, epochs=15, batch_size=64, lr=2e-3), method)
+    surrogate = extract(BlackBox(trained.encoder), digits.images[:600], config)
+    held_out = digits.images[600:900]
+    answers = represent(trained.encoder, held_out).double().numpy()
+    stolen, stranger = (linear_cka(represent(e, held_out).double().numpy(), answers) for e in (surrogate, encoder(4)))
+    assert stolen > stranger + 0.1
+
+
+def test_stolen_encoder_pulls_views_to_the_answer_of_the_image(trained: Trained, digits: Data) -> None:
+    """Its second term makes the surrogate's answer to a mirrored, recoloured image that to the image itself."""
+    base = ExtractionConfig(arch="tiny", queries=512, epochs=15, batch_size=64, lr=2e-3, loss="unit_l2")
+    generator = torch.Generator().manual_seed(0)
+    held_out = digits.images[600:900]
+    views = as_uint8(colour_view(as_input(held_out), generator))
+
+    def moved(config: ExtractionConfig) -> float:
+        e = extract(BlackBox(trained.encoder), digits.images[:600], config)
+        return float(unit_l2_loss(represent(e, views), represent(e, held_out)))
+
+    assert moved(with_method(base, "stolen-encoder")) < 0.8 * moved(base)
+
+
+def test_queries_from_another_distribution(trained: Trained, digits: Data) -> None:
+    """Any images will do as questions: noise says less about the digits than digits do, but not nothing."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(256, (512, 1, 16, 16), dtype=torch.uint8, generator=generator)
+    held_out = digits.images[600:900]
+    answers = represent(trained.encoder, held_out).double().numpy()
+    config = ExtractionConfig(arch="tiny", queries=512, epochs=15, batch_size=64, lr=2e-3)
+    from_noise, from_digits = (
+        linear_cka(represent(extract(BlackBox(trained.encoder), x, config), held_out).double().numpy(), answers)
+        for x in (noise, digits.images[:600])
+    )
+    assert 0.1 < from_noise < from_digits
+
+
 def test_a_theft_repeats_by_seed(victim: Encoder, digits: Data) -> None:
     config = ExtractionConfig(arch="tiny", queries=64, epochs=1, batch_size=32)
     a, b = (extract(BlackBox(victim), digits.images, config) for _ in range(2))
@@ -205,6 +315,16 @@ def test_bad_thefts_are_said(victim: Encoder, digits: Data) -> None:
         extract(BlackBox(victim), digits.images, ExtractionConfig(arch="small", queries=10))
     with pytest.raises(TrainingError, match="needs labels"):
         extract(BlackBox(victim), digits.images, ExtractionConfig(arch="tiny", queries=10, loss="supcon"))
-    for change in ({"loss": "magic"}, {"arch": "magic"}, {"victim_view": "magic"}, {"epochs": 0}, {"lr": 0.0}):
+    for change in (
+        {"loss": "magic"},
+        {"arch": "magic"},
+        {"victim_view": "magic"},
+        {"epochs": 0},
+        {"lr": 0.0},
+        {"repeats": 0},
+        {"temperature": 0.5},
+        {"loss": "infonce", "temperature": 0.0},
+        {"view_weight": -1.0},
+    ):
         with pytest.raises(TrainingError):
             ExtractionConfig(**change)  # type: ignore[arg-type]

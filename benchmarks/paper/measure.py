@@ -1,0 +1,255 @@
+"""How a cell is measured: the theft, then linear evaluation, watermark success and distance of what was stolen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cells import Cell
+from torch import Tensor
+
+from attacks_for_eval.black_box import BlackBox
+from attacks_for_eval.defences import WatchfulBlackBox, nearest, similarity_error_rates
+from attacks_for_eval.extraction import ExtractionConfig, extract, with_method
+from attacks_for_eval.heads import HeadConfig, recreate_head
+from attacks_for_eval.labels import Classifier, fit_layer, steal_labels
+from attacks_for_eval.linear import linear_evaluation
+from ownership.images import EncoderLike, as_input, as_uint8, represent
+from ownership.similarity import raw_l2
+from ownership.watermark import rotated_pairs
+from watermark_training.artefacts import Loaded, load_trained, train_to
+from watermark_training.augment import simclr_view
+from watermark_training.config import TrainConfig
+from watermark_training.data import Data, load_data
+from watermark_training.train import pick_device
+
+SIDE = 32
+BENIGN_ALARMS = 0.05
+"""Share of an honest user's queries that the watch may flag; its threshold is set on other images to give this."""
+
+
+@cache
+def data(description: str) -> Data:
+    """Images in one size and colour; CIFAR-100, which is stored by class, in a fixed random order."""
+    loaded = load_data(description, size=SIDE)
+    images, labels = loaded.images.expand(-1, 3, -1, -1).contiguous(), loaded.labels
+    if description.startswith("cifar100") and labels is not None:
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        images, labels = images[order], labels[order]
+    return Data(name=description, images=images, labels=labels)
+
+
+class Bench:
+    """Victims and tasks of one scale, made when first needed."""
+
+    def __init__(self, scale: dict[str, Any], work: Path, device: str) -> None:
+        self.scale, self.work, self.device = scale, work, pick_device(device)
+
+    def encoder(self, name: str, *, seed: int, mark: str) -> Loaded:
+        """An encoder trained on a victim's images; one process trains, others wait for it."""
+        folder = self.work / f"{name}-{seed}-{mark}"
+        config = TrainConfig(arch=self.scale["arch"], seed=seed, mark=mark, **self.scale["victim"])  # type: ignore[arg-type]
+        claimed = folder.with_suffix(".training")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not (folder / "config.json").is_file():
+            try:
+                claimed.touch(exist_ok=False)
+            except FileExistsError:
+                print(f"waiting for {folder}; delete {claimed} if no one trains it", flush=True)
+                while not (folder / "config.json").is_file():
+                    time.sleep(5)
+            else:
+                train_to(folder, data(self.scale["private"][name]), config, device=self.device)
+                claimed.unlink()
+        return load_trained(folder)
+
+    def victim(self, cell: Cell) -> Loaded:
+        """The victim, with the paper's public mark."""
+        return self.encoder(cell.victim, seed=0, mark="paper")
+
+    def config(self, cell: Cell) -> ExtractionConfig:
+        """The theft of a cell: the same number of steps for few queries, as far as `most_passes` goes."""
+        s = self.scale
+        spec = {
+            "queries": s["usual"],
+            "arch": s["arch"],
+            "batch_size": s["batch_size"],
+            "lr": s["lr"],
+            "seed": cell.seed,
+        }
+        spec |= cell.theft
+        spec["epochs"] = max(1, min(s["most_passes"], s["passes"] * s["usual"] // spec["queries"]))
+        return ExtractionConfig(**spec)
+
+    @cache  # noqa: B019  (one bench a process)
+    def tasks(self) -> dict[str, tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+        """Name -> labelled images to learn from, and to test on."""
+        pairs = {
+            "cifar10": (self.scale["labelled"], self.scale["held_out"]),
+            "cifar100": ("cifar100:test", "cifar100:test"),
+            "fashion-mnist": ("fashion-mnist:train[50000:55000]", "fashion-mnist:test[8000:]"),
+        }
+        out = {}
+        for name, (learnt, held_out) in pairs.items():
+            a, b = data(learnt), data(held_out)
+            assert a.labels is not None
+            assert b.labels is not None
+            cut = (slice(0, 8000), slice(8000, None)) if learnt == held_out else (slice(None), slice(None))
+            out[name] = ((a.images[cut[0]], a.labels[cut[0]]), (b.images[cut[1]], b.labels[cut[1]]))
+        return out
+
+    def accuracies(self, encoder: EncoderLike, names: tuple[str, ...] | None = None) -> dict[str, dict[str, Any]]:
+        """Top-1 of linear evaluation on each task, with its interval."""
+        out = {}
+        for name, (learnt, held_out) in self.tasks().items():
+            if names is None or name in names:
+                r = linear_evaluation(encoder, learnt, held_out)
+                out[name] = {"accuracy": r.accuracy, "interval": list(r.confidence_interval)}
+        return out
+
+    def measure(
+        self, steal: Callable[[Bench, Cell], tuple[EncoderLike | None, dict[str, Any]]], cell: Cell
+    ) -> dict[str, Any]:
+        """Makes one cell and measures it."""
+        start = time.monotonic()
+        encoder, measured = steal(self, cell)
+        if encoder is not None:
+            measured["accuracy"] = self.accuracies(encoder)
+            measured |= self.against_victim(encoder, cell)
+        return {**measured, "seconds": round(time.monotonic() - start, 1)}
+
+    def against_victim(self, encoder: EncoderLike, cell: Cell) -> dict[str, float]:
+        """Watermark success and raw l2 distance, both on the victim's training images."""
+        victim = self.victim(cell)
+        assert victim.key is not None
+        assert victim.predictor is not None
+        images = data(self.scale["private"][cell.victim]).images[: self.scale["probe_private"]]
+        views, labels = rotated_pairs(as_input(images), victim.key, torch.Generator().manual_seed(0))
+        answers = represent(encoder, as_uint8(views))
+        if answers.shape[1] != represent(victim.encoder, images[:2]).shape[1]:
+            return {}
+        with torch.no_grad():
+            right = (victim.predictor(answers).argmax(1) == labels).float().mean()
+        a, b = (represent(e, images).double().numpy() for e in (victim.encoder, encoder))
+        return {"watermark": float(right), "l2": float(raw_l2(a, b).mean())}
+
+
+def _victim(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
+    return bench.victim(cell).encoder, {}
+
+
+def _random(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
+    return bench.encoder(cell.victim, seed=1, mark="none").encoder, {}
+
+
+def _box(bench: Bench, cell: Cell) -> BlackBox:
+    victim, options = bench.victim(cell), dict(cell.box)
+    metric = options.pop("watch", None)
+    if metric is None or not options["noise"]:
+        return BlackBox(victim.encoder, **options)
+    assert victim.projection_head is not None
+    threshold = _benign_threshold(bench, cell, metric)
+    return WatchfulBlackBox(
+        victim.encoder, head=victim.projection_head, metric=metric, threshold=threshold, noise=options["noise"]
+    )
+
+
+def _benign_threshold(bench: Bench, cell: Cell, metric: str) -> float:
+    """The threshold that flags `BENIGN_ALARMS` of an honest user's queries, set on images that nothing else uses."""
+    victim = bench.victim(cell)
+    assert victim.projection_head is not None
+    with torch.no_grad():
+        z = victim.projection_head(represent(victim.encoder, data("cifar10:train[35000:50000]").images))
+    near = torch.cat([nearest(z[i : i + 1], z[:i], metric) for i in range(1, len(z), 10)])  # type: ignore[arg-type]
+    return float(near.quantile(BENIGN_ALARMS if metric == "l2" else 1 - BENIGN_ALARMS))
+
+
+def _direct(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
+    box, queries, extra = _box(bench, cell), data(cell.source), {}
+    config, head = with_method(bench.config(cell), cell.method), None
+    if cell.method == "access-head":
+        head = bench.victim(cell).projection_head
+    elif cell.method == "recreate-head":
+        n = bench.scale["batch_size"]
+        head = recreate_head(
+            box, queries.images, HeadConfig(queries=config.queries, epochs=bench.scale["head_passes"], batch_size=n)
+        )
+    stolen = extract(box, queries.images, config, labels=queries.labels, head=head, device=bench.device)
+    if cell.box:
+        user = _box(bench, cell)  # another account, with its own history
+        honest = bench.accuracies(lambda x: user(as_uint8(x)), ("cifar10",))
+        extra["legitimate"] = honest["cifar10"]["accuracy"]
+        if isinstance(box, WatchfulBlackBox) and isinstance(user, WatchfulBlackBox):
+            extra["flagged"] = {"legitimate": user.flagged / user.queries, "adversary": box.flagged / box.queries}
+    return stolen, {"queries": box.queries, "unique_images": box.unique_images, **extra}
+
+
+def _labels(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
+    victim, (learnt, held_out) = bench.victim(cell), bench.tasks()["cifar10"]
+    answers = cell.theft["answers"]
+    box = BlackBox(Classifier(victim.encoder, fit_layer(victim.encoder, *learnt), answers).eval())
+    config = bench.config(Cell(method="labels", seed=cell.seed))
+    stolen = steal_labels(box, answers, data(cell.source).images, config, device=bench.device)
+    extra = {"as stolen": stolen.accuracy(*held_out), "queries": box.queries, "unique_images": box.unique_images}
+    return stolen.encoder, extra
+
+
+def _two_stage(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
+    """Theft, then theft of the surrogate with other images, which the victim never sees."""
+    first, measured = _direct(bench, Cell(method="direct", theft={"loss": "infonce"}))
+    second = bench.config(Cell(method="direct", theft={"loss": "mse"}, seed=1))
+    return extract(BlackBox(first), data("cifar10:train[35000:50000]").images, second, device=bench.device), measured
+
+
+def _rates(bench: Bench, cell: Cell) -> tuple[None, dict[str, Any]]:
+    """Error rates at the thresholds that give the paper's false positive rates on other images."""
+    wanted = {"l2": [0.05, 0.12, 0.28], "cosine": [0.07, 0.155, 0.31]}[cell.box["metric"]]
+    victim, generator = bench.victim(cell), torch.Generator().manual_seed(0)
+
+    def vectors(images: Tensor) -> Tensor:
+        y = represent(victim.encoder, as_uint8(simclr_view(as_input(images), generator)))
+        assert victim.projection_head is not None
+        with torch.no_grad():
+            return victim.projection_head(y) if cell.box["head"] else y
+
+    tuning, judging = data("cifar10:train[35000:37000]").images, data("cifar10:test").images
+    a, b = vectors(tuning[:1000]), vectors(tuning[1000:])
+    metric = cell.box["metric"]
+    between = (
+        torch.cdist(a, b).flatten() if metric == "l2" else torch.cosine_similarity(a[:, None], b[None], dim=2).flatten()
+    )
+    between = torch.from_numpy(np.sort(between.numpy()))
+    rates, (first, second) = [], (vectors(judging), vectors(judging))
+    for share in wanted:
+        place = share if metric == "l2" else 1 - share
+        threshold = float(between[int(place * (len(between) - 1))])
+        r = similarity_error_rates(first, second, metric, threshold)
+        rates.append({"threshold": threshold, "false_positive": r.false_positive, "false_negative": r.false_negative})
+    return None, {"rates": rates}
+
+
+MEASURES: dict[str, Callable[[Bench, Cell], tuple[EncoderLike | None, dict[str, Any]]]] = {
+    "victim": _victim,
+    "random": _random,
+    "labels": _labels,
+    "two-stage": _two_stage,
+    "rates": _rates,
+    **dict.fromkeys(
+        (
+            "direct",
+            "recreate-head",
+            "access-head",
+            "stolen-encoder",
+            "cont-steal",
+            "rotated-queries",
+            "rotation-invariant",
+        ),
+        _direct,
+    ),
+}
+"""Name of a cell's method -> encoder to evaluate, or None, and what else was measured."""
