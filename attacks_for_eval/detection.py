@@ -86,8 +86,8 @@ class HistoryMonitor:
         generator = torch.Generator().manual_seed(self._seed)
         planes = torch.randn(vectors.shape[1], self._bits, generator=generator)
         x = vectors - (0 if self._centre is None else self._centre)
-        codes = ((x @ planes > 0).long() * 2 ** torch.arange(self._bits)).sum(1)
-        return len(set(codes.tolist())) / min(2**self._bits, len(vectors))
+        buckets = {row.tobytes() for row in (x @ planes > 0).numpy()}
+        return len(buckets) / min(1 << self._bits, len(vectors))
 
 
 def alarms(history: History, honest: Sequence[History]) -> tuple[str, ...]:

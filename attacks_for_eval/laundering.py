@@ -3,6 +3,7 @@
 Of outputs (three lines in front of an API, no training): `permute`, `rotate_basis`, `scale`, `pad`, `project`,
 `rounded`, `normalised`. Of weights (the file changes, the use nearly not): `prune`, `quantise`, `halve`. Each takes an
 encoder and returns one; `launder` applies several by name, as in `launder(encoder, ["prune", "permute"], seed=0)`.
+`fine_tune` trains on and needs images, and so stands apart.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ownership.architectures import Encoder
 from ownership.errors import TrainingError
+from ownership.files import Progress, silent
 from ownership.images import EncoderLike
+from watermark_training.config import TrainConfig
+from watermark_training.train import train
 
 
 class _Output(nn.Module):
@@ -155,6 +160,21 @@ def halve(encoder: EncoderLike, seed: int = 0) -> nn.Module:
         for p in out.parameters():
             p.copy_(p.half().float())
     return out
+
+
+def fine_tune(encoder: Encoder, images: Tensor, config: TrainConfig, *, progress: Progress = silent) -> Encoder:
+    """Returns a copy trained on with SimCLR on the thief's own images: the laundering that changes weights most.
+
+    Args:
+        encoder: stolen; of one of `ARCHITECTURES`.
+        images: `(n, c, h, w)` uint8.
+        config: passes, learning rate, views; its architecture must be the encoder's, its mark "none".
+        progress: called after every step.
+
+    Raises:
+        TrainingError: if the architecture is another one, or the loss is no longer finite.
+    """
+    return train(images, config, start=encoder, progress=progress).encoder
 
 
 OUTPUTS: dict[str, Callable[..., nn.Module]] = {

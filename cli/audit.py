@@ -25,6 +25,9 @@ def audit(
         Path | None, typer.Option(help="Folder for the report; report-NAME-SUFFIX if not given.", show_default=False)
     ] = None,
     arch: Arch = None,
+    answers: Annotated[
+        str, typer.Option(help="What the suspect gives out: representations, logits, posteriors or labels.")
+    ] = "representations",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Audits, writes and prints a report."""
@@ -33,8 +36,9 @@ def audit(
     from ownership.report import Verdict
 
     loaded_claim = Claim.load(claim)
-    loaded = load_suspect(suspect, arch)
+    loaded = load_suspect(suspect, arch, answers=answers)
     command = ["turnmark", "audit", str(suspect), "--claim", str(claim), *(["--arch", arch] if arch else [])]
+    command += ["--answers", answers] if answers != "representations" else []
     with render.progress() as progress:
         report = run(loaded_claim, loaded, command=shlex.join(command), progress=progress)
     out = out or Path(f"report-{suspect.stem}-{suspect.suffix.removeprefix('.')}")

@@ -67,7 +67,7 @@ def report(r: Report) -> None:
     for name in ("test", "suspect", "threshold", "p", "decides"):
         table.add_column(name, justify="left" if name in ("test", "decides") else "right")
     for t in r.results:
-        deciding = t.name in r.plan.deciding
+        deciding = t in r.deciding
         limit = t.threshold(r.plan.alpha / max(1, len(r.deciding)))
         table.add_row(
             t.title,

@@ -23,7 +23,7 @@ from ownership.report import Report, TestResult
 from ownership.scores import watermark_hits
 from ownership.similarity import raw_l2
 from ownership.stats import ImageLevelTest, image_level_test, rank_pvalue
-from ownership.suspect import Suspect
+from ownership.suspect import ANSWER_KINDS, Suspect
 
 OUTSIDERS = "not trained on the private images"
 """The one stratum of dataset inference (rule 2)."""
@@ -56,6 +56,10 @@ def audit(claim: Claim, suspect: Suspect, *, command: str | None = None, progres
     if not problems:
         context = claim.context
         scores, skipped = score_one(answers, context)
+        sayable = ANSWER_KINDS[suspect.answers]
+        for name in set(scores) - set(scores if sayable is None else sayable):
+            del scores[name]
+            skipped[name] = f"it needs representations; the suspect is declared to give {suspect.answers}"
         for i, (name, statistic) in enumerate(STATISTICS.items()):
             if name in scores:
                 try:
@@ -73,6 +77,7 @@ def audit(claim: Claim, suspect: Suspect, *, command: str | None = None, progres
             "bytes": suspect.size,
             "architecture": suspect.architecture,
             "dim": answers.dim,
+            "answers": suspect.answers,
         },
         results=tuple(results),
         skipped=skipped,

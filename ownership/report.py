@@ -116,7 +116,7 @@ class Report:
 
     plan: Plan
     claim: dict[str, Any]  # sha256, victim, panel composition, references, dropped
-    suspect: dict[str, Any]  # name, format, sha256, size, architecture, dim
+    suspect: dict[str, Any]  # name, format, sha256, size, architecture, dim, answers
     results: tuple[TestResult, ...]
     skipped: dict[str, str]  # statistic -> why it was not computed
     problems: tuple[str, ...]  # why the suspect's answers cannot be tested; empty if they can
@@ -124,8 +124,15 @@ class Report:
     command: str  # reproduces this report
 
     @property
+    def answers(self) -> str:
+        """What the suspect gives out, as declared; reports of before there was a choice say nothing."""
+        return str(self.suspect.get("answers", "representations"))
+
+    @property
     def deciding(self) -> tuple[TestResult, ...]:
-        """The tests that may decide and did run."""
+        """The tests that may decide and did run; none on anything but representations."""
+        if self.answers != "representations":
+            return ()
         return tuple(r for r in self.results if r.name in self.plan.deciding)
 
     @property
@@ -154,7 +161,7 @@ class Report:
                 "strata": {
                     s: {**asdict(c), "confidence_interval": list(c.confidence_interval)} for s, c in r.strata.items()
                 },
-                "decides": r.name in self.plan.deciding,
+                "decides": r.name in self.adjusted_pvalues,
                 "pvalue": r.pvalue,
                 "adjusted_pvalue": self.adjusted_pvalues.get(r.name),
                 "decisive_stratum": r.decisive_stratum,
@@ -231,7 +238,7 @@ def _result(value: dict[str, Any]) -> TestResult:
 def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
     """Returns the verdict of rule "turnmark-1" and its reasons (docs/statistics.md; the plan names the rule).
 
-    1. Answers that cannot be tested, or no deciding test: INCONCLUSIVE.
+    1. Answers that cannot be tested, that are declared to be no representations, or no deciding test: INCONCLUSIVE.
     2. A deciding test rejects if its Holm-adjusted p is at most alpha and the suspect lies beyond every member.
        One rejection by a test that has every required stratum supports the claim; of tests that lack one, two must
        reject.
@@ -242,6 +249,11 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
     plan, tests = report.plan, report.deciding
     if report.problems:
         return Verdict.INCONCLUSIVE, report.problems
+    if report.answers != "representations":
+        return Verdict.INCONCLUSIVE, (
+            f"the suspect is declared to give {report.answers}, not representations: the panel is no null for them, so what can "
+            "be computed is shown and nothing decides",
+        )
     if not tests:
         return Verdict.INCONCLUSIVE, tuple(
             f"{name} could not run: {report.skipped.get(name, 'not in the claim')}" for name in plan.deciding

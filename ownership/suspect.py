@@ -45,19 +45,36 @@ class Suspect:
     size: int  # bytes
     architecture: str | None  # None for ONNX
     encoder: EncoderLike  # images (n, 3, h, w) float32 in [0, 1] -> representations (n, d)
+    answers: str = "representations"  # what it gives out, as declared: name in ANSWER_KINDS
 
 
-def load_suspect(path: Path | str, arch: str | None = None) -> Suspect:
+ANSWER_KINDS: dict[str, tuple[str, ...] | None] = {
+    "representations": None,
+    "logits": ("partial_rsa", "cka"),
+    "posteriors": ("partial_rsa", "cka"),
+    "labels": ("cka",),
+}
+"""What a suspect may be declared to give out -> the statistics that can be computed on it; None for all.
+
+On anything but representations none of them decides: the panel answers with representations, so its scores are no null
+for class scores.
+"""
+
+
+def load_suspect(path: Path | str, arch: str | None = None, *, answers: str = "representations") -> Suspect:
     """Loads an encoder from a file.
 
     Args:
         path: `.safetensors`, `.pt`/`.pth` state dict, or `.onnx`; what it is, is told from its content.
         arch: name in `ARCHITECTURES` for files of bare weights; found out from the weights when not given.
+        answers: what the model gives out, name in `ANSWER_KINDS`: a classifier is declared, never guessed.
 
     Raises:
-        SuspectError: if the file cannot be loaded as an encoder.
+        SuspectError: if the file cannot be loaded as an encoder, or there is no such kind of answers.
         UnsafeSuspectError: if loading it would run code of its own; nothing ran.
     """
+    if answers not in ANSWER_KINDS:
+        raise SuspectError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(ANSWER_KINDS)}")
     path = Path(path)
     data = read_bytes(path, SuspectError, "suspect")
     kind = detect_format(data)
@@ -76,6 +93,7 @@ def load_suspect(path: Path | str, arch: str | None = None) -> Suspect:
         size=len(data),
         architecture=architecture,
         encoder=encoder,
+        answers=answers,
     )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.errors import TrainingError, printable
-from ownership.files import Progress, silent, write_bytes
+from ownership.files import Progress, sha256, silent, write_bytes
 from ownership.images import as_input, check_images, images_sha256, three_channels
 from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, rotated_pairs, secret_key
 from watermark_training.augment import simclr_view
@@ -53,6 +53,7 @@ def train(
     config: TrainConfig,
     *,
     key: WatermarkKey | None = None,
+    start: Encoder | None = None,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     progress: Progress = silent,
@@ -63,6 +64,7 @@ def train(
         images: `(n, c, h, w)` uint8, c = 1 or 3; labels are never used.
         config: what to train.
         key: for `config.mark` "secret", the key to use; a fresh one, from the system's randomness, if not given.
+        start: encoder of the configuration's architecture to go on from; fresh weights if not given.
         device: where to compute.
         checkpoint: file to keep the state in after every epoch; a run with the same configuration goes on from it.
         progress: called after every step.
@@ -71,10 +73,10 @@ def train(
         The trained parts, on the CPU, in eval mode.
 
     Raises:
-        TrainingError: if there are too few images, or the loss is no longer finite.
+        TrainingError: if there are too few images, `start` is of another architecture, or the loss is no longer finite.
     """
     check_images(images, TrainingError, minimum=max(8, min(config.batch_size, 32)))
-    state = _State(config, images, torch.device(device), key)
+    state = _State(config, images, torch.device(device), key, start)
     done = state.restore(checkpoint)
     images = images.to(device)
     total = config.epochs * state.steps_per_epoch
@@ -99,7 +101,14 @@ def train(
 class _State:
     """Everything that changes during training; what `save` stores and `restore` brings back."""
 
-    def __init__(self, config: TrainConfig, images: Tensor, device: torch.device, key: WatermarkKey | None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        images: Tensor,
+        device: torch.device,
+        key: WatermarkKey | None,
+        start: Encoder | None,
+    ) -> None:
         self.config, self.device, self.given_key = config, device, key
         self.data, n = images_sha256(images), len(images)
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -111,6 +120,14 @@ class _State:
         elif key is None:  # never from config.seed, which is published with the encoder
             self.key = secret_key(torch.Generator().manual_seed(secrets.randbits(63)))
         self.encoder = seeded_architecture(config.arch, self.generator)
+        if start is not None:
+            try:
+                self.encoder.load_state_dict(start.state_dict())
+            except RuntimeError as e:
+                raise TrainingError(f"the encoder to go on from is no {config.arch}", "name its architecture") from e
+            # a checkpoint belongs to what the run started from, too
+            weights = b"".join(v.numpy().tobytes() for v in self.encoder.state_dict().values())
+            self.data += f", from {sha256(weights)}"
         with seeded(self.generator):
             self.head = projection_head(self.encoder.dim, config.projection_dim)
         self.predictor = None

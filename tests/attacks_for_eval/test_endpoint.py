@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,9 +18,14 @@ import uvicorn
 from attacks_for_eval.black_box import BlackBox, buy
 from attacks_for_eval.extraction import ExtractionConfig, extract
 from attacks_for_eval.serve import make_app
+from ownership import audit
+from ownership.architectures import Encoder
+from ownership.claim import Claim
 from ownership.errors import OwnershipError, SuspectError
 from ownership.images import represent
 from ownership.remote import RemoteEncoder
+from ownership.report import Verdict
+from ownership.suspect import Suspect
 from watermark_training.data import Data
 from watermark_training.train import Trained
 
@@ -72,6 +78,21 @@ def test_a_theft_from_a_live_endpoint(trained: Trained, digits: Data, tmp_path: 
     with serving(rich) as url:
         extract(thief(url), digits.images[:300], config)
     assert (poor.queries, rich.queries) == (64, 64)
+
+
+def test_an_audit_of_a_live_endpoint(claim: Claim, victim: Encoder) -> None:
+    """The same numbers as from the encoder itself, and every probe answered once, but for the repeats."""
+    box = BlackBox(victim)
+    with serving(box, token="secret") as url:
+        remote = RemoteEncoder(url=url, token="secret", batch_size=256)
+        far = Suspect(name=url, format="endpoint", sha256="", size=0, architecture=None, encoder=remote)
+        report = audit(claim, far)
+    near = audit(claim, replace(far, encoder=victim))
+    assert report.verdict is near.verdict is Verdict.SUPPORTED
+    for x, y in zip(report.results, near.results, strict=True):
+        assert x.value == pytest.approx(y.value, abs=1e-3)
+    probes = sum(map(len, claim.probes.values()))
+    assert probes < box.queries < 1.1 * probes + 8
 
 
 def test_a_rate_limit_is_waited_for_or_said(trained: Trained, digits: Data) -> None:

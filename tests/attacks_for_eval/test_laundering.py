@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from attacks_for_eval.laundering import OUTPUTS, WEIGHTS, launder, prune, quantise
+from attacks_for_eval.laundering import OUTPUTS, WEIGHTS, fine_tune, launder, prune, quantise
 from ownership.claim import Claim
 from ownership.errors import TrainingError
 from ownership.evidence import score_one
 from ownership.images import represent
 from ownership.probes import ask
+from watermark_training.config import TrainConfig
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.train import Trained, train
 
 
 @pytest.mark.parametrize("name", sorted(OUTPUTS | WEIGHTS))
@@ -52,3 +55,16 @@ def test_order_and_names_are_checked(trained: Trained) -> None:
         launder(trained.encoder, ["permute", "prune"])
     with pytest.raises(TrainingError, match="cannot be changed"):
         launder(lambda x: x.flatten(1), ["prune"])
+
+
+def test_fine_tuning_moves_the_weights_from_where_they_are(trained: Trained, digits: Data) -> None:
+    config = TrainConfig(arch="tiny", epochs=1, batch_size=64, lr=1e-4, mark="none", temperature=0.2)
+    tuned = fine_tune(trained.encoder, digits.images[600:856], config)
+    fresh = train(digits.images[600:856], config).encoder
+
+    def apart(a: torch.nn.Module, b: torch.nn.Module) -> float:
+        return sum(float((x - y).abs().sum()) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+    assert 0 < apart(tuned, trained.encoder) < apart(fresh, trained.encoder) / 10
+    with pytest.raises(TrainingError, match="is no small"):
+        fine_tune(trained.encoder, digits.images[600:856], replace(config, arch="small"))

@@ -41,7 +41,27 @@ def test_sgd_learns_pixels(digits: Data) -> None:
     assert again == result
 
 
+def test_lars_learns_pixels(digits: Data) -> None:
+    assert digits.labels is not None
+    x, y = digits.images, digits.labels
+    result = linear_evaluation(_flat, (x[:900], y[:900]), (x[900:], y[900:]), method="lars", lr=1.0, epochs=20)
+    assert result.accuracy > 0.85
+    assert result.method == "lars"
+
+
+def test_lars_is_the_papers_update() -> None:
+    """You et al. 2017, algorithm 1, without momentum: w - lr * trust * |w| / |g| * g, one factor a layer."""
+    from timm.optim.lars import Lars
+
+    w = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    w.grad = torch.tensor([[0.6, 0.8]])
+    Lars([w], lr=0.1, trust_coeff=0.001, weight_decay=1e-12, always_adapt=True).step()
+    torch.testing.assert_close(w.detach(), torch.tensor([[3.0, 4.0]]) * (1 - 0.1 * 0.001))
+
+
 def test_one_class_or_nothing_to_test_is_said(digits: Data) -> None:
     x, y = digits.images[:20], torch.zeros(20, dtype=torch.long)
     with pytest.raises(TrainingError, match="two classes"):
         linear_evaluation(_flat, (x, y), (x, y))
+    with pytest.raises(TrainingError, match="unknown method"):
+        linear_evaluation(_flat, (x, y), (x, y), method="magic")  # type: ignore[arg-type]

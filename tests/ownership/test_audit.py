@@ -15,6 +15,7 @@ from ownership import audit, build_claim
 from ownership.architectures import Encoder
 from ownership.claim import Claim
 from ownership.errors import SuspectError
+from ownership.evidence import STATISTICS
 from ownership.html import innocent_explanations, render_html, verdict_sentence
 from ownership.images import EncoderLike
 from ownership.plan import Plan
@@ -217,3 +218,22 @@ def test_plan_defaults_are_the_rules() -> None:
     plan = Plan()
     assert (plan.alpha, plan.correction, plan.min_stratum) == (0.01, "holm", 5)
     assert plan.deciding == ("partial_rsa", "watermark_success")
+
+
+@pytest.mark.parametrize(("answers", "said"), [("logits", {"partial_rsa", "cka"}), ("labels", {"cka"})])
+def test_a_declared_classifier_is_described_and_never_convicted(
+    answers: str, said: set[str], claim: Claim, victim: Encoder, tmp_path: Path
+) -> None:
+    """The victim itself, declared to give class scores: what can be computed is shown, the rest is refused by name."""
+    path = tmp_path / "s.safetensors"
+    path.write_bytes(weights_bytes(victim, "tiny"))
+    report = audit(claim, load_suspect(path, answers=answers))
+    assert {r.name for r in report.results} == said
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert report.deciding == ()
+    assert answers in report.reasons[0]
+    assert f"declared to give {answers}" in report.skipped["watermark_success"]
+    assert set(report.skipped) | said == set(STATISTICS)
+    assert Report.from_dict(report.to_dict()) == report
+    with pytest.raises(SuspectError, match="unknown kind"):
+        load_suspect(path, answers="vibes")
