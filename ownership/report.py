@@ -251,8 +251,8 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
         return Verdict.INCONCLUSIVE, report.problems
     if report.answers != "representations":
         return Verdict.INCONCLUSIVE, (
-            f"the suspect is declared to give {report.answers}, not representations: the panel is no null for them, so what can "
-            "be computed is shown and nothing decides",
+            f"the suspect is declared to give {report.answers}, not representations: the panel is no null for them, "
+            "so what can be computed is shown and nothing decides",
         )
     if not tests:
         return Verdict.INCONCLUSIVE, tuple(

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.defences import WatchfulBlackBox, nearest, similarity_error_rates
+from attacks_for_eval.detection import MEASURES as DETECTORS
+from attacks_for_eval.detection import History, HistoryMonitor, alarms
 from attacks_for_eval.extraction import ExtractionConfig, extract, with_method
 from attacks_for_eval.heads import HeadConfig, recreate_head
 from attacks_for_eval.labels import Classifier, fit_layer, steal_labels
@@ -233,12 +235,64 @@ def _rates(bench: Bench, cell: Cell) -> tuple[None, dict[str, Any]]:
     return None, {"rates": rates}
 
 
+def _detection(bench: Bench, cell: Cell) -> tuple[None, dict[str, Any]]:
+    """Alarms over histories of 1,000 queries: honest users of three classes each, and thieves of five kinds.
+
+    Twenty honest users set the limits, twenty others show the false alarms; every account but the last thief's is
+    alone, so that accounts resemble each other only by what they ask.
+    """
+    victim, generator, n = bench.victim(cell), torch.Generator().manual_seed(0), 1000
+    assert victim.projection_head is not None
+    threshold = _benign_threshold(bench, cell, "cosine")
+
+    def vectors(images: Tensor) -> Tensor:
+        assert victim.projection_head is not None
+        with torch.no_grad():
+            return victim.projection_head(represent(victim.encoder, images))
+
+    def views(images: Tensor) -> Tensor:
+        return as_uint8(simclr_view(as_input(images), generator))
+
+    benign, world = data("cifar10:train[25000:50000]"), data("cifar10:test").images
+    assert benign.labels is not None
+    x = vectors(benign.images)
+    users = []
+    for _ in range(40):
+        wanted = torch.randperm(10, generator=generator)[:3]
+        rows = torch.isin(benign.labels, wanted).nonzero()[:, 0]
+        users.append(x[rows[torch.randperm(len(rows), generator=generator)[:n]]])
+    thieves = {
+        "plain images": [vectors(world[:n])],
+        "five views of each of 200 images": [vectors(views(world[:200].repeat(5, 1, 1, 1)))],
+        "images of another distribution": [vectors(data("fashion-mnist:train").images[:n])],
+        "images of three classes": [users.pop()],
+        "views of 1,000 images, an account an epoch": [vectors(views(world[:n])) for _ in range(5)],
+    }
+
+    def histories(accounts: list[Tensor]) -> list[History]:
+        monitor = HistoryMonitor(metric="cosine", threshold=threshold, centre=x.mean(0))
+        for i, queries in enumerate(accounts):
+            monitor.observe(str(i), queries)
+        return [monitor.history(str(i)) for i in range(len(accounts))]
+
+    honest = [histories([user])[0] for user in users]
+    limits, others = honest[:20], honest[20:]
+    found = {}
+    for name, accounts in thieves.items():
+        history = histories(accounts)[-1]
+        values = {m: round(history.measure(m), 3) for m in DETECTORS}
+        found[name] = {"alarms": list(alarms(history, limits)), **values}
+    false = {m: sum(m in alarms(h, limits) for h in others) / len(others) for m in DETECTORS}
+    return None, {"detection": {"threshold": threshold, "false_alarms": false, "thieves": found}}
+
+
 MEASURES: dict[str, Callable[[Bench, Cell], tuple[EncoderLike | None, dict[str, Any]]]] = {
     "victim": _victim,
     "random": _random,
     "labels": _labels,
     "two-stage": _two_stage,
     "rates": _rates,
+    "detection": _detection,
     **dict.fromkeys(
         (
             "direct",

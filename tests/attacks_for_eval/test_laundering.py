@@ -63,7 +63,7 @@ def test_fine_tuning_moves_the_weights_from_where_they_are(trained: Trained, dig
     fresh = train(digits.images[600:856], config).encoder
 
     def apart(a: torch.nn.Module, b: torch.nn.Module) -> float:
-        return sum(float((x - y).abs().sum()) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+        return sum(float((x - y).detach().abs().sum()) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
     assert 0 < apart(tuned, trained.encoder) < apart(fresh, trained.encoder) / 10
     with pytest.raises(TrainingError, match="is no small"):
