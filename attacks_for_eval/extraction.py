@@ -30,8 +30,10 @@ View = Literal["none", "standard", "rotation", "colour"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionConfig:
-    """What `extract` needs to know; defaults follow the paper's released code, except one optimiser for all losses.
+    """What `extract` needs to know; defaults are those of the paper's released code, by loss (`RELEASED`).
 
+    Where it and the paper's appendix A.1 differ (MSE: 1e-4 there), the code is followed, but for its schedule, which
+    leaves the learning rate as it is for most of the run: here it falls to zero along a cosine, a step at a time.
     The two views are t' and t of Algorithm 1. `METHODS` names the combinations that have a name.
     """
 
@@ -39,8 +41,8 @@ class ExtractionConfig:
     arch: str = "resnet18"  # name in ownership.ARCHITECTURES; "similar architecture as f_v" (Algorithm 1, line 1)
     queries: int = 9000  # different images sent to the victim; once if victim_view is none, else once an epoch
     epochs: int = 100  # passes over the answers
-    batch_size: int = 256  # images a step (the released code takes 64 for MSE)
-    lr: float = 1e-3  # Adam, cosine schedule to zero
+    batch_size: int | None = None  # images a step; None: the released code's for this loss
+    lr: float | None = None  # Adam's; None: the released code's optimiser and learning rate for this loss
     weight_decay: float = 1e-4
     temperature: float | None = None  # of the losses in TEMPERED; each loss's own default if None
     victim_view: View = "none"  # what the victim is asked: the image, its SimCLR view, or a rotation of that view
@@ -60,8 +62,9 @@ class ExtractionConfig:
             if value not in known:
                 raise TrainingError(f"unknown {what} {value!r}", f"one of: {', '.join(known)}")
         for name, low in (("queries", 8), ("epochs", 1), ("batch_size", 8), ("repeats", 1), ("view_weight", 0)):
-            if getattr(self, name) < low:
-                raise TrainingError(f"{name} is {getattr(self, name)}", f"at least {low}")
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise TrainingError(f"{name} is {value}", f"at least {low}")
         for name in ("lr", "temperature"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -74,6 +77,27 @@ class ExtractionConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON-ready values."""
         return asdict(self)
+
+
+RELEASED: dict[str, tuple[str, float, int]] = {
+    "mse": ("adam", 1e-3, 64),
+    "unit_l2": ("sgd", 1e-3, 64),
+    "infonce": ("adam", 3e-4, 256),
+    "softnn": ("adam", 1e-3, 256),
+    "wasserstein": ("adam", 1e-3, 64),
+    "supcon": ("sgd", 0.05, 256),
+    "barlow": ("adam", 1e-3, 256),
+    "symmetrized": ("sgd", 0.05, 256),
+}
+"""Loss -> optimiser, learning rate and images a step of the released code (unit_l2: of StolenEncoder's); SGD with
+momentum .9."""
+
+
+def _optimizer(parameters: list[nn.Parameter], config: ExtractionConfig) -> torch.optim.Optimizer:
+    name, lr, _ = RELEASED[config.loss]
+    if config.lr is None and name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=config.weight_decay)
+    return torch.optim.Adam(parameters, lr=config.lr or lr, weight_decay=config.weight_decay)
 
 
 def _rotation(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -267,8 +291,8 @@ def fit(
     surrogate.to(device).to(memory_format=torch.channels_last).train()
     objective.to(device)
     parameters = [p for m in (surrogate, objective) for p in m.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    size = min(config.batch_size, len(asked))
+    optimizer = _optimizer(parameters, config)
+    size = min(config.batch_size or RELEASED[config.loss][2], len(asked))
     batches = len(asked) // size
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs * batches)
     for epoch in range(config.epochs):

@@ -145,7 +145,7 @@ def _steal(
         return steal_labels(box, cast(Answer, answers), data.images, config, **how).encoder
     if method == "recreate-head":
         recreated = HeadConfig(
-            queries=config.queries, epochs=config.epochs, batch_size=config.batch_size, seed=config.seed
+            queries=config.queries, epochs=config.epochs, batch_size=config.batch_size or 256, seed=config.seed
         )
         head = recreate_head(box, data.images, recreated, progress=how["progress"])
     elif method != "access-head":

@@ -82,8 +82,18 @@ def steal(
         int | None, typer.Option(help="Queries the victim answers at most; augmented ones cost anew each epoch.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the answers.")] = 100,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 256,
-    lr: Annotated[float, typer.Option(help="Adam's learning rate, cosine schedule.")] = 1e-3,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Images a step; the released code's for the loss if not given.", show_default=False),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Adam's learning rate; the released code's optimiser and rate for the loss if not given. Cosine "
+            "schedule.",
+            show_default=False,
+        ),
+    ] = None,
     size: Size = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -93,9 +103,10 @@ def steal(
     from attacks_for_eval.reference import pick_architecture
     from attacks_for_eval.steal import serve_task, steal_to
     from ownership.errors import TrainingError
+    from ownership.files import read_json
     from ownership.images import EncoderLike
     from ownership.remote import RemoteEncoder
-    from watermark_training.artefacts import load_trained
+    from watermark_training.artefacts import CONFIG, load_trained
     from watermark_training.data import load_data
     from watermark_training.train import pick_device
 
@@ -141,4 +152,5 @@ def steal(
             device=pick_device(device),
             progress=progress,
         )
-    render.out.print(f"stolen with {spent} queries: {out}/encoder.safetensors, {out}/encoder.onnx")
+    unique = read_json(out / CONFIG, TrainingError, "theft").get("unique_images", 0)
+    render.out.print(f"stolen with {spent} queries about {unique} different images: {out}/encoder.safetensors, .onnx")

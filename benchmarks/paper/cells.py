@@ -20,7 +20,7 @@ SCALES: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "arch": "resnet18",
-        "passes": 100, "most_passes": 100, "usual": 9000, "batch_size": 256, "lr": 1e-3, "head_passes": 200,
+        "passes": 100, "most_passes": 100, "usual": 9000, "batch_size": None, "lr": None, "head_passes": 200,
         "labelled": "cifar10:train", "held_out": "cifar10:test[9000:]", "probe_private": 2000,
         "victim": {"epochs": 200, "lr": 3e-4, "temperature": 0.07},
         "private": {"cifar10": "cifar10:train", "tiny-imagenet": "tiny-imagenet:val[:8000]",

@@ -177,7 +177,7 @@ def _direct(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
     if cell.method == "access-head":
         head = bench.victim(cell).projection_head
     elif cell.method == "recreate-head":
-        n = bench.scale["batch_size"]
+        n = bench.scale["batch_size"] or 256
         head = recreate_head(
             box, queries.images, HeadConfig(queries=config.queries, epochs=bench.scale["head_passes"], batch_size=n)
         )

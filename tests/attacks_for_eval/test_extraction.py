@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ from conftest import encoder
 from scipy.stats import wasserstein_distance
 
 from attacks_for_eval.black_box import BlackBox, BudgetError, buy
-from attacks_for_eval.extraction import METHODS, Comparison, ExtractionConfig, check_method, extract, with_method
+from attacks_for_eval.extraction import (
+    METHODS,
+    RELEASED,
+    Comparison,
+    ExtractionConfig,
+    check_method,
+    extract,
+    with_method,
+)
 from attacks_for_eval.losses import HEADED, LABELLED, LOSSES, REFERENCE_LOSSES, TEMPERED, infonce_loss, unit_l2_loss
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError
@@ -20,7 +29,7 @@ from ownership.images import as_input, as_uint8, represent
 from ownership.similarity import linear_cka
 from watermark_training.augment import colour_view
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.train import Trained, seeded_architecture
 
 
 def _pair(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -251,6 +260,33 @@ def test_a_theft_comes_closer_to_its_victim(loss: str, trained: Trained, digits:
 
     assert likeness(surrogate) > (0.8 if loss in REFERENCE_LOSSES else 0.5)
     assert likeness(surrogate) > likeness(encoder(4)) + 0.1
+
+
+def test_defaults_are_the_released_codes_by_loss(victim: Encoder, digits: Data) -> None:
+    """Its optimiser, rate and batch where nothing is said; Adam with the rate that is said."""
+    assert set(RELEASED) == set(LOSSES)
+    config = ExtractionConfig(loss="infonce", arch="tiny", queries=300, epochs=1)
+    said = replace(config, lr=3e-4, batch_size=256)
+    a, b = (extract(BlackBox(victim), digits.images, c) for c in (config, said))
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    sgd = ExtractionConfig(loss="unit_l2", arch="tiny", queries=64, epochs=1, weight_decay=0.0)
+    steps: list[int] = []
+    slow = extract(BlackBox(victim), digits.images, sgd, progress=lambda what, done, total: steps.append(total))
+    assert steps[-1] == 1  # one batch of 64
+    fast = extract(BlackBox(victim), digits.images, replace(sgd, lr=1e-3))
+    start = seeded_start(sgd)
+    moved_by_sgd, moved_by_adam = (float((e.state_dict()[NAME] - start).abs().max()) for e in (slow, fast))
+    assert 0 < moved_by_sgd < 0.9 * moved_by_adam == pytest.approx(0.9e-3, rel=0.01)  # Adam's first step is its rate
+
+
+NAME = "body.0.weight"
+
+
+def seeded_start(config: ExtractionConfig) -> torch.Tensor:
+    """The first layer's weights before training."""
+    generator = torch.Generator().manual_seed(config.seed)
+    torch.randperm(1797, generator=generator)
+    return seeded_architecture(config.arch, generator).state_dict()[NAME]
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

@@ -19,6 +19,7 @@ import torch
 from conftest import Job, encoder
 
 from cli.main import main
+from ownership.files import sha256
 from watermark_training.artefacts import weights_bytes
 
 Run = Callable[..., tuple[int, str, str]]
@@ -169,6 +170,15 @@ def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_pat
         (2, "not available", ("train", "digits", "--out", "v", "--device", "quantum")),
         (2, "queries from", ("steal", job.folder / "models/victim", "digits[:10]", "--out", "t")),
         (2, "unknown loss", ("steal", job.folder / "models/victim", "digits", "--loss", "x", "--out", "t")),
+        (2, "unknown method", ("steal", job.folder / "models/victim", "digits", "--method", "x", "--out", "t")),
+        (2, "cont-steal means loss", ("steal", job.folder / "models/victim", "digits", "--method", "cont-steal",
+                                      "--loss", "mse", "--out", "t")),
+        (2, "mse has no temperature", ("steal", job.folder / "models/victim", "digits", "--temperature", 1,
+                                       "--out", "t")),
+        (2, "unknown kind", ("steal", job.folder / "models/victim", "digits", "--answers", "x", "--out", "t")),
+        (2, "a task serves no representations", ("steal", job.folder / "models/victim", "digits", "--task", "digits",
+                                                 "--out", "t")),
+        (2, "unknown kind", ("audit", good, "--claim", claim, "--answers", "x")),
         (2, "another configuration", ("train", "digits[:99]", "--out", job.folder / "models/victim", "--epochs", 1)),
     ]  # fmt: skip
     for code, said, arguments in cases:
@@ -257,6 +267,29 @@ def test_linear_eval_prints_an_accuracy_with_its_interval(run: Run, job: Job, tm
     assert code == 2
     assert "needs labels" in error_line(err)
     assert run("linear-eval", victim, "digits", "--test", "digits", "--method", "magic")[0] == 2
+
+
+def test_methods_and_kinds_of_answers_by_command(run: Run, job: Job, tmp_path: Path) -> None:
+    """A named method, a theft of labels, a second stage, and an audit of a declared classifier."""
+    victim = job.folder / "models/victim"
+    few = ("--queries", 64, "--epochs", 1, "--batch-size", 32, "--device", "cpu")
+    assert run("steal", victim, "digits[:99]", "--method", "cont-steal", *few, "--out", "cont")[0] == 0
+    record = json.loads((tmp_path / "cont/config.json").read_text())
+    assert (record["steal"]["loss"], record["steal"]["temperature"], record["queries"]) == ("infonce", 0.5, 64)
+    labels = ("--answers", "labels", "--task", "digits[:300]")
+    code, out, _ = run("steal", victim, "digits[300:400]", *labels, *few, "--out", "labels")
+    assert code == 0
+    assert "64 queries" in out
+    assert run("steal", "cont", "digits[400:500]", *few, "--out", "second")[0] == 0
+    first = sha256((tmp_path / "cont/encoder.safetensors").read_bytes())
+    assert json.loads((tmp_path / "second/config.json").read_text())["victim_sha256"] == first
+    claim = ("--claim", job.folder / "claim", "--answers", "logits", "--out", "r")
+    code, out, _ = run("audit", "second/encoder.onnx", *claim)
+    assert code == 1
+    assert "INCONCLUSIVE" in out
+    report = json.loads((tmp_path / "r/report.json").read_text())
+    assert "--answers logits" in report["command"]
+    assert not any(r["decides"] for r in report["results"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
