@@ -1,4 +1,4 @@
-"""`turnmark claim build` and `turnmark claim show`."""
+"""`turnmark claim build`, `turnmark claim show` and `turnmark claim power`."""
 
 from __future__ import annotations
 
@@ -100,3 +100,33 @@ def show(claim: Annotated[Path, typer.Argument(help="The claim's folder.", show_
 
     for line in describe(Claim.load(claim)):
         render.out.print(escape(line), soft_wrap=True)
+
+
+@app.command(help="Say, before any dispute, how surely this claim finds thefts like its reference surrogates.")
+def power(
+    claim: Annotated[Path, typer.Argument(help="The claim's folder.", show_default=False)],
+    wanted: Annotated[float, typer.Option(min=0.5, max=0.999, help="Power to compute the panel's size for.")] = 0.9,
+    probes: Annotated[
+        list[int] | None,
+        typer.Option(min=20, help="Also with only so many public probes; give it many times.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prints the power of every deciding test against every reference surrogate."""
+    import json
+    from dataclasses import asdict
+
+    from ownership.claim import Claim
+    from ownership.errors import ClaimError
+    from ownership.power import claim_power, power_by_probes
+
+    loaded = Claim.load(claim)
+    if not loaded.references:
+        raise ClaimError("this claim has no reference surrogates to go by", "build it with --reference")
+    have = len(loaded.probes["public"])
+    few = sorted({n for n in probes or () if n < have})
+    found = {**power_by_probes(loaded, few, wanted=wanted), have: claim_power(loaded, wanted=wanted)}
+    if as_json:
+        typer.echo(json.dumps({n: [asdict(p) for p in rows] for n, rows in found.items()}, indent=2))
+        return
+    render.power(found, wanted)

@@ -15,6 +15,7 @@ from ownership.errors import OwnershipError, printable
 from ownership.files import Progress as Show
 
 if TYPE_CHECKING:
+    from ownership.power import Power
     from ownership.report import Report
 
 out = Console(highlight=False)
@@ -77,3 +78,26 @@ def report(r: Report) -> None:
             "yes" if deciding else "shown only",
         )
     out.print(table)
+
+
+def power(found: dict[int, list[Power]], wanted: float) -> None:
+    """Prints the power of a claim, by number of public probes."""
+    table = Table(box=None, padding=(0, 1))
+    for name in ("probes", "test", "theft like", "distance (sd)", "found", "95 % interval", f"members for {wanted:g}"):
+        table.add_column(name, justify="left" if name in ("test", "theft like") else "right")
+    for n, rows in found.items():
+        for p in rows:
+            table.add_row(
+                str(n),
+                p.statistic,
+                p.reference.removeprefix("reference_"),
+                f"{p.effect_size:.1f}",
+                f"{p.power:.2f}",
+                f"{p.interval[0]:.2f} to {p.interval[1]:.2f}",
+                "> 200" if p.members_needed is None else f"{p.members_needed} a stratum",
+            )
+    out.print(table)
+    out.print(
+        "found: chance that a suspect as close to the victim as that reference surrogate is found in the stratum where "
+        "that is hardest; distances are in standard deviations of the panel and as uncertain as it is small."
+    )

@@ -112,6 +112,30 @@ def _chi_quantiles(df: int) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(stats.chi2.ppf(quantiles, df) / df))
 
 
+def case_control_power(effect_size: float, m: int, alpha: float) -> float:
+    """Returns the probability that `case_control_test` gives p < alpha for a case that really is that far away.
+
+    The statistic is then non-central t with df = m - 1 and non-centrality effect_size / sqrt(1 + 1 / m); computed as
+    the mean of normal probabilities over the chi distribution, finite everywhere (see `_effect_interval`).
+
+    Args:
+        effect_size: (case - mean) / sd of the population that the controls are drawn from, towards the alternative.
+        m: number of controls, at least 2.
+        alpha: size of the one-sided test.
+
+    References:
+        [1] Crawford and Garthwaite, Methods of testing for a deficit in single-case studies: evaluation of
+            statistical power by Monte Carlo simulation, Cognitive Neuropsychology 23, 2006.
+    """
+    reach = float(stats.t.isf(alpha, m - 1))
+    return float(special.ndtr(effect_size / math.sqrt(1 + 1 / m) - reach * _chi_quantiles(m - 1)).mean())
+
+
+def members_needed(effect_size: float, alpha: float, power: float, *, most: int = 200) -> int | None:
+    """Returns the fewest controls with which such a case is found with that probability; None if `most` are too few."""
+    return next((m for m in range(MIN_STRATUM, most + 1) if case_control_power(effect_size, m, alpha) >= power), None)
+
+
 def critical_value(controls: ArrayLike, alpha: float, alternative: Alternative = "greater") -> float:
     """Returns the score at which `case_control_test` against these controls gives p = alpha."""
     x = np.asarray(controls, dtype=np.float64)

@@ -203,6 +203,7 @@ def test_usage_errors_end_with_2_and_help_with_0(run: Run) -> None:
         ("claim",),
         ("claim", "build"),
         ("claim", "show"),
+        ("claim", "power"),
         ("steal",),
         ("audit",),
         ("demo",),
@@ -267,6 +268,19 @@ def test_linear_eval_prints_an_accuracy_with_its_interval(run: Run, job: Job, tm
     assert code == 2
     assert "needs labels" in error_line(err)
     assert run("linear-eval", victim, "digits", "--test", "digits", "--method", "magic")[0] == 2
+
+
+def test_claim_power_says_what_can_be_found(run: Run, job: Job) -> None:
+    code, out, _ = run("claim", "power", job.folder / "claim", "--json", "--probes", 100)
+    assert code == 0
+    found = json.loads(out)
+    assert next(iter(found)) == "100"
+    for rows in found.values():
+        assert {p["statistic"] for p in rows} == {"partial_rsa", "watermark_success"}
+        assert all(0 <= p["interval"][0] <= p["power"] <= p["interval"][1] <= 1 for p in rows)
+    code, out, _ = run("claim", "power", job.folder / "claim")
+    assert code == 0
+    assert "partial_rsa" in out
 
 
 def test_methods_and_kinds_of_answers_by_command(run: Run, job: Job, tmp_path: Path) -> None:
