@@ -25,8 +25,9 @@ from ownership.errors import DataError
 from ownership.files import Progress, silent, write_json
 from ownership.html import write_html
 from ownership.plan import Plan
-from ownership.report import Report, Verdict
+from ownership.report import Report
 from ownership.suspect import load_suspect
+from ownership.verdict import Verdict
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.config import Mark, TrainConfig

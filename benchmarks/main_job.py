@@ -22,7 +22,7 @@ from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Stranger, demo_config
 from cli.render import progress
 from ownership._audit import versions
 from ownership.files import canonical_json, sha256
-from ownership.report import format_p
+from ownership.verdict import format_p
 from watermark_training.data import load_data
 
 RESULTS = Path(__file__).parent / "results" / "main_job.jsonl"

@@ -33,7 +33,7 @@ def audit(
     """Audits, writes and prints a report."""
     from ownership import Claim, load_suspect, write_html
     from ownership import audit as run
-    from ownership.report import Verdict
+    from ownership.verdict import Verdict
 
     loaded_claim = Claim.load(claim)
     loaded = load_suspect(suspect, arch, answers=answers)

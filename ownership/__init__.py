@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     )
     from ownership.html import render_html, write_html
     from ownership.plan import Plan
-    from ownership.report import Report, TestResult, Verdict
+    from ownership.report import Report, TestResult
     from ownership.suspect import Suspect, load_suspect
+    from ownership.verdict import Verdict
     from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, secret_key
 
 _HOMES = {
@@ -61,7 +62,7 @@ _HOMES = {
     "Plan": "plan",
     "Report": "report",
     "TestResult": "report",
-    "Verdict": "report",
+    "Verdict": "verdict",
     "Suspect": "suspect",
     "load_suspect": "suspect",
     "RotationPredictor": "watermark",

@@ -5,8 +5,11 @@ claim + suspect -> answers -> scores -> one t-test a stratum, the largest p -> H
 
 from __future__ import annotations
 
+import math
 import platform
 import shlex
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -19,7 +22,7 @@ from ownership.evidence import SCALES, STATISTICS, Statistic, score_one
 from ownership.files import Progress, silent
 from ownership.plan import REQUIRED_STRATA
 from ownership.probes import ask, problems_with
-from ownership.report import Report, TestResult
+from ownership.report import AuditorMember, Report, TestResult
 from ownership.scores import watermark_hits
 from ownership.similarity import raw_l2
 from ownership.stats import ImageLevelTest, image_level_test, rank_pvalue
@@ -29,7 +32,14 @@ OUTSIDERS = "not trained on the private images"
 """The one stratum of dataset inference (rule 2)."""
 
 
-def audit(claim: Claim, suspect: Suspect, *, command: str | None = None, progress: Progress = silent) -> Report:
+def audit(
+    claim: Claim,
+    suspect: Suspect,
+    *,
+    auditor_panel: Sequence[tuple[Suspect, str]] = (),
+    command: str | None = None,
+    progress: Progress = silent,
+) -> Report:
     """Tests whether the suspect was copied from the claim's victim.
 
     H0 of each test: the suspect is one more independent encoder of one of the panel's strata. H1: it lies further
@@ -38,6 +48,8 @@ def audit(claim: Claim, suspect: Suspect, *, command: str | None = None, progres
     Args:
         claim: what the owner fixed.
         suspect: the encoder, from `load_suspect`.
+        auditor_panel: independent encoders that the auditor brings, each with a statement of where it comes from: a
+            claim that calls too many of them copies is indiscriminate.
         command: how to repeat this audit, for the report.
         progress: called after every step.
 
@@ -47,7 +59,7 @@ def audit(claim: Claim, suspect: Suspect, *, command: str | None = None, progres
     Raises:
         SuspectError: if the suspect cannot take the probes.
     """
-    steps = 2 + len(STATISTICS)
+    steps = 2 + len(STATISTICS) + len(auditor_panel)
     answers = ask(suspect.encoder, claim.probes, "suspect")
     progress("auditing", 1, steps)
     problems = problems_with(answers, suspect.encoder, claim.probes, claim.plan)
@@ -67,6 +79,10 @@ def audit(claim: Claim, suspect: Suspect, *, command: str | None = None, progres
                 except NotApplicable as e:
                     skipped[name] = str(e)
             progress("auditing", 3 + i, steps)
+    brought = []
+    for i, (independent, provenance) in enumerate(auditor_panel):
+        brought.append(_auditor_member(claim, independent, provenance, [r.name for r in results]))
+        progress("auditing the auditor's own encoders", 3 + len(STATISTICS) + i, steps)
     return Report(
         plan=claim.plan,
         claim=_describe_claim(claim),
@@ -84,6 +100,24 @@ def audit(claim: Claim, suspect: Suspect, *, command: str | None = None, progres
         problems=tuple(problems),
         versions=versions(),
         command=command or f"turnmark audit {shlex.quote(suspect.name)} --claim CLAIM",
+        auditor_panel=tuple(brought),
+    )
+
+
+def _auditor_member(claim: Claim, independent: Suspect, provenance: str, names: Sequence[str]) -> AuditorMember:
+    """An auditor's encoder, scored as the suspect is, by the tests that ran on the suspect."""
+    answers = ask(independent.encoder, claim.probes, independent.name)
+    problems = problems_with(answers, independent.encoder, claim.probes, claim.plan)
+    values = {}
+    for name in () if problems else names:
+        with suppress(NotApplicable):
+            values[name] = STATISTICS[name].score(answers, claim.context)
+    return AuditorMember(
+        name=independent.name,
+        sha256=independent.sha256,
+        provenance=provenance,
+        values={name: value for name, value in values.items() if math.isfinite(value)},
+        problems=tuple(problems),
     )
 
 

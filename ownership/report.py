@@ -6,8 +6,7 @@ disagrees with its numbers is refused.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from ownership.errors import ClaimError, ReportError
 from ownership.evidence import SCALES
 from ownership.files import read_json, write_json
-from ownership.plan import REQUIRED_STRATA, Plan
+from ownership.plan import Plan
 from ownership.stats import (
     Alternative,
     CaseControlResult,
@@ -24,16 +23,9 @@ from ownership.stats import (
     composite_threshold,
     holm,
 )
+from ownership.verdict import Verdict, decide
 
 SCHEMA_VERSION = 1
-
-
-class Verdict(Enum):
-    """What the plan's rule says of the numbers; NOT_SUPPORTED means "no evidence for", never "innocent"."""
-
-    SUPPORTED = "SUPPORTED"
-    NOT_SUPPORTED = "NOT_SUPPORTED"
-    INCONCLUSIVE = "INCONCLUSIVE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +103,17 @@ def _test(value: float, members: tuple[float, ...], alternative: Alternative) ->
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditorMember:
+    """An independent encoder that the auditor brought, to see whether the claim would accuse it."""
+
+    name: str
+    sha256: str
+    provenance: str  # where it comes from, as stated; empty if nobody said
+    values: dict[str, float]  # statistic -> its score
+    problems: tuple[str, ...]  # why its answers cannot be tested
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What an audit found: the inputs of the decision; the decision is derived."""
 
@@ -122,6 +125,17 @@ class Report:
     problems: tuple[str, ...]  # why the suspect's answers cannot be tested; empty if they can
     versions: dict[str, str]
     command: str  # reproduces this report
+    auditor_panel: tuple[AuditorMember, ...] = ()
+
+    @property
+    def auditor_hits(self) -> tuple[str, ...]:
+        """The auditor's own independents that the rule would call copies, by the tests that ran on the suspect."""
+        return tuple(m.name for m in self.auditor_panel if self._of(m).verdict is Verdict.SUPPORTED)
+
+    def _of(self, member: AuditorMember) -> Report:
+        """This report with a member in the suspect's place."""
+        scored = tuple(replace(r, value=member.values[r.name]) for r in self.results if r.name in member.values)
+        return replace(self, results=scored, problems=member.problems, auditor_panel=())
 
     @property
     def answers(self) -> str:
@@ -184,6 +198,8 @@ class Report:
             "problems": list(self.problems),
             "versions": self.versions,
             "command": self.command,
+            "auditor_panel": [{**asdict(m), "problems": list(m.problems)} for m in self.auditor_panel],
+            "auditor_hits": list(self.auditor_hits),
         }
 
     @classmethod
@@ -205,8 +221,12 @@ class Report:
                 problems=tuple(value["problems"]),
                 versions=value["versions"],
                 command=value["command"],
+                auditor_panel=tuple(
+                    AuditorMember(**{**m, "problems": tuple(m["problems"])}) for m in value.get("auditor_panel", ())
+                ),
             )
-            stored, derived = value, report.to_dict()
+            # reports of before there was an auditor's panel lack the last two fields
+            stored, derived = {"auditor_panel": [], "auditor_hits": [], **value}, report.to_dict()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ClaimError) as e:
             raise ReportError("report: a field is missing or malformed") from e
         if stored != derived:
@@ -233,63 +253,3 @@ def _result(value: dict[str, Any]) -> TestResult:
     if kept["image_level"] is not None:
         kept["image_level"] = ImageLevelTest(**kept["image_level"])
     return TestResult(**kept)
-
-
-def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
-    """Returns the verdict of rule "turnmark-1" and its reasons (docs/statistics.md; the plan names the rule).
-
-    1. Answers that cannot be tested, that are declared to be no representations, or no deciding test: INCONCLUSIVE.
-    2. A deciding test rejects if its Holm-adjusted p is at most alpha and the suspect lies beyond every member.
-       One rejection by a test that has every required stratum supports the claim; of tests that lack one, two must
-       reject.
-    3. No rejection, and no deciding test whose threshold a reference surrogate reaches: INCONCLUSIVE, the claim
-       could not have found a theft. The same where a missing stratum asks for two tests and only one could run.
-    4. Otherwise NOT_SUPPORTED.
-    """
-    plan, tests = report.plan, report.deciding
-    if report.problems:
-        return Verdict.INCONCLUSIVE, report.problems
-    if report.answers != "representations":
-        return Verdict.INCONCLUSIVE, (
-            f"the suspect is declared to give {report.answers}, not representations: the panel is no null for them, "
-            "so what can be computed is shown and nothing decides",
-        )
-    if not tests:
-        return Verdict.INCONCLUSIVE, tuple(
-            f"{name} could not run: {report.skipped.get(name, 'not in the claim')}" for name in plan.deciding
-        )
-    adjusted = report.adjusted_pvalues
-    rejecting = [t for t in tests if adjusted[t.name] <= plan.alpha and t.beyond_every_member]
-    whole = [t for t in tests if not t.missing_strata]
-    missing = sorted({s for t in tests for s in t.missing_strata}, key=REQUIRED_STRATA.index)
-    lines = []
-    for t in tests:
-        said = "rejects" if t in rejecting else "does not reject"
-        lines.append(
-            f"{t.title}: {said} at alpha {plan.alpha:g} (Holm-adjusted p {format_p(adjusted[t.name])}, "
-            f"{'beyond' if t.beyond_every_member else 'not beyond'} every panel member)"
-        )
-    if missing and not whole:
-        lines.append(f"no stratum {' or '.join(missing)} in the panel: both deciding tests must reject")
-    if len(rejecting) >= 2 or any(t in whole for t in rejecting):
-        return Verdict.SUPPORTED, tuple(lines)
-    if not whole and len(tests) < 2:
-        lines.append("only one deciding test could run, so this claim cannot support anything here")
-        return Verdict.INCONCLUSIVE, tuple(lines)
-    level = plan.alpha / len(tests)
-    tried = [t for t in tests if t.references]
-    if tried and not any(t.reaches(v, level) for t in tried for v in t.references.values()):
-        lines.append("no reference surrogate reaches any threshold: this claim cannot tell a theft from a stranger")
-        return Verdict.INCONCLUSIVE, tuple(lines)
-    return Verdict.NOT_SUPPORTED, tuple(lines)
-
-
-def format_p(p: float) -> str:
-    """Returns a p-value for people; a normal-tail extrapolation is never printed below .001 (rule 3).
-
-    >>> format_p(0.00002), format_p(0.0123), format_p(0.95)
-    ('< .001', '.012', '.95')
-    """
-    if p < 0.001:
-        return "< .001"
-    return f"{p:.3f}"[1:] if p < 0.1 else f"{p:.2f}".removeprefix("0")

@@ -121,8 +121,9 @@ def tables(scale: str) -> dict[str, Table]:
         printed = dict(zip(SCALES["paper"]["counts"], TABLE_8[loss], strict=True))
         return [(n, printed[n], theft(loss, source=foreign, queries=n)) for n in s["counts"]]
 
-    noise = {sigma: {"noise": float(sigma)} for sigma in TABLE_11}
-    shifted = {sigma: {"noise": float(sigma), "noise_mean": 10.0} if sigma else {"noise": 0.0} for sigma in TABLE_10}
+    unit = s["noise_unit"]
+    noise = {sigma: {"noise": unit * sigma} for sigma in TABLE_11}
+    shifted = {sigma: {"noise": unit * sigma, "noise_mean": 10 * unit if sigma else 0.0} for sigma in TABLE_10}
     last = (
         ("9K", "cifar10", "cifar10:test", {}),
         ("50K", "cifar10", own, {"queries": most}),

@@ -12,7 +12,8 @@ from conftest import Job
 from attacks_for_eval.demo import PANEL, JobConfig, run_job
 from ownership.claim import Claim
 from ownership.errors import ClaimError, DataError, TrainingError
-from ownership.report import Report, Verdict
+from ownership.report import Report
+from ownership.verdict import Verdict
 from watermark_training.data import Data
 
 

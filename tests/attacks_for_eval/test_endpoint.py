@@ -24,8 +24,8 @@ from ownership.claim import Claim
 from ownership.errors import OwnershipError, SuspectError
 from ownership.images import represent
 from ownership.remote import RemoteEncoder
-from ownership.report import Verdict
 from ownership.suspect import Suspect
+from ownership.verdict import Verdict
 from watermark_training.data import Data
 from watermark_training.train import Trained
 

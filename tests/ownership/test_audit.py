@@ -19,9 +19,10 @@ from ownership.evidence import STATISTICS
 from ownership.html import innocent_explanations, render_html, verdict_sentence
 from ownership.images import EncoderLike
 from ownership.plan import Plan
-from ownership.report import Report, Verdict
+from ownership.report import Report
 from ownership.stats import case_control_test
 from ownership.suspect import Suspect, load_suspect
+from ownership.verdict import Verdict
 from watermark_training.artefacts import onnx_bytes, weights_bytes
 from watermark_training.data import Data
 

@@ -17,8 +17,9 @@ from ownership.claim import Claim
 from ownership.errors import ReportError
 from ownership.html import format_number, render_html, write_html
 from ownership.plan import Plan
-from ownership.report import Report, TestResult, Verdict, format_p
+from ownership.report import Report, TestResult
 from ownership.suspect import Suspect
+from ownership.verdict import Verdict, format_p
 
 
 def result(

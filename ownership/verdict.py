@@ -1,0 +1,106 @@
+"""The verdict: the plan's rule applied to the numbers of one report."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from scipy import stats
+
+from ownership.plan import REQUIRED_STRATA
+
+if TYPE_CHECKING:
+    from ownership.report import Report
+
+INDISCRIMINATE = 0.05
+"""Size of the exact binomial test on the auditor's own independents: two hits of twenty at alpha .01."""
+
+
+class Verdict(Enum):
+    """What the plan's rule says of the numbers; NOT_SUPPORTED means "no evidence for", never "innocent"."""
+
+    SUPPORTED = "SUPPORTED"
+    NOT_SUPPORTED = "NOT_SUPPORTED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
+    """Returns the verdict of rule "turnmark-1" and its reasons (docs/statistics.md; the plan names the rule).
+
+    1. Answers that cannot be tested, that are declared to be no representations, or no deciding test: INCONCLUSIVE.
+       The same if the rule calls more of the auditor's own independents copies than alpha allows.
+    2. A deciding test rejects if its Holm-adjusted p is at most alpha and the suspect lies beyond every member.
+       One rejection by a test that has every required stratum supports the claim; of tests that lack one, two must
+       reject.
+    3. No rejection, and no deciding test whose threshold a reference surrogate reaches: INCONCLUSIVE, the claim
+       could not have found a theft. The same where a missing stratum asks for two tests and only one could run.
+    4. Otherwise NOT_SUPPORTED.
+    """
+    plan, tests = report.plan, report.deciding
+    if report.problems:
+        return Verdict.INCONCLUSIVE, report.problems
+    hits, own = report.auditor_hits, len(report.auditor_panel)
+    if own and accuses_too_many(len(hits), own, plan.alpha):
+        return Verdict.INCONCLUSIVE, (
+            f"the claim is indiscriminate: it calls {len(hits)} of the auditor's {own} independent encoders copies "
+            f"({', '.join(hits)}), more than alpha {plan.alpha:g} allows",
+        )
+    if report.answers != "representations":
+        return Verdict.INCONCLUSIVE, (
+            f"the suspect is declared to give {report.answers}, not representations: the panel is no null for them, "
+            "so what can be computed is shown and nothing decides",
+        )
+    if not tests:
+        return Verdict.INCONCLUSIVE, tuple(
+            f"{name} could not run: {report.skipped.get(name, 'not in the claim')}" for name in plan.deciding
+        )
+    adjusted = report.adjusted_pvalues
+    rejecting = [t for t in tests if adjusted[t.name] <= plan.alpha and t.beyond_every_member]
+    whole = [t for t in tests if not t.missing_strata]
+    missing = sorted({s for t in tests for s in t.missing_strata}, key=REQUIRED_STRATA.index)
+    lines = []
+    if own:
+        named = f": {', '.join(hits)}" if hits else ""
+        lines.append(f"of the auditor's own independent encoders, {len(hits)} of {own} are called copies{named}")
+    for t in tests:
+        said = "rejects" if t in rejecting else "does not reject"
+        lines.append(
+            f"{t.title}: {said} at alpha {plan.alpha:g} (Holm-adjusted p {format_p(adjusted[t.name])}, "
+            f"{'beyond' if t.beyond_every_member else 'not beyond'} every panel member)"
+        )
+    if missing and not whole:
+        lines.append(f"no stratum {' or '.join(missing)} in the panel: both deciding tests must reject")
+    if len(rejecting) >= 2 or any(t in whole for t in rejecting):
+        return Verdict.SUPPORTED, tuple(lines)
+    if not whole and len(tests) < 2:
+        lines.append("only one deciding test could run, so this claim cannot support anything here")
+        return Verdict.INCONCLUSIVE, tuple(lines)
+    level = plan.alpha / len(tests)
+    tried = [t for t in tests if t.references]
+    if tried and not any(t.reaches(v, level) for t in tried for v in t.references.values()):
+        lines.append("no reference surrogate reaches any threshold: this claim cannot tell a theft from a stranger")
+        return Verdict.INCONCLUSIVE, tuple(lines)
+    return Verdict.NOT_SUPPORTED, tuple(lines)
+
+
+def accuses_too_many(hits: int, n: int, alpha: float) -> bool:
+    """Returns whether so many hits among n innocents are more than alpha allows.
+
+    H0: each independent encoder is called a copy with probability alpha at most. H1: more often. Unit: one model.
+    Exact binomial, one-sided, at .05. Assumes independent encoders that have nothing to do with the victim.
+
+    >>> accuses_too_many(1, 20, 0.01), accuses_too_many(2, 20, 0.01)
+    (False, True)
+    """
+    return bool(stats.binomtest(hits, n, alpha, alternative="greater").pvalue < INDISCRIMINATE)
+
+
+def format_p(p: float) -> str:
+    """Returns a p-value for people; a normal-tail extrapolation is never printed below .001 (rule 3).
+
+    >>> format_p(0.00002), format_p(0.0123), format_p(0.95)
+    ('< .001', '.012', '.95')
+    """
+    if p < 0.001:
+        return "< .001"
+    return f"{p:.3f}"[1:] if p < 0.1 else f"{p:.2f}".removeprefix("0")
