@@ -123,7 +123,7 @@ def tables(scale: str) -> dict[str, Table]:
 
     unit = s["noise_unit"]
     noise = {sigma: {"noise": unit * sigma} for sigma in TABLE_11}
-    shifted = {sigma: {"noise": unit * sigma, "noise_mean": 10 * unit if sigma else 0.0} for sigma in TABLE_10}
+    shifted = {sigma: {**noise[sigma], "noise_mean": 10 * unit} if sigma else noise[0] for sigma in TABLE_10}
     last = (
         ("9K", "cifar10", "cifar10:test", {}),
         ("50K", "cifar10", own, {"queries": most}),
