@@ -25,6 +25,14 @@ def audit(
         Path | None, typer.Option(help="Folder for the report; report-NAME-SUFFIX if not given.", show_default=False)
     ] = None,
     arch: Arch = None,
+    auditor_panel: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of independent encoders that you, the auditor, bring: if the claim calls more of them copies "
+            "than alpha allows, it is indiscriminate. NAME.txt beside NAME.onnx says where that one comes from.",
+            show_default=False,
+        ),
+    ] = None,
     answers: Annotated[
         str, typer.Option(help="What the suspect gives out: representations, logits, posteriors or labels.")
     ] = "representations",
@@ -33,14 +41,17 @@ def audit(
     """Audits, writes and prints a report."""
     from ownership import Claim, load_suspect, write_html
     from ownership import audit as run
+    from ownership.suspect import load_folder
     from ownership.verdict import Verdict
 
     loaded_claim = Claim.load(claim)
     loaded = load_suspect(suspect, arch, answers=answers)
     command = ["turnmark", "audit", str(suspect), "--claim", str(claim), *(["--arch", arch] if arch else [])]
     command += ["--answers", answers] if answers != "representations" else []
+    brought = load_folder(auditor_panel) if auditor_panel else []
+    command += ["--auditor-panel", str(auditor_panel)] if auditor_panel else []
     with render.progress() as progress:
-        report = run(loaded_claim, loaded, command=shlex.join(command), progress=progress)
+        report = run(loaded_claim, loaded, auditor_panel=brought, command=shlex.join(command), progress=progress)
     out = out or Path(f"report-{suspect.stem}-{suspect.suffix.removeprefix('.')}")
     report.save(out / "report.json")
     write_html(report, out / "report.html")

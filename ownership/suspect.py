@@ -29,6 +29,8 @@ from ownership.errors import SuspectError, UnsafeSuspectError, printable
 from ownership.files import read_bytes, sha256
 from ownership.images import EncoderLike
 
+SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx")
+
 FORMATS = "safetensors, a PyTorch state dict (.pt, .pth) or ONNX"
 
 _ONNX_FIRST_BYTES = bytes(f << 3 | wire for f, wire in ((1, 0), (2, 2), (3, 2), (4, 2), (5, 0), (6, 2), (7, 2), (8, 2)))
@@ -95,6 +97,24 @@ def load_suspect(path: Path | str, arch: str | None = None, *, answers: str = "r
         encoder=encoder,
         answers=answers,
     )
+
+
+def load_folder(folder: Path) -> list[tuple[Suspect, str]]:
+    """Loads every encoder of a folder, each with the text of the `.txt` file of its name: where it comes from.
+
+    Raises:
+        SuspectError: if there are none, or one cannot be loaded.
+        UnsafeSuspectError: if loading one would run code of its own.
+    """
+    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES) if folder.is_dir() else []
+    if not files:
+        raise SuspectError(f"{printable(folder, 300)} holds no encoders", f"expected {', '.join(SUFFIXES)}")
+    out = []
+    for path in files:
+        note = path.with_suffix(".txt")
+        said = read_bytes(note, SuspectError, "provenance").decode("utf-8", "replace") if note.is_file() else ""
+        out.append((load_suspect(path), printable(" ".join(said.split()), 500)))
+    return out
 
 
 def detect_format(data: bytes) -> str:

@@ -270,6 +270,25 @@ def test_linear_eval_prints_an_accuracy_with_its_interval(run: Run, job: Job, tm
     assert run("linear-eval", victim, "digits", "--test", "digits", "--method", "magic")[0] == 2
 
 
+def test_the_auditors_own_encoders_by_command(run: Run, job: Job, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    shutil.copyfile(job.folder / "suspects/independent_other_data.onnx", own / "a.onnx")
+    (own / "a.txt").write_text("trained here\nin the auditor's house")
+    (own / "b.safetensors").write_bytes(weights_bytes(encoder(50), "tiny"))
+    suspect = job.folder / "suspects/surrogate_mse.safetensors"
+    code, out, _ = run("audit", suspect, "--claim", job.folder / "claim", "--auditor-panel", own, "--out", "r")
+    report = json.loads((tmp_path / "r/report.json").read_text())
+    assert [m["provenance"] for m in report["auditor_panel"]] == ["trained here in the auditor's house", ""]
+    assert len(report["auditor_hits"]) == 0
+    assert "of the auditor's own independent encoders, 0 of 2" in out
+    assert code == (0 if report["verdict"] == "SUPPORTED" else 1)
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("audit", suspect, "--claim", job.folder / "claim", "--auditor-panel", tmp_path / "empty")
+    assert code == 2
+    assert "holds no encoders" in error_line(err)
+
+
 def test_claim_power_says_what_can_be_found(run: Run, job: Job) -> None:
     code, out, _ = run("claim", "power", job.folder / "claim", "--json", "--probes", 100)
     assert code == 0
@@ -303,6 +322,7 @@ def test_methods_and_kinds_of_answers_by_command(run: Run, job: Job, tmp_path: P
     assert "INCONCLUSIVE" in out
     report = json.loads((tmp_path / "r/report.json").read_text())
     assert "--answers logits" in report["command"]
+    assert not report["auditor_panel"]
     assert not any(r["decides"] for r in report["results"])
 
 

@@ -238,3 +238,25 @@ def test_a_declared_classifier_is_described_and_never_convicted(
     assert Report.from_dict(report.to_dict()) == report
     with pytest.raises(SuspectError, match="unknown kind"):
         load_suspect(path, answers="vibes")
+
+
+def test_a_claim_that_accuses_the_auditors_innocents_is_indiscriminate(claim: Claim, victim: Encoder) -> None:
+    """Fine where it leaves them alone; two of them called copies, and the same suspect is no longer convicted."""
+    copy = suspect(Noisy(victim, 8, 0.002).eval())
+
+    def named(e: EncoderLike, name: str) -> tuple[Suspect, str]:
+        return replace(suspect(e), name=name), "trained by the auditor"
+
+    innocents = [named(encoder(80 + i), f"innocent {i}") for i in range(3)]
+    fair = audit(claim, copy, auditor_panel=innocents)
+    assert (fair.verdict, fair.auditor_hits) == (Verdict.SUPPORTED, ())
+    assert "0 of 3" in fair.reasons[0]
+    accused = [named(Noisy(victim, 20 + i, 0.002).eval(), f"accused {i}") for i in range(2)]  # as if it were innocent
+    unfair = audit(claim, copy, auditor_panel=[*innocents, *accused])
+    assert unfair.auditor_hits == ("accused 0", "accused 1")
+    assert unfair.verdict is Verdict.INCONCLUSIVE
+    assert "indiscriminate" in unfair.reasons[0]
+    assert Report.from_dict(unfair.to_dict()) == unfair
+    assert "trained by the auditor" in render_html(unfair)
+    old = {k: v for k, v in audit(claim, copy).to_dict().items() if not k.startswith("auditor")}
+    assert Report.from_dict(old).verdict is Verdict.SUPPORTED  # written before there was an auditor's panel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -19,7 +20,7 @@ from ownership.html import format_number, render_html, write_html
 from ownership.plan import Plan
 from ownership.report import Report, TestResult
 from ownership.suspect import Suspect
-from ownership.verdict import Verdict, format_p
+from ownership.verdict import Verdict, accuses_too_many, format_p
 
 
 def result(
@@ -243,3 +244,9 @@ def test_p_is_never_printed_below_a_thousandth() -> None:
     assert format_p(1e-12) == "< .001"
     assert format_p(1.0) == "1.00"
     assert format_p(0.0999) == ".100"
+
+
+@pytest.mark.parametrize(("hits", "n", "too_many"), [(0, 20, False), (1, 20, False), (2, 20, True), (1, 5, True)])
+def test_too_many_accusations_by_summing_the_binomial(hits: int, n: int, too_many: bool) -> None:
+    tail = sum(math.comb(n, k) * 0.01**k * 0.99 ** (n - k) for k in range(hits, n + 1))
+    assert accuses_too_many(hits, n, 0.01) is too_many is (tail < 0.05)
