@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from attacks_for_eval.claims import claim_with_references
-from attacks_for_eval.extraction import ExtractionConfig
+from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.steal import steal_to
 from ownership._audit import audit
 from ownership.claim import Claim

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks_for_eval.black_box import BlackBox, buy
-from attacks_for_eval.extraction import ExtractionConfig, choose, fit
+from attacks_for_eval.config import ExtractionConfig
+from attacks_for_eval.extraction import choose, fit
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError
 from ownership.files import Progress, silent

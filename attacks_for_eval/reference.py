@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.extraction import ExtractionConfig, extract
+from attacks_for_eval.config import ExtractionConfig
+from attacks_for_eval.extraction import extract
 from attacks_for_eval.losses import REFERENCE_LOSSES
 from ownership.architectures import ARCHITECTURES
 from ownership.claim import Member

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.extraction import ExtractionConfig, extract, with_method
+from attacks_for_eval.config import ExtractionConfig, with_method
+from attacks_for_eval.extraction import extract
 from attacks_for_eval.heads import HeadConfig, recreate_head
 from attacks_for_eval.labels import ANSWERS, Answer, Classifier, fit_layer, steal_labels
 from ownership.architectures import Encoder

@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.extraction import ExtractionConfig, extract
+from attacks_for_eval.config import ExtractionConfig
+from attacks_for_eval.extraction import extract
 from ownership._audit import versions
 from ownership.architectures import ARCHITECTURES
 from watermark_training.train import _has_bfloat16

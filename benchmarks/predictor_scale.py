@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from attacks_for_eval.black_box import BlackBox
+from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.demo import demo_config, train_config
-from attacks_for_eval.extraction import ExtractionConfig, extract
+from attacks_for_eval.extraction import extract
 from attacks_for_eval.losses import REFERENCE_LOSSES
 from ownership.architectures import Encoder
 from ownership.images import as_input, as_uint8, represent

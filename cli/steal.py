@@ -99,7 +99,7 @@ def steal(
     device: Device = "auto",
 ) -> None:
     """Steals and writes a folder with the surrogate."""
-    from attacks_for_eval.extraction import ExtractionConfig, check_method
+    from attacks_for_eval.config import ExtractionConfig, check_method
     from attacks_for_eval.reference import pick_architecture
     from attacks_for_eval.steal import serve_task, steal_to
     from ownership.errors import TrainingError

@@ -14,10 +14,11 @@ from cells import Cell
 from torch import Tensor
 
 from attacks_for_eval.black_box import BlackBox
+from attacks_for_eval.config import ExtractionConfig, with_method
 from attacks_for_eval.defences import WatchfulBlackBox, nearest, similarity_error_rates
 from attacks_for_eval.detection import MEASURES as DETECTORS
 from attacks_for_eval.detection import History, HistoryMonitor, alarms
-from attacks_for_eval.extraction import ExtractionConfig, extract, with_method
+from attacks_for_eval.extraction import extract
 from attacks_for_eval.heads import HeadConfig, recreate_head
 from attacks_for_eval.labels import Classifier, fit_layer, steal_labels
 from attacks_for_eval.linear import linear_evaluation

@@ -16,7 +16,8 @@ import torch
 import uvicorn
 
 from attacks_for_eval.black_box import BlackBox, buy
-from attacks_for_eval.extraction import ExtractionConfig, extract
+from attacks_for_eval.config import ExtractionConfig
+from attacks_for_eval.extraction import extract
 from attacks_for_eval.serve import make_app
 from ownership import audit
 from ownership.architectures import Encoder

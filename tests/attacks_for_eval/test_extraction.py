@@ -13,15 +13,8 @@ from conftest import encoder
 from scipy.stats import wasserstein_distance
 
 from attacks_for_eval.black_box import BlackBox, BudgetError, buy
-from attacks_for_eval.extraction import (
-    METHODS,
-    RELEASED,
-    Comparison,
-    ExtractionConfig,
-    check_method,
-    extract,
-    with_method,
-)
+from attacks_for_eval.config import METHODS, RELEASED, ExtractionConfig, check_method, with_method
+from attacks_for_eval.extraction import Comparison, extract
 from attacks_for_eval.losses import HEADED, LABELLED, LOSSES, REFERENCE_LOSSES, TEMPERED, infonce_loss, unit_l2_loss
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError

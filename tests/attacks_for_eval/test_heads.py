@@ -7,7 +7,8 @@ import torch
 from conftest import encoder
 
 from attacks_for_eval.black_box import BlackBox, BudgetError
-from attacks_for_eval.extraction import ExtractionConfig, extract
+from attacks_for_eval.config import ExtractionConfig
+from attacks_for_eval.extraction import extract
 from attacks_for_eval.heads import HeadConfig, recreate_head
 from ownership.errors import TrainingError
 from ownership.images import as_input, as_uint8, represent

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.extraction import ExtractionConfig
+from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.labels import ANSWERS, Answer, Classifier, fit_layer, steal_labels
 from ownership.errors import TrainingError
 from ownership.images import as_input, represent, three_channels

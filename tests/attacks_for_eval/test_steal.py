@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attacks_for_eval.black_box import BudgetError
-from attacks_for_eval.extraction import METHODS, ExtractionConfig
+from attacks_for_eval.config import METHODS, ExtractionConfig
 from attacks_for_eval.labels import ANSWERS
 from attacks_for_eval.steal import STORE, serve_task, steal_to
 from ownership.errors import TrainingError

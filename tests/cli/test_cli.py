@@ -273,7 +273,7 @@ def test_linear_eval_prints_an_accuracy_with_its_interval(run: Run, job: Job, tm
 def test_the_auditors_own_encoders_by_command(run: Run, job: Job, tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    shutil.copyfile(job.folder / "suspects/independent_other_data.onnx", own / "a.onnx")
+    shutil.copyfile(job.folder / "suspects/independent_foreign_key.onnx", own / "a.onnx")
     (own / "a.txt").write_text("trained here\nin the auditor's house")
     (own / "b.safetensors").write_bytes(weights_bytes(encoder(50), "tiny"))
     suspect = job.folder / "suspects/surrogate_mse.safetensors"
