@@ -7,6 +7,10 @@ from typing import Any
 
 from ownership.files import canonical_json, sha256
 
+SUBSTITUTES = {"second": "cifar100", "foreign": "fashion-mnist"}
+ORIGINALS = {"second": "stl10", "foreign": "svhn"}
+"""What stands in the paper's second and third column."""
+
 SCALES: dict[str, dict[str, Any]] = {
     "cpu": {
         "arch": "tiny",
@@ -18,6 +22,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "counts": [500, 1000, 5000, 10000, 20000],
         "cifar_counts": [500, 1000, 5000, 10000],
         "noise_unit": 0.1,
+        "tasks": SUBSTITUTES,
     },
     "paper": {
         "arch": "resnet18",
@@ -29,8 +34,14 @@ SCALES: dict[str, dict[str, Any]] = {
         "counts": [500, 1000, 5000, 10000, 20000, 30000, 50000],
         "cifar_counts": [500, 1000, 5000, 10000, 20000, 30000, 40000, 50000],
         "noise_unit": 1.0,
+        "tasks": SUBSTITUTES,
     },
 }  # fmt: skip
+SCALES["original"] = {
+    **SCALES["paper"],
+    "tasks": ORIGINALS,
+    "private": {**SCALES["paper"]["private"], "svhn": "svhn:train"},
+}
 """`passes` over `usual` queries; fewer queries get more passes (the same number of steps) up to `most_passes`.
 
 `noise_unit` is what Tables 10 and 11 call 1: the small victim's representations are ten times shorter than the paper's,
@@ -50,8 +61,8 @@ class Cell:
 
     def key(self, scale: str) -> str:
         """Hash of everything the result depends on."""
-        # noise_unit is in the cell's own noise
-        used = {name: value for name, value in SCALES[scale].items() if name != "noise_unit"}
+        # noise_unit is in the cell's own noise; substitutes were all there was when the first cells were measured
+        used = {name: value for name, value in SCALES[scale].items() if name != "noise_unit" and value != SUBSTITUTES}
         return sha256(canonical_json({"scale": used, "cell": asdict(self)}))[:16]
 
 

@@ -6,7 +6,8 @@
     python benchmarks/paper/run.py --print                 # committed cells as Markdown, and Figure 2; runs nothing
 
 Data sets come from `$TURNMARK_DATA` (see `benchmarks/pack.py`). Scale "cpu" is a 77 k parameter victim on 20,000
-CIFAR-10 images with the paper's public half-turn mark; "paper" is ResNet-18 on CIFAR-10 (a GPU). One line of
+CIFAR-10 images with the paper's public half-turn mark; "paper" is ResNet-18 on CIFAR-10 (a GPU); "original" the same
+with SVHN and STL-10 in place of the substitutes. One line of
 `benchmarks/results/paper.jsonl` is one cell, keyed by the hash of its specification; see `cells.py` and `tables.py`.
 """
 
@@ -63,8 +64,9 @@ def percent(x: float) -> str:
     return f"{100 * x:.1f}"
 
 
-def show(column: str, m: dict[str, Any]) -> str:
+def show(column: str, m: dict[str, Any], scale: str) -> str:
     """One number of a cell, as text."""
+    column = SCALES[scale]["tasks"].get(column, column)
     if column in m.get("accuracy", {}):
         return percent(m["accuracy"][column]["accuracy"])
     if column == "rates":
@@ -110,11 +112,15 @@ def print_table(table: Table, scale: str, done: dict[str, dict[str, Any]]) -> No
             print("\n```\n" + json.dumps(done[cell.key(scale)]["measured"]["detection"], indent=1) + "\n```")
         return
     printed = any(paper for _, paper, _ in table.rows)
-    headings = [" ", *(["paper"] if printed else []), *(HEADINGS.get(c, c) for c in shows)]
+    headings = [
+        " ",
+        *(["paper"] if printed else []),
+        *(SCALES[scale]["tasks"].get(c, HEADINGS.get(c, c)) for c in shows),
+    ]
     print(f"\n| {' | '.join(headings)} |\n|{'---|' * len(headings)}")
     for label, paper, cell in table.rows:
         row = done.get(cell.key(scale))
-        values = [show(c, row["measured"]) for c in shows] if row else ["not run"] * len(shows)
+        values = [show(c, row["measured"], scale) for c in shows] if row else ["not run"] * len(shows)
         print(f"| {' | '.join([label, *([paper] if printed else []), *values])} |")
 
 
