@@ -106,7 +106,11 @@ TABLE_17 = {  # by number of queries and loss: Standard, +Rotation, NoAug
         "infonce": ("59.42", "63.21", "62.34"),
     },
 }
-TABLE_18 = {"9K": ("26.6", "44", "14.4"), "50K": ("14.6", "40", "12.8"), "imagenet": ("25.2", "36.2", "119.6")}
+TABLE_18 = {
+    "9K": ("26.6", "44", "14.4"),
+    "50K": ("14.6", "40", "12.8"),
+    "50K, ImageNet": ("25.2", "36.2", "119.6"),
+}
 
 
 def tables(scale: str) -> dict[str, Table]:
@@ -127,9 +131,9 @@ def tables(scale: str) -> dict[str, Table]:
     noise = {sigma: {"noise": unit * sigma} for sigma in TABLE_11}
     shifted = {sigma: {**noise[sigma], "noise_mean": 10 * unit} if sigma else noise[0] for sigma in TABLE_10}
     last = (
-        ("9K", "cifar10", "cifar10:test", {}),
-        ("50K", "cifar10", own, {"queries": most}),
-        ("imagenet", "tiny-imagenet", "cifar10:test", {"queries": 2000}),
+        ("9K", "cifar10", f"{s['usual']:,} queries", "cifar10:test", {}),
+        ("50K", "cifar10", f"{most:,} of the victim's images", own, {"queries": most}),
+        ("50K, ImageNet", "tiny-imagenet", "Tiny-ImageNet victim, 2,000 queries", "cifar10:test", {"queries": 2000}),
     )
     return {
         "1": Table(
@@ -277,8 +281,8 @@ def tables(scale: str) -> dict[str, Table]:
                     for v in ("cifar10", "tiny-imagenet")
                 ),
                 *(
-                    (f"{loss}, victim {v}, {n}", TABLE_18[n][i], theft(loss, victim=v, source=source, **extra))
-                    for n, v, source, extra in last
+                    (f"{loss}, {asked} (paper: {n})", TABLE_18[n][i], theft(loss, victim=v, source=source, **extra))
+                    for n, v, asked, source, extra in last
                     for i, loss in enumerate(("mse", "infonce", "softnn"))
                 ),
             ],
