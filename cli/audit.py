@@ -36,6 +36,9 @@ def audit(
     answers: Annotated[
         str, typer.Option(help="What the suspect gives out: representations, logits, posteriors or labels.")
     ] = "representations",
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Add the paper's own tests (Tables 5, 18, 19); they never decide.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Audits, writes and prints a report."""
@@ -50,8 +53,16 @@ def audit(
     command += ["--answers", answers] if answers != "representations" else []
     brought = load_folder(auditor_panel) if auditor_panel else []
     command += ["--auditor-panel", str(auditor_panel)] if auditor_panel else []
+    command += ["--paper"] if paper else []
     with render.progress() as progress:
-        report = run(loaded_claim, loaded, auditor_panel=brought, command=shlex.join(command), progress=progress)
+        report = run(
+            loaded_claim,
+            loaded,
+            auditor_panel=brought,
+            paper=paper,
+            command=shlex.join(command),
+            progress=progress,
+        )
     out = out or Path(f"report-{suspect.stem}-{suspect.suffix.removeprefix('.')}")
     report.save(out / "report.json")
     write_html(report, out / "report.html")

@@ -78,6 +78,16 @@ def report(r: Report) -> None:
             "yes" if deciding else "shown only",
         )
     out.print(table)
+    if not r.paper:
+        return
+    table = Table(box=None, padding=(0, 1), title="the paper's own tests: for comparison, they convict innocents")
+    for name in ("table", "what", "suspect", "other", "t", "p"):
+        table.add_column(name, justify="left" if name == "what" else "right")
+    for row in r.paper:
+        p = "–" if row.pvalue is None else f"{row.pvalue:.2g}"
+        numbers = [format_number(x) for x in (row.suspect, row.other, row.statistic)]
+        table.add_row(row.table, row.title, *numbers, p)
+    out.print(table)
 
 
 def power(found: dict[int, list[Power]], wanted: float) -> None:

@@ -20,6 +20,7 @@ from ownership.claim import Claim
 from ownership.errors import ClaimError
 from ownership.evidence import SCALES, STATISTICS, Statistic, score_one
 from ownership.files import Progress, silent
+from ownership.paper import paper_tests
 from ownership.plan import REQUIRED_STRATA
 from ownership.probes import ask, problems_with
 from ownership.report import AuditorMember, Report, TestResult
@@ -37,6 +38,7 @@ def audit(
     suspect: Suspect,
     *,
     auditor_panel: Sequence[tuple[Suspect, str]] = (),
+    paper: bool = False,
     command: str | None = None,
     progress: Progress = silent,
 ) -> Report:
@@ -50,6 +52,7 @@ def audit(
         suspect: the encoder, from `load_suspect`.
         auditor_panel: independent encoders that the auditor brings, each with a statement of where it comes from: a
             claim that calls too many of them copies is indiscriminate.
+        paper: whether to add the paper's own tests, which never decide.
         command: how to repeat this audit, for the report.
         progress: called after every step.
 
@@ -101,6 +104,7 @@ def audit(
         versions=versions(),
         command=command or f"turnmark audit {shlex.quote(suspect.name)} --claim CLAIM",
         auditor_panel=tuple(brought),
+        paper=paper_tests(claim, answers) if paper and not problems else (),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ownership.errors import ClaimError, ReportError
 from ownership.evidence import SCALES
 from ownership.files import read_json, write_json
+from ownership.paper import PaperTest
 from ownership.plan import Plan
 from ownership.stats import (
     Alternative,
@@ -126,6 +127,7 @@ class Report:
     versions: dict[str, str]
     command: str  # reproduces this report
     auditor_panel: tuple[AuditorMember, ...] = ()
+    paper: tuple[PaperTest, ...] = ()  # the paper's own tests, if asked for; they never decide
 
     @property
     def auditor_hits(self) -> tuple[str, ...]:
@@ -135,7 +137,7 @@ class Report:
     def _of(self, member: AuditorMember) -> Report:
         """This report with a member in the suspect's place."""
         scored = tuple(replace(r, value=member.values[r.name]) for r in self.results if r.name in member.values)
-        return replace(self, results=scored, problems=member.problems, auditor_panel=())
+        return replace(self, results=scored, problems=member.problems, auditor_panel=(), paper=())
 
     @property
     def answers(self) -> str:
@@ -200,6 +202,7 @@ class Report:
             "command": self.command,
             "auditor_panel": [{**asdict(m), "problems": list(m.problems)} for m in self.auditor_panel],
             "auditor_hits": list(self.auditor_hits),
+            "paper": [asdict(t) for t in self.paper],
         }
 
     @classmethod
@@ -224,9 +227,11 @@ class Report:
                 auditor_panel=tuple(
                     AuditorMember(**{**m, "problems": tuple(m["problems"])}) for m in value.get("auditor_panel", ())
                 ),
+                paper=tuple(PaperTest(**t) for t in value.get("paper", ())),
             )
-            # reports of before there was an auditor's panel lack the last two fields
-            stored, derived = {"auditor_panel": [], "auditor_hits": [], **value}, report.to_dict()
+            # the first reports lack the last three fields
+            stored = {"auditor_panel": [], "auditor_hits": [], "paper": [], **value}
+            derived = report.to_dict()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ClaimError) as e:
             raise ReportError("report: a field is missing or malformed") from e
         if stored != derived:

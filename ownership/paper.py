@@ -1,0 +1,131 @@
+"""The paper's own tests, to compare with its Tables 5, 18 and 19; they convict innocents and never decide.
+
+Their unit is the image or the batch, and their null is one "random model": here the first plain panel member of the
+victim's dimension. The paper's released code lacks these tests; how Table 5 was made is reconstructed from its numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from ownership.answers import Answers, NotApplicable
+from ownership.claim import Claim
+from ownership.scores import augmentation_scores, watermark_hits
+from ownership.similarity import Array, raw_l2
+
+BATCHES = 30
+"""Table 5's p, t and effects fit a pooled, two-sided t-test of 30 against 30 measurements in all four rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperTest:
+    """One row as the paper prints it; what a table does not test has no statistic."""
+
+    table: str
+    title: str
+    suspect: float
+    other: float  # the benign encoder's, or the public images'
+    other_is: str
+    statistic: float | None  # t
+    df: int | None
+    pvalue: float | None
+    alternative: str
+
+    @property
+    def effect(self) -> float:
+        """The paper's delta mu: suspect minus other."""
+        return self.suspect - self.other
+
+
+def paper_tests(claim: Claim, answers: Answers) -> tuple[PaperTest, ...]:
+    """Returns what the paper would have computed of a suspect; rows that cannot be are left out.
+
+    Args:
+        claim: its first plain member of the victim's dimension stands for the paper's random model.
+        answers: the suspect's, to the claim's probes.
+    """
+    rows = []
+    for test in (_table_5, _table_18, _table_19):
+        try:
+            rows.append(test(claim, answers))
+        except NotApplicable:
+            continue
+    return tuple(rows)
+
+
+def _random_model(claim: Claim) -> Answers:
+    for member in claim.stratum("plain"):
+        if member.dim == claim.victim.dim:
+            return claim.answers[member.name]
+    raise NotApplicable("the panel has no plain member of the victim's dimension")
+
+
+def _table_5(claim: Claim, answers: Answers) -> PaperTest:
+    """Watermark success in 30 + 30 batches.
+
+    H0: the suspect's batches have the random model's mean. H1: another one. Unit: a batch of probes, which is no
+    replicate of a model: that is what makes it convict innocents. Pooled variance, two-sided.
+    """
+    own, other = (
+        watermark_hits(a.get("watermark"), claim.context).astype(np.float64) for a in (answers, _random_model(claim))
+    )
+    if len(own) < 2 * BATCHES:
+        raise NotApplicable("too few watermark probes for 30 batches")
+    a, b = (np.array([batch.mean() for batch in np.array_split(x, BATCHES)]) for x in (own, other))
+    return _row("5", "watermark success, 30 + 30 batches", a, b, "a plain panel member", "two-sided")
+
+
+def _table_18(claim: Claim, answers: Answers) -> PaperTest:
+    """Mean raw l2 distance to the victim on its training images (public probes if the claim has no private ones)."""
+    name = "private" if "private" in claim.probes else "public"
+    victim, random = claim.answers[claim.victim.name], _random_model(claim)
+    if answers.dim != claim.victim.dim:
+        raise NotApplicable("l2 distance needs the victim's dimension")
+    own, other = (float(raw_l2(victim.get(name), a.get(name)).mean()) for a in (answers, random))
+    return PaperTest(
+        table="18",
+        title=f"l2 distance to the victim on {name} images",
+        suspect=own,
+        other=other,
+        other_is="a plain panel member",
+        statistic=None,
+        df=None,
+        pvalue=None,
+        alternative="not tested",
+    )
+
+
+def _table_19(claim: Claim, answers: Answers) -> PaperTest:
+    """How much less private images move under augmentation than public ones (scores are minus the distance).
+
+    H0: private images move as much. H1: less. Unit: one image. Pooled variance, one-sided.
+    """
+    private, public = augmentation_scores(answers, claim.context)
+    return _row(
+        "19", "minus the distance of an image to its augmentations", private, public, "public images", "greater"
+    )
+
+
+def _row(
+    table: str, title: str, a: Array, b: Array, other_is: str, alternative: Literal["two-sided", "greater"]
+) -> PaperTest:
+    statistic: float | None = None
+    pvalue: float | None = None
+    if a.var() + b.var() > 0:
+        result = stats.ttest_ind(a, b, equal_var=True, alternative=alternative)
+        statistic, pvalue = float(result.statistic), float(result.pvalue)
+    return PaperTest(
+        table=table,
+        title=title,
+        suspect=float(a.mean()),
+        other=float(b.mean()),
+        other_is=other_is,
+        statistic=statistic,
+        df=len(a) + len(b) - 2,
+        pvalue=pvalue,
+        alternative=alternative,
+    )
