@@ -29,7 +29,7 @@ from watermark_training.artefacts import Loaded, load_trained, train_to
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data, load_data
-from watermark_training.train import pick_device
+from watermark_training.train import pick_device, seeded_architecture
 
 SIDE = 32
 SPLITS = {
@@ -156,6 +156,15 @@ def _victim(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
 
 def _random(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
     return bench.encoder(cell.victim, seed=1, mark="none").encoder, {}
+
+
+def _untrained(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
+    """Random weights; only its normalisation has seen images."""
+    encoder = seeded_architecture(bench.scale["arch"], torch.Generator().manual_seed(cell.seed)).train()
+    with torch.no_grad():
+        for chunk in torch.split(data(bench.scale["private"][cell.victim]).images[:5000], 256):
+            encoder(as_input(chunk))
+    return encoder.eval(), {}
 
 
 def _box(bench: Bench, cell: Cell) -> BlackBox:
@@ -298,6 +307,7 @@ def _detection(bench: Bench, cell: Cell) -> tuple[None, dict[str, Any]]:
 MEASURES: dict[str, Callable[[Bench, Cell], tuple[EncoderLike | None, dict[str, Any]]]] = {
     "victim": _victim,
     "random": _random,
+    "untrained": _untrained,
     "labels": _labels,
     "two-stage": _two_stage,
     "rates": _rates,

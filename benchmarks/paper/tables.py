@@ -142,6 +142,7 @@ def tables(scale: str) -> dict[str, Table]:
             rows=[
                 ("victim", "79.0 / 67.9 / 65.1", victim),
                 ("an independent encoder (not in the paper)", "", Cell(method="random")),
+                ("an untrained encoder (not in the paper)", "", Cell(method="untrained")),
                 ("direct extraction (SoftNN)", "76.9 / 67.1 / 67.3", theft("softnn")),
                 ("recreate head (InfoNCE)", "59.9 / 52.8 / 56.3", theft("infonce", method="recreate-head")),
                 ('recreate head (MSE: not given, "hurts")', "", theft("mse", method="recreate-head")),
