@@ -1,6 +1,6 @@
 """Extraction throughput beside the released method's loop, measured in one run.
 
-    python benchmarks/extraction_speed.py --arch small resnet18 --out benchmarks/results/extraction_speed.jsonl
+    python benchmarks/extraction_speed.py --arch tiny small --out benchmarks/results/extraction_speed.jsonl
 
 The released loop, written in plain PyTorch: float32, default memory layout, images as PIL through torchvision's
 per-image transforms in a DataLoader with as many workers as cores, the victim asked about every batch of every epoch,
@@ -92,9 +92,10 @@ def ours(victim: nn.Module, images: Tensor, config: ExtractionConfig) -> float:
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", nargs="+", default=["small", "resnet18"])
+    parser.add_argument("--arch", nargs="+", default=["tiny", "small"])
+    parser.add_argument("--views", nargs="+", choices=("none", "standard"), default=["none", "standard"])
     parser.add_argument("--images", type=int, default=2048)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
@@ -103,9 +104,9 @@ def main() -> None:
         n = arguments.images if arch in ("tiny", "small", "small_vgg") else max(256, arguments.images // 8)
         images = torch.randint(256, (n, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
         victim = ARCHITECTURES[arch]().eval()
-        for view in ("none", "standard"):
+        for view in arguments.views:
             config = ExtractionConfig(
-                arch=arch, queries=n, epochs=arguments.epochs, batch_size=128, victim_view=view, loss="mse"
+                arch=arch, queries=n, epochs=arguments.epochs, batch_size=128, lr=1e-3, victim_view=view, loss="mse"
             )  # type: ignore[arg-type]
             seconds: dict[str, list[float]] = {"released": [], "ours": []}
             for _ in range(arguments.rounds):

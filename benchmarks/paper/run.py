@@ -150,9 +150,9 @@ def draw_figure(scale: str) -> None:
             axis.plot(*zip(*sorted(points), strict=True), style, label=loss, color="black", markerfacecolor="white")
         if row := done.get(Cell(method="random").key(scale)):
             axis.axhline(row["measured"]["watermark"], color="grey", label="independent encoder")
-        axis.set(title=title, xlabel="queries", xscale="log")
+        axis.set(title=title, xlabel="queries", xscale="log", xlim=(400, 60_000))
     axes[0].set_ylabel("watermark success rate")
-    axes[1].legend(fontsize=8)
+    axes[0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(FIGURE, dpi=110)
 
