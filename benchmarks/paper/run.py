@@ -138,16 +138,18 @@ def draw_figure(scale: str) -> None:
 
     done = stored()
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
-    for axis, table, title in zip(
-        axes, ("16", "17"), ("Fashion-MNIST queries", "the victim's own images"), strict=True
-    ):
+    panels = {"queries from another distribution": ("16",), "the victim's own images": ("9", "17")}
+    for axis, (title, names) in zip(axes, panels.items(), strict=True):
         lines: dict[str, list[tuple[int, float]]] = {}
-        for _, _, cell in tables(scale)[table].rows:
+        for _, _, cell in [row for name in names for row in tables(scale)[name].rows]:
             if "victim_view" not in cell.theft and (row := done.get(cell.key(scale))):
                 point = (cell.theft["queries"], row["measured"]["watermark"])
                 lines.setdefault(cell.theft["loss"], []).append(point)
-        for (loss, points), style in zip(lines.items(), ("o-", "s--", "^:"), strict=False):
-            axis.plot(*zip(*sorted(points), strict=True), style, label=loss, color="black", markerfacecolor="white")
+        for loss, points in lines.items():
+            style = {"mse": "o-", "softnn": "s--", "infonce": "^:"}[loss]
+            axis.plot(
+                *zip(*sorted(set(points)), strict=True), style, label=loss, color="black", markerfacecolor="white"
+            )
         if row := done.get(Cell(method="random").key(scale)):
             axis.axhline(row["measured"]["watermark"], color="grey", label="independent encoder")
         axis.set(title=title, xlabel="queries", xscale="log", xlim=(400, 60_000))
