@@ -57,7 +57,6 @@ class AnswerStore:
     def add(self, keys: Sequence[Key], answers: Tensor) -> None:
         """Writes answers `(n, d)` down, all or none."""
         rows = answers.float().cpu().contiguous().numpy()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as file:
             file.execute("INSERT INTO victim SELECT ? WHERE NOT EXISTS (SELECT 1 FROM victim)", (self._victim,))
             values = [(*key, row.tobytes()) for key, row in zip(keys, rows, strict=True)]
@@ -68,6 +67,7 @@ class AnswerStore:
     def _open(self) -> Iterator[sqlite3.Connection]:
         """The file with its tables; commits at the end, or nothing."""
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self._path)) as file, file:
                 file.execute("CREATE TABLE IF NOT EXISTS victim (name TEXT)")
                 file.execute(
@@ -75,10 +75,10 @@ class AnswerStore:
                     "(image BLOB, time INTEGER, answer BLOB, PRIMARY KEY (image, time))"
                 )
                 yield file
-        except sqlite3.DatabaseError as e:
+        except (sqlite3.DatabaseError, OSError, ValueError) as e:  # ValueError: an answer of half a number
             problem, hint = (
                 ("cannot be used", "check space and permissions")
-                if isinstance(e, sqlite3.OperationalError)
+                if isinstance(e, sqlite3.OperationalError | OSError)
                 else ("is damaged", "delete it; its answers must be bought again")
             )
             raise TrainingError(

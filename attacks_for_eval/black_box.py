@@ -58,6 +58,7 @@ class BlackBox:
         self._store = None if store is None else AnswerStore(store, name)
         self._seen: set[bytes] = set() if self._store is None else self._store.images()
         self._asked: Counter[bytes] = Counter()  # in this run
+        self._length: int | None = None  # of an answer, once one was seen
         self.queries = 0 if self._store is None else len(self._store)  # answered so far, repeats too: what is billed
 
     @property
@@ -78,6 +79,8 @@ class BlackBox:
             keys.append((digest, self._asked[digest]))  # the how-manieth time: asking again is another purchase
             self._asked[digest] += 1
         known = {} if self._store is None else self._store.find(keys)
+        for answer in known.values():
+            self._same_length(len(answer))
         new = [i for i, key in enumerate(keys) if key not in known]
         if self.budget is not None and self.queries + len(new) > self.budget:
             raise BudgetError(
@@ -97,13 +100,30 @@ class BlackBox:
         parts: list[Tensor] = []
         for start in range(0, len(images), self._batch_size):
             rows = slice(start, start + self._batch_size)
-            answers = _checked(self._answer(images[rows]), images[rows], parts)
+            answers = self._checked(self._answer(images[rows]), len(images[rows]))
             self.queries += len(answers)
             self._seen.update(digest for digest, _ in keys[rows])
             if self._store is not None:
                 self._store.add(keys[rows], answers)
             parts.append(answers)
         return torch.cat(parts)
+
+    def _checked(self, answers: Tensor, n: int) -> Tensor:
+        if answers.ndim != 2 or len(answers) != n:
+            raise TrainingError(f"the victim answered {tuple(answers.shape)} to {n} images", "ask again later")
+        self._same_length(answers.shape[1])
+        if not bool(torch.isfinite(answers).all()):
+            raise TrainingError(
+                "the victim's answers are not finite (NaN or infinite)", "nothing can be learnt from them"
+            )
+        return answers
+
+    def _same_length(self, length: int) -> None:
+        if self._length not in (None, length):
+            raise TrainingError(
+                f"the victim answers {length} numbers an image, {self._length} before", "ask its provider"
+            )
+        self._length = length
 
     def _answer(self, images: Tensor) -> Tensor:
         """What the provider gives out."""
@@ -117,18 +137,6 @@ class BlackBox:
         if self.decimals is not None:
             answers = answers.round(decimals=self.decimals)
         return answers
-
-
-def _checked(answers: Tensor, images: Tensor, before: list[Tensor]) -> Tensor:
-    if answers.ndim != 2 or len(answers) != len(images):
-        raise TrainingError(f"the victim answered {tuple(answers.shape)} to {len(images)} images", "ask again later")
-    if before and answers.shape[1] != before[0].shape[1]:
-        raise TrainingError(
-            f"the victim answered {answers.shape[1]} numbers an image, {before[0].shape[1]} before", "ask again later"
-        )
-    if not bool(torch.isfinite(answers).all()):
-        raise TrainingError("the victim's answers are not finite (NaN or infinite)", "nothing can be learnt from them")
-    return answers
 
 
 def ask(victim: BlackBox, images: Tensor, repeats: int = 1) -> Tensor:
@@ -160,6 +168,6 @@ def buy(
     """
     parts: list[Tensor] = []
     for rows in torch.split(images, chunk):
-        parts.append(_checked(ask(victim, rows, repeats), rows, parts))
+        parts.append(ask(victim, rows, repeats))
         progress("asking the victim", sum(map(len, parts)), len(images))
     return torch.cat(parts)

@@ -112,7 +112,7 @@ def steal_labels(
         victim: a classifier behind its counter, such as `Classifier`.
         answer: what it gives out, one vector `(classes,)` an image: one-hot labels, posteriors or logits.
         images: `(n, c, h, w)` uint8 to choose the queries from; each is asked about unaugmented.
-        config: its `loss` and `victim_view` do not matter here.
+        config: its `loss` says the default optimiser and batch only (`RELEASED`); its `victim_view` does not matter.
         device: where to compute.
         progress: called after every step.
 

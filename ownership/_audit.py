@@ -104,7 +104,7 @@ def audit(
         versions=versions(),
         command=command or f"turnmark audit {shlex.quote(suspect.name)} --claim CLAIM",
         auditor_panel=tuple(brought),
-        paper=paper_tests(claim, answers) if paper and not problems else (),
+        paper=paper_tests(claim, answers) if paper and not problems and suspect.answers == "representations" else (),
     )
 
 

@@ -208,6 +208,16 @@ def test_answers_survive_whatever_stops_the_thief(victim: Encoder, digits: Data,
         torch.testing.assert_close(x, y)
 
 
+def test_a_victim_that_changes_between_runs_is_one_clear_line(victim: Encoder, digits: Data, tmp_path: Path) -> None:
+    store = tmp_path / "answers.sqlite"
+    buy(BlackBox(victim, store=store), digits.images[:20])
+    with pytest.raises(TrainingError, match="32 numbers an image, 64 before"):
+        buy(BlackBox(victim, dims=32, store=store), digits.images[:40])
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="cannot be used"):
+        buy(BlackBox(victim, store=tmp_path / "file/answers.sqlite"), digits.images[:20])
+
+
 def test_averaging_takes_noise_off(victim: Encoder, digits: Data, tmp_path: Path) -> None:
     x = digits.images[:40]
     plain = represent(victim, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,3 +65,4 @@ def test_they_decide_nothing(claim: Claim) -> None:
     assert (plain.verdict, plain.reasons, plain.results) == (with_paper.verdict, with_paper.reasons, with_paper.results)
     assert Report.from_dict(with_paper.to_dict()) == with_paper
     assert "decide nothing here" in render_html(with_paper)
+    assert audit(claim, replace(stranger, answers="logits"), paper=True).paper == ()
