@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from attacks_for_eval.black_box import BlackBox
+from ownership.claim import projection_head
 from ownership.errors import TrainingError
 from ownership.files import Progress, silent
 from ownership.images import as_input, as_uint8, check_images
 from watermark_training.augment import simclr_view
 from watermark_training.losses import nt_xent_loss
-from watermark_training.train import projection_head, seeded
+from watermark_training.train import seeded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ def recreate_head(victim: BlackBox, images: Tensor, config: HeadConfig, *, progr
             y = victim(torch.cat([as_uint8(simclr_view(x, generator)) for _ in range(2)]))
             if head is None or optimizer is None:
                 with seeded(generator):
-                    head = projection_head(y.shape[1], config.projection_dim)
+                    head = projection_head(y.shape[1], y.shape[1], config.projection_dim)
                 optimizer = torch.optim.Adam(head.parameters(), lr=config.lr)
             z = head(y)
             loss = nt_xent_loss(z[: len(rows)], z[len(rows) :], config.temperature)

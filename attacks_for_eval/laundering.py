@@ -1,7 +1,8 @@
 """What a thief does to a stolen encoder so that it no longer looks stolen: composable wrappers.
 
 Of outputs (three lines in front of an API, no training): `permute`, `rotate_basis`, `scale`, `pad`, `project`,
-`rounded`, `normalised`. Of weights (the file changes, the use nearly not): `prune`, `quantise`, `halve`. Each takes an
+`rounded`, `normalised`, `noisy`, and two that need more than the encoder, `pca` (images) and `average` (another
+encoder). Of weights (the file changes, the use nearly not): `prune`, `quantise`, `halve`. Each takes an
 encoder and returns one; `launder` applies several by name, as in `launder(encoder, ["prune", "permute"], seed=0)`.
 `fine_tune` trains on and needs images, and so stands apart.
 """
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError
 from ownership.files import Progress, silent
-from ownership.images import EncoderLike
+from ownership.images import EncoderLike, represent
 from watermark_training.config import TrainConfig
 from watermark_training.train import train
 
@@ -120,6 +121,52 @@ def normalised(encoder: EncoderLike, seed: int = 0) -> nn.Module:
     return _Output(encoder, lambda x: F.normalize(x, dim=1))
 
 
+class _Noisy(nn.Module):
+    """An encoder whose answers carry a disturbance that is fixed for each image: noise that asking again cannot tell."""
+
+    def __init__(self, encoder: EncoderLike, seed: int, share: float) -> None:
+        super().__init__()
+        self.encoder, self.seed, self.share = encoder, seed, share
+
+    def forward(self, images: Tensor) -> Tensor:
+        answers: Tensor = self.encoder(images)
+        grey = F.adaptive_avg_pool2d(images.double().mean(1, keepdim=True), 16).flatten(1)  # (n, 256)
+        generator = _generator(self.seed)
+        mix = torch.randn(grey.shape[1], answers.shape[1], generator=generator, dtype=torch.float64)
+        noise = torch.sin(40 * grey @ mix.to(grey.device)).to(answers)  # as good as random, one draw an image
+        return answers + self.share * answers.norm(dim=1, keepdim=True) * F.normalize(noise, dim=1)
+
+
+def noisy(encoder: EncoderLike, seed: int = 0, *, share: float = 0.1) -> nn.Module:
+    """Returns the encoder with noise of `share` of each answer's length, the same whenever an image is asked again."""
+    return _Noisy(encoder, seed, share)
+
+
+def pca(encoder: EncoderLike, images: Tensor) -> nn.Module:
+    """Returns the encoder with its answers projected to the leading half of their principal directions on images.
+
+    Args:
+        encoder: what to launder.
+        images: `(n, c, h, w)` uint8, the thief's.
+    """
+    x = represent(encoder, images)
+    _, _, directions = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    mean, kept = x.mean(0), directions[: max(2, x.shape[1] // 2)].T
+    return _Output(encoder, lambda y: (y - mean.to(y)) @ kept.to(y))
+
+
+def average(encoder: EncoderLike, other: EncoderLike) -> nn.Module:
+    """Returns the mean of two encoders' answers, each scaled to length 1; the longer one is cut to the shorter."""
+
+    class Average(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            a, b = F.normalize(encoder(images), dim=1), F.normalize(other(images), dim=1)
+            d = min(a.shape[1], b.shape[1])
+            return (a[:, :d] + b[:, :d]) / 2
+
+    return Average()
+
+
 def _weights(encoder: EncoderLike) -> nn.Module:
     if not isinstance(encoder, nn.Module):
         raise TrainingError("the weights of this encoder cannot be changed", "load it from weights, not from ONNX")
@@ -185,6 +232,7 @@ OUTPUTS: dict[str, Callable[..., nn.Module]] = {
     "project": project,
     "rounded": rounded,
     "normalised": normalised,
+    "noisy": noisy,
 }
 """Transforms of outputs, by name."""
 

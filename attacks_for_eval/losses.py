@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from watermark_training.losses import nt_xent_loss
+from watermark_training.losses import barlow_loss, nt_xent_loss
 
 
 def mse_loss(surrogate: Tensor, victim: Tensor) -> Tensor:
@@ -93,20 +93,6 @@ def supcon_loss(surrogate: Tensor, victim: Tensor, labels: Tensor, temperature: 
     both = torch.cat([labels, labels])
     positive = (both[:, None] == both[None, :]) & ~itself
     return -((log_share * positive).sum(1) / positive.sum(1)).mean()
-
-
-def barlow_loss(surrogate: Tensor, victim: Tensor, redundancy: float = 0.0051) -> Tensor:
-    """Returns the Barlow Twins loss between surrogate and victim: their cross-correlation pulled to the identity.
-
-    C = z_s^T z_v / n of batch-standardised representations; sum (1 - C_ii)^2 + redundancy sum_{i != j} C_ij^2.
-
-    References:
-        [1] Zbontar et al., Barlow Twins, ICML 2021, equation 1 (lambda = .0051).
-    """
-    a, b = ((x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt() for x in (surrogate, victim))
-    c = a.T @ b / len(a)
-    diagonal = torch.diagonal(c)
-    return (1 - diagonal).square().sum() + redundancy * (c.square().sum() - diagonal.square().sum())
 
 
 def symmetrized_loss(surrogate: Tensor, victim: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:

@@ -7,7 +7,9 @@ pooling to the representation; appendix F), so any image size from 8 pixels up i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -113,10 +115,64 @@ def _vgg(widths: tuple[int, ...]) -> Encoder:
     return Encoder(nn.Sequential(*layers), width_in)
 
 
+class _Separable(nn.Module):
+    """Depthwise 3x3 and pointwise convolution, with a shortcut where shapes allow (MobileNet's building block)."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width_in, width_in, 3, stride, 1, groups=width_in, bias=False)
+        self.bn1 = nn.BatchNorm2d(width_in)
+        self.pointwise = nn.Conv2d(width_in, width, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.residual = stride == 1 and width_in == width
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(self.depthwise(x)))
+        out = torch.relu(self.bn2(self.pointwise(out)))
+        return out + x if self.residual else out
+
+
+def _mobilenet(widths: tuple[int, ...]) -> Encoder:
+    layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+    for a, b in pairwise(widths):
+        layers += [_Separable(a, b, 2), _Separable(b, b, 1)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return Encoder(nn.Sequential(*layers), widths[-1])
+
+
+class _Transformer(nn.Module):
+    """A small vision transformer: patches, fixed sine positions, pre-norm layers, mean over tokens."""
+
+    def __init__(self, dim: int, depth: int, heads: int, patch: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, dim, patch, patch)
+        layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x)
+        x = x + _sine_positions(x.shape[1], x.shape[2], x.shape[3], x.device).to(x.dtype)
+        out: Tensor = self.norm(self.layers(x.flatten(2).transpose(1, 2)).mean(1))
+        return out
+
+
+def _sine_positions(dim: int, h: int, w: int, device: torch.device) -> Tensor:
+    """Two-dimensional sine and cosine positions `(dim, h, w)` (Vaswani et al. 2017, a quarter of dim each)."""
+    speed = torch.exp(torch.arange(dim // 4, device=device) * (-math.log(100.0) / (dim // 4)))
+    rows = speed[:, None, None] * torch.arange(h, device=device)[None, :, None].expand(-1, h, w)
+    columns = speed[:, None, None] * torch.arange(w, device=device)[None, None, :].expand(-1, h, w)
+    return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()])
+
+
 ARCHITECTURES: dict[str, Callable[[], Encoder]] = {
     "tiny": lambda: _resnet((16, 32, 64), (1, 1, 1), first_stride=2),  # d = 64, 77 k parameters: digits
     "small": lambda: _resnet((32, 64, 128), (1, 1, 1), first_stride=2),  # d = 128, 0.3 M parameters: Fashion-MNIST
     "small_vgg": lambda: _vgg((32, 64, 128)),  # d = 128, 93 k parameters
+    "small_wide": lambda: _resnet((48, 96, 192), (1, 1, 1), first_stride=2),  # d = 192, 0.7 M parameters
+    "small_deep": lambda: _resnet((32, 64, 128), (2, 2, 2), first_stride=2),  # d = 128, 0.7 M parameters
+    "small_mobilenet": lambda: _mobilenet((32, 64, 128)),  # d = 128, 40 k parameters
+    "small_vit": lambda: Encoder(_Transformer(128, 3, 4, 4), 128),  # d = 128, 0.4 M parameters, patches of 4 x 4
     "resnet18": lambda: _resnet((64, 128, 256, 512), (2, 2, 2, 2)),  # d = 512, the paper's CIFAR victim
     "resnet34": lambda: _resnet((64, 128, 256, 512), (3, 4, 6, 3)),  # d = 512, appendix F
     "resnet50": lambda: _resnet((64, 128, 256, 512), (3, 4, 6, 3), _Bottleneck),  # d = 2048

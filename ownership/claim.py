@@ -274,12 +274,19 @@ def _check_rows(sets: dict[str, NDArray[np.float32]], probes: Probes) -> None:
 
 
 def load_projection_head(tensors: dict[str, Tensor]) -> nn.Module:
-    """Returns SimCLR's head `Linear - ReLU - Linear` from its weights.
+    """Returns a head `Linear - [BatchNorm -] ReLU - Linear` (SimCLR's has no BatchNorm) from its weights.
 
     Raises:
         KeyError, ValueError, RuntimeError: if these are not its weights.
     """
-    (hidden, dim), (out, _) = tensors["0.weight"].shape, tensors["2.weight"].shape
-    head = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, out))
+    (hidden, dim), normalised = tensors["0.weight"].shape, "1.running_mean" in tensors
+    out = len(tensors["3.weight" if normalised else "2.weight"])
+    head = projection_head(dim, hidden, out, normalised=normalised)
     head.load_state_dict(tensors)
     return head.eval()
+
+
+def projection_head(dim: int, hidden: int, out: int, *, normalised: bool = False) -> nn.Sequential:
+    """Returns a fresh head g: representations `(n, dim)` -> projections `(n, out)`."""
+    middle = [nn.BatchNorm1d(hidden), nn.ReLU()] if normalised else [nn.ReLU()]
+    return nn.Sequential(nn.Linear(dim, hidden), *middle, nn.Linear(hidden, out))

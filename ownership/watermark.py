@@ -95,11 +95,24 @@ class WatermarkKey:
             raise ClaimError("watermark key: a field is missing or malformed") from e
 
 
+SECRET_CUTS = 4
+SHORTEST_ARC = math.radians(45)
+
+
 def secret_key(rng: torch.Generator) -> WatermarkKey:
-    """Returns a fresh key: two opposite cuts at a random angle, margins of .11 half-turn (pilot, point 4)."""
-    first = float(torch.rand(1, generator=rng, dtype=torch.float64)) * math.pi
+    """Returns a fresh key: four cuts at random angles, arcs of 45 degrees at least, margins of 9 degrees.
+
+    Two such keys agree or disagree on nearly all angles (correlation of their labels beyond .8) about once in 70; two
+    keys of one angle and its opposite, once in five: among fine-tunes of one checkpoint those convict (docs/adr/0005).
+    """
+    # gaps of sorted uniforms are a uniform draw from the arcs that sum to what is left above the shortest
+    edges = torch.rand(SECRET_CUTS - 1, generator=rng, dtype=torch.float64).sort().values
+    gaps = torch.diff(torch.cat([torch.zeros(1), edges, torch.ones(1)]).double())
+    arcs = SHORTEST_ARC + gaps * (TURN - SECRET_CUTS * SHORTEST_ARC)
+    first = float(torch.rand(1, generator=rng, dtype=torch.float64)) * TURN
+    cuts = sorted(float(c) % TURN for c in first + arcs.cumsum(0))
     seed = int(torch.randint(2**31, (1,), generator=rng))
-    return WatermarkKey(cuts=(first, first + math.pi), margin=0.11 * math.pi, predictor_seed=seed)
+    return WatermarkKey(cuts=tuple(cuts), margin=math.radians(9), predictor_seed=seed)
 
 
 def paper_key(predictor_seed: int = 0) -> WatermarkKey:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from ownership.architectures import ARCHITECTURES
 from ownership.errors import TrainingError
 
+Method = Literal["simclr", "simsiam", "barlow"]
+METHODS: tuple[Method, ...] = ("simclr", "simsiam", "barlow")
 Mark = Literal["secret", "paper", "none"]
 MARKS: tuple[Mark, ...] = ("secret", "paper", "none")
 
@@ -17,25 +19,30 @@ class TrainConfig:
     """What `train` needs to know; the defaults are the paper's (section 4.1 and its released code)."""
 
     arch: str = "resnet18"  # name in ownership.ARCHITECTURES
+    method: Method = "simclr"  # SimCLR, SimSiam or Barlow Twins
     epochs: int = 200  # passes over the data
     batch_size: int = 256  # images a step; two contrastive views each
     lr: float = 3e-4  # Adam; cosine schedule to zero
     weight_decay: float = 1e-4
-    temperature: float = 0.07  # NT-Xent
-    projection_dim: int = 128  # head: Linear(d, d) - ReLU - Linear(d, projection_dim)
+    temperature: float = 0.07  # NT-Xent (SimCLR)
+    projection_dim: int = 128  # of the head's output
     min_crop: float = 0.08  # smallest share of the area that a crop keeps
     flip: bool = True  # whether views may be mirrored
+    rotate: bool = False  # whether views are turned by any angle, too: an encoder without orientation; no mark then
     mark: Mark = "secret"  # secret: fresh key; paper: public half-turn task; none: plain encoder
     mark_weight: float = 1.0  # weight of the rotation loss beside NT-Xent
     mark_images: float = 0.5  # share of each batch that also gets two rotated views
-    seed: int = 0  # initial weights, order, augmentation; never the secret key
+    seed: int = 0  # initial weights, order, augmentation (with a secret mark: together with the key); never the key
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where hardware has it
 
     def __post_init__(self) -> None:
         if self.arch not in ARCHITECTURES:
             raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {', '.join(ARCHITECTURES)}")
-        if self.mark not in MARKS:
-            raise TrainingError(f"unknown mark {self.mark!r}", f"one of: {', '.join(MARKS)}")
+        for what, value, known in (("mark", self.mark, MARKS), ("method", self.method, METHODS)):
+            if value not in known:
+                raise TrainingError(f"unknown {what} {value!r}", f"one of: {', '.join(known)}")
+        if self.rotate and self.mark != "none":
+            raise TrainingError("rotated views erase a rotation mark", "leave out rotate, or train with mark none")
         for name, low in (("epochs", 1), ("batch_size", 8), ("projection_dim", 2)):
             if getattr(self, name) < low:
                 raise TrainingError(f"{name} is {getattr(self, name)}", f"at least {low}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,3 +28,33 @@ def nt_xent_loss(first: Tensor, second: Tensor, temperature: float = 0.07) -> Te
     similarity.fill_diagonal_(float("-inf"))
     partner = (torch.arange(2 * n, device=z.device) + n) % (2 * n)
     return F.cross_entropy(similarity, partner)
+
+
+def barlow_loss(first: Tensor, second: Tensor, redundancy: float = 0.0051) -> Tensor:
+    """Returns the Barlow Twins loss of two batches `(n, d)` of the same images: cross-correlation pulled to identity.
+
+    C = a^T b / n of the batches standardised over images; sum (1 - C_ii)^2 + redundancy sum_{i != j} C_ij^2.
+
+    References:
+        [1] Zbontar et al., Barlow Twins, ICML 2021, equation 1 (lambda = .0051).
+    """
+    a, b = ((x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt() for x in (first.float(), second.float()))
+    c = a.T @ b / len(a)
+    diagonal = torch.diagonal(c)
+    return (1 - diagonal).square().sum() + redundancy * (c.square().sum() - diagonal.square().sum())
+
+
+def simsiam_loss(first: Tensor, second: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
+    """Returns SimSiam's loss -(cos(h(z1), sg(z2)) + cos(h(z2), sg(z1))) / 2, mean over images.
+
+    Args:
+        first: projections z1 of the first views, `(n, d)`.
+        second: projections z2 of the second views, `(n, d)`.
+        predict: the prediction head h, trained together with the encoder; sg stops the gradient.
+
+    References:
+        [1] Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021, equations 1 to 4.
+    """
+    forth = F.cosine_similarity(predict(first).float(), second.detach().float(), dim=1).mean()
+    back = F.cosine_similarity(predict(second).float(), first.detach().float(), dim=1).mean()
+    return -(forth + back) / 2

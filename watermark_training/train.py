@@ -22,13 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.claim import projection_head
 from ownership.errors import TrainingError, printable
-from ownership.files import Progress, sha256, silent, write_bytes
+from ownership.files import Progress, canonical_json, sha256, silent, write_bytes
 from ownership.images import as_input, check_images, images_sha256, three_channels
-from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, rotated_pairs, secret_key
+from ownership.watermark import TURN, RotationPredictor, WatermarkKey, paper_key, rotate, rotated_pairs, secret_key
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
-from watermark_training.losses import nt_xent_loss
+from watermark_training.losses import barlow_loss, nt_xent_loss, simsiam_loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +44,16 @@ class Trained:
     metrics: list[dict[str, float]]  # one row an epoch: epoch, contrastive_loss, mark_loss, mark_accuracy
 
 
-def projection_head(dim: int, out: int) -> nn.Sequential:
-    """Returns SimCLR's head g: Linear(dim, dim) - ReLU - Linear(dim, out), no normalisation (released code)."""
-    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out))
+def make_heads(method: str, dim: int, out: int) -> tuple[nn.Sequential, nn.Sequential | None]:
+    """Returns the projection head of a method and, for SimSiam, its prediction head.
+
+    SimCLR: Linear(d, d) - ReLU - Linear(d, out), no normalisation (the paper's released code). SimSiam and Barlow Twins:
+    BatchNorm after the first layer; SimSiam's prediction head has a bottleneck of out / 4 (Chen and He 2021).
+    """
+    if method == "simclr":
+        return projection_head(dim, dim, out), None
+    head = projection_head(dim, 2 * out, out, normalised=True)
+    return head, projection_head(out, max(2, out // 4), out, normalised=True) if method == "simsiam" else None
 
 
 def train(
@@ -119,6 +127,11 @@ class _State:
             self.key = None
         elif key is None:  # never from config.seed, which is published with the encoder
             self.key = secret_key(torch.Generator().manual_seed(secrets.randbits(63)))
+        if config.mark == "secret" and self.key is not None:
+            # a stranger with our defaults, data and seed would otherwise share initial weights and order, and with
+            # them some of what partial RSA takes for peculiar to the victim
+            secret = sha256(canonical_json(self.key.to_dict()))[:12]
+            self.generator.manual_seed(config.seed ^ int(secret, 16))
         self.encoder = seeded_architecture(config.arch, self.generator)
         if start is not None:
             try:
@@ -129,12 +142,14 @@ class _State:
             weights = b"".join(v.numpy().tobytes() for v in self.encoder.state_dict().values())
             self.data += f", from {sha256(weights)}"
         with seeded(self.generator):
-            self.head = projection_head(self.encoder.dim, config.projection_dim)
+            self.head, self.prediction = make_heads(config.method, self.encoder.dim, config.projection_dim)
         self.predictor = None
         if self.key is not None:
             self.predictor = RotationPredictor(self.encoder.dim, self.key.predictor_seed).to(device)
         self.encoder.to(device).to(memory_format=torch.channels_last)
-        self.head.to(device)
+        for module in (self.head, self.prediction):
+            if module is not None:
+                module.to(device)
         self.batch_size = min(config.batch_size, n)
         self.steps_per_epoch = n // self.batch_size
         self.optimizer = torch.optim.Adam(self._parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -144,8 +159,13 @@ class _State:
         self.metrics: list[dict[str, float]] = []
 
     def _modules(self) -> dict[str, nn.Module]:
-        named = {"encoder": self.encoder, "head": self.head}
-        return named if self.predictor is None else {**named, "predictor": self.predictor}
+        named = {
+            "encoder": self.encoder,
+            "head": self.head,
+            "prediction": self.prediction,
+            "predictor": self.predictor,
+        }
+        return {name: module for name, module in named.items() if module is not None}
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for module in self._modules().values() for p in module.parameters()]
@@ -154,10 +174,24 @@ class _State:
         order = torch.randperm(n, generator=self.generator)
         yield from torch.split(order[: self.steps_per_epoch * self.batch_size], self.batch_size)
 
+    def _view(self, images: Tensor) -> Tensor:
+        x = simclr_view(images, self.generator, min_crop=self.config.min_crop, flip=self.config.flip)
+        if not self.config.rotate:
+            return x
+        angles = torch.rand(len(x), generator=self.generator) * TURN
+        return rotate(x, angles.to(x.device))
+
+    def _contrastive(self, first: Tensor, second: Tensor) -> Tensor:
+        if self.config.method == "barlow":
+            return barlow_loss(first, second)
+        if self.prediction is not None:
+            return simsiam_loss(first, second, self.prediction)
+        return nt_xent_loss(first, second, self.config.temperature)
+
     def step(self, images: Tensor) -> Tensor:
         """One update on images `(b, c, h, w)` in `[0, 1]`; returns the two losses and the mark accuracy."""
         config, b = self.config, len(images)
-        views = [simclr_view(images, self.generator, min_crop=config.min_crop, flip=config.flip) for _ in range(2)]
+        views = [self._view(images) for _ in range(2)]
         labels = None
         if self.key is not None:
             marked, labels = rotated_pairs(images[: math.ceil(b * config.mark_images)], self.key, self.generator)
@@ -169,7 +203,7 @@ class _State:
             representations = self.encoder(x)
             z = self.head(representations[: 2 * b])
             logits = self.predictor(representations[2 * b :]) if self.predictor is not None else None
-        contrastive = nt_xent_loss(z[:b], z[b:], config.temperature)
+        contrastive = self._contrastive(z[:b].float(), z[b:].float())
         loss, mark, accuracy = contrastive, torch.zeros(()), torch.zeros(())
         if logits is not None and labels is not None:
             mark = F.cross_entropy(logits.float(), labels)

@@ -16,7 +16,8 @@ from ownership.similarity import linear_cka
 from watermark_training.augment import simclr_view
 from watermark_training.data import Data
 from watermark_training.losses import nt_xent_loss
-from watermark_training.train import Trained, projection_head
+from ownership.claim import projection_head
+from watermark_training.train import Trained
 
 CONFIG = HeadConfig(queries=256, epochs=6, batch_size=64, projection_dim=16)
 
@@ -28,7 +29,7 @@ def test_a_recreated_head_brings_views_together_and_every_view_is_paid(trained: 
     assert not any(p.requires_grad for p in head.parameters())
     x, g = as_input(digits.images[600:856]), torch.Generator().manual_seed(0)
     a, b = (represent(trained.encoder, as_uint8(simclr_view(x, g))) for _ in range(2))
-    fresh = projection_head(64, 16)
+    fresh = projection_head(64, 64, 16)
     assert nt_xent_loss(head(a), head(b)).item() < nt_xent_loss(fresh(a), fresh(b)).item() - 0.2
 
 

@@ -1,0 +1,218 @@
+"""Many models against claims: make or load each, audit it from its file, keep one row an audit.
+
+Every row is a file of its own, `rows/KEY.json`, named after the hash of all that it follows from: an interrupted
+evaluation goes on where it stopped, on another machine too. Work runs through joblib, so that
+`joblib.parallel_config(backend="dask")` spreads it over a cluster.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+from torch import Tensor
+
+from attacks_for_eval.linear import linear_evaluation
+from attacks_for_eval.recipes import Recipe, Settings, Workshop, put_in_front
+from ownership._audit import audit
+from ownership.architectures import Encoder
+from ownership.claim import Claim
+from ownership.errors import TrainingError
+from ownership.files import Progress, canonical_json, read_json, sha256, silent, write_bytes, write_json
+from ownership.report import Report
+from ownership.suspect import load_suspect
+from watermark_training.artefacts import load_trained
+from watermark_training.data import Data
+
+Row = dict[str, Any]
+"""One audit: flat, JSON-ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A victim, what was claimed of it, and the name both go by in the rows."""
+
+    name: str
+    victim: Path  # train folder
+    claim: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One model as one claim's suspect."""
+
+    recipe: Recipe
+    case: str  # name of the case whose claim it is audited against; a surrogate is stolen from its victim
+    output: str = ""  # laundering in front of the model, name in recipes.OUTPUTS
+
+    def key(self, settings: Settings, claim: str) -> str:
+        """Returns what names the row: a hash of the recipe, the settings and the claim's digest."""
+        made_from = {
+            "recipe": self.recipe.to_dict(),
+            "case": self.case,
+            "output": self.output,
+            "settings": {name: getattr(settings, name) for name in Settings.__slots__},
+            "claim": claim,
+        }
+        return sha256(canonical_json(made_from))[:16]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Evaluation:
+    """Everything that cells are run with; sent to the workers once a job."""
+
+    out: Path  # rows/ and models/ are written here
+    cases: dict[str, Case]
+    sources: dict[str, Data]
+    settings: Settings = Settings()
+    labelled: tuple[Data, Data] | None = None  # linear probe: images to learn from and to test on
+    models: Path | None = None  # where models are kept; out/models if not given
+
+    def workshop(self, case: str) -> Workshop:
+        """Returns where a case's models are made."""
+        encoder, digest = _victim(self.cases[case].victim)
+        folder = self.models or self.out / "models"
+        return Workshop(folder=folder, sources=self.sources, victim=(encoder, digest), settings=self.settings)
+
+    def row_path(self, cell: Cell) -> Path:
+        """Returns the file of a cell's row."""
+        key = cell.key(self.settings, _claim(self.cases[cell.case].claim).sha256)
+        return self.out / "rows" / f"{key}.json"
+
+
+def evaluate(
+    evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, progress: Progress = silent
+) -> list[Row]:
+    """Runs the cells that have no row yet.
+
+    Args:
+        evaluation: victims, claims, images, folder.
+        cells: what to make and audit.
+        jobs: processes at a time (joblib's `n_jobs`; its default backend, or the one of `joblib.parallel_config`).
+        progress: called after every model and its audits.
+
+    Returns:
+        The rows of all cells, in their order; `results.csv` and `results.json` hold the same.
+
+    Raises:
+        OwnershipError: if a model cannot be made or audited; rows of finished ones are kept.
+    """
+    for cell in cells:
+        if cell.case not in evaluation.cases:
+            raise TrainingError(f"no case called {cell.case!r}", f"there are: {', '.join(evaluation.cases)}")
+    paths = [evaluation.row_path(cell) for cell in cells]
+    groups: dict[tuple[Recipe, str], list[Cell]] = defaultdict(list)
+    for cell, path in zip(cells, paths, strict=True):
+        if not path.is_file():
+            of = cell.case if cell.recipe.role == "surrogate" else ""
+            groups[cell.recipe.base, of].append(cell)
+    done, total = len(cells) - sum(map(len, groups.values())), len(cells)
+    progress("evaluating", done, total)
+    tasks = (joblib.delayed(run_group)(evaluation, group) for group in groups.values())
+    for count in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
+        done += count
+        progress("evaluating", done, total)
+    rows = [dict(read_json(path, TrainingError, "row")) for path in paths]
+    write_table(evaluation.out, rows)
+    return rows
+
+
+def run_group(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
+    """Makes one model, and what is made from it, and writes the rows; returns how many."""
+    utilities: dict[tuple[Recipe, str], dict[str, float]] = {}
+    for cell in cells:
+        start = time.perf_counter()
+        workshop = evaluation.workshop(cell.case)
+        suspect = load_suspect(workshop.make(cell.recipe))
+        laundered = put_in_front(workshop, cell.recipe, suspect.encoder, cell.output)
+        suspect = replace(suspect, encoder=laundered, name=suspect.name + (f"+{cell.output}" if cell.output else ""))
+        claim = _claim(evaluation.cases[cell.case].claim)
+        made = time.perf_counter()
+        report = audit(claim, suspect)
+        audited = time.perf_counter()
+        measured = cell.recipe, cell.output
+        if evaluation.labelled is not None and measured not in utilities:
+            utilities[measured] = _utility(suspect.encoder, *evaluation.labelled)
+        row = {
+            "key": cell.key(evaluation.settings, claim.sha256),
+            "case": cell.case,
+            "output": cell.output,
+            **cell.recipe.to_dict(),
+            "laundering": "+".join(cell.recipe.laundering),
+            "ancestor": bool(cell.recipe.ancestor),
+            **utilities.get(measured, {}),
+            **numbers(report),
+            "seconds_making": round(made - start, 2),
+            "seconds_audit": round(audited - made, 2),
+        }
+        write_json(evaluation.row_path(cell), row)
+    return len(cells)
+
+
+def numbers(report: Report) -> Row:
+    """Returns a report's numbers as flat columns: verdict, and of each test the value, p, effect and Holm-adjusted p."""
+    row: Row = {"verdict": report.verdict.value, "adjusted_pvalue": min(report.adjusted_pvalues.values(), default=None)}
+    for r in report.results:
+        row |= {
+            f"{r.name}.value": r.value,
+            f"{r.name}.pvalue": r.pvalue,
+            f"{r.name}.effect": r.decisive.effect_size,
+            f"{r.name}.beyond": r.beyond_every_member,
+        }
+    return row
+
+
+def write_table(out: Path, rows: Sequence[Row]) -> None:
+    """Writes `results.csv` and `results.json`, one row an audit."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(out / "results.csv", text.getvalue().encode())
+    write_json(out / "results.json", {"rows": list(rows)})
+
+
+def surrogates_by(rows: Iterable[Row], column: str) -> dict[str, list[Row]]:
+    """Returns the rows grouped by a column's value, in order."""
+    out: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        out[str(row[column])].append(row)
+    return dict(out)
+
+
+@lru_cache(maxsize=8)
+def _claim(folder: Path) -> Claim:
+    return Claim.load(folder)
+
+
+@lru_cache(maxsize=8)
+def _victim(folder: Path) -> tuple[Encoder, str]:
+    loaded = load_trained(folder)
+    if not isinstance(loaded.encoder, Encoder):
+        raise TrainingError("the victim must be weights of a known architecture", "give its train folder")
+    return loaded.encoder, loaded.sha256
+
+
+def _utility(encoder: Any, learn: Data, test: Data) -> dict[str, float]:
+    if learn.labels is None or test.labels is None:
+        raise TrainingError("the images for the linear probe have no labels", "class folders, or an .npz with y")
+    result = linear_evaluation(encoder, (learn.images, learn.labels), (test.images, test.labels))
+    return {"utility": result.accuracy, "utility_low": result.confidence_interval[0]}
+
+
+def _one_thread() -> None:
+    """Workers share the cores; torch must not start more threads than its share."""
+    torch.set_num_threads(1)
+
+
+__all__ = ["Case", "Cell", "Evaluation", "Row", "Tensor", "evaluate", "numbers", "run_group", "surrogates_by", "write_table"]

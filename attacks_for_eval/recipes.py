@@ -1,0 +1,285 @@
+"""How the models of an evaluation are made: surrogates, laundered or not, and independents of many kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks_for_eval import laundering
+from attacks_for_eval.black_box import BlackBox
+from attacks_for_eval.config import METHODS, ExtractionConfig, View, with_method
+from attacks_for_eval.extraction import extract, fit
+from attacks_for_eval.labels import Reading
+from attacks_for_eval.laundering import fine_tune, prune
+from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.errors import TrainingError
+from ownership.files import canonical_json, sha256, write_bytes
+from ownership.images import EncoderLike, as_input, three_channels
+from ownership.suspect import load_suspect
+from ownership.watermark import secret_key
+from watermark_training.artefacts import weights_bytes
+from watermark_training.config import METHODS as TRAININGS
+from watermark_training.config import Mark, TrainConfig
+from watermark_training.data import Data
+from watermark_training.train import seeded, seeded_architecture, train
+
+OBJECTIVES = (*TRAININGS, "rotated", "supervised", "rotation", "untrained")
+"""How independents are trained: the methods of `turnmark train`; SimCLR on rotated views; labels; which of the four
+quarter-turns an image was given (Gidaris et al. 2018); not at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One model: flat and hashable, so that it is the key of what it makes."""
+
+    role: Literal["surrogate", "independent"]
+    kind: str  # what its rows are counted by
+    arch: str = "small"  # name in ownership.ARCHITECTURES
+    source: str = "others"  # name of the images it is made with
+    images: int = 4000  # how many of them, drawn by the seed; a surrogate's unique queries
+    epochs: int = 12  # passes over them
+    seed: int = 0
+    objective: str = "simclr"  # independents: name in OBJECTIVES
+    mark: Mark = "none"  # independents: somebody else's watermark
+    ancestor: str = ""  # independents: file of weights that training goes on from; relative to where models are kept
+    method: str = "direct"  # surrogates: name in METHODS, but for those that need a head
+    loss: str = "mse"  # surrogates: name in LOSSES
+    view: View = "none"  # surrogates: what the victim is asked (paper, Table 17)
+    laundering: tuple[str, ...] = ()  # surrogates: in order, names in LAUNDERINGS, an argument after a colon
+
+    def __post_init__(self) -> None:
+        if self.arch not in ARCHITECTURES:
+            raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {', '.join(ARCHITECTURES)}")
+        if self.role not in ("surrogate", "independent"):
+            raise TrainingError(f"unknown role {self.role!r}", "surrogate or independent")
+        if self.objective not in OBJECTIVES:
+            raise TrainingError(f"unknown objective {self.objective!r}", f"one of: {', '.join(OBJECTIVES)}")
+        if self.method not in METHODS or self.method.endswith("-head"):
+            raise TrainingError(f"unknown method {self.method!r}", "any of `turnmark steal`, but for those with a head")
+        for step in self.laundering:
+            if step.split(":")[0] not in LAUNDERINGS:
+                raise TrainingError(f"unknown laundering {step!r}", f"any of: {', '.join(LAUNDERINGS)}")
+
+    @property
+    def base(self) -> Recipe:
+        """The theft without its laundering."""
+        return replace(self, laundering=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the recipe as JSON-ready values."""
+        return {**asdict(self), "laundering": list(self.laundering)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How all models of an evaluation are trained."""
+
+    batch_size: int = 256  # independents
+    steal_batch_size: int = 128
+    lr: float = 2e-3  # Adam's
+    temperature: float = 0.2  # NT-Xent of independents
+    min_crop: float = 0.2
+    flip: bool = True
+    fine_tune_lr: float = 5e-4
+
+    def training(self, recipe: Recipe, **changes: Any) -> TrainConfig:
+        """Returns the configuration of an independent."""
+        method = recipe.objective if recipe.objective in TRAININGS else "simclr"
+        fields: dict[str, Any] = {
+            "arch": recipe.arch,
+            "method": method,
+            "epochs": recipe.epochs,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "temperature": self.temperature,
+            "min_crop": self.min_crop,
+            "flip": self.flip,
+            "rotate": recipe.objective == "rotated",
+            "mark": recipe.mark,
+            "seed": recipe.seed,
+        }
+        return TrainConfig(**{**fields, **changes})
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Workshop:
+    """Where models are made: what they are made from, and the folder that keeps them."""
+
+    folder: Path
+    sources: dict[str, Data]
+    victim: tuple[Encoder, str] | None = None  # what surrogates are stolen from, with its digest
+    settings: Settings = Settings()
+
+    def path(self, recipe: Recipe) -> Path:
+        """Returns the file a model is kept in: its name follows from all that it is made from."""
+        made_from = {
+            **recipe.to_dict(),
+            "kind": "",
+            "settings": asdict(self.settings),
+            "data": self.sources[recipe.source].name if recipe.source in self.sources else recipe.source,
+            "victim": self.victim[1] if self.victim is not None and recipe.role == "surrogate" else "",
+        }
+        return self.folder / f"{sha256(canonical_json(made_from))[:20]}.safetensors"
+
+    def make(self, recipe: Recipe) -> Path:
+        """Returns the file of a model, made now unless it is there.
+
+        Raises:
+            TrainingError: if its images are missing or too few, or training fails.
+        """
+        path = self.path(recipe)
+        if not path.is_file():
+            encoder, arch = self._made(recipe)
+            write_bytes(path, weights_bytes(encoder, arch))
+        return path
+
+    def chosen(self, recipe: Recipe) -> Data:
+        """Returns the images a model is made with; a theft and an independent of one seed get the same."""
+        if recipe.source not in self.sources:
+            raise TrainingError(f"no images called {recipe.source!r}", f"there are: {', '.join(self.sources)}")
+        data = self.sources[recipe.source]
+        if len(data) < recipe.images:
+            raise TrainingError(f"{recipe.images} of {len(data)} images of {recipe.source}", "ask for fewer")
+        rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(recipe.seed))[: recipe.images]
+        labels = None if data.labels is None else data.labels[rows]
+        return Data(name=data.name, images=data.images[rows], labels=labels)
+
+    def _made(self, recipe: Recipe) -> tuple[Encoder, str]:
+        if recipe.role == "independent":
+            return self._independent(recipe), recipe.arch
+        if recipe.laundering:
+            before = replace(recipe, laundering=recipe.laundering[:-1])
+            loaded = load_suspect(self.make(before))
+            assert isinstance(loaded.encoder, Encoder)
+            assert loaded.architecture is not None
+            name, _, argument = recipe.laundering[-1].partition(":")
+            return LAUNDERINGS[name](self, recipe, loaded.encoder, loaded.architecture, argument)
+        return self._surrogate(recipe), recipe.arch
+
+    def _surrogate(self, recipe: Recipe) -> Encoder:
+        if self.victim is None:
+            raise TrainingError("there is no victim to steal from", "give one")
+        data = self.chosen(recipe)
+        encoder, digest = self.victim
+        return extract(BlackBox(encoder, name=digest), data.images, self.theft(recipe), labels=data.labels)
+
+    def theft(self, recipe: Recipe) -> ExtractionConfig:
+        """Returns the configuration of a surrogate's theft."""
+        config = ExtractionConfig(
+            loss=recipe.loss,
+            arch=recipe.arch,
+            queries=recipe.images,
+            epochs=recipe.epochs,
+            batch_size=self.settings.steal_batch_size,
+            lr=self.settings.lr,
+            victim_view=recipe.view,
+            seed=recipe.seed,
+        )
+        return with_method(config, recipe.method)
+
+    def _independent(self, recipe: Recipe) -> Encoder:
+        generator = torch.Generator().manual_seed(recipe.seed)
+        if recipe.objective == "untrained":
+            return settled(seeded_architecture(recipe.arch, generator), self.chosen(recipe).images)
+        data = self.chosen(recipe)
+        if recipe.objective in ("supervised", "rotation"):
+            return self._classifier(recipe, data, generator)
+        start = None
+        if recipe.ancestor:
+            loaded = load_suspect(self.folder / recipe.ancestor, recipe.arch).encoder
+            assert isinstance(loaded, Encoder)
+            start = loaded
+        key = secret_key(torch.Generator().manual_seed(recipe.seed)) if recipe.mark == "secret" else None
+        return train(data.images, self.settings.training(recipe), key=key, start=start).encoder
+
+    def _classifier(self, recipe: Recipe, data: Data, generator: torch.Generator) -> Encoder:
+        """An encoder trained with labels: the images' own, or which quarter-turn they were given."""
+        images, labels = data.images, data.labels
+        if recipe.objective == "rotation":
+            turned = torch.cat([images.rot90(k, (2, 3)) for k in range(4)])
+            turns = torch.arange(4).repeat_interleave(len(images))
+            rows = torch.randperm(len(turned), generator=generator)[: 2 * len(images)]
+            images, labels = turned[rows], turns[rows]
+        if labels is None:
+            raise TrainingError(f"{recipe.source} has no labels", "leave out the objective supervised")
+        encoder = seeded_architecture(recipe.arch, generator)
+        known = F.one_hot(labels).float()
+        with seeded(generator):
+            reading = Reading("labels", nn.Linear(encoder.dim, known.shape[1]))
+        config = replace(
+            self.theft(replace(recipe, images=len(images), method="direct", loss="mse", view="none")),
+            surrogate_view="standard" if recipe.objective == "supervised" else "colour",
+        )
+        fit(encoder, reading, config, images, known, generator)
+        return encoder
+
+
+def settled(encoder: Encoder, images: Tensor) -> Encoder:
+    """Returns an untrained encoder with its normalisation's running statistics settled on images."""
+    with torch.no_grad():
+        for rows in torch.split(images[:2048], 256):
+            encoder.train()(three_channels(as_input(rows)))
+    return encoder.eval()
+
+
+# ---- laundering of models: (workshop, recipe, encoder, architecture, argument) -> encoder, architecture ---------------
+
+
+def _prune(_w: Workshop, recipe: Recipe, encoder: Encoder, arch: str, argument: str) -> tuple[Encoder, str]:
+    pruned = prune(encoder, recipe.seed, share=float(argument or 30) / 100)
+    assert isinstance(pruned, Encoder)
+    return pruned, arch
+
+
+def _fine_tune(w: Workshop, recipe: Recipe, encoder: Encoder, arch: str, argument: str) -> tuple[Encoder, str]:
+    independent = replace(recipe, role="independent", arch=arch, objective="simclr", mark="none")
+    config = w.settings.training(independent, epochs=int(argument or 1), lr=w.settings.fine_tune_lr)
+    return fine_tune(encoder, w.chosen(recipe).images, config), arch
+
+
+def _distil(w: Workshop, recipe: Recipe, encoder: Encoder, _arch: str, argument: str) -> tuple[Encoder, str]:
+    """A second theft, from the surrogate: `distil:LOSS:ARCH`."""
+    loss, _, arch = (argument or "infonce:small_vgg").partition(":")
+    again = replace(recipe.base, loss=loss, arch=arch or recipe.arch, method="direct", view="none")
+    stolen = extract(BlackBox(encoder), w.chosen(recipe).images, w.theft(again))
+    return stolen, again.arch
+
+
+LAUNDERINGS: dict[str, Callable[[Workshop, Recipe, Encoder, str, str], tuple[Encoder, str]]] = {
+    "prune": _prune,  # prune:50 = the smallest half of the weights of every layer
+    "fine_tune": _fine_tune,  # fine_tune:3 = three epochs of SimCLR on the thief's queries
+    "distil": _distil,  # distil:infonce:small_vgg
+}
+"""Name -> laundering of a stolen model that leaves weights of a known architecture."""
+
+OUTPUTS = ("", *laundering.OUTPUTS, *laundering.WEIGHTS, "pca", "average")
+"""What may be put in front of a model when it is audited; "" is nothing."""
+
+
+def put_in_front(workshop: Workshop, recipe: Recipe, encoder: EncoderLike, output: str) -> EncoderLike:
+    """Returns a model with its answers laundered, as an API would give them out.
+
+    Args:
+        workshop: where the model was made.
+        recipe: of the model.
+        encoder: the model.
+        output: name in OUTPUTS; "pca" keeps the leading half on the thief's queries, "average" is the mean with an
+            independent of the same images.
+
+    Raises:
+        TrainingError: if the name is unknown.
+    """
+    if output == "":
+        return encoder
+    if output == "pca":
+        return laundering.pca(encoder, workshop.chosen(recipe).images)
+    if output == "average":
+        other = replace(recipe.base, role="independent", objective="simclr", mark="none", ancestor="")
+        return laundering.average(encoder, load_suspect(workshop.make(other)).encoder)
+    return laundering.launder(encoder, [output], seed=recipe.seed)

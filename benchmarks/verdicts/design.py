@@ -1,0 +1,191 @@
+"""Who is in the benchmark: five victims with a panel each, test independents, test surrogates; disjoint by seed and data.
+
+Parts of Fashion-MNIST's 60,000 training images (and 10,000 test images):
+
+| images | who |
+|---|---|
+| 0 to 14,000; test 0 to 1,000 | development: every choice was made on these |
+| 14,000 to 34,000 | the five victims, 4,000 each: their private images |
+| 34,000 to 42,000 | panel members on other data |
+| 42,000 to 50,000 | test independents on other data |
+| 50,000 to 60,000 | the thief's queries |
+| test 1,000 to 10,000 | the owners' public images, 1,800 each |
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from attacks_for_eval.recipes import Recipe
+
+VICTIMS = 5
+GROWN = (3, 4)  # these two are fine-tunes of one public checkpoint
+PRIVATE, PUBLIC = 4000, 1800
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Sizes of one data set's benchmark."""
+
+    data: str
+    side: int
+    arch: str = "small"
+    epochs: int = 12  # of victims and independents
+    fine_tune_epochs: int = 4  # of those that grow from a checkpoint
+    usual: int = 5000  # queries; a theft takes as many steps as 12 passes over so many
+    passes: int = 12
+
+
+FASHION = Scale(data="fashion-mnist", side=28)
+
+SLICES = {
+    "panel": ("train", 34_000, 42_000),
+    "others": ("train", 42_000, 50_000),
+    "queries": ("train", 50_000, 60_000),
+    "checkpoint": ("train", 4_000, 10_000),  # a public checkpoint's own data
+    "probe-learn": ("train", 0, 5_000),  # linear probe: labelled images nobody else was trained on
+    "probe-test": ("test", 0, 10_000),
+    **{f"private_{v}": ("train", 14_000 + PRIVATE * v, 14_000 + PRIVATE * (v + 1)) for v in range(VICTIMS)},
+    **{f"public_{v}": ("test", 1_000 + PUBLIC * v, 1_000 + PUBLIC * (v + 1)) for v in range(VICTIMS)},
+}
+"""Name of a source -> split, first image, end."""
+
+
+def independent(scale: Scale, kind: str, seed: int, **fields: Any) -> Recipe:
+    """Returns the recipe of an independent encoder."""
+    return Recipe(
+        **{
+            "role": "independent",
+            "kind": kind,
+            "arch": scale.arch,
+            "epochs": scale.epochs,
+            "images": PRIVATE,
+            "seed": seed,
+            **fields,
+        }
+    )
+
+
+CHECKPOINT = replace(independent(FASHION, "checkpoint", 900, source="checkpoint", images=6000))
+
+
+def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Recipe]]:
+    """Yields the stratum and recipe of each panel member of a victim; `checkpoint` is the file it may have grown from.
+
+    Seven plain and seven marked, three of each on the victim's private images and four, shared by all claims, on other
+    data; for a victim that grew from a checkpoint that one and six fine-tunes of it.
+    """
+    own = 1000 + 100 * victim
+    for i in range(7):
+        seed, source = (own + i, f"private_{victim}") if i < 3 else (1900 + i, "panel")
+        yield "plain", independent(scale, "panel", seed, source=source)
+    for i in range(7):
+        seed, source = (own + 20 + i, f"private_{victim}") if i < 3 else (1920 + i, "panel")
+        yield "marked", independent(scale, "panel", seed, source=source, mark="paper" if i in (0, 3) else "secret")
+    if victim not in GROWN:
+        return
+    yield "ancestor", replace(CHECKPOINT, kind="panel")
+    for i, (source, mark) in enumerate(
+        [(f"private_{victim}", m) for m in ("none", "secret", "secret")]
+        + [("panel", m) for m in ("none", "paper", "secret")]
+    ):
+        fields = {"source": source, "mark": mark, "ancestor": checkpoint, "epochs": scale.fine_tune_epochs}
+        yield "ancestor", independent(scale, "panel", own + 40 + i, **fields)
+
+
+def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
+    """Yields the test independents; every one is audited against every claim."""
+    for i in range(6):
+        yield independent(scale, "plain, other data", 5000 + i)
+    for i in range(2 * VICTIMS):
+        yield independent(scale, "plain, a victim's own data", 5020 + i, source=f"private_{i % VICTIMS}")
+    for i, arch in enumerate(("small_wide", "small_deep", "small_vgg", "small_mobilenet", "small_vit") * 2):
+        source = "others" if i < 5 else f"private_{i % VICTIMS}"
+        yield independent(scale, "other architecture", 5040 + i, arch=arch, source=source)
+    for j, objective in enumerate(("simsiam", "barlow", "supervised", "rotation", "rotated")):
+        for i in range(3):
+            source = "others" if i < 2 else f"private_{j}"
+            yield independent(scale, objective, 5060 + 10 * j + i, objective=objective, source=source)
+    for mark, kind in (("secret", "foreign secret key"), ("paper", "public half-turn task")):
+        for i in range(8):
+            source = "others" if i % 2 else f"private_{i // 2}"
+            yield independent(scale, kind, (5200 if mark == "secret" else 5220) + i, mark=mark, source=source)
+    for i, (source, mark) in enumerate(
+        [("private_3", "none"), ("private_4", "none"), ("others", "none")]
+        + [("private_3", "secret"), ("private_4", "paper"), ("others", "secret")]
+    ):
+        fields = {"source": source, "mark": mark, "ancestor": checkpoint, "epochs": scale.fine_tune_epochs}
+        yield independent(scale, "fine-tune of the public checkpoint", 5240 + i, **fields)
+    for i, arch in enumerate((scale.arch, "small_vgg", "small_vit")):
+        yield independent(scale, "untrained", 5260 + i, arch=arch, objective="untrained")
+    for i, images in enumerate((1000, 2048, 5000, 10_000)):
+        yield independent(scale, "the thief's queries", 5280 + i, source="queries", images=images, epochs=passes(images))
+
+
+def passes(images: int, epochs: int = 12, usual: int = 5000) -> int:
+    """Returns passes over few images, so that every training takes about as many steps; at most four times as many."""
+    return max(4, min(4 * epochs, round(epochs * usual / images)))
+
+
+def theft(scale: Scale, victim: int, kind: str, seed: int, **fields: Any) -> Recipe:
+    """Returns the recipe of a surrogate; fewer queries are passed over more often."""
+    images = fields.get("images", scale.usual)
+    epochs = passes(images, scale.passes, scale.usual) * fields.pop("longer", 1)
+    return Recipe(
+        **{
+            "role": "surrogate",
+            "kind": kind,
+            "arch": scale.arch,
+            "source": "queries",
+            "images": images,
+            "epochs": epochs,
+            "seed": 7000 + 100 * victim + seed,
+            **fields,
+        }
+    )
+
+
+LOSSES = ("mse", "infonce", "softnn", "wasserstein", "supcon", "barlow", "symmetrized")
+ARCHS = ("small_vgg", "small_mobilenet", "small_vit", "small_deep")
+
+
+def surrogates(scale: Scale, victim: int) -> Iterator[Recipe]:
+    """Yields 16 thefts of one victim: every loss once with queries drawn at random, and nine variations."""
+    draw = random.Random(victim)  # noqa: S311  (a design, no secret)
+    for i, loss in enumerate(LOSSES):
+        yield theft(scale, victim, "direct", i, loss=loss, images=draw.choice((2048, 5000, 10_000)))
+    main = ("mse", "infonce", "softnn")
+    yield theft(scale, victim, "few queries", 10, loss=draw.choice(main), images=1000)
+    yield theft(scale, victim, "direct", 11, loss="infonce", images=10_000)
+    # d = 128 of the victim: squared error compares numbers, so the surrogate's length must be the victim's
+    for i, arch in enumerate(draw.sample(ARCHS, 3)):
+        yield theft(scale, victim, "other architecture", 12 + i, loss=draw.choice(main), arch=arch)
+    for i in range(2):
+        images = draw.choice((2048, 5000))
+        yield theft(scale, victim, "other distribution", 15 + i, loss=main[i], source="foreign", images=images)
+    yield theft(scale, victim, "augmented queries", 17, loss=draw.choice(main), view="standard", images=2048)
+    for i in range(2):
+        yield theft(scale, victim, "rotated queries", 18 + i, loss=main[i], view="rotation", images=2048)
+
+
+def evaders(scale: Scale, victim: int) -> Iterator[Recipe]:
+    """Yields the thieves who enforce rotation invariance: two losses, three lengths of training."""
+    for i, loss in enumerate(("mse", "infonce")):
+        for longer in (1, 2, 4):
+            yield theft(
+                scale, victim, "rotation-invariant", 30 + i, loss=loss, method="rotation-invariant", longer=longer
+            )
+
+
+LAUNDERED = ("prune:30", "prune:50", "prune:70", "fine_tune:1", "fine_tune:3", "fine_tune:5", "distil:infonce:small_vgg")
+OUTPUTS = ("permute", "rotate_basis", "scale", "pad", "pca", "project", "halve", "quantise", "noisy")
+
+
+def laundered(scale: Scale, victim: int) -> Iterator[Recipe]:
+    """Yields two thefts (squared error, InfoNCE) after each laundering of the model."""
+    for i, loss in enumerate(("mse", "infonce")):
+        for step in LAUNDERED:
+            yield theft(scale, victim, "laundered model", 40 + i, loss=loss, laundering=(step,))

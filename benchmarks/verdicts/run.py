@@ -1,0 +1,203 @@
+"""The standing benchmark of verdicts: false accusations of independents, thefts found, with intervals.
+
+    TURNMARK_DATA=runs/data python benchmarks/verdicts/run.py --work runs/verdicts --jobs 2    # all; resumes anywhere
+    python benchmarks/verdicts/run.py --stage models ...     # train only; rows need nothing but audits then
+    python benchmarks/verdicts/run.py --print                # the tables of docs/results.md from committed rows
+
+Five victims, each with its own claim and panel; test independents, each audited against every claim; test surrogates
+(`design.py`). Rows are committed as `benchmarks/results/verdicts.jsonl`, models never. CIFAR-10 for queries of another
+distribution comes from `$TURNMARK_DATA` (see `benchmarks/pack.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import design
+from design import CHECKPOINT, GROWN, VICTIMS, Scale
+
+from attacks_for_eval.claims import claim_with_references
+from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate
+from attacks_for_eval.recipes import Recipe, Settings, Workshop
+from cli.render import progress
+from ownership.architectures import Encoder
+from ownership.claim import Claim, Member
+from ownership.files import Progress
+from ownership.images import EncoderLike, images_sha256, three_channels
+from ownership.plan import Plan
+from ownership.suspect import load_suspect
+from ownership.watermark import secret_key
+from watermark_training.artefacts import load_trained, train_to
+from watermark_training.data import Data, load_data, resize
+
+RESULTS = Path(__file__).parents[1] / "results" / "verdicts.jsonl"
+SETTINGS = Settings()
+PLAN = Plan(n_public=1000, n_watermark=250, n_private=250)
+
+
+def sources(scale: Scale) -> dict[str, Data]:
+    """Returns every part of the data by name."""
+    whole = {split: load_data(f"{scale.data}:{split}") for split in ("train", "test")}
+    out = {}
+    for name, (split, start, stop) in design.SLICES.items():
+        data = whole[split]
+        labels = None if data.labels is None else data.labels[start:stop]
+        out[name] = Data(name=f"{scale.data}:{split}[{start}:{stop}]", images=data.images[start:stop], labels=labels)
+    foreign = load_data("cifar10:train[:10000]")
+    grey = foreign.images.float().mean(1, keepdim=True).round().to(torch.uint8)
+    out["foreign"] = Data(name="cifar10:train[:10000], grey", images=resize(grey, scale.side), labels=foreign.labels)
+    return out
+
+
+class Bench:
+    """The folder of one run and how to reach everything in it."""
+
+    def __init__(self, scale: Scale, work: Path) -> None:
+        self.scale, self.work, self.sources = scale, work / scale.data, sources(scale)
+        self.strangers = Workshop(folder=self.work / "models", sources=self.sources, settings=SETTINGS)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The public checkpoint's file; made first."""
+        return self.strangers.path(CHECKPOINT)
+
+    def victim_folder(self, victim: int) -> Path:
+        """Where a victim lies."""
+        return self.work / f"victim_{victim}"
+
+    def train_victim(self, victim: int) -> None:
+        """Trains a victim, with a secret key that repeats."""
+        start, epochs = None, self.scale.epochs
+        if victim in GROWN:
+            start, epochs = load_suspect(self.checkpoint).encoder, self.scale.fine_tune_epochs
+            assert isinstance(start, Encoder)
+        recipe = design.independent(self.scale, "victim", 100 + victim, mark="secret")
+        config = SETTINGS.training(recipe, epochs=epochs)
+        key = secret_key(torch.Generator().manual_seed(100 + victim))
+        train_to(self.victim_folder(victim), self.sources[f"private_{victim}"], config, key=key, start=start)
+
+    def thief(self, victim: int) -> Workshop:
+        """Where a victim's surrogates are made."""
+        loaded = load_trained(self.victim_folder(victim))
+        assert isinstance(loaded.encoder, Encoder)
+        return replace(self.strangers, victim=(loaded.encoder, loaded.sha256))
+
+    def build(self, victim: int) -> None:
+        """Builds a victim's claim, unless it is there."""
+        folder = self.work / f"claim_{victim}"
+        if (folder / "claim.json").is_file():
+            return
+        private, public = self.sources[f"private_{victim}"], self.sources[f"public_{victim}"]
+        members: list[tuple[Member, EncoderLike]] = []
+        for i, (stratum, recipe) in enumerate(design.panel(self.scale, victim, self.checkpoint.name)):
+            suspect = load_suspect(self.strangers.make(recipe))
+            member = Member(
+                name=f"{stratum}_{i}",
+                kind=stratum,
+                sha256=suspect.sha256,
+                architecture=recipe.arch,
+                mark=recipe.mark,
+                data=self.sources[recipe.source].name,
+                trained_on_private=recipe.source.startswith("private"),
+            )
+            members.append((member, suspect.encoder))
+        owner = load_trained(self.victim_folder(victim))
+        plan = replace(PLAN, seed=victim)
+        claim_with_references(owner, private, public, members, plan, reference_epochs=40, seed=victim).save(folder)
+
+    def cells(self) -> Iterator[Cell]:
+        """Yields every audit of the benchmark."""
+        names = [f"victim_{v}" for v in range(VICTIMS)]
+        for recipe in design.independents(self.scale, self.checkpoint.name):
+            for name in names:
+                yield Cell(recipe=recipe, case=name)
+        for v, name in enumerate(names):
+            thefts = list(design.surrogates(self.scale, v))
+            for recipe in (*thefts, *design.evaders(self.scale, v), *design.laundered(self.scale, v)):
+                yield Cell(recipe=recipe, case=name)
+            for recipe in thefts[:3]:
+                for output in design.OUTPUTS:
+                    yield Cell(recipe=recipe, case=name, output=output)
+            for recipe in thefts[:2]:
+                yield Cell(recipe=recipe, case=name, output="average")
+
+
+def make_models(bench: Bench, jobs: int, show: Progress) -> None:
+    """Makes every model; what is there is kept."""
+    bench.strangers.make(CHECKPOINT)
+    first: list[Any] = [joblib.delayed(bench.train_victim)(v) for v in range(VICTIMS)]
+    members = [r for v in range(VICTIMS) for _, r in design.panel(bench.scale, v, bench.checkpoint.name)]
+    first += [joblib.delayed(bench.strangers.make)(r) for r in dict.fromkeys(members)]
+    _run(first, jobs, "victims and panels", show)
+    _run([joblib.delayed(bench.build)(v) for v in range(VICTIMS)], jobs, "claims", show)
+    groups: dict[Any, list[Recipe]] = {}
+    for cell in bench.cells():
+        of = cell.case if cell.recipe.role == "surrogate" else ""
+        groups.setdefault((cell.recipe.base, of), []).append(cell.recipe)
+    thieves = {f"victim_{v}": bench.thief(v) for v in range(VICTIMS)} | {"": bench.strangers}
+    tasks = [joblib.delayed(_make_group)(thieves[of], recipes) for (_, of), recipes in groups.items()]
+    _run(tasks, jobs, "suspects", show)
+
+
+def _make_group(workshop: Workshop, recipes: Sequence[Recipe]) -> None:
+    for recipe in dict.fromkeys(recipes):
+        workshop.make(recipe)
+
+
+def _run(tasks: Sequence[Any], jobs: int, what: str, show: Progress) -> None:
+    for i, _ in enumerate(joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)):
+        show(what, i + 1, len(tasks))
+
+
+def audit_all(bench: Bench, jobs: int, show: Progress) -> None:
+    """Audits every model and writes the rows to be committed."""
+    cases = {}
+    for v in range(VICTIMS):
+        name = f"victim_{v}"
+        cases[name] = Case(name=name, victim=bench.victim_folder(v), claim=bench.work / f"claim_{v}")
+    evaluation = Evaluation(
+        out=bench.work,
+        cases=cases,
+        sources=bench.sources,
+        settings=SETTINGS,
+        labelled=(bench.sources["probe-learn"], bench.sources["probe-test"]),
+    )
+    rows = evaluate(evaluation, list(bench.cells()), jobs=jobs, progress=show)
+    for row in rows:
+        row["data"] = bench.scale.data
+    RESULTS.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", choices=("models", "rows", "all"), default="all")
+    parser.add_argument("--work", type=Path, default=Path("runs/verdicts"))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--print", action="store_true", dest="show")
+    arguments = parser.parse_args()
+    if arguments.show:
+        from tables import print_tables
+
+        print_tables([json.loads(line) for line in RESULTS.read_text().splitlines()])
+        return
+    bench = Bench(design.FASHION, arguments.work)
+    with progress() as show:
+        if arguments.stage in ("models", "all"):
+            make_models(bench, arguments.jobs, show)
+        if arguments.stage in ("rows", "all"):
+            audit_all(bench, arguments.jobs, show)
+
+
+if __name__ == "__main__":
+    main()
