@@ -15,7 +15,7 @@ from ownership.errors import TrainingError
 from ownership.watermark import TURN, rotate
 from watermark_training.augment import colour_view, simclr_view
 
-View = Literal["none", "standard", "rotation", "colour"]
+View = Literal["none", "standard", "rotation", "turn", "colour"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +89,16 @@ def _rotation(images: Tensor, generator: torch.Generator) -> Tensor:
     return rotate(simclr_view(images, generator), angles.to(images.device))
 
 
+def _turn(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The image itself, turned by any angle and nothing else."""
+    return rotate(images, (torch.rand(len(images), generator=generator) * TURN).to(images.device))
+
+
 VIEWS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "none": lambda images, _: images,
     "standard": simclr_view,
     "rotation": _rotation,
+    "turn": _turn,
     "colour": colour_view,
 }
 """Name -> view of float images `(n, c, h, w)`; Table 17 of the paper: NoAug, Standard, +Rotation; StolenEncoder's."""
@@ -110,6 +116,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "rotated-queries": {"victim_view": "rotation"},
     "rotation-invariant": {"surrogate_view": "rotation"},
+    "turned": {"surrogate_view": "turn"},
     "averaging": {"repeats": 10},
 }
 """Name of a theft -> the fields of `ExtractionConfig` that make it.
@@ -117,8 +124,9 @@ METHODS: dict[str, dict[str, Any]] = {
 The first three are the paper's Table 1 (representations compared, or latent vectors behind a recreated or given
 projection head). Then StolenEncoder (Liu et al., CCS 2022; lambda 9 as in its released code, one view a step),
 Cont-Steal (Sha et al., CVPR 2023; the surrogate sees another view than the victim), and adaptive thieves: one who
-rotates queries (paper, Table 17), one who wants the mark gone, one who averages noise away. Two stages are two thefts,
-the second from the first one's surrogate.
+rotates queries (paper, Table 17), two who want the mark gone (their surrogate sees a turned SimCLR view, or just the
+image turned, and must answer as the victim does to the image upright), one who averages noise away. Two stages are two
+thefts, the second from the first one's surrogate.
 """
 
 

@@ -12,17 +12,15 @@ import io
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import joblib
-import torch
-from torch import Tensor
 
 from attacks_for_eval.linear import linear_evaluation
-from attacks_for_eval.recipes import Recipe, Settings, Workshop, put_in_front
+from attacks_for_eval.recipes import DEFAULT, Recipe, Settings, Workshop, put_in_front
 from ownership._audit import audit
 from ownership.architectures import Encoder
 from ownership.claim import Claim
@@ -60,7 +58,7 @@ class Cell:
             "recipe": self.recipe.to_dict(),
             "case": self.case,
             "output": self.output,
-            "settings": {name: getattr(settings, name) for name in Settings.__slots__},
+            "settings": asdict(settings),
             "claim": claim,
         }
         return sha256(canonical_json(made_from))[:16]
@@ -73,7 +71,7 @@ class Evaluation:
     out: Path  # rows/ and models/ are written here
     cases: dict[str, Case]
     sources: dict[str, Data]
-    settings: Settings = Settings()
+    settings: Settings = DEFAULT
     labelled: tuple[Data, Data] | None = None  # linear probe: images to learn from and to test on
     models: Path | None = None  # where models are kept; out/models if not given
 
@@ -89,9 +87,7 @@ class Evaluation:
         return self.out / "rows" / f"{key}.json"
 
 
-def evaluate(
-    evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, progress: Progress = silent
-) -> list[Row]:
+def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, progress: Progress = silent) -> list[Row]:
     """Runs the cells that have no row yet.
 
     Args:
@@ -159,8 +155,13 @@ def run_group(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
 
 
 def numbers(report: Report) -> Row:
-    """Returns a report's numbers as flat columns: verdict, and of each test the value, p, effect and Holm-adjusted p."""
-    row: Row = {"verdict": report.verdict.value, "adjusted_pvalue": min(report.adjusted_pvalues.values(), default=None)}
+    """Returns a report's numbers as flat columns: the verdict, and of each test its value, p and effect."""
+    row: Row = {
+        "verdict": report.verdict.value,
+        "adjusted_pvalue": min(report.adjusted_pvalues.values(), default=None),
+        "queries": report.queries,
+        "decided_after": report.decided_after,
+    }
     for r in report.results:
         row |= {
             f"{r.name}.value": r.value,
@@ -208,11 +209,3 @@ def _utility(encoder: Any, learn: Data, test: Data) -> dict[str, float]:
         raise TrainingError("the images for the linear probe have no labels", "class folders, or an .npz with y")
     result = linear_evaluation(encoder, (learn.images, learn.labels), (test.images, test.labels))
     return {"utility": result.accuracy, "utility_low": result.confidence_interval[0]}
-
-
-def _one_thread() -> None:
-    """Workers share the cores; torch must not start more threads than its share."""
-    torch.set_num_threads(1)
-
-
-__all__ = ["Case", "Cell", "Evaluation", "Row", "Tensor", "evaluate", "numbers", "run_group", "surrogates_by", "write_table"]

@@ -20,7 +20,7 @@ from ownership.errors import TrainingError
 from ownership.files import Progress, silent
 from ownership.images import as_input, as_uint8, check_images, three_channels
 from watermark_training.augment import colour_view
-from watermark_training.train import autocast, seeded, seeded_architecture
+from watermark_training.device import autocast, seeded, seeded_architecture
 
 
 def _optimizer(parameters: list[nn.Parameter], config: ExtractionConfig) -> torch.optim.Optimizer:

@@ -17,8 +17,8 @@ from ownership.errors import TrainingError
 from ownership.files import Progress, silent
 from ownership.images import as_input, as_uint8, check_images
 from watermark_training.augment import simclr_view
+from watermark_training.device import seeded
 from watermark_training.losses import nt_xent_loss
-from watermark_training.train import seeded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from ownership.architectures import Encoder
 from ownership.errors import TrainingError
 from ownership.files import Progress, silent
 from ownership.images import EncoderLike, represent
-from watermark_training.train import seeded, seeded_architecture
+from watermark_training.device import seeded, seeded_architecture
 
 Answer = Literal["labels", "posteriors", "logits"]
 

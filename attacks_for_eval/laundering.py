@@ -122,7 +122,7 @@ def normalised(encoder: EncoderLike, seed: int = 0) -> nn.Module:
 
 
 class _Noisy(nn.Module):
-    """An encoder whose answers carry a disturbance that is fixed for each image: noise that asking again cannot tell."""
+    """An encoder whose answers carry a disturbance that is fixed for each image: asking again cannot tell it."""
 
     def __init__(self, encoder: EncoderLike, seed: int, share: float) -> None:
         super().__init__()
@@ -134,7 +134,8 @@ class _Noisy(nn.Module):
         generator = _generator(self.seed)
         mix = torch.randn(grey.shape[1], answers.shape[1], generator=generator, dtype=torch.float64)
         noise = torch.sin(40 * grey @ mix.to(grey.device)).to(answers)  # as good as random, one draw an image
-        return answers + self.share * answers.norm(dim=1, keepdim=True) * F.normalize(noise, dim=1)
+        out: Tensor = answers + self.share * answers.norm(dim=1, keepdim=True) * F.normalize(noise, dim=1)
+        return out
 
 
 def noisy(encoder: EncoderLike, seed: int = 0, *, share: float = 0.1) -> nn.Module:

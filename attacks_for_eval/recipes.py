@@ -27,7 +27,8 @@ from watermark_training.artefacts import weights_bytes
 from watermark_training.config import METHODS as TRAININGS
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data
-from watermark_training.train import seeded, seeded_architecture, train
+from watermark_training.device import seeded, seeded_architecture
+from watermark_training.train import train
 
 OBJECTIVES = (*TRAININGS, "rotated", "supervised", "rotation", "untrained")
 """How independents are trained: the methods of `turnmark train`; SimCLR on rotated views; labels; which of the four
@@ -107,6 +108,9 @@ class Settings:
         return TrainConfig(**{**fields, **changes})
 
 
+DEFAULT = Settings()
+
+
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Workshop:
     """Where models are made: what they are made from, and the folder that keeps them."""
@@ -114,7 +118,7 @@ class Workshop:
     folder: Path
     sources: dict[str, Data]
     victim: tuple[Encoder, str] | None = None  # what surrogates are stolen from, with its digest
-    settings: Settings = Settings()
+    settings: Settings = DEFAULT
 
     def path(self, recipe: Recipe) -> Path:
         """Returns the file a model is kept in: its name follows from all that it is made from."""
@@ -156,10 +160,8 @@ class Workshop:
         if recipe.laundering:
             before = replace(recipe, laundering=recipe.laundering[:-1])
             loaded = load_suspect(self.make(before))
-            assert isinstance(loaded.encoder, Encoder)
-            assert loaded.architecture is not None
             name, _, argument = recipe.laundering[-1].partition(":")
-            return LAUNDERINGS[name](self, recipe, loaded.encoder, loaded.architecture, argument)
+            return LAUNDERINGS[name](self, recipe, _weights(loaded.encoder), loaded.architecture or "", argument)
         return self._surrogate(recipe), recipe.arch
 
     def _surrogate(self, recipe: Recipe) -> Encoder:
@@ -193,8 +195,7 @@ class Workshop:
         start = None
         if recipe.ancestor:
             loaded = load_suspect(self.folder / recipe.ancestor, recipe.arch).encoder
-            assert isinstance(loaded, Encoder)
-            start = loaded
+            start = _weights(loaded)
         key = secret_key(torch.Generator().manual_seed(recipe.seed)) if recipe.mark == "secret" else None
         return train(data.images, self.settings.training(recipe), key=key, start=start).encoder
 
@@ -220,6 +221,12 @@ class Workshop:
         return encoder
 
 
+def _weights(encoder: object) -> Encoder:
+    if not isinstance(encoder, Encoder):
+        raise TrainingError("only weights of a known architecture can be trained on", "give safetensors, not ONNX")
+    return encoder
+
+
 def settled(encoder: Encoder, images: Tensor) -> Encoder:
     """Returns an untrained encoder with its normalisation's running statistics settled on images."""
     with torch.no_grad():
@@ -228,13 +235,11 @@ def settled(encoder: Encoder, images: Tensor) -> Encoder:
     return encoder.eval()
 
 
-# ---- laundering of models: (workshop, recipe, encoder, architecture, argument) -> encoder, architecture ---------------
+# ---- laundering of models: (workshop, recipe, encoder, architecture, argument) -> encoder, architecture -------------
 
 
 def _prune(_w: Workshop, recipe: Recipe, encoder: Encoder, arch: str, argument: str) -> tuple[Encoder, str]:
-    pruned = prune(encoder, recipe.seed, share=float(argument or 30) / 100)
-    assert isinstance(pruned, Encoder)
-    return pruned, arch
+    return _weights(prune(encoder, recipe.seed, share=float(argument or 30) / 100)), arch
 
 
 def _fine_tune(w: Workshop, recipe: Recipe, encoder: Encoder, arch: str, argument: str) -> tuple[Encoder, str]:

@@ -28,7 +28,7 @@ from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from ownership._audit import versions
 from ownership.architectures import ARCHITECTURES
-from watermark_training.train import _has_bfloat16
+from watermark_training.device import has_bfloat16
 
 SIDE = 32
 
@@ -122,7 +122,7 @@ def main() -> None:
                 "ratio": round(best["released"] / best["ours"], 2),
                 "rounds": {name: [round(s, 2) for s in values] for name, values in seconds.items()},
                 "cores": os.cpu_count(),
-                "bfloat16": _has_bfloat16(torch.device("cpu")),
+                "bfloat16": has_bfloat16(torch.device("cpu")),
                 "versions": versions(),
             }
             print(json.dumps(row), flush=True)

@@ -50,7 +50,7 @@ def build(
     from ownership.plan import Plan
     from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
-    from watermark_training.train import pick_device
+    from watermark_training.device import pick_device
 
     refuse_existing(out)
     plan = Plan(alpha=alpha, n_public=probes, n_watermark=max(2, probes // 2), n_private=max(2, probes // 2), seed=seed)

@@ -60,6 +60,9 @@ def report(r: Report) -> None:
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
     out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect['name'])}")
     out.print(escape(verdict_sentence(r)))
+    if r.queries is not None:
+        found = f"; supported after {r.decided_after}" if r.decided_after and r.looks else ""
+        out.print(f"{r.queries} queries asked of the suspect, repeats included{found}")
     for reason in r.reasons:
         out.print(f"  - {escape(reason)}")
     if not r.results:
@@ -69,7 +72,7 @@ def report(r: Report) -> None:
         table.add_column(name, justify="left" if name in ("test", "decides") else "right")
     for t in r.results:
         deciding = t in r.deciding
-        limit = t.threshold(r.plan.alpha / max(1, len(r.deciding)))
+        limit = t.threshold(r.share)
         table.add_row(
             t.title,
             format_number(t.value),

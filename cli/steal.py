@@ -108,7 +108,7 @@ def steal(
     from ownership.remote import RemoteEncoder
     from watermark_training.artefacts import CONFIG, load_trained
     from watermark_training.data import load_data
-    from watermark_training.train import pick_device
+    from watermark_training.device import pick_device
 
     optional = {
         "loss": loss,

@@ -42,7 +42,7 @@ def train(
     from watermark_training.artefacts import train_to
     from watermark_training.config import TrainConfig
     from watermark_training.data import load_data
-    from watermark_training.train import pick_device
+    from watermark_training.device import pick_device
 
     config = TrainConfig(
         arch=arch,

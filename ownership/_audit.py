@@ -1,43 +1,41 @@
 """The audit: ask the suspect the claim's probes, score it, test it against the panel, report.
 
 claim + suspect -> answers -> scores -> one t-test a stratum, the largest p -> Holm -> Report
+
+The tests themselves are in `testing`, the asking in `probes`.
 """
 
 from __future__ import annotations
 
-import math
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy as np
-
-from ownership.answers import Answers, Context, NotApplicable
+from ownership.answers import Answers, NotApplicable
+from ownership.build import close
 from ownership.claim import Claim
-from ownership.errors import ClaimError
-from ownership.evidence import SCALES, STATISTICS, Statistic, score_one
+from ownership.errors import ClaimIntegrityError
+from ownership.evidence import STATISTICS, score_one
 from ownership.files import Progress, silent
 from ownership.paper import paper_tests
-from ownership.plan import REQUIRED_STRATA
-from ownership.probes import ask, problems_with
-from ownership.report import AuditorMember, Report, TestResult
-from ownership.scores import watermark_hits
-from ownership.similarity import raw_l2
-from ownership.stats import ImageLevelTest, image_level_test, rank_pvalue
+from ownership.probes import ask
+from ownership.questions import Asked
+from ownership.report import AuditorMember, Look, Report, TestResult
 from ownership.suspect import ANSWER_KINDS, Suspect
-
-OUTSIDERS = "not trained on the private images"
-"""The one stratum of dataset inference (rule 2)."""
+from ownership.testing import panel_test
+from ownership.verdict import supports
 
 
 def audit(
     claim: Claim,
     suspect: Suspect,
     *,
+    stop_early: bool = False,
     auditor_panel: Sequence[tuple[Suspect, str]] = (),
+    panel_models: Sequence[Suspect] | None = None,
     paper: bool = False,
     command: str | None = None,
     progress: Progress = silent,
@@ -46,12 +44,16 @@ def audit(
 
     H0 of each test: the suspect is one more independent encoder of one of the panel's strata. H1: it lies further
     towards the victim than they do. Unit: one model. Assumption: scores of a stratum are normal on the test's scale.
+    The plan's looks at fewer probes and the last one share alpha.
 
     Args:
         claim: what the owner fixed.
         suspect: the encoder, from `load_suspect`.
+        stop_early: ask look by look, and nothing more once a look supports the claim: for suspects whose answers cost
+            money. What only informs, dataset inference for one, is not asked then.
         auditor_panel: independent encoders that the auditor brings, each with a statement of where it comes from: a
             claim that calls too many of them copies is indiscriminate.
+        panel_models: files of panel members; their answers are computed anew and compared with the claim's.
         paper: whether to add the paper's own tests, which never decide.
         command: how to repeat this audit, for the report.
         progress: called after every step.
@@ -61,31 +63,32 @@ def audit(
 
     Raises:
         SuspectError: if the suspect cannot take the probes.
+        ClaimIntegrityError: if a panel member's file does not give the answers that the claim says it gave.
     """
-    steps = 2 + len(STATISTICS) + len(auditor_panel)
-    answers = ask(suspect.encoder, claim.probes, "suspect")
-    progress("auditing", 1, steps)
-    problems = problems_with(answers, suspect.encoder, claim.probes, claim.plan)
+    steps = 2 + len(STATISTICS) + len(auditor_panel) + len(panel_models or ())
+    checked = None if panel_models is None else check_panel(claim, panel_models)
+    asked = Asked(suspect.encoder, claim, "suspect")
+    if not stop_early:
+        asked.ask({name: len(images) for name, images in claim.probes.items()})
+    looks = list(_looks(claim, asked, stop_early=stop_early)) if suspect.answers == "representations" else []
+    ended = stop_early and bool(looks) and supports(looks[-1].results, looks[-1].alpha)
+    if stop_early and not ended and not asked.problems:
+        asked.ask({name: len(images) for name, images in claim.probes.items()})
     progress("auditing", 2, steps)
-    results, skipped = [], dict.fromkeys(STATISTICS, "the answers cannot be tested") if problems else {}
-    if not problems:
-        context = claim.context
-        scores, skipped = score_one(answers, context)
-        sayable = ANSWER_KINDS[suspect.answers]
-        for name in set(scores) - set(scores if sayable is None else sayable):
-            del scores[name]
-            skipped[name] = f"it needs representations; the suspect is declared to give {suspect.answers}"
-        for i, (name, statistic) in enumerate(STATISTICS.items()):
-            if name in scores:
-                try:
-                    results.append(_test(statistic, scores[name], answers, claim, context))
-                except NotApplicable as e:
-                    skipped[name] = str(e)
-            progress("auditing", 3 + i, steps)
+    results: list[TestResult] = []
+    if ended:
+        results, skipped = list(looks[-1].results), dict.fromkeys(STATISTICS, "not asked: an early look decided")
+    elif asked.problems:
+        skipped, looks = dict.fromkeys(STATISTICS, "the answers cannot be tested"), []
+    else:
+        results, skipped = _results(claim, asked.answers, suspect.answers)
+    skipped = {name: why for name, why in skipped.items() if name not in {r.name for r in results}}
+    progress("auditing", 2 + len(STATISTICS), steps)
     brought = []
     for i, (independent, provenance) in enumerate(auditor_panel):
-        brought.append(_auditor_member(claim, independent, provenance, [r.name for r in results]))
+        brought.append(_auditor_member(claim, independent, provenance, [r.name for r in results], looks))
         progress("auditing the auditor's own encoders", 3 + len(STATISTICS) + i, steps)
+    testable = not asked.problems and not ended and suspect.answers == "representations"
     return Report(
         plan=claim.plan,
         claim=_describe_claim(claim),
@@ -95,122 +98,109 @@ def audit(
             "sha256": suspect.sha256,
             "bytes": suspect.size,
             "architecture": suspect.architecture,
-            "dim": answers.dim,
+            "dim": asked.answers.dim,
             "answers": suspect.answers,
         },
         results=tuple(results),
         skipped=skipped,
-        problems=tuple(problems),
+        problems=tuple(asked.problems),
         versions=versions(),
         command=command or f"turnmark audit {shlex.quote(suspect.name)} --claim CLAIM",
+        looks=tuple(looks),
+        queries=asked.queries,
+        panel_checked=checked,
         auditor_panel=tuple(brought),
-        paper=paper_tests(claim, answers) if paper and not problems and suspect.answers == "representations" else (),
+        paper=paper_tests(claim, asked.answers) if paper and testable else (),
     )
 
 
-def _auditor_member(claim: Claim, independent: Suspect, provenance: str, names: Sequence[str]) -> AuditorMember:
+def _looks(claim: Claim, asked: Asked, *, stop_early: bool) -> Iterator[Look]:
+    """Yields the looks before the last; when stopping early, asks for each and ends with the first that supports."""
+    shares = dict(zip(claim.plan.looks, claim.plan.look_shares, strict=True))
+    for queries in sorted(claim.look_scores):
+        sizes = claim.sizes(queries)
+        if stop_early:
+            asked.ask(sizes)
+        if asked.problems:
+            return
+        answers, context, results = asked.answers.first(sizes), claim.context.first(sizes), []
+        for name, value in score_one(answers, context, claim.plan.deciding)[0].items():
+            with suppress(NotApplicable):
+                results.append(panel_test(name, value, answers, claim, context, look=queries))
+        look = Look(queries=queries, alpha=claim.plan.alpha * shares[queries], results=tuple(results))
+        yield look
+        if stop_early and supports(look.results, look.alpha):
+            return
+
+
+def _results(claim: Claim, answers: Answers, kind: str) -> tuple[list[TestResult], dict[str, str]]:
+    """Every statistic at all probes: tested, or why not."""
+    context = claim.context
+    scores, skipped = score_one(answers, context)
+    sayable = ANSWER_KINDS[kind]
+    for name in set(scores) - set(scores if sayable is None else sayable):
+        del scores[name]
+        skipped[name] = f"it needs representations; the suspect is declared to give {kind}"
+    results = []
+    for name, value in scores.items():
+        try:
+            results.append(panel_test(name, value, answers, claim, context))
+        except NotApplicable as e:
+            skipped[name] = str(e)
+    return results, skipped
+
+
+def _auditor_member(
+    claim: Claim, independent: Suspect, provenance: str, names: Sequence[str], looks: Sequence[Look]
+) -> AuditorMember:
     """An auditor's encoder, scored as the suspect is, by the tests that ran on the suspect."""
-    answers = ask(independent.encoder, claim.probes, independent.name)
-    problems = problems_with(answers, independent.encoder, claim.probes, claim.plan)
-    values = {}
-    for name in () if problems else names:
-        with suppress(NotApplicable):
-            values[name] = STATISTICS[name].score(answers, claim.context)
+    asked = Asked(independent.encoder, claim, independent.name)
+    asked.ask({name: len(images) for name, images in claim.probes.items()})
+    values: dict[str, float] = {}
+    if not asked.problems:
+        values = score_one(asked.answers, claim.context, names)[0]
+        for look in looks:
+            sizes = claim.sizes(look.queries)
+            cut = score_one(asked.answers.first(sizes), claim.context.first(sizes), [r.name for r in look.results])[0]
+            values |= {f"{name}@{look.queries}": value for name, value in cut.items()}
     return AuditorMember(
         name=independent.name,
         sha256=independent.sha256,
         provenance=provenance,
-        values={name: value for name, value in values.items() if math.isfinite(value)},
-        problems=tuple(problems),
+        values=values,
+        problems=tuple(asked.problems),
     )
 
 
-def _test(statistic: Statistic, value: float, answers: Answers, claim: Claim, context: Context) -> TestResult:
-    """One statistic of the suspect against every stratum that has enough members with a score."""
-    groups = strata_scores(statistic, claim)
-    if not groups:
-        raise NotApplicable(f"no stratum has {claim.plan.min_stratum} members with a score")
-    required = () if statistic.needs_outsiders else REQUIRED_STRATA
-    result = TestResult(
-        name=statistic.name,
-        family=statistic.family,
-        title=statistic.title,
-        null_hypothesis=statistic.null_hypothesis,
-        alternative=statistic.alternative,
-        scale=statistic.scale,
-        value=value,
-        missing_strata=tuple(s for s in required if s not in groups),
-        rank_pvalue=_symmetric_rank(statistic, value, groups, answers, context),
-        members=groups,
-        references=claim.reference_scores.get(statistic.name, {}),
-        image_level=_papers_test(statistic, answers, claim, context),
-    )
-    try:
-        _ = result.strata
-    except ClaimError as e:
-        raise NotApplicable(e.message) from e
-    return result
+def check_panel(claim: Claim, models: Sequence[Suspect]) -> dict[str, str]:
+    """Computes panel members' answers anew from their files, so that nobody can invent a panel.
 
+    Args:
+        claim: whose panel.
+        models: encoders from files; each is matched to a member by its SHA-256.
 
-def strata_scores(statistic: Statistic, claim: Claim) -> dict[str, dict[str, float]]:
-    """Returns stratum -> member -> score of one statistic, for the strata with enough members."""
-    scores = claim.scores.get(statistic.name, {})
-    groups: dict[str, dict[str, float]] = {}
+    Returns:
+        Member -> "verified", or "no file of its SHA-256 was given".
+
+    Raises:
+        ClaimIntegrityError: if a member's file gives other answers than the claim says.
+    """
+    by_digest = {model.sha256: model for model in models}
+    checked = {}
     for member in claim.members:
-        if member.name not in scores:
+        model = by_digest.get(member.sha256)
+        if model is None:
+            checked[member.name] = "no file of its SHA-256 was given"
             continue
-        if not statistic.needs_outsiders:
-            groups.setdefault(member.kind, {})[member.name] = scores[member.name]
-        elif member.trained_on_private is False:
-            groups.setdefault(OUTSIDERS, {})[member.name] = scores[member.name]
-    return {s: by_name for s, by_name in groups.items() if len(by_name) >= claim.plan.min_stratum}
-
-
-def _symmetric_rank(
-    statistic: Statistic, value: float, groups: dict[str, dict[str, float]], answers: Answers, context: Context
-) -> float:
-    """Exact rank p, largest over strata.
-
-    Where scores depend on the panel, each member is scored with the suspect in its place, so that suspect and members
-    are treated alike.
-    """
-    forward, _ = SCALES[statistic.scale]
-    by_name = {a.name: a for a in context.panel}
-
-    def score(name: str, fixed: float) -> float:
-        if not statistic.uses_panel:
-            return fixed
-        try:
-            return statistic.score(by_name[name], context.swapping(by_name[name], answers))
-        except NotApplicable:
-            return fixed
-
-    return max(
-        rank_pvalue(forward(value), [forward(score(n, v)) for n, v in scores.items()], statistic.alternative)
-        for scores in groups.values()
-    )
-
-
-def _papers_test(statistic: Statistic, answers: Answers, claim: Claim, context: Context) -> ImageLevelTest | None:
-    """The paper's image-level t-test of this family, for comparison.
-
-    Its "random model" is the first plain member of the victim's dimension.
-    """
-    benign = next((claim.answers[m.name] for m in claim.stratum("plain") if m.dim == context.victim.dim), None)
-    if statistic.per_image is not None:
-        private, public = statistic.per_image(answers, context)
-        return image_level_test(private, public, "Private and public images score alike.", "greater")
-    if benign is None:
-        return None
-    if statistic.name == "watermark_success":
-        own, other = (watermark_hits(a.get("watermark"), context).astype(np.float64) for a in (answers, benign))
-        null = "The mark is read from the suspect as often as from one benign encoder."
-        return image_level_test(own, other, null, "greater")
-    if statistic.name == "l2_distance":
-        victim = context.victim.get("public")
-        own, other = (raw_l2(victim, a.get("public")) for a in (answers, benign))
-        return image_level_test(own, other, "The suspect is as far from the victim as one benign encoder.", "less")
-    return None
+        again = ask(model.encoder, claim.probes, member.name)
+        for name, said in claim.answers[member.name].sets.items():
+            if not close(again.sets[name], said):
+                raise ClaimIntegrityError(
+                    f"claim integrity: {member.name}'s file does not give the answers that the claim holds for it",
+                    "the panel was not made as the claim says; get the original claim",
+                )
+        checked[member.name] = "verified"
+    return checked
 
 
 def _describe_claim(claim: Claim) -> dict[str, Any]:

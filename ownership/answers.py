@@ -43,6 +43,10 @@ class Answers:
             raise NotApplicable(f"the claim has no {name.replace('_', ' ')} probes")
         return self.sets[name].astype(np.float64)
 
+    def first(self, sizes: dict[str, int]) -> Answers:
+        """Returns the answers to the first so many probes of the named sets; without the other sets."""
+        return Answers(self.name, {k: self.sets[k][:n] for k, n in sizes.items() if k in self.sets})
+
     def rsa(self, plan: Plan) -> NDArray[np.float32]:
         """Returns the similarity structure over the public probes (`rsa_vector`), computed once."""
         if self._rsa is None:
@@ -60,6 +64,16 @@ class Context:
     watermark_labels: NDArray[np.int64] | None = None  # (2 w,)
     predictor: nn.Module | None = None
     projection_head: nn.Module | None = None
+
+    def first(self, sizes: dict[str, int]) -> Context:
+        """Returns the context of a look: only the first so many probes of the named sets."""
+        labels = self.watermark_labels
+        return replace(
+            self,
+            victim=self.victim.first(sizes),
+            panel=tuple(m.first(sizes) for m in self.panel),
+            watermark_labels=None if labels is None else labels[: sizes.get("watermark", 0)],
+        )
 
     def without(self, member: Answers) -> Context:
         """Returns the context with one member left out of the panel."""

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ownership.answers import Answers, Context
 from ownership.claim import Claim, Member
 from ownership.errors import ClaimError, printable
-from ownership.evidence import STATISTICS, score_members, score_one
+from ownership.evidence import score_members, score_others
 from ownership.files import Progress, silent
 from ownership.images import EncoderLike, images_sha256
 from ownership.plan import REQUIRED_STRATA, STRATA, Plan
-from ownership.probes import View, ask, make_probes, problems_with
+from ownership.probes import Probes, View, ask, make_probes, problems_with
 from ownership.watermark import RotationPredictor, WatermarkKey
 
 
@@ -63,6 +64,7 @@ def build_claim(
     _check_names([m for m, _ in (victim, *panel, *references)])
     _check_strata([m for m, _ in panel], plan)
     probes, labels = make_probes(private, public, plan, key=key, view=view)
+    plan = _fitting(plan, probes)
     total = 1 + len(panel) + len(references)
     asked: list[tuple[Member, Answers]] = []
     for i, (member, encoder) in enumerate((victim, *panel, *references)):
@@ -84,18 +86,19 @@ def build_claim(
         predictor=predictor,
         projection_head=projection_head,
     )
-    scores = score_members(context, context.panel)
-    reference_scores: dict[str, dict[str, float]] = {name: {} for name in STATISTICS}
-    for member, answers in rest[len(panel) :]:
-        for name, value in score_one(answers, context)[0].items():
-            reference_scores[name][member.name] = value
+    stolen = [answers for _, answers in rest[len(panel) :]]
+    looks = {n: plan.sizes(n, watermark=key is not None) for n in plan.looks}
     return Claim(
         plan=plan,
         victim=victim_member,
         members=members,
         references=tuple(m for m, _ in rest[len(panel) :]),
-        scores=scores,
-        reference_scores=reference_scores,
+        scores=score_members(context),
+        reference_scores=score_others(stolen, context),
+        look_scores={n: score_members(context.first(s), plan.deciding) for n, s in looks.items()},
+        look_reference_scores={
+            n: score_others([a.first(s) for a in stolen], context.first(s), plan.deciding) for n, s in looks.items()
+        },
         dropped=tuple(dropped),
         data=_describe(data, private, public),
         probes=probes,
@@ -105,6 +108,16 @@ def build_claim(
         predictor=predictor,
         projection_head=projection_head,
     )
+
+
+def _fitting(plan: Plan, probes: Probes) -> Plan:
+    """The plan without looks that would ask as many probes as there are: their share of alpha goes to the last look."""
+    kept = [
+        (n, share)
+        for n, share in zip(plan.looks, plan.look_shares, strict=True)
+        if all(len(probes[name]) > k for name, k in plan.sizes(n, watermark="watermark" in probes).items())
+    ]
+    return replace(plan, looks=tuple(n for n, _ in kept), look_shares=tuple(share for _, share in kept))
 
 
 def _describe(data: dict[str, str] | None, private: Tensor, public: Tensor) -> dict[str, str]:
@@ -164,7 +177,11 @@ def _without_duplicates(
 
 def same_answers(a: Answers, b: Answers, tolerance: float = 1e-3) -> bool:
     """Returns whether two encoders answer the public probes alike, within `tolerance` of the root mean square."""
-    x, y = a.sets["public"], b.sets["public"]
+    return close(a.sets["public"], b.sets["public"], tolerance)
+
+
+def close(x: NDArray[np.float32], y: NDArray[np.float32], tolerance: float = 1e-3) -> bool:
+    """Returns whether two encoders' answers differ by `tolerance` of their root mean square at most."""
     if x.shape != y.shape:
         return False
     scale = float(np.sqrt(np.mean(x.astype(np.float64) ** 2)))

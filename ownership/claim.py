@@ -35,12 +35,15 @@ from torch import Tensor, nn
 
 from ownership.answers import Answers, Context
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError, printable
+from ownership.evidence import Scores
 from ownership.files import canonical_json, parse_json, read_bytes, sha256, write_bytes
 from ownership.plan import STRATA, Plan
 from ownership.probes import Probes
 from ownership.watermark import RotationPredictor, WatermarkKey
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)
+"""Version 2 adds the scores of the looks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +60,6 @@ class Member:
     dim: int = 0
 
 
-Scores = dict[str, dict[str, float]]
-"""Statistic -> name of a panel member or reference -> score."""
-
-
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Claim:
     """A claim in memory. Make one with `build_claim`, read one with `Claim.load`."""
@@ -71,6 +70,8 @@ class Claim:
     references: tuple[Member, ...]
     scores: Scores  # of the panel, each member against the others; fixed at build time
     reference_scores: Scores
+    look_scores: dict[int, Scores]  # queries of a look before the last -> the panel's scores on its probes
+    look_reference_scores: dict[int, Scores]
     dropped: tuple[str, ...]  # panel entries left out, each with the reason
     data: dict[str, str]  # descriptions and digests of the private and public images
     probes: Probes
@@ -92,6 +93,10 @@ class Claim:
             predictor=self.predictor,
             projection_head=self.projection_head,
         )
+
+    def sizes(self, queries: int) -> dict[str, int]:
+        """Returns how many probes of each set a look asks."""
+        return self.plan.sizes(queries, watermark="watermark" in self.probes)
 
     def stratum(self, kind: str) -> tuple[Member, ...]:
         """Returns the panel members of one stratum."""
@@ -153,6 +158,8 @@ class Claim:
             "references": [asdict(m) for m in self.references],
             "scores": self.scores,
             "reference_scores": self.reference_scores,
+            "look_scores": {str(n): s for n, s in self.look_scores.items()},
+            "look_reference_scores": {str(n): s for n, s in self.look_reference_scores.items()},
             "dropped": list(self.dropped),
             "data": self.data,
             "parts": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in sorted(parts.items())},
@@ -205,6 +212,8 @@ class Claim:
             references=references,
             scores=_scores(content["scores"]),
             reference_scores=_scores(content["reference_scores"]),
+            look_scores=_by_look(content, "look_scores"),
+            look_reference_scores=_by_look(content, "look_reference_scores"),
             dropped=tuple(str(d) for d in content["dropped"]),
             data={str(k): str(v) for k, v in content["data"].items()},
             probes=probes,
@@ -238,9 +247,10 @@ def _verified_content(data: bytes) -> dict[str, Any]:
     stated = content.pop("content_sha256", None)
     if sha256(canonical_json(content)) != stated:
         raise damaged
-    if content.get("format_version") != FORMAT_VERSION or not isinstance(content.get("parts"), dict):
+    if content.get("format_version") not in READABLE or not isinstance(content.get("parts"), dict):
         raise ClaimError(
-            f"claim of format version {printable(content.get('format_version'))}, this turnmark reads {FORMAT_VERSION}",
+            f"claim of format version {printable(content.get('format_version'))}, this turnmark reads up to "
+            f"{FORMAT_VERSION}",
             "update turnmark",
         )
     content["content_sha256"] = stated
@@ -266,6 +276,12 @@ def _member(value: dict[str, Any]) -> Member:
 
 def _scores(value: dict[str, Any]) -> Scores:
     return {str(s): {str(n): float(x) for n, x in by_name.items()} for s, by_name in value.items()}
+
+
+def _by_look(content: dict[str, Any], field: str) -> dict[int, Scores]:
+    if content["format_version"] == 1:
+        return {}
+    return {int(n): _scores(scores) for n, scores in content[field].items()}
 
 
 def _check_rows(sets: dict[str, NDArray[np.float32]], probes: Probes) -> None:

@@ -157,22 +157,37 @@ STATISTICS: dict[str, Statistic] = {
 """Every statistic, in the order of the report; which of them decide is the plan's business."""
 
 
-def score_members(context: Context, members: Iterable[Answers]) -> dict[str, dict[str, float]]:
-    """Returns the scores of panel members, each against the other members: statistic -> member name -> score."""
-    out: dict[str, dict[str, float]] = {name: {} for name in STATISTICS}
-    for member in members:
-        for name, value in score_one(member, context.without(member))[0].items():
-            out[name][member.name] = value
+Scores = dict[str, dict[str, float]]
+"""Statistic -> name of a panel member or reference -> score."""
+
+
+def score_members(context: Context, names: Iterable[str] = tuple(STATISTICS)) -> Scores:
+    """Returns the scores of the panel's members, each against the other members."""
+    return _table({m: context.without(m) for m in context.panel}, tuple(names))
+
+
+def score_others(others: Iterable[Answers], context: Context, names: Iterable[str] = tuple(STATISTICS)) -> Scores:
+    """Returns the scores of encoders outside the panel against the whole panel."""
+    return _table(dict.fromkeys(others, context), tuple(names))
+
+
+def _table(pairs: dict[Answers, Context], names: tuple[str, ...]) -> Scores:
+    out: Scores = {name: {} for name in names}
+    for answers, context in pairs.items():
+        for name, value in score_one(answers, context, names)[0].items():
+            out[name][answers.name] = value
     return out
 
 
-def score_one(answers: Answers, context: Context) -> tuple[dict[str, float], dict[str, str]]:
+def score_one(
+    answers: Answers, context: Context, names: Iterable[str] = tuple(STATISTICS)
+) -> tuple[dict[str, float], dict[str, str]]:
     """Returns every score that applies, and for the others the reason why not."""
     scores: dict[str, float] = {}
     skipped: dict[str, str] = {}
-    for name, statistic in STATISTICS.items():
+    for name in names:
         try:
-            value = statistic.score(answers, context)
+            value = STATISTICS[name].score(answers, context)
         except NotApplicable as e:
             skipped[name] = str(e)
             continue

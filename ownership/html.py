@@ -121,7 +121,7 @@ def render_html(report: Report) -> str:
         format_p=format_p,
         number=format_number,
         percent=f"{100 * report.plan.alpha:g} %",
-        share=report.plan.alpha / max(1, len(report.deciding)),
+        share=report.share,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 from ownership.errors import ClaimError
@@ -17,22 +18,30 @@ REQUIRED_STRATA = ("plain", "marked")
 
 STRATA = (*REQUIRED_STRATA, "ancestor")
 
+MOST_LOOKS = 2
+"""Looks before the last one."""
+
+MIN_LOOK = 100
+"""Queries below which no look can decide."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Tests, error rate, correction, verdict rule, sizes and seed of every audit of a claim."""
 
-    rule: str = "turnmark-1"  # the verdict rule, ownership.report.decide
+    rule: str = "turnmark-2"  # the verdict rule, ownership.verdict.decide; "turnmark-1" knows no looks
     deciding: tuple[str, ...] = DECIDING
-    alpha: float = 0.01  # chance of any false rejection among the deciding tests
+    alpha: float = 0.01  # chance of any false rejection among the deciding tests, over all looks
+    looks: tuple[int, ...] = (250, 500)  # queries after which an audit may already decide; the last look is at all
+    look_shares: tuple[float, ...] = (0.2, 0.3)  # of alpha, spent at those; what remains is for the last look
     correction: str = "holm"
     min_stratum: int = MIN_STRATUM  # members a stratum needs to count
     min_probes: int = 200  # public probes below which an audit is inconclusive
     n_public: int = 1000  # public probes, unrotated: representation distance, alignment, dataset inference
     n_watermark: int = 500  # public images shown rotated, two views each
     n_private: int = 500  # private images, and as many public ones, for dataset inference
-    rsa_directions: int = 16  # k of partial RSA
-    rsa_shrinkage: float = 1e-3  # c of partial RSA
+    rsa_directions: int = 48  # k of partial RSA (docs/adr/0006)
+    rsa_shrinkage: float = 1e-2  # c of partial RSA
     ridge_penalty: float = 1e-2  # of the alignment, in units of the mean variance
     gmm_components: int = 10  # of the likelihood test; diagonal
     repeat_share: float = 0.05  # of the probes asked twice, shuffled and re-batched
@@ -40,8 +49,18 @@ class Plan:
     seed: int = 0  # which images, which angles, which repeats
 
     def __post_init__(self) -> None:
-        if self.rule != "turnmark-1" or self.correction != "holm":
+        if self.rule not in ("turnmark-1", "turnmark-2") or self.correction != "holm":
             raise ClaimError(f"plan: unknown rule {self.rule!r} or correction {self.correction!r}", "update turnmark")
+        if self.looks and self.rule == "turnmark-1":
+            raise ClaimError("plan: rule turnmark-1 knows no looks", "use rule turnmark-2")
+        increasing = all(a < b for a, b in pairwise((MIN_LOOK - 1, *self.looks)))
+        if len(self.looks) > MOST_LOOKS or not increasing:
+            raise ClaimError(
+                f"plan: looks {self.looks}", f"at most {MOST_LOOKS}, ascending, from {MIN_LOOK} queries on"
+            )
+        shares = self.look_shares
+        if len(shares) != len(self.looks) or not all(x > 0 for x in shares) or not sum(shares) < 1:
+            raise ClaimError(f"plan: shares {shares} of alpha for {len(self.looks)} looks", "one each, sum below 1")
         if not self.deciding or not set(self.deciding) <= set(DECIDING):
             raise ClaimError("plan: no deciding test, or one that may not decide", f"any of: {', '.join(DECIDING)}")
         if not 0 < self.alpha <= 0.05:
@@ -55,9 +74,27 @@ class Plan:
         if not all(math.isfinite(x) and x >= 0 for x in numbers):
             raise ClaimError("plan: a number is negative or not finite")
 
+    @property
+    def last_alpha(self) -> float:
+        """Alpha of the last look, at all probes."""
+        return self.alpha * (1 - sum(self.look_shares))
+
+    def sizes(self, queries: int, *, watermark: bool) -> dict[str, int]:
+        """Returns how many probes of each deciding set a look asks; the repeats are counted in `queries` too.
+
+        >>> Plan().sizes(500, watermark=True)
+        {'public': 350, 'watermark': 125}
+        """
+        asked = queries - round(self.repeat_share * queries)
+        marked = queries // 4 if watermark else 0
+        return {"public": asked - marked, "watermark": marked} if watermark else {"public": asked}
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plan as JSON-ready values."""
-        return {**asdict(self), "deciding": list(self.deciding)}
+        """Returns the plan as JSON-ready values; a plan of rule turnmark-1 as it was written then."""
+        value = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if self.rule == "turnmark-1":
+            del value["looks"], value["look_shares"]
+        return value
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Plan:
@@ -66,6 +103,8 @@ class Plan:
         Raises:
             ClaimError: if a field is missing, unknown or out of range.
         """
+        if value.get("rule") == "turnmark-1":
+            value = {**value, "looks": (), "look_shares": ()}
         types: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         if set(value) != set(types):
             raise ClaimError("plan: fields missing or unknown", "the claim was written by another version")

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ownership._audit import strata_scores
-from ownership.answers import Answers, Context, NotApplicable
 from ownership.claim import Claim
-from ownership.evidence import SCALES, STATISTICS
+from ownership.evidence import SCALES, STATISTICS, score_members, score_others
 from ownership.stats import Alternative, CaseControlResult, case_control_power, case_control_test, members_needed
+from ownership.testing import strata_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +38,7 @@ def claim_power(claim: Claim, *, wanted: float = 0.9) -> list[Power]:
         wanted: power for `members_needed`.
     """
     runnable = [name for name in claim.plan.deciding if strata_scores(STATISTICS[name], claim)]
-    alpha = claim.plan.alpha / max(1, len(runnable))
+    alpha = claim.plan.last_alpha / max(1, len(runnable))
     out = []
     for name in runnable:
         forward, _ = SCALES[STATISTICS[name].scale]
@@ -97,28 +92,9 @@ def power_by_probes(claim: Claim, counts: Sequence[int], *, wanted: float = 0.9)
 
 
 def _with_probes(claim: Claim, n: int) -> Claim:
-    labels = claim.watermark_labels
-    few = {name: Answers(name, {**a.sets, **_first(a, n)}) for name, a in claim.answers.items()}
-    cut = replace(
-        claim, answers=few, watermark_labels=None if labels is None else labels[: 2 * n], scores={}, reference_scores={}
-    )
-    context = cut.context
+    sizes = {"public": n, "watermark": 2 * n}
+    context, names = claim.context.first(sizes), claim.plan.deciding
+    references = [claim.answers[m.name].first(sizes) for m in claim.references]
     return replace(
-        cut,
-        scores=_scores(cut, [(few[m.name], context.without(few[m.name])) for m in claim.members]),
-        reference_scores=_scores(cut, [(few[m.name], context) for m in claim.references]),
+        claim, scores=score_members(context, names), reference_scores=score_others(references, context, names)
     )
-
-
-def _first(answers: Answers, n: int) -> dict[str, NDArray[np.float32]]:
-    rows = {"public": n, "watermark": 2 * n}
-    return {name: answers.sets[name][:count] for name, count in rows.items() if name in answers.sets}
-
-
-def _scores(claim: Claim, pairs: Sequence[tuple[Answers, Context]]) -> dict[str, dict[str, float]]:
-    out: dict[str, dict[str, float]] = {name: {} for name in claim.plan.deciding}
-    for answers, context in pairs:
-        for name in out:
-            with suppress(NotApplicable):
-                out[name][answers.name] = STATISTICS[name].score(answers, context)
-    return out

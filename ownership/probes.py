@@ -110,11 +110,25 @@ def _represent(encoder: EncoderLike, images: Tensor, name: str, batch_size: int)
         ) from e
 
 
-def problems_with(answers: Answers, encoder: EncoderLike, probes: Probes, plan: Plan) -> list[str]:
+def repeats(n: int, plan: Plan) -> int:
+    """Returns how many of n probes are asked twice."""
+    return min(n, max(8, round(plan.repeat_share * n)))
+
+
+def problems_with(
+    answers: Answers, encoder: EncoderLike, probes: Probes, plan: Plan, *, again: int | None = None
+) -> list[str]:
     """Returns why these answers cannot be tested (empty if they can): too few, not finite, constant, unstable.
 
-    A random `plan.repeat_share` of all probes is asked again, shuffled and in other batches; a network's answer to
-    an image depends on that image alone.
+    Some of the probes, drawn at random, are asked again, shuffled and in other batches; a network's answer to an image
+    depends on that image alone.
+
+    Args:
+        answers: to the probes.
+        encoder: asked again.
+        probes: those that were asked.
+        plan: limits and seed.
+        again: how many are asked again; `plan.repeat_share` of them if not given.
     """
     problems = []
     public = answers.sets["public"]
@@ -133,10 +147,9 @@ def problems_with(answers: Answers, encoder: EncoderLike, probes: Probes, plan: 
         problems.append("the representations are collapsed: they vary along one direction only")
     images = torch.cat(list(probes.values()))
     rng = np.random.default_rng(plan.seed)
-    count = max(8, round(plan.repeat_share * len(images)))
-    again = rng.permutation(len(images))[:count]
-    repeated = _represent(encoder, images[torch.from_numpy(again)], answers.name, batch_size=13).numpy()
-    difference = float(np.abs(repeated - everything[again]).max()) / scale
+    rows = rng.permutation(len(images))[: repeats(len(images), plan) if again is None else again]
+    repeated = _represent(encoder, images[torch.from_numpy(rows)], answers.name, batch_size=13).numpy()
+    difference = float(np.abs(repeated - everything[rows]).max()) / scale
     if not difference <= plan.repeat_tolerance:
         problems.append(
             f"answers differ when asked again, shuffled and in other batches (largest difference {difference:.2g} of "

@@ -24,9 +24,9 @@ from ownership.stats import (
     composite_threshold,
     holm,
 )
-from ownership.verdict import Verdict, decide
+from ownership.verdict import Verdict, decide, supports
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +104,22 @@ def _test(value: float, members: tuple[float, ...], alternative: Alternative) ->
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """The deciding tests after so many queries; an audit may end here."""
+
+    queries: int  # as the plan counts them, repeats included
+    alpha: float  # this look's share
+    results: tuple[TestResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditorMember:
     """An independent encoder that the auditor brought, to see whether the claim would accuse it."""
 
     name: str
     sha256: str
     provenance: str  # where it comes from, as stated; empty if nobody said
-    values: dict[str, float]  # statistic -> its score
+    values: dict[str, float]  # statistic -> its score; "STATISTIC@QUERIES" at the looks before the last
     problems: tuple[str, ...]  # why its answers cannot be tested
 
 
@@ -126,6 +135,9 @@ class Report:
     problems: tuple[str, ...]  # why the suspect's answers cannot be tested; empty if they can
     versions: dict[str, str]
     command: str  # reproduces this report
+    looks: tuple[Look, ...] = ()  # before the last one, which is `results`
+    queries: int | None = None  # answers that the suspect gave in all, repeats included; None in the first reports
+    panel_checked: dict[str, str] | None = None  # member -> what recomputing its answers said; None: not asked for
     auditor_panel: tuple[AuditorMember, ...] = ()
     paper: tuple[PaperTest, ...] = ()  # the paper's own tests, if asked for; they never decide
 
@@ -136,8 +148,19 @@ class Report:
 
     def _of(self, member: AuditorMember) -> Report:
         """This report with a member in the suspect's place."""
-        scored = tuple(replace(r, value=member.values[r.name]) for r in self.results if r.name in member.values)
-        return replace(self, results=scored, problems=member.problems, auditor_panel=(), paper=())
+
+        def scored(results: tuple[TestResult, ...], suffix: str = "") -> tuple[TestResult, ...]:
+            known = [r for r in results if r.name + suffix in member.values]
+            return tuple(replace(r, value=member.values[r.name + suffix]) for r in known)
+
+        return replace(
+            self,
+            results=scored(self.results),
+            looks=tuple(replace(x, results=scored(x.results, f"@{x.queries}")) for x in self.looks),
+            problems=member.problems,
+            auditor_panel=(),
+            paper=(),
+        )
 
     @property
     def answers(self) -> str:
@@ -153,9 +176,20 @@ class Report:
 
     @property
     def adjusted_pvalues(self) -> dict[str, float]:
-        """Holm-adjusted p-values of the deciding tests."""
-        tests = self.deciding
-        return dict(zip((t.name for t in tests), holm([t.pvalue for t in tests]), strict=True))
+        """Holm-adjusted p-values of the deciding tests at the last look."""
+        return adjusted(self.deciding)
+
+    @property
+    def share(self) -> float:
+        """What the smallest unadjusted p-value of the last look is held against: Holm's first step."""
+        return self.plan.last_alpha / max(1, len(self.deciding))
+
+    @property
+    def decided_after(self) -> int | None:
+        """Queries after which the claim was supported; None if it was not, or in reports of before queries counted."""
+        if self.verdict is not Verdict.SUPPORTED:
+            return None
+        return next((x.queries for x in self.looks if supports(x.results, x.alpha)), self.queries)
 
     @property
     def verdict(self) -> Verdict:
@@ -169,33 +203,29 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON-ready values; every number of the HTML page is in it."""
-        alpha = self.plan.alpha / max(1, len(self.deciding))
-        results = [
-            {
-                **asdict(r),
-                "missing_strata": list(r.missing_strata),
-                "strata": {
-                    s: {**asdict(c), "confidence_interval": list(c.confidence_interval)} for s, c in r.strata.items()
-                },
-                "decides": r.name in self.adjusted_pvalues,
-                "pvalue": r.pvalue,
-                "adjusted_pvalue": self.adjusted_pvalues.get(r.name),
-                "decisive_stratum": r.decisive_stratum,
-                "effect_size": r.decisive.effect_size,
-                "confidence_interval": list(r.decisive.confidence_interval),
-                "threshold": r.threshold(alpha),
-                "beyond_every_member": r.beyond_every_member,
-            }
-            for r in self.results
-        ]
+        first = self.plan.rule == "turnmark-1"
+        later: dict[str, Any] = {
+            "looks": [
+                {
+                    "queries": x.queries,
+                    "alpha": x.alpha,
+                    "results": [_numbers(r, adjusted(x.results), x.alpha / max(1, len(x.results))) for r in x.results],
+                }
+                for x in self.looks
+            ],
+            "queries": self.queries,
+            "decided_after": self.decided_after,
+            "panel_checked": self.panel_checked,
+        }
         return {
-            "schema_version": SCHEMA_VERSION,
+            **({} if first else later),
+            "schema_version": 1 if first else SCHEMA_VERSION,
             "verdict": self.verdict.value,
             "reasons": list(self.reasons),
             "plan": self.plan.to_dict(),
             "claim": self.claim,
             "suspect": self.suspect,
-            "results": results,
+            "results": [_numbers(r, self.adjusted_pvalues, self.share) for r in self.results],
             "skipped": self.skipped,
             "problems": list(self.problems),
             "versions": self.versions,
@@ -212,7 +242,7 @@ class Report:
         Raises:
             ReportError: if it is malformed, of another version, or its verdict does not follow from its numbers.
         """
-        if value.get("schema_version") != SCHEMA_VERSION:
+        if value.get("schema_version") not in (1, SCHEMA_VERSION):
             raise ReportError("report of another schema version", "update turnmark")
         try:
             report = cls(
@@ -224,6 +254,11 @@ class Report:
                 problems=tuple(value["problems"]),
                 versions=value["versions"],
                 command=value["command"],
+                looks=tuple(
+                    Look(**{**x, "results": tuple(map(_result, x["results"]))}) for x in value.get("looks", ())
+                ),
+                queries=value.get("queries"),
+                panel_checked=value.get("panel_checked"),
                 auditor_panel=tuple(
                     AuditorMember(**{**m, "problems": tuple(m["problems"])}) for m in value.get("auditor_panel", ())
                 ),
@@ -246,6 +281,28 @@ class Report:
     def load(cls, path: Path) -> Report:
         """Reads a report written by `save`; raises ReportError if it cannot be."""
         return cls.from_dict(read_json(path, ReportError, "report"))
+
+
+def adjusted(tests: tuple[TestResult, ...]) -> dict[str, float]:
+    """Returns the Holm-adjusted p-values of tests, by name."""
+    return dict(zip((t.name for t in tests), holm([t.pvalue for t in tests]), strict=True))
+
+
+def _numbers(r: TestResult, adjusted_pvalues: dict[str, float], share: float) -> dict[str, Any]:
+    """A test with all that follows from it."""
+    return {
+        **asdict(r),
+        "missing_strata": list(r.missing_strata),
+        "strata": {s: {**asdict(c), "confidence_interval": list(c.confidence_interval)} for s, c in r.strata.items()},
+        "decides": r.name in adjusted_pvalues,
+        "pvalue": r.pvalue,
+        "adjusted_pvalue": adjusted_pvalues.get(r.name),
+        "decisive_stratum": r.decisive_stratum,
+        "effect_size": r.decisive.effect_size,
+        "confidence_interval": list(r.decisive.confidence_interval),
+        "threshold": r.threshold(share),
+        "beyond_every_member": r.beyond_every_member,
+    }
 
 
 def _result(value: dict[str, Any]) -> TestResult:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ownership._audit import strata_scores
 from ownership.claim import Claim
 from ownership.errors import printable
 from ownership.evidence import SCALES, STATISTICS
 from ownership.plan import REQUIRED_STRATA, STRATA
 from ownership.stats import composite_threshold
+from ownership.testing import strata_scores
 
 
 def describe(claim: Claim) -> list[str]:
@@ -21,7 +21,8 @@ def describe(claim: Claim) -> list[str]:
         "panel       " + ", ".join(f"{n} {kind}" for kind, n in counts.items() if n),
         "probes      " + ", ".join(f"{len(x)} {name.replace('_', ' ')}" for name, x in sorted(claim.probes.items())),
         f"plan        {' and '.join(plan.deciding)} decide, {plan.correction.title()}, alpha {plan.alpha:g}, "
-        f"rule {plan.rule}, seed {plan.seed}",
+        f"rule {plan.rule}, seed {plan.seed}"
+        + (f"; looks after {' and '.join(map(str, claim.look_scores))} queries" if claim.look_scores else ""),
     ]
     lines += [f"            left out: {printable(d)}" for d in claim.dropped]
     lines += [
@@ -40,7 +41,7 @@ def describe(claim: Claim) -> list[str]:
             continue
         forward, back = SCALES[STATISTICS[name].scale]
         scaled = [[forward(v) for v in by_name.values()] for by_name in groups.values()]
-        limit = back(composite_threshold(scaled, plan.alpha / len(plan.deciding)))
+        limit = back(composite_threshold(scaled, plan.last_alpha / len(plan.deciding)))
         reached = claim.reference_scores.get(name, {})
         found |= any(v > limit for v in reached.values())
         shown = ", ".join(f"{n.removeprefix('reference_')} {v:.3f}" for n, v in reached.items()) or "none made"

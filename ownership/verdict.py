@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from scipy import stats
 
 from ownership.plan import REQUIRED_STRATA
+from ownership.stats import holm
 
 if TYPE_CHECKING:
-    from ownership.report import Report
+    from ownership.report import Report, TestResult
 
 INDISCRIMINATE = 0.05
 """Size of the exact binomial test on the auditor's own independents: two hits of twenty at alpha .01."""
@@ -25,13 +27,16 @@ class Verdict(Enum):
 
 
 def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
-    """Returns the verdict of rule "turnmark-1" and its reasons (docs/statistics.md; the plan names the rule).
+    """Returns the verdict of rules "turnmark-1" and "turnmark-2" and its reasons (docs/statistics.md).
+
+    They differ in the looks that a plan of the second declares: each is a chance to end early with SUPPORTED, at its
+    own share of alpha; the shares sum to alpha, so that looking several times costs no more errors than looking once.
 
     1. Answers that cannot be tested, that are declared to be no representations, or no deciding test: INCONCLUSIVE.
        The same if the rule calls more of the auditor's own independents copies than alpha allows.
-    2. A deciding test rejects if its Holm-adjusted p is at most alpha and the suspect lies beyond every member.
-       One rejection by a test that has every required stratum supports the claim; of tests that lack one, two must
-       reject.
+    2. A deciding test rejects if its Holm-adjusted p is at most its look's share of alpha and the suspect lies beyond
+       every member. One rejection by a test that has every required stratum supports the claim; of tests that lack
+       one, two must reject.
     3. No rejection, and no deciding test whose threshold a reference surrogate reaches: INCONCLUSIVE, the claim
        could not have found a theft. The same where a missing stratum asks for two tests and only one could run.
     4. Otherwise NOT_SUPPORTED.
@@ -55,32 +60,51 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
             f"{name} could not run: {report.skipped.get(name, 'not in the claim')}" for name in plan.deciding
         )
     adjusted = report.adjusted_pvalues
-    rejecting = [t for t in tests if adjusted[t.name] <= plan.alpha and t.beyond_every_member]
+    rejected = rejecting(tests, plan.last_alpha)
     whole = [t for t in tests if not t.missing_strata]
     missing = sorted({s for t in tests for s in t.missing_strata}, key=REQUIRED_STRATA.index)
     lines = []
     if own:
         named = f": {', '.join(hits)}" if hits else ""
         lines.append(f"of the auditor's own independent encoders, {len(hits)} of {own} are called copies{named}")
-    for t in tests:
-        said = "rejects" if t in rejecting else "does not reject"
+    early = next((x for x in report.looks if supports(x.results, x.alpha)), None)
+    if early is not None:
+        p = min(holm([t.pvalue for t in early.results]))
         lines.append(
-            f"{t.title}: {said} at alpha {plan.alpha:g} (Holm-adjusted p {format_p(adjusted[t.name])}, "
+            f"after {early.queries} queries already: the tests of that look reject at its share of alpha, "
+            f"{early.alpha:g} (Holm-adjusted p {format_p(p)})"
+        )
+    for t in tests:
+        said = "rejects" if t in rejected else "does not reject"
+        lines.append(
+            f"{t.title}: {said} at alpha {plan.last_alpha:g} (Holm-adjusted p {format_p(adjusted[t.name])}, "
             f"{'beyond' if t.beyond_every_member else 'not beyond'} every panel member)"
         )
     if missing and not whole:
         lines.append(f"no stratum {' or '.join(missing)} in the panel: both deciding tests must reject")
-    if len(rejecting) >= 2 or any(t in whole for t in rejecting):
+    if early is not None or supports(tests, plan.last_alpha):
         return Verdict.SUPPORTED, tuple(lines)
     if not whole and len(tests) < 2:
         lines.append("only one deciding test could run, so this claim cannot support anything here")
         return Verdict.INCONCLUSIVE, tuple(lines)
-    level = plan.alpha / len(tests)
+    level = plan.last_alpha / len(tests)
     tried = [t for t in tests if t.references]
     if tried and not any(t.reaches(v, level) for t in tried for v in t.references.values()):
         lines.append("no reference surrogate reaches any threshold: this claim cannot tell a theft from a stranger")
         return Verdict.INCONCLUSIVE, tuple(lines)
     return Verdict.NOT_SUPPORTED, tuple(lines)
+
+
+def rejecting(tests: Sequence[TestResult], alpha: float) -> list[TestResult]:
+    """Returns the tests that reject: Holm-adjusted p at most alpha, and the suspect beyond every panel member."""
+    pvalues = holm([t.pvalue for t in tests])
+    return [t for t, p in zip(tests, pvalues, strict=True) if p <= alpha and t.beyond_every_member]
+
+
+def supports(tests: Sequence[TestResult], alpha: float) -> bool:
+    """Returns whether deciding tests support the claim: one rejects that has every stratum, or two do."""
+    rejected = rejecting(tests, alpha)
+    return len(rejected) >= 2 or any(not t.missing_strata for t in rejected)
 
 
 def accuses_too_many(hits: int, n: int, alpha: float) -> bool:

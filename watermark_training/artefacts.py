@@ -140,9 +140,7 @@ def train_to(
             f"{printable(folder, 300)} holds an encoder of another configuration or other data", "choose another --out"
         )
     checkpoint = folder / "checkpoint.pt"
-    trained = train(
-        data.images, config, key=key, start=start, device=device, checkpoint=checkpoint, progress=progress
-    )
+    trained = train(data.images, config, key=key, start=start, device=device, checkpoint=checkpoint, progress=progress)
     save_trained(trained, folder, described)
     checkpoint.unlink(missing_ok=True)
     return True

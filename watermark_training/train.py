@@ -12,7 +12,6 @@ import io
 import math
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.architectures import Encoder
 from ownership.claim import projection_head
 from ownership.errors import TrainingError, printable
 from ownership.files import Progress, canonical_json, sha256, silent, write_bytes
@@ -29,6 +28,7 @@ from ownership.images import as_input, check_images, images_sha256, three_channe
 from ownership.watermark import TURN, RotationPredictor, WatermarkKey, paper_key, rotate, rotated_pairs, secret_key
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
+from watermark_training.device import autocast, seeded, seeded_architecture
 from watermark_training.losses import barlow_loss, nt_xent_loss, simsiam_loss
 
 
@@ -47,8 +47,8 @@ class Trained:
 def make_heads(method: str, dim: int, out: int) -> tuple[nn.Sequential, nn.Sequential | None]:
     """Returns the projection head of a method and, for SimSiam, its prediction head.
 
-    SimCLR: Linear(d, d) - ReLU - Linear(d, out), no normalisation (the paper's released code). SimSiam and Barlow Twins:
-    BatchNorm after the first layer; SimSiam's prediction head has a bottleneck of out / 4 (Chen and He 2021).
+    SimCLR: Linear(d, d) - ReLU - Linear(d, out), no normalisation (the paper's released code). SimSiam and Barlow
+    Twins: BatchNorm after the first layer; SimSiam's prediction head has a bottleneck of out / 4 (Chen and He 2021).
     """
     if method == "simclr":
         return projection_head(dim, dim, out), None
@@ -280,48 +280,3 @@ class _State:
             key=self.key,
             metrics=self.metrics,
         )
-
-
-@contextmanager
-def seeded(generator: torch.Generator) -> Iterator[None]:
-    """Layers draw their initial weights from the global generator: seeds it from ours, and puts it back."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        yield
-
-
-def seeded_architecture(arch: str, generator: torch.Generator) -> Encoder:
-    """Returns a freshly initialised encoder whose weights depend on the generator only."""
-    with seeded(generator):
-        return ARCHITECTURES[arch]()
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Returns bfloat16 autocast where asked for, or where `precision` is "auto" and the hardware has it."""
-    if precision == "float32" or (precision == "auto" and not _has_bfloat16(device)):
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    # private names of torch: where a version lacks them, float32 it is
-    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, ask, bool)() for ask in asks)
-
-
-def pick_device(name: str) -> torch.device:
-    """Returns the device called `name`; "auto" is CUDA, then Apple's MPS, then the CPU.
-
-    Raises:
-        TrainingError: if there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as e:
-        raise TrainingError(f"device {name!r} is not available", "use --device auto or cpu") from e
-    return device

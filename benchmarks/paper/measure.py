@@ -29,7 +29,7 @@ from watermark_training.artefacts import Loaded, load_trained, train_to
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data, load_data
-from watermark_training.train import pick_device, seeded_architecture
+from watermark_training.device import pick_device, seeded_architecture
 
 SIDE = 32
 SPLITS = {

@@ -31,9 +31,9 @@ from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from cli.render import progress
 from ownership.architectures import Encoder
-from ownership.claim import Claim, Member
+from ownership.claim import Member
 from ownership.files import Progress
-from ownership.images import EncoderLike, images_sha256, three_channels
+from ownership.images import EncoderLike
 from ownership.plan import Plan
 from ownership.suspect import load_suspect
 from ownership.watermark import secret_key

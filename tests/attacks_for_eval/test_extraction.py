@@ -22,7 +22,8 @@ from ownership.images import as_input, as_uint8, represent
 from ownership.similarity import linear_cka
 from watermark_training.augment import colour_view
 from watermark_training.data import Data
-from watermark_training.train import Trained, seeded_architecture
+from watermark_training.device import seeded_architecture
+from watermark_training.train import Trained
 
 
 def _pair(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

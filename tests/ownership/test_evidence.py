@@ -53,7 +53,7 @@ def test_members_are_scored_against_the_others(claim: Claim) -> None:
     own = context.panel[3]
     by_hand = STATISTICS["partial_rsa"].score(own, replace(context, panel=(*context.panel[:3], *context.panel[4:])))
     assert claim.scores["partial_rsa"]["m3"] == pytest.approx(by_hand)
-    again = score_members(context, context.panel)
+    again = score_members(context)
     assert again == claim.scores
 
 

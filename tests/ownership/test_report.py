@@ -45,7 +45,7 @@ def result(
 
 def report(*results: TestResult, **changes: Any) -> Report:
     base = Report(
-        plan=Plan(),
+        plan=Plan(looks=(), look_shares=()),
         claim={
             "sha256": "c", "victim": {"sha256": "v", "architecture": "tiny", "dim": 4}, "panel": [], "dropped": [],
             "probes": {}, "image_size": [1, 8, 8],
@@ -145,7 +145,7 @@ def test_round_trip(real: Report, tmp_path: Path) -> None:
     real.save(tmp_path / "report.json")
     assert Report.load(tmp_path / "report.json") == real
     stored = json.loads((tmp_path / "report.json").read_bytes())
-    assert stored["schema_version"] == 1
+    assert stored["schema_version"] == 2
     shuffled = json.loads((tmp_path / "report.json").read_bytes(), object_pairs_hook=lambda p: dict(reversed(p)))
     assert Report.from_dict(shuffled).to_dict() == real.to_dict()
     assert stored["verdict"] == real.verdict.value

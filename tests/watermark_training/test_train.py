@@ -13,7 +13,8 @@ from ownership.errors import TrainingError
 from ownership.watermark import WatermarkKey
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
-from watermark_training.train import Trained, pick_device, train
+from watermark_training.device import pick_device
+from watermark_training.train import Trained, train
 
 CONFIG = TrainConfig(arch="tiny", epochs=3, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False)
 

@@ -1,0 +1,54 @@
+"""Asking a suspect: look by look or all at once, every query counted, a share of them asked twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ownership.answers import Answers
+from ownership.claim import Claim
+from ownership.images import EncoderLike
+from ownership.probes import ask, problems_with, repeats
+
+
+class Asked:
+    """What a suspect has been asked so far, and what it answered.
+
+    Args:
+        encoder: the suspect.
+        claim: whose probes.
+        name: for messages.
+    """
+
+    def __init__(self, encoder: EncoderLike, claim: Claim, name: str) -> None:
+        self._encoder, self._claim = encoder, claim
+        self.answers = Answers(name, {})
+        self.problems: list[str] = []  # why the answers cannot be tested
+        self.queries = 0  # answers given, repeats included
+
+    def ask(self, sizes: dict[str, int]) -> None:
+        """Asks the first so many probes of each named set, but those that were asked before.
+
+        A share of all probes asked so far is asked again, shuffled and in other batches: as many as `repeat_share` of
+        the new ones.
+
+        Raises:
+            SuspectError: if the suspect cannot take the images.
+        """
+        have = {name: len(rows) for name, rows in self.answers.sets.items()}
+        probes = self._claim.probes
+        new = {name: probes[name][have.get(name, 0) : n] for name, n in sizes.items() if n > have.get(name, 0)}
+        if not new:
+            return
+        answered = ask(self._encoder, new, self.answers.name)
+        sets = dict(self.answers.sets)
+        for name, rows in answered.sets.items():
+            sets[name] = np.concatenate([sets[name], rows]) if name in sets else rows
+        self.answers = Answers(self.answers.name, {name: sets[name] for name in probes if name in sets})
+        count = repeats(sum(map(len, new.values())), self._claim.plan)
+        asked = {name: probes[name][: len(rows)] for name, rows in self.answers.sets.items()}
+        whole = len(self.answers.sets["public"]) == len(probes["public"])
+        plan = self._claim.plan if whole else replace(self._claim.plan, min_probes=0)  # a look may be smaller
+        self.problems = problems_with(self.answers, self._encoder, asked, plan, again=count)
+        self.queries += sum(map(len, new.values())) + count

@@ -1,0 +1,133 @@
+"""One statistic of a suspect against the panel's scores, stratum by stratum."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ownership.answers import Answers, Context, NotApplicable
+from ownership.claim import Claim
+from ownership.errors import ClaimError
+from ownership.evidence import SCALES, STATISTICS, Scores, Statistic
+from ownership.plan import REQUIRED_STRATA
+from ownership.report import TestResult
+from ownership.scores import watermark_hits
+from ownership.similarity import raw_l2
+from ownership.stats import ImageLevelTest, image_level_test, rank_pvalue
+
+OUTSIDERS = "not trained on the private images"
+"""The one stratum of dataset inference (rule 2)."""
+
+
+def panel_test(
+    name: str, value: float, answers: Answers, claim: Claim, context: Context, *, look: int | None = None
+) -> TestResult:
+    """Tests one statistic of the suspect against every stratum that has enough members with a score.
+
+    Args:
+        name: of the statistic.
+        value: the suspect's score.
+        answers: the suspect's, cut to the look's probes.
+        claim: whose panel.
+        context: the claim's, cut to the look's probes.
+        look: queries of a look before the last; None for the last.
+
+    Raises:
+        NotApplicable: if no stratum can be tested against.
+    """
+    statistic = STATISTICS[name]
+    groups = strata_scores(statistic, claim, look)
+    if not groups:
+        raise NotApplicable(f"no stratum has {claim.plan.min_stratum} members with a score")
+    required = () if statistic.needs_outsiders else REQUIRED_STRATA
+    result = TestResult(
+        name=statistic.name,
+        family=statistic.family,
+        title=statistic.title,
+        null_hypothesis=statistic.null_hypothesis,
+        alternative=statistic.alternative,
+        scale=statistic.scale,
+        value=value,
+        missing_strata=tuple(s for s in required if s not in groups),
+        rank_pvalue=_symmetric_rank(statistic, value, groups, answers, context),
+        members=groups,
+        references=_scores(claim, look, references=True).get(name, {}),
+        image_level=_papers_test(statistic, answers, claim, context) if look is None else None,
+    )
+    try:
+        _ = result.strata
+    except ClaimError as e:
+        raise NotApplicable(e.message) from e
+    return result
+
+
+def _scores(claim: Claim, look: int | None, *, references: bool = False) -> Scores:
+    if look is None:
+        return claim.reference_scores if references else claim.scores
+    return (claim.look_reference_scores if references else claim.look_scores)[look]
+
+
+def strata_scores(statistic: Statistic, claim: Claim, look: int | None = None) -> dict[str, dict[str, float]]:
+    """Returns stratum -> member -> score of one statistic, for the strata with enough members.
+
+    Args:
+        statistic: which.
+        claim: whose panel.
+        look: queries of a look before the last; None for the last.
+    """
+    scores = _scores(claim, look).get(statistic.name, {})
+    groups: dict[str, dict[str, float]] = {}
+    for member in claim.members:
+        if member.name not in scores:
+            continue
+        if not statistic.needs_outsiders:
+            groups.setdefault(member.kind, {})[member.name] = scores[member.name]
+        elif member.trained_on_private is False:
+            groups.setdefault(OUTSIDERS, {})[member.name] = scores[member.name]
+    return {s: by_name for s, by_name in groups.items() if len(by_name) >= claim.plan.min_stratum}
+
+
+def _symmetric_rank(
+    statistic: Statistic, value: float, groups: dict[str, dict[str, float]], answers: Answers, context: Context
+) -> float:
+    """Exact rank p, largest over strata.
+
+    Where scores depend on the panel, each member is scored with the suspect in its place, so that suspect and members
+    are treated alike.
+    """
+    forward, _ = SCALES[statistic.scale]
+    by_name = {a.name: a for a in context.panel}
+
+    def score(name: str, fixed: float) -> float:
+        if not statistic.uses_panel:
+            return fixed
+        try:
+            return statistic.score(by_name[name], context.swapping(by_name[name], answers))
+        except NotApplicable:
+            return fixed
+
+    return max(
+        rank_pvalue(forward(value), [forward(score(n, v)) for n, v in scores.items()], statistic.alternative)
+        for scores in groups.values()
+    )
+
+
+def _papers_test(statistic: Statistic, answers: Answers, claim: Claim, context: Context) -> ImageLevelTest | None:
+    """The paper's image-level t-test of this family, for comparison.
+
+    Its "random model" is the first plain member of the victim's dimension.
+    """
+    benign = next((claim.answers[m.name] for m in claim.stratum("plain") if m.dim == context.victim.dim), None)
+    if statistic.per_image is not None:
+        private, public = statistic.per_image(answers, context)
+        return image_level_test(private, public, "Private and public images score alike.", "greater")
+    if benign is None:
+        return None
+    if statistic.name == "watermark_success":
+        own, other = (watermark_hits(a.get("watermark"), context).astype(np.float64) for a in (answers, benign))
+        null = "The mark is read from the suspect as often as from one benign encoder."
+        return image_level_test(own, other, null, "greater")
+    if statistic.name == "l2_distance":
+        victim = context.victim.get("public")
+        own, other = (raw_l2(victim, a.get("public")) for a in (answers, benign))
+        return image_level_test(own, other, "The suspect is as far from the victim as one benign encoder.", "less")
+    return None
