@@ -33,6 +33,21 @@ def audit(
             show_default=False,
         ),
     ] = None,
+    panel_models: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the panel members' files: their answers are computed anew and compared with the claim's.",
+            show_default=False,
+        ),
+    ] = None,
+    stop_early: Annotated[
+        bool,
+        typer.Option(
+            "--stop-early",
+            help="Ask look by look, as the claim's plan says, and no more once a look supports the claim: for suspects "
+            "whose answers cost money.",
+        ),
+    ] = False,
     answers: Annotated[
         str, typer.Option(help="What the suspect gives out: representations, logits, posteriors or labels.")
     ] = "representations",
@@ -53,12 +68,16 @@ def audit(
     command += ["--answers", answers] if answers != "representations" else []
     brought = load_folder(auditor_panel) if auditor_panel else []
     command += ["--auditor-panel", str(auditor_panel)] if auditor_panel else []
+    command += ["--panel-models", str(panel_models)] if panel_models else []
+    command += ["--stop-early"] if stop_early else []
     command += ["--paper"] if paper else []
     with render.progress() as progress:
         report = run(
             loaded_claim,
             loaded,
+            stop_early=stop_early,
             auditor_panel=brought,
+            panel_models=[model for model, _ in load_folder(panel_models)] if panel_models else None,
             paper=paper,
             command=shlex.join(command),
             progress=progress,

@@ -27,7 +27,8 @@ def build(
         list[str],
         typer.Option(
             help="Independent encoder, [KIND:]PATH; give it many times. KIND is plain, marked (somebody else's "
-            "watermark) or ancestor (grown from the same public checkpoint). At least 5 of a kind.",
+            "watermark), invariant (trained on rotated views) or ancestor (grown from the same public checkpoint). At "
+            "least 5 of a kind.",
             show_default=False,
         ),
     ],
@@ -61,8 +62,9 @@ def build(
     for i, entry in enumerate(panel):
         kind, path = _kind_and_path(entry)
         loaded = load_trained(path)
-        mark = loaded.config.get("train", {}).get("mark", "none")
-        kind = kind or ("plain" if mark == "none" else "marked")
+        training = loaded.config.get("train", {})
+        unmarked = "invariant" if training.get("rotate") else "plain"
+        kind = kind or (unmarked if training.get("mark", "none") == "none" else "marked")
         members.append((loaded.member(f"panel_{i}_{kind}", kind, digest), loaded.encoder))
     with render.progress() as progress:
         built = claim_with_references(

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from cli import audit, claim, demo, linear_eval, render, serve, steal, train
+from cli import audit, claim, demo, evaluate, linear_eval, render, serve, steal, train
 from ownership.errors import OwnershipError, printable
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command(help=train.HELP)(train.train)
 app.add_typer(claim.app, name="claim")
 app.command(help=steal.HELP)(steal.steal)
 app.command(help=audit.HELP)(audit.audit)
+app.command(help=evaluate.HELP)(evaluate.evaluate)
 app.command("linear-eval", help=linear_eval.HELP)(linear_eval.linear_eval)
 app.command(help=serve.HELP)(serve.serve)
 

@@ -19,6 +19,10 @@ def train(
     out: Out,
     arch: Annotated[str, typer.Option(help="tiny, small, small_vgg, resnet18, resnet34 or resnet50.")] = "resnet18",
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 200,
+    method: Annotated[str, typer.Option(help="simclr, simsiam or barlow.")] = "simclr",
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Turn views by any angle, too: a rotation-invariant panel member; no mark.")
+    ] = False,
     mark: Annotated[
         str, typer.Option(help="secret: a fresh secret key; paper: the public half-turn task; none: plain encoder.")
     ] = "secret",
@@ -46,6 +50,8 @@ def train(
 
     config = TrainConfig(
         arch=arch,
+        method=method,  # type: ignore[arg-type]  # checked by TrainConfig
+        rotate=rotate,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,13 +21,14 @@ class NotApplicable(Exception):
 class Answers:
     """One encoder's representations of the probes.
 
-    Sets (rows are images): `public` `(n, d)`; `watermark` `(2 w, d)`; for dataset inference `private` `(p, d)` with
+    Sets (rows are images): `public` `(n, d)`; `turned` `(r t, d)`, r turned copies of the first t public probes (all
+    first copies, then all second ones); `watermark` `(2 w, d)`; for dataset inference `private` `(p, d)` with
     `private_views` `(2 p, d)`, and `outside_views` `(2 p, d)`, views of the first p public probes.
     """
 
     name: str
     sets: dict[str, NDArray[np.float32]]
-    _rsa: NDArray[np.float32] | None = field(default=None, repr=False)
+    _rsa: dict[int, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     @property
     def dim(self) -> int:
@@ -47,11 +49,24 @@ class Answers:
         """Returns the answers to the first so many probes of the named sets; without the other sets."""
         return Answers(self.name, {k: self.sets[k][:n] for k, n in sizes.items() if k in self.sets})
 
-    def rsa(self, plan: Plan) -> NDArray[np.float32]:
-        """Returns the similarity structure over the public probes (`rsa_vector`), computed once."""
-        if self._rsa is None:
-            self._rsa = rsa_vector(self.get("public"), plan.rsa_directions, plan.rsa_shrinkage)
-        return self._rsa
+    def rsa(self, plan: Plan, first: int | None = None) -> NDArray[np.float32]:
+        """Returns the similarity structure over the public probes (`rsa_vector`), computed once.
+
+        Args:
+            plan: directions and shrinkage.
+            first: over the first so many probes only.
+        """
+        n = len(self.get("public")) if first is None else first
+        return self._kept(n, plan, lambda: self.get("public")[:n])
+
+    def rsa_turned(self, plan: Plan) -> NDArray[np.float32]:
+        """Returns the same over the mean answer to each probe's turned copies."""
+        return self._kept(0, plan, lambda: self.get("turned").reshape(plan.turns, -1, self.dim).mean(0))
+
+    def _kept(self, key: int, plan: Plan, answers: Callable[[], Array]) -> NDArray[np.float32]:
+        if key not in self._rsa:
+            self._rsa[key] = rsa_vector(answers(), plan.rsa_directions, plan.rsa_shrinkage)
+        return self._rsa[key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

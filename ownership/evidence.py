@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ownership.answers import Answers, Context, NotApplicable
+from ownership.plan import REQUIRED_STRATA
 from ownership.scores import (
     augmentation_scores,
     cka,
@@ -19,6 +20,7 @@ from ownership.scores import (
     l2_distance,
     loss_scores,
     partial_rsa,
+    partial_rsa_turned,
     watermark_aligned,
     watermark_success,
 )
@@ -68,6 +70,7 @@ class Statistic:
     scale: str  # name in SCALES
     alternative: Alternative = "greater"
     uses_panel: bool = False  # the score depends on the other panel members
+    required: tuple[str, ...] = REQUIRED_STRATA  # strata without which it cannot decide alone
     needs_outsiders: bool = False  # only members not trained on the private images are controls
     per_image: Callable[[Answers, Context], tuple[Array, Array]] | None = None  # private, public scores
 
@@ -96,6 +99,17 @@ STATISTICS: dict[str, Statistic] = {
             null_hypothesis=_NULL_WATERMARK,
             score=watermark_success,
             scale="logit",
+        ),
+        Statistic(
+            name="partial_rsa_turned",
+            family="distance",
+            title="Partial RSA, answers to turned images",
+            null_hypothesis="The suspect's answers to turned images share no more of what is idiosyncratic to the "
+            "victim's answers to upright ones than an independent encoder's do.",
+            score=partial_rsa_turned,
+            scale="fisher_z",
+            uses_panel=True,
+            required=(*REQUIRED_STRATA, "invariant"),
         ),
         Statistic(
             name="watermark_aligned",
@@ -130,6 +144,7 @@ STATISTICS: dict[str, Statistic] = {
             score=gap(gmm_scores),
             scale="identity",
             needs_outsiders=True,
+            required=(),
             per_image=gmm_scores,
         ),
         Statistic(
@@ -140,6 +155,7 @@ STATISTICS: dict[str, Statistic] = {
             score=gap(loss_scores),
             scale="identity",
             needs_outsiders=True,
+            required=(),
             per_image=loss_scores,
         ),
         Statistic(
@@ -150,6 +166,7 @@ STATISTICS: dict[str, Statistic] = {
             score=gap(augmentation_scores),
             scale="identity",
             needs_outsiders=True,
+            required=(),
             per_image=augmentation_scores,
         ),
     )

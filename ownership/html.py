@@ -26,6 +26,8 @@ EXPLAINED = {
     "partial_rsa": "Does the suspect share the pattern of similarities between images that is peculiar to the victim, "
     "beyond what independent encoders share? 0 is no relation, 1 a copy. A change of basis, scale or dimension of "
     "the output does not affect it.",
+    "partial_rsa_turned": "The same between the victim's answers to upright images and the suspect's mean answers to "
+    "turned copies of them. A thief who trains a surrogate to answer alike however an image is turned gives it away.",
     "watermark_success": "The owner trained the victim so that a secret predictor can tell, from a representation, "
     "into which secret part of the circle an image was rotated. This is how often that predictor is right on the "
     "suspect. Guessing gives 50 %.",
@@ -71,12 +73,15 @@ def innocent_explanations(report: Report) -> list[tuple[str, str]]:
         ("plain", "An ordinary encoder, trained independently"),
         ("marked", "An encoder watermarked by somebody else"),
         ("ancestor", "A sibling: grown from the same public checkpoint as the victim"),
+        ("invariant", "An encoder trained to answer alike however an image is turned"),
     ):
         count = sum(m["kind"] == kind for m in panel)
         if count:
             rows.append((text, f"represented by {count} panel members"))
         elif kind in REQUIRED_STRATA:
             rows.append((text, "NOT represented in the panel: not excluded; two tests must agree"))
+        elif kind == "invariant":
+            rows.append((text, "not represented in the panel: the test on turned images cannot decide alone"))
         else:
             rows.append((text, "not represented in the panel: not excluded if the victim has a public ancestor"))
     rows.append(

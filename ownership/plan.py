@@ -10,13 +10,17 @@ from typing import Any
 from ownership.errors import ClaimError
 from ownership.stats import MIN_STRATUM
 
-DECIDING = ("partial_rsa", "watermark_success")
+DECIDING = ("partial_rsa", "watermark_success", "partial_rsa_turned")
 """Tests that may decide (rule 4); all others are shown only."""
 
 REQUIRED_STRATA = ("plain", "marked")
 """Strata a claim should have; a missing one is an innocent explanation not excluded (rule 2)."""
 
-STRATA = (*REQUIRED_STRATA, "ancestor")
+STRATA = (*REQUIRED_STRATA, "ancestor", "invariant")
+"""Plain; marked by somebody else; grown from the victim's public checkpoint; trained on rotated views."""
+
+SINCE_2: dict[str, Any] = {"looks": (), "look_shares": (), "n_turned": 300, "turns": 4}
+"""Fields that plans of rule turnmark-1 do not have, with values that change nothing for them."""
 
 MOST_LOOKS = 2
 """Looks before the last one."""
@@ -39,6 +43,8 @@ class Plan:
     min_probes: int = 200  # public probes below which an audit is inconclusive
     n_public: int = 1000  # public probes, unrotated: representation distance, alignment, dataset inference
     n_watermark: int = 500  # public images shown rotated, two views each
+    n_turned: int = 300  # public probes that are also shown turned, for the invariant reading of partial RSA
+    turns: int = 4  # times each, at random angles
     n_private: int = 500  # private images, and as many public ones, for dataset inference
     rsa_directions: int = 48  # k of partial RSA (docs/adr/0006)
     rsa_shrinkage: float = 1e-2  # c of partial RSA
@@ -67,12 +73,14 @@ class Plan:
             raise ClaimError(f"plan: alpha is {self.alpha}", "above 0, at most .05")
         if self.min_stratum < MIN_STRATUM:
             raise ClaimError(f"plan: strata of {self.min_stratum} members", f"at least {MIN_STRATUM}")
-        for name in ("n_public", "n_watermark", "n_private", "rsa_directions", "gmm_components"):
+        for name in ("n_public", "n_watermark", "n_turned", "n_private", "rsa_directions", "gmm_components"):
             if getattr(self, name) < 2:
                 raise ClaimError(f"plan: {name} is {getattr(self, name)}", "at least 2")
         numbers = (self.rsa_shrinkage, self.ridge_penalty, self.repeat_share, self.repeat_tolerance)
         if not all(math.isfinite(x) and x >= 0 for x in numbers):
             raise ClaimError("plan: a number is negative or not finite")
+        if self.turns < 1:
+            raise ClaimError(f"plan: turns is {self.turns}", "at least 1")
 
     @property
     def last_alpha(self) -> float:
@@ -93,7 +101,7 @@ class Plan:
         """Returns the plan as JSON-ready values; a plan of rule turnmark-1 as it was written then."""
         value = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         if self.rule == "turnmark-1":
-            del value["looks"], value["look_shares"]
+            value = {k: v for k, v in value.items() if k not in SINCE_2}
         return value
 
     @classmethod
@@ -104,7 +112,7 @@ class Plan:
             ClaimError: if a field is missing, unknown or out of range.
         """
         if value.get("rule") == "turnmark-1":
-            value = {**value, "looks": (), "look_shares": ()}
+            value = {**value, **SINCE_2}
         types: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         if set(value) != set(types):
             raise ClaimError("plan: fields missing or unknown", "the claim was written by another version")

@@ -93,6 +93,8 @@ def power_by_probes(claim: Claim, counts: Sequence[int], *, wanted: float = 0.9)
 
 def _with_probes(claim: Claim, n: int) -> Claim:
     sizes = {"public": n, "watermark": 2 * n}
+    if "turned" in claim.probes and n * claim.plan.turns >= len(claim.probes["turned"]):
+        sizes["turned"] = len(claim.probes["turned"])
     context, names = claim.context.first(sizes), claim.plan.deciding
     references = [claim.answers[m.name].first(sizes) for m in claim.references]
     return replace(

@@ -16,7 +16,7 @@ from ownership.answers import Answers
 from ownership.errors import DataError, OwnershipError, SuspectError, printable
 from ownership.images import EncoderLike, as_input, as_uint8, check_images, represent, three_channels
 from ownership.plan import Plan
-from ownership.watermark import WatermarkKey, rotated_pairs
+from ownership.watermark import TURN, WatermarkKey, rotate, rotated_pairs
 
 View = Callable[[Tensor, torch.Generator], Tensor]
 """Images `(n, c, h, w)` float in `[0, 1]` and a generator -> one random view of each, same shape and range."""
@@ -69,6 +69,8 @@ def make_probes(
     if view is not None:
         for name, source in (("private_views", probes["private"]), ("outside_views", probes["public"][:count])):
             probes[name] = torch.cat([as_uint8(view(as_input(source), generator)) for _ in range(2)])
+    upright = as_input(probes["public"][: plan.n_turned]).repeat(plan.turns, 1, 1, 1)
+    probes["turned"] = as_uint8(rotate(upright, torch.rand(len(upright), generator=generator) * TURN))
     labels = None
     if key is not None:
         views, labels = rotated_pairs(as_input(probes["public"][: plan.n_watermark]), key, generator)

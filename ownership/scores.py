@@ -53,8 +53,23 @@ def watermark_aligned(suspect: Answers, context: Context) -> float:
 
 def partial_rsa(suspect: Answers, context: Context) -> float:
     """Partial RSA: correlation of the victim's and the suspect's similarity structures, given the panel's."""
-    vectors = [a.rsa(context.plan) for a in (context.victim, suspect, *context.panel)]
-    value = partial_correlation(covariance(vectors), 0, 1, list(range(2, len(vectors))))
+    return _partial(*(a.rsa(context.plan) for a in (context.victim, suspect, *context.panel)))
+
+
+def partial_rsa_turned(suspect: Answers, context: Context) -> float:
+    """Partial RSA of the victim's answers to upright images with the suspect's mean answers to turned copies.
+
+    A thief who trains the mark away makes his surrogate answer to a turned image what the victim answers to the
+    upright one; the mean over turned copies brings the victim's structure out, which one view of it hides. Given the
+    panel's structures of both kinds: what any encoder, or any rotation-invariant one, shares is no evidence.
+    """
+    plan, n = context.plan, len(suspect.get("turned")) // context.plan.turns
+    upright = (a.rsa(plan, n) for a in (context.victim, *context.panel))
+    return _partial(next(upright), suspect.rsa_turned(plan), *upright, *(a.rsa_turned(plan) for a in context.panel))
+
+
+def _partial(victim: NDArray[np.float32], suspect: NDArray[np.float32], *given: NDArray[np.float32]) -> float:
+    value = partial_correlation(covariance([victim, suspect, *given]), 0, 1, list(range(2, 2 + len(given))))
     if math.isnan(value):
         raise NotApplicable("the similarity structure is that of the panel, or constant")
     return value

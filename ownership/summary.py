@@ -30,6 +30,11 @@ def describe(claim: Claim) -> list[str]:
         for kind in REQUIRED_STRATA
         if not counts[kind]
     ]
+    if not counts["invariant"]:
+        lines.append(
+            "note        no invariant members (encoders trained on rotated views): the test that finds thieves who "
+            "train the mark away cannot decide alone"
+        )
     if len(claim.probes["public"]) < plan.min_probes:
         few = f"{len(claim.probes['public'])} public probes, below {plan.min_probes}"
         lines.append(f"warning     {few}: all audits are inconclusive")

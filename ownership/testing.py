@@ -8,7 +8,6 @@ from ownership.answers import Answers, Context, NotApplicable
 from ownership.claim import Claim
 from ownership.errors import ClaimError
 from ownership.evidence import SCALES, STATISTICS, Scores, Statistic
-from ownership.plan import REQUIRED_STRATA
 from ownership.report import TestResult
 from ownership.scores import watermark_hits
 from ownership.similarity import raw_l2
@@ -38,7 +37,6 @@ def panel_test(
     groups = strata_scores(statistic, claim, look)
     if not groups:
         raise NotApplicable(f"no stratum has {claim.plan.min_stratum} members with a score")
-    required = () if statistic.needs_outsiders else REQUIRED_STRATA
     result = TestResult(
         name=statistic.name,
         family=statistic.family,
@@ -47,7 +45,7 @@ def panel_test(
         alternative=statistic.alternative,
         scale=statistic.scale,
         value=value,
-        missing_strata=tuple(s for s in required if s not in groups),
+        missing_strata=tuple(s for s in statistic.required if s not in groups),
         rank_pvalue=_symmetric_rank(statistic, value, groups, answers, context),
         members=groups,
         references=_scores(claim, look, references=True).get(name, {}),

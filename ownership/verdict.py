@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scipy import stats
 
-from ownership.plan import REQUIRED_STRATA
+from ownership.plan import STRATA
 from ownership.stats import holm
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
     1. Answers that cannot be tested, that are declared to be no representations, or no deciding test: INCONCLUSIVE.
        The same if the rule calls more of the auditor's own independents copies than alpha allows.
     2. A deciding test rejects if its Holm-adjusted p is at most its look's share of alpha and the suspect lies beyond
-       every member. One rejection by a test that has every required stratum supports the claim; of tests that lack
-       one, two must reject.
+       every member. One rejection by a test that has every stratum it requires supports the claim; of tests that
+       lack one, two of different families must reject.
     3. No rejection, and no deciding test whose threshold a reference surrogate reaches: INCONCLUSIVE, the claim
-       could not have found a theft. The same where a missing stratum asks for two tests and only one could run.
+       could not have found a theft. The same where a missing stratum asks for two families and only one could run.
     4. Otherwise NOT_SUPPORTED.
     """
     plan, tests = report.plan, report.deciding
@@ -62,7 +62,7 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
     adjusted = report.adjusted_pvalues
     rejected = rejecting(tests, plan.last_alpha)
     whole = [t for t in tests if not t.missing_strata]
-    missing = sorted({s for t in tests for s in t.missing_strata}, key=REQUIRED_STRATA.index)
+    missing = sorted({s for t in tests for s in t.missing_strata}, key=STRATA.index)
     lines = []
     if own:
         named = f": {', '.join(hits)}" if hits else ""
@@ -81,11 +81,11 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
             f"{'beyond' if t.beyond_every_member else 'not beyond'} every panel member)"
         )
     if missing and not whole:
-        lines.append(f"no stratum {' or '.join(missing)} in the panel: both deciding tests must reject")
+        lines.append(f"no stratum {' or '.join(missing)} in the panel: deciding tests of two families must reject")
     if early is not None or supports(tests, plan.last_alpha):
         return Verdict.SUPPORTED, tuple(lines)
-    if not whole and len(tests) < 2:
-        lines.append("only one deciding test could run, so this claim cannot support anything here")
+    if not whole and len({t.family for t in tests}) < 2:
+        lines.append("only one family of deciding tests could run, so this claim cannot support anything here")
         return Verdict.INCONCLUSIVE, tuple(lines)
     level = plan.last_alpha / len(tests)
     tried = [t for t in tests if t.references]
@@ -102,9 +102,9 @@ def rejecting(tests: Sequence[TestResult], alpha: float) -> list[TestResult]:
 
 
 def supports(tests: Sequence[TestResult], alpha: float) -> bool:
-    """Returns whether deciding tests support the claim: one rejects that has every stratum, or two do."""
+    """Returns whether deciding tests support the claim: one rejects that has every stratum, or two families do."""
     rejected = rejecting(tests, alpha)
-    return len(rejected) >= 2 or any(not t.missing_strata for t in rejected)
+    return len({t.family for t in rejected}) >= 2 or any(not t.missing_strata for t in rejected)
 
 
 def accuses_too_many(hits: int, n: int, alpha: float) -> bool:

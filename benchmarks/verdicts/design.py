@@ -76,7 +76,8 @@ def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Rec
     """Yields the stratum and recipe of each panel member of a victim; `checkpoint` is the file it may have grown from.
 
     Seven plain and seven marked, three of each on the victim's private images and four, shared by all claims, on other
-    data; for a victim that grew from a checkpoint that one and six fine-tunes of it.
+    data; six trained on rotated views, two of them on the private images; for a victim that grew from a checkpoint
+    that one and six fine-tunes of it.
     """
     own = 1000 + 100 * victim
     for i in range(7):
@@ -85,6 +86,9 @@ def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Rec
     for i in range(7):
         seed, source = (own + 20 + i, f"private_{victim}") if i < 3 else (1920 + i, "panel")
         yield "marked", independent(scale, "panel", seed, source=source, mark="paper" if i in (0, 3) else "secret")
+    for i in range(6):
+        seed, source = (own + 60 + i, f"private_{victim}") if i < 2 else (1960 + i, "panel")
+        yield "invariant", independent(scale, "panel", seed, source=source, objective="rotated")
     if victim not in GROWN:
         return
     yield "ancestor", replace(CHECKPOINT, kind="panel")
@@ -108,8 +112,8 @@ def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
         source = "others" if i < 5 else f"private_{i % VICTIMS}"
         yield independent(scale, "other architecture", 5040 + i, arch=arch, source=source)
     for j, objective in enumerate(("simsiam", "barlow", "supervised", "rotation", "rotated")):
-        for i in range(3):
-            source = "others" if i < 2 else f"private_{j}"
+        for i in range(6 if objective == "rotated" else 3):
+            source = "others" if i % 3 < 2 else f"private_{(j + i) % VICTIMS}"
             yield independent(scale, objective, 5060 + 10 * j + i, objective=objective, source=source)
     for mark, kind in (("secret", "foreign secret key"), ("paper", "public half-turn task")):
         for i in range(8):

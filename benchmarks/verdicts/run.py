@@ -139,7 +139,6 @@ def make_models(bench: Bench, jobs: int, show: Progress) -> None:
     members = [r for v in range(VICTIMS) for _, r in design.panel(bench.scale, v, bench.checkpoint.name)]
     first += [joblib.delayed(bench.strangers.make)(r) for r in dict.fromkeys(members)]
     _run(first, jobs, "victims and panels", show)
-    _run([joblib.delayed(bench.build)(v) for v in range(VICTIMS)], jobs, "claims", show)
     groups: dict[Any, list[Recipe]] = {}
     for cell in bench.cells():
         of = cell.case if cell.recipe.role == "surrogate" else ""
@@ -160,7 +159,8 @@ def _run(tasks: Sequence[Any], jobs: int, what: str, show: Progress) -> None:
 
 
 def audit_all(bench: Bench, jobs: int, show: Progress) -> None:
-    """Audits every model and writes the rows to be committed."""
+    """Builds the claims, audits every model and writes the rows to be committed."""
+    _run([joblib.delayed(bench.build)(v) for v in range(VICTIMS)], jobs, "claims", show)
     cases = {}
     for v in range(VICTIMS):
         name = f"victim_{v}"

@@ -161,7 +161,7 @@ def test_a_missing_stratum_asks_for_both_tests(digits: Data, victim: Encoder) ->
     report = audit(claim, suspect(victim))
     assert report.results[0].missing_strata == ("marked",)
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert any("both deciding tests must reject" in r for r in report.reasons)
+    assert any("two families must reject" in r for r in report.reasons)
     assert any("NOT represented" in said for _, said in innocent_explanations(report))
 
 
@@ -212,13 +212,14 @@ def test_the_papers_test_is_shown_and_never_decides(claim: Claim) -> None:
     assert {n for n, t in shown.items() if t} == {
         "watermark_success", "l2_distance", "inference_gmm", "inference_loss", "inference_augmentation",
     }  # fmt: skip
-    assert {r.name for r in report.deciding} == {"partial_rsa", "watermark_success"}
+    assert {r.name for r in report.deciding} == {"partial_rsa", "watermark_success", "partial_rsa_turned"}
 
 
 def test_plan_defaults_are_the_rules() -> None:
     plan = Plan()
     assert (plan.alpha, plan.correction, plan.min_stratum) == (0.01, "holm", 5)
-    assert plan.deciding == ("partial_rsa", "watermark_success")
+    assert plan.deciding == ("partial_rsa", "watermark_success", "partial_rsa_turned")
+    assert plan.last_alpha + sum(s * plan.alpha for s in plan.look_shares) == pytest.approx(plan.alpha)
 
 
 @pytest.mark.parametrize(("answers", "said"), [("logits", {"partial_rsa", "cka"}), ("labels", {"cka"})])

@@ -29,7 +29,7 @@ def result(
     groups = {"plain": plain} | ({"marked": marked} if marked else {})
     return TestResult(
         name=name,
-        family="distance",
+        family="watermark" if "watermark" in name else "distance",
         title=name,
         null_hypothesis="H0",
         alternative="greater",
