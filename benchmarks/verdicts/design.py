@@ -184,9 +184,10 @@ def surrogates(scale: Scale, victim: int) -> Iterator[Recipe]:
 def evaders(scale: Scale, victim: int) -> Iterator[Recipe]:
     """Yields the thieves who enforce rotation invariance: two losses, two ways, short and long training."""
     for i, loss in enumerate(("mse", "infonce")):
-        for longer in (1, 4):
+        for longer in (1, 2):
             yield theft(scale, victim, "rotation-invariant", 30 + i, loss=loss, method="turned", longer=longer)
-        yield theft(scale, victim, "rotation-invariant", 30 + i, loss=loss, method="rotation-invariant", longer=2)
+        if victim < 2:  # the stronger views cost the thief more than they hide (development): two victims will do
+            yield theft(scale, victim, "rotation-invariant", 30 + i, loss=loss, method="rotation-invariant")
 
 
 LAUNDERED = (

@@ -123,7 +123,7 @@ class Bench:
                 yield Cell(recipe=recipe, case=name)
         for v, name in enumerate(names):
             thefts = list(design.surrogates(self.scale, v))
-            for recipe in (*thefts, *design.evaders(self.scale, v), *design.laundered(self.scale, v)):
+            for recipe in (*thefts, *design.laundered(self.scale, v), *design.evaders(self.scale, v)):
                 yield Cell(recipe=recipe, case=name)
             for recipe in thefts[:3]:
                 for output in design.OUTPUTS:

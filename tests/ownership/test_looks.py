@@ -1,0 +1,237 @@
+"""Looks: alpha is shared, fewer answers are asked, and the panel's answers can be computed anew from its files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Noisy, encoder, member
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ownership import audit, build_claim, load_suspect
+from ownership.architectures import Encoder
+from ownership.claim import Claim
+from ownership.errors import ClaimError, ClaimIntegrityError
+from ownership.plan import Plan
+from ownership.report import Report, TestResult
+from ownership.similarity import rsa_vector
+from ownership.suspect import Suspect
+from ownership.verdict import Verdict, supports
+from watermark_training.data import Data
+
+
+def _suspect(model: object, name: str = "s") -> Suspect:
+    return Suspect(name=name, format="onnx", sha256="0" * 64, size=1, architecture=None, encoder=model)  # type: ignore[arg-type]
+
+
+class Counting:
+    """Counts the images an encoder is shown."""
+
+    def __init__(self, model: Encoder) -> None:
+        self.model, self.seen = model, 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        out: Tensor = self.model(images)
+        return out
+
+
+# ---- type-I error over the looks: models are simulated, not images --------------------------------------------------
+
+
+def _result(name: str, value: float, strata: dict[str, NDArray[np.float64]]) -> TestResult:
+    return TestResult(
+        name=name,
+        family="watermark" if name == "watermark_success" else "distance",
+        title=name,
+        null_hypothesis="H0",
+        alternative="greater",
+        scale="identity",
+        value=value,
+        missing_strata=(),
+        rank_pvalue=0.5,
+        members={s: {f"{s}{i}": float(v) for i, v in enumerate(x)} for s, x in strata.items()},
+        references={},
+        image_level=None,
+    )
+
+
+def _draw(rng: np.random.Generator, n: int, tail: str) -> NDArray[np.float64]:
+    """n models' true scores: normal, heavy-tailed (Student, 3 degrees of freedom), or a mixture of two kinds."""
+    if tail == "heavy":
+        return rng.standard_t(3, n)
+    if tail == "mixed":
+        return rng.normal(0, 1, n) + 1.5 * (rng.random(n) < 0.3)
+    return rng.normal(0, 1, n)
+
+
+@pytest.mark.parametrize(("tail", "most"), [("normal", 0.01), ("mixed", 0.01), ("heavy", 0.02)])
+def test_type_one_error_over_the_looks(tail: str, most: float) -> None:
+    """H0: the suspect is one more model of the marked stratum. Unit: a model, with one true score a test and less noise
+    the more probes are asked. The chance of SUPPORTED at any of three looks must not exceed alpha (heavy tails: twice).
+    """
+    plan, rng, runs, hits = Plan(), np.random.default_rng(1), 3000, 0
+    alphas = [plan.alpha * s for s in plan.look_shares] + [plan.last_alpha]
+    for _ in range(runs):
+        true = {name: (_draw(rng, 6, tail), _draw(rng, 7, tail)) for name in plan.deciding[:2]}
+        for noise, alpha in zip((0.6, 0.4, 0.2), alphas, strict=True):
+            tests = []
+            for name, (plain, marked) in true.items():
+                a, b = (x + noise * rng.normal(size=len(x)) for x in (plain, marked))
+                tests.append(_result(name, float(b[6]), {"plain": a, "marked": b[:6]}))
+            if supports(tests, alpha):
+                hits += 1
+                break
+    assert hits / runs <= most + 3 * (most * (1 - most) / runs) ** 0.5
+
+
+# ---- asking look by look --------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_found_at_the_first_look_and_asked_no_more(claim: Claim, victim: Encoder) -> None:
+    assert claim.plan.looks == (250,)  # 300 public probes do not fill the look at 500: its share is not spent
+    counting = Counting(victim)
+    report = audit(claim, _suspect(counting), stop_early=True)
+    assert report.verdict is Verdict.SUPPORTED
+    assert report.decided_after == 250
+    assert report.queries == counting.seen <= 250
+    assert {r.name for r in report.results} == {"partial_rsa", "watermark_success"}
+    assert "early look" in report.skipped["inference_gmm"]
+    assert Report.from_dict(report.to_dict()) == report
+
+
+def test_asked_all_at_once_the_looks_are_the_same(claim: Claim, victim: Encoder) -> None:
+    counting = Counting(victim)
+    whole, early = audit(claim, _suspect(counting)), audit(claim, _suspect(victim), stop_early=True)
+    assert whole.looks == early.looks
+    assert whole.decided_after == 250
+    assert whole.queries == counting.seen > 1000  # everything is asked, once, and a share of it twice
+    assert "250 queries already" in " ".join(whole.reasons)
+    assert len(whole.results) > len(early.results)
+
+
+def test_a_stranger_is_asked_everything_and_once(claim: Claim) -> None:
+    counting, stranger = Counting(encoder(77)), _suspect(encoder(77))
+    early, whole = audit(claim, _suspect(counting), stop_early=True), audit(claim, stranger)
+    assert early.verdict is whole.verdict is Verdict.NOT_SUPPORTED
+    assert early.results == whole.results
+    assert early.decided_after is None
+    probes = sum(map(len, claim.probes.values()))
+    assert early.queries == counting.seen <= 1.06 * probes + 16
+
+
+def test_a_suspect_that_answers_at_random_is_noticed_at_the_first_look(claim: Claim, victim: Encoder) -> None:
+    generator = torch.Generator().manual_seed(0)
+    counting = Counting(lambda x: victim(x) * (1 + 0.1 * torch.rand(len(x), 1, generator=generator)))  # type: ignore[arg-type]
+    report = audit(claim, _suspect(counting), stop_early=True)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert report.queries == counting.seen <= 250
+    assert not report.looks
+
+
+def test_scores_of_a_look_are_those_of_its_probes(claim: Claim) -> None:
+    """Against a naive computation on the first probes alone."""
+    sizes = claim.sizes(250)
+    assert sizes == {"public": 176, "watermark": 62}
+    names = ["victim", "m3", *(m.name for m in claim.members if m.name != "m3")]
+    plan, cut = claim.plan, [claim.answers[n].get("public")[:176] for n in names]
+    x = np.stack([rsa_vector(a, plan.rsa_directions, plan.rsa_shrinkage) for a in cut]).astype(np.float64)
+    design = np.column_stack([np.ones(x.shape[1]), x[2:].T])
+    residuals = x[:2].T - design @ np.linalg.lstsq(design, x[:2].T, rcond=None)[0]
+    assert claim.look_scores[250]["partial_rsa"]["m3"] == pytest.approx(np.corrcoef(residuals.T)[0, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("looks", "shares"),
+    [((250, 500, 750), (0.1, 0.1, 0.1)), ((500, 250), (0.2, 0.3)), ((50,), (0.2,)), ((250,), ()), ((250,), (1.0,))],
+)
+def test_looks_are_checked(looks: tuple[int, ...], shares: tuple[float, ...]) -> None:
+    with pytest.raises(ClaimError):
+        Plan(looks=looks, look_shares=shares)
+    with pytest.raises(ClaimError):
+        Plan(rule="turnmark-1")
+
+
+def test_plans_of_the_first_rule_are_read_and_written_as_they_were() -> None:
+    old = {k: v for k, v in Plan().to_dict().items() if k not in ("looks", "look_shares", "n_turned", "turns")}
+    old |= {"rule": "turnmark-1", "deciding": ["partial_rsa", "watermark_success"], "rsa_directions": 16}
+    plan = Plan.from_dict(old)
+    assert plan.to_dict() == old
+    assert plan.last_alpha == plan.alpha
+
+
+# ---- the panel's files ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_files(digits: Data, victim: Encoder, tmp_path: Path) -> tuple[Claim, list[Suspect]]:
+    """A small claim whose panel lies in files, and those files."""
+    models = []
+    for i in range(5):
+        save_file(encoder(10 + i).state_dict(), tmp_path / f"p{i}.safetensors")
+        models.append(load_suspect(tmp_path / f"p{i}.safetensors"))
+    panel = [(replace(member(f"p{i}", "plain"), sha256=m.sha256), m.encoder) for i, m in enumerate(models)]
+    owner = (member("victim", "victim", victim), victim)
+    return build_claim(owner, digits.images[:40], digits.images[40:400], panel), models
+
+
+def test_the_panel_is_computed_anew(with_files: tuple[Claim, list[Suspect]]) -> None:
+    claim, models = with_files
+    report = audit(claim, _suspect(encoder(77)), panel_models=models[:4])
+    assert report.panel_checked is not None
+    assert [report.panel_checked[f"p{i}"] for i in range(4)] == ["verified"] * 4
+    assert "no file" in report.panel_checked["p4"]
+    assert Report.from_dict(report.to_dict()) == report
+
+
+def test_an_invented_panel_is_refused(with_files: tuple[Claim, list[Suspect]]) -> None:
+    """The accuser recorded the answers of other encoders under these files' digests."""
+    claim, models = with_files
+    invented = replace(claim, answers={**claim.answers, "p2": replace(claim.answers["p1"], name="p2")})
+    with pytest.raises(ClaimIntegrityError, match="p2's file"):
+        audit(invented, _suspect(encoder(77)), panel_models=models)
+
+
+# ---- the turned reading ---------------------------------------------------------------------------------------------
+
+
+def test_answers_alike_however_turned_are_found_by_the_turned_reading(digits: Data, victim: Encoder) -> None:
+    """A suspect that knows the victim's answer to the upright image and disturbs it by turning: upright it hides in a
+    stranger's answers, its mean over turns does not.
+    """
+    panel = [(member(f"m{i}", "plain" if i < 6 else "invariant"), encoder(10 + i)) for i in range(12)]
+    panel += [(member(f"k{i}", "marked"), encoder(40 + i)) for i in range(6)]
+    owner = (member("victim", "victim", victim), victim)
+    claim = build_claim(owner, digits.images[:40], digits.images[40:700], panel, plan=Plan(n_turned=150, turns=4))
+    upright = {i.numpy().tobytes(): i for i in claim.probes["public"]}
+    turned = {x.numpy().tobytes(): claim.probes["public"][i % 150] for i, x in enumerate(claim.probes["turned"])}
+    hidden = encoder(90)
+
+    def evader(images: Tensor) -> Tensor:
+        known = [(x * 255).round().to(torch.uint8)[:1].numpy().tobytes() for x in images]
+        source = torch.stack(
+            [turned.get(k, upright.get(k, torch.zeros_like(claim.probes["public"][0]))) for k in known]
+        )
+        seen = torch.tensor([k in turned for k in known])[:, None]
+        true = victim(source.float().expand(-1, 3, -1, -1) / 255)
+        return torch.where(seen, true + 0.5 * hidden(images), hidden(images))
+
+    report = audit(claim, _suspect(evader))
+    p = {r.name: r.pvalue for r in report.results}
+    assert p["partial_rsa_turned"] < 1e-3
+    assert p["partial_rsa"] > 0.01
+    assert report.verdict is Verdict.SUPPORTED
+    stranger = audit(claim, _suspect(encoder(91)))
+    assert stranger.verdict is Verdict.NOT_SUPPORTED
+
+
+def test_without_invariant_members_the_turned_reading_decides_nothing_alone(claim: Claim, victim: Encoder) -> None:
+    report = audit(claim, _suspect(Noisy(victim, 5, 0.01)))
+    turned = next(r for r in report.results if r.name == "partial_rsa_turned")
+    assert turned.missing_strata == ("invariant",)
+    assert not supports([replace(turned, value=0.9)], 0.01)
