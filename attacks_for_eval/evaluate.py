@@ -26,6 +26,7 @@ from ownership.architectures import Encoder
 from ownership.claim import Claim
 from ownership.errors import TrainingError
 from ownership.files import Progress, canonical_json, read_json, sha256, silent, write_bytes, write_json
+from ownership.images import EncoderLike
 from ownership.report import Report
 from ownership.suspect import load_suspect
 from watermark_training.artefacts import load_trained
@@ -137,7 +138,7 @@ def run_group(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
         audited = time.perf_counter()
         measured = cell.recipe, cell.output
         if evaluation.labelled is not None and measured not in utilities:
-            utilities[measured] = _utility(suspect.encoder, *evaluation.labelled)
+            utilities[measured] = probe(suspect.encoder, *evaluation.labelled)
         row = {
             "key": cell.key(evaluation.settings, claim.sha256),
             "case": cell.case,
@@ -204,7 +205,12 @@ def _victim(folder: Path) -> tuple[Encoder, str]:
     return loaded.encoder, loaded.sha256
 
 
-def _utility(encoder: Any, learn: Data, test: Data) -> dict[str, float]:
+def probe(encoder: EncoderLike, learn: Data, test: Data) -> dict[str, float]:
+    """Returns the columns of a linear probe: `utility` (top-1) and the lower end of its 95 % interval.
+
+    Raises:
+        TrainingError: if images have no labels.
+    """
     if learn.labels is None or test.labels is None:
         raise TrainingError("the images for the linear probe have no labels", "class folders, or an .npz with y")
     result = linear_evaluation(encoder, (learn.images, learn.labels), (test.images, test.labels))

@@ -27,7 +27,7 @@ import design
 from design import CHECKPOINT, GROWN, VICTIMS, Scale
 
 from attacks_for_eval.claims import claim_with_references
-from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate
+from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate, probe
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from cli.render import progress
 from ownership.architectures import Encoder
@@ -173,8 +173,10 @@ def audit_all(bench: Bench, jobs: int, show: Progress) -> None:
         labelled=(bench.sources["probe-learn"], bench.sources["probe-test"]),
     )
     rows = evaluate(evaluation, list(bench.cells()), jobs=jobs, progress=show)
+    learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
+    probes = {name: probe(load_trained(case.victim).encoder, learn, test)["utility"] for name, case in cases.items()}
     for row in rows:
-        row["data"] = bench.scale.data
+        row |= {"data": bench.scale.data, "victim_utility": probes[row["case"]]}
     RESULTS.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
 
 
