@@ -267,6 +267,10 @@ OUTPUTS = ("", *laundering.OUTPUTS, *laundering.WEIGHTS, "pca", "average")
 """What may be put in front of a model when it is audited; "" is nothing."""
 
 
+LOSSLESS = ("permute", "rotate_basis", "scale", "pad")
+"""Those that an affine map undoes."""
+
+
 def put_in_front(workshop: Workshop, recipe: Recipe, encoder: EncoderLike, output: str) -> EncoderLike:
     """Returns a model with its answers laundered, as an API would give them out.
 

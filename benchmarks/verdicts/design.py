@@ -46,8 +46,8 @@ SLICES = {
     "others": ("train", 42_000, 50_000),
     "queries": ("train", 50_000, 60_000),
     "checkpoint": ("train", 4_000, 10_000),  # a public checkpoint's own data
-    "probe-learn": ("train", 0, 5_000),  # linear probe: labelled images nobody else was trained on
-    "probe-test": ("test", 0, 10_000),
+    "probe-learn": ("train", 0, 3_000),  # linear probe: labelled images nobody else was trained on
+    "probe-test": ("test", 0, 5_000),
     **{f"private_{v}": ("train", 14_000 + PRIVATE * v, 14_000 + PRIVATE * (v + 1)) for v in range(VICTIMS)},
     **{f"public_{v}": ("test", 1_000 + PUBLIC * v, 1_000 + PUBLIC * (v + 1)) for v in range(VICTIMS)},
 }

@@ -24,9 +24,7 @@ def print_tables(rows: Sequence[Row]) -> None:
         plain = [r for r in surrogates if not r["laundering"] and not r["output"] and r["kind"] != "rotation-invariant"]
         gated = [r for r in plain if useful(r, independents)]
         print(f"\n### {data}: surrogates found\n")
-        print(
-            f"{len(gated)} of {len(plain)} have a better linear probe than an encoder made from the same queries alone.\n"
-        )
+        print(f"{len(gated)} of {len(plain)} beat the linear probe of an encoder made from the same queries alone.\n")
         for title, group in (
             ("more useful than an independent", gated),
             ("the rest", [r for r in plain if r not in gated]),
