@@ -60,7 +60,7 @@ def main() -> None:
             key = secret_key(torch.Generator().manual_seed(seed))
             victim = train(private, train_config(job, "secret", seed, job.epochs), key=key)
             predictor = victim.predictor
-            views, labels = rotated_pairs(as_input(held_out), key, torch.Generator().manual_seed(seed + 1))
+            views, labels, _ = rotated_pairs(as_input(held_out), key, torch.Generator().manual_seed(seed + 1))
 
             assert predictor is not None
             rates = [success(victim.encoder, predictor, views, labels)]

@@ -65,6 +65,16 @@ def report(r: Report) -> None:
         out.print(f"{r.queries} queries asked of the suspect, repeats included{found}")
     for reason in r.reasons:
         out.print(f"  - {escape(reason)}")
+    for note in r.notes:
+        out.print(f"  - [yellow]the claim's probes:[/] {escape(note)}")
+    if r.decoys is not None and r.decoys.odd:
+        out.print(
+            f"  - [yellow]the claim's mark:[/] its predictor reads {r.decoys.claimed:.2f} from the suspect, one "
+            f"fitted to the victim's own answers {r.decoys.refitted:.2f}: it may have been trained on the suspect"
+        )
+    if r.panel_checked is not None:
+        verified = sum(said == "verified" for said in r.panel_checked.values())
+        out.print(f"  - {verified} of {len(r.panel_checked)} panel members' answers computed anew from their files")
     if not r.results:
         return
     table = Table(box=None, padding=(0, 1))

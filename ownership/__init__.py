@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     )
     from ownership.html import render_html, write_html
     from ownership.plan import Plan
-    from ownership.report import Report, TestResult
+    from ownership.report import Report
+    from ownership.results import TestResult
     from ownership.suspect import Suspect, load_suspect
     from ownership.verdict import Verdict
     from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, secret_key
@@ -61,7 +62,7 @@ _HOMES = {
     "write_html": "html",
     "Plan": "plan",
     "Report": "report",
-    "TestResult": "report",
+    "TestResult": "results",
     "Verdict": "verdict",
     "Suspect": "suspect",
     "load_suspect": "suspect",

@@ -20,10 +20,12 @@ from ownership.claim import Claim
 from ownership.errors import ClaimIntegrityError
 from ownership.evidence import STATISTICS, score_one
 from ownership.files import Progress, silent
+from ownership.honesty import check_probes, decoy_keys
 from ownership.paper import paper_tests
 from ownership.probes import ask
 from ownership.questions import Asked
-from ownership.report import AuditorMember, Look, Report, TestResult
+from ownership.report import Report
+from ownership.results import AuditorMember, Look, TestResult
 from ownership.suspect import ANSWER_KINDS, Suspect
 from ownership.testing import panel_test
 from ownership.verdict import supports
@@ -65,6 +67,7 @@ def audit(
         SuspectError: if the suspect cannot take the probes.
         ClaimIntegrityError: if a panel member's file does not give the answers that the claim says it gave.
     """
+    notes = check_probes(claim)
     steps = 2 + len(STATISTICS) + len(auditor_panel) + len(panel_models or ())
     checked = None if panel_models is None else check_panel(claim, panel_models)
     asked = Asked(suspect.encoder, claim, "suspect")
@@ -82,6 +85,10 @@ def audit(
         skipped, looks = dict.fromkeys(STATISTICS, "the answers cannot be tested"), []
     else:
         results, skipped = _results(claim, asked.answers, suspect.answers)
+        if any("dataset inference means nothing" in note for note in notes):
+            inference = [r for r in results if r.family == "inference"]
+            skipped |= {r.name: "private and public images can be told apart without any encoder" for r in inference}
+            results = [r for r in results if r not in inference]
     skipped = {name: why for name, why in skipped.items() if name not in {r.name for r in results}}
     progress("auditing", 2 + len(STATISTICS), steps)
     brought = []
@@ -109,6 +116,8 @@ def audit(
         looks=tuple(looks),
         queries=asked.queries,
         panel_checked=checked,
+        notes=tuple(notes),
+        decoys=decoy_keys(claim, asked.answers) if testable and claim.predictor is not None else None,
         auditor_panel=tuple(brought),
         paper=paper_tests(claim, asked.answers) if paper and testable else (),
     )

@@ -63,7 +63,8 @@ def build_claim(
         raise ClaimError("a watermark needs both its key and its predictor")
     _check_names([m for m, _ in (victim, *panel, *references)])
     _check_strata([m for m, _ in panel], plan)
-    probes, labels = make_probes(private, public, plan, key=key, view=view)
+    probes, marked = make_probes(private, public, plan, key=key, view=view)
+    labels, angles = marked or (None, None)
     plan = _fitting(plan, probes)
     total = 1 + len(panel) + len(references)
     asked: list[tuple[Member, Answers]] = []
@@ -105,6 +106,7 @@ def build_claim(
         answers={m.name: a for m, a in (asked[0], *kept, *rest[len(panel) :])},
         key=key,
         watermark_labels=labels,
+        watermark_angles=angles,
         predictor=predictor,
         projection_head=projection_head,
     )

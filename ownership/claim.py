@@ -78,6 +78,7 @@ class Claim:
     answers: dict[str, Answers]  # victim, members, references by name
     key: WatermarkKey | None = None
     watermark_labels: Tensor | None = None
+    watermark_angles: Tensor | None = None  # radians; None in claims of format 1
     predictor: RotationPredictor | None = None
     projection_head: nn.Module | None = None
     sha256: str = ""  # content digest; empty until saved or loaded
@@ -138,6 +139,8 @@ class Claim:
         probes = dict(self.probes)
         if self.watermark_labels is not None:
             probes["watermark_labels"] = self.watermark_labels
+        if self.watermark_angles is not None:
+            probes["watermark_angles"] = self.watermark_angles
         parts = {"probes.safetensors": save(probes)}
         if self.key is not None and self.predictor is not None:
             parts["key.json"] = canonical_json(self.key.to_dict())
@@ -186,7 +189,7 @@ class Claim:
     @classmethod
     def _from_content(cls, content: dict[str, Any], parts: dict[str, bytes]) -> Claim:
         probes = load(parts["probes.safetensors"])
-        labels = probes.pop("watermark_labels", None)
+        labels, angles = (probes.pop(f"watermark_{name}", None) for name in ("labels", "angles"))
         victim = _member(content["victim"])
         members = tuple(_member(m) for m in content["panel"])
         if any(m.kind not in STRATA for m in members):
@@ -220,6 +223,7 @@ class Claim:
             answers=answers,
             key=key,
             watermark_labels=labels,
+            watermark_angles=angles,
             predictor=predictor,
             projection_head=head,
             sha256=content["content_sha256"],

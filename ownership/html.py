@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ownership.files import write_bytes
 from ownership.plan import REQUIRED_STRATA
-from ownership.report import Report, TestResult
+from ownership.report import Report
+from ownership.results import TestResult
 from ownership.verdict import Verdict, format_p
 
 if TYPE_CHECKING:

@@ -37,8 +37,8 @@ def split_public(n: int, plan: Plan) -> tuple[Tensor, Tensor]:
 
 def make_probes(
     private: Tensor, public: Tensor, plan: Plan, *, key: WatermarkKey | None = None, view: View | None = None
-) -> tuple[Probes, Tensor | None]:
-    """Returns the probe sets and, with a key, the label of each watermark probe.
+) -> tuple[Probes, tuple[Tensor, Tensor] | None]:
+    """Returns the probe sets and, with a key, the label and the angle of each watermark probe.
 
     Args:
         private: images the victim was trained on, `(n, c, h, w)` uint8.
@@ -71,12 +71,12 @@ def make_probes(
             probes[name] = torch.cat([as_uint8(view(as_input(source), generator)) for _ in range(2)])
     upright = as_input(probes["public"][: plan.n_turned]).repeat(plan.turns, 1, 1, 1)
     probes["turned"] = as_uint8(rotate(upright, torch.rand(len(upright), generator=generator) * TURN))
-    labels = None
+    marked = None
     if key is not None:
-        views, labels = rotated_pairs(as_input(probes["public"][: plan.n_watermark]), key, generator)
+        views, labels, angles = rotated_pairs(as_input(probes["public"][: plan.n_watermark]), key, generator)
         order = torch.randperm(len(views), generator=generator)
-        probes["watermark"], labels = as_uint8(views[order]), labels[order]
-    return {name: images.contiguous() for name, images in probes.items()}, labels
+        probes["watermark"], marked = as_uint8(views[order]), (labels[order], angles[order])
+    return {name: images.contiguous() for name, images in probes.items()}, marked
 
 
 def ask(encoder: EncoderLike, probes: Probes, name: str) -> Answers:

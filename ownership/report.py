@@ -7,120 +7,18 @@ disagrees with its numbers is refused.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ownership.errors import ClaimError, ReportError
-from ownership.evidence import SCALES
 from ownership.files import read_json, write_json
 from ownership.paper import PaperTest
 from ownership.plan import Plan
-from ownership.stats import (
-    Alternative,
-    CaseControlResult,
-    ImageLevelTest,
-    case_control_test,
-    composite_threshold,
-    holm,
-)
+from ownership.results import AuditorMember, Decoys, Look, TestResult, adjusted
+from ownership.stats import ImageLevelTest
 from ownership.verdict import Verdict, decide, supports
 
 SCHEMA_VERSION = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TestResult:
-    """One statistic on the suspect, tested against every stratum of the panel; the largest p counts."""
-
-    __test__ = False  # not a pytest class
-
-    name: str
-    family: str  # watermark, distance, inference
-    title: str
-    null_hypothesis: str
-    alternative: Alternative
-    scale: str  # the scale the t-tests are made on: fisher_z, logit, log, identity
-    value: float  # of the suspect, on its natural scale
-    missing_strata: tuple[str, ...]  # required strata without enough members
-    rank_pvalue: float  # exact, symmetric, largest over strata
-    members: dict[str, dict[str, float]]  # stratum with enough members -> member -> value
-    references: dict[str, float]  # reference surrogate -> value
-    image_level: ImageLevelTest | None  # the paper's test, for comparison
-
-    @property
-    def strata(self) -> dict[str, CaseControlResult]:
-        """The t-test against each stratum, computed from the values on the test's scale.
-
-        Raises:
-            ClaimError: if one cannot be computed.
-        """
-        forward, _ = SCALES[self.scale]
-        return {
-            stratum: _test(forward(self.value), scores, self.alternative) for stratum, scores in self._scaled().items()
-        }
-
-    def _scaled(self) -> dict[str, tuple[float, ...]]:
-        """The members' values on the test's scale, in the order of names: no sum depends on a file's order."""
-        forward, _ = SCALES[self.scale]
-        return {s: tuple(forward(self.members[s][n]) for n in sorted(self.members[s])) for s in sorted(self.members)}
-
-    @property
-    def decisive_stratum(self) -> str:
-        """The stratum with the largest p-value."""
-        tests = self.strata
-        return max(tests, key=lambda s: tests[s].pvalue)
-
-    @property
-    def decisive(self) -> CaseControlResult:
-        """The test against the stratum with the largest p-value."""
-        return self.strata[self.decisive_stratum]
-
-    @property
-    def pvalue(self) -> float:
-        """Largest p-value over the strata (composite null)."""
-        return self.decisive.pvalue
-
-    @property
-    def beyond_every_member(self) -> bool:
-        """Whether the suspect lies beyond every panel member, in the direction of the alternative."""
-        values = [v for by_name in self.members.values() for v in by_name.values()]
-        return all(self.value > v if self.alternative == "greater" else self.value < v for v in values)
-
-    def threshold(self, alpha: float) -> float:
-        """Returns the value, on the natural scale, beyond which p < alpha against every stratum and every member."""
-        _, back = SCALES[self.scale]
-        return back(composite_threshold(self._scaled().values(), alpha, self.alternative))
-
-    def reaches(self, value: float, alpha: float) -> bool:
-        """Returns whether `value` lies beyond the threshold."""
-        limit = self.threshold(alpha)
-        return value > limit if self.alternative == "greater" else value < limit
-
-
-@lru_cache(maxsize=256)
-def _test(value: float, members: tuple[float, ...], alternative: Alternative) -> CaseControlResult:
-    return case_control_test(value, members, alternative)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """The deciding tests after so many queries; an audit may end here."""
-
-    queries: int  # as the plan counts them, repeats included
-    alpha: float  # this look's share
-    results: tuple[TestResult, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditorMember:
-    """An independent encoder that the auditor brought, to see whether the claim would accuse it."""
-
-    name: str
-    sha256: str
-    provenance: str  # where it comes from, as stated; empty if nobody said
-    values: dict[str, float]  # statistic -> its score; "STATISTIC@QUERIES" at the looks before the last
-    problems: tuple[str, ...]  # why its answers cannot be tested
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +36,8 @@ class Report:
     looks: tuple[Look, ...] = ()  # before the last one, which is `results`
     queries: int | None = None  # answers that the suspect gave in all, repeats included; None in the first reports
     panel_checked: dict[str, str] | None = None  # member -> what recomputing its answers said; None: not asked for
+    notes: tuple[str, ...] = ()  # what is odd about the claim's probes
+    decoys: Decoys | None = None  # the mark as read by predictors fitted afterwards
     auditor_panel: tuple[AuditorMember, ...] = ()
     paper: tuple[PaperTest, ...] = ()  # the paper's own tests, if asked for; they never decide
 
@@ -216,6 +116,8 @@ class Report:
             "queries": self.queries,
             "decided_after": self.decided_after,
             "panel_checked": self.panel_checked,
+            "notes": list(self.notes),
+            "decoys": None if self.decoys is None else {**asdict(self.decoys), "decoys": list(self.decoys.decoys)},
         }
         return {
             **({} if first else later),
@@ -259,6 +161,8 @@ class Report:
                 ),
                 queries=value.get("queries"),
                 panel_checked=value.get("panel_checked"),
+                notes=tuple(value.get("notes", ())),
+                decoys=_decoys(value.get("decoys")),
                 auditor_panel=tuple(
                     AuditorMember(**{**m, "problems": tuple(m["problems"])}) for m in value.get("auditor_panel", ())
                 ),
@@ -283,9 +187,8 @@ class Report:
         return cls.from_dict(read_json(path, ReportError, "report"))
 
 
-def adjusted(tests: tuple[TestResult, ...]) -> dict[str, float]:
-    """Returns the Holm-adjusted p-values of tests, by name."""
-    return dict(zip((t.name for t in tests), holm([t.pvalue for t in tests]), strict=True))
+def _decoys(value: dict[str, Any] | None) -> Decoys | None:
+    return None if value is None else Decoys(**{**value, "decoys": tuple(value["decoys"])})
 
 
 def _numbers(r: TestResult, adjusted_pvalues: dict[str, float], share: float) -> dict[str, Any]:

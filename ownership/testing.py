@@ -8,7 +8,7 @@ from ownership.answers import Answers, Context, NotApplicable
 from ownership.claim import Claim
 from ownership.errors import ClaimError
 from ownership.evidence import SCALES, STATISTICS, Scores, Statistic
-from ownership.report import TestResult
+from ownership.results import TestResult
 from ownership.scores import watermark_hits
 from ownership.similarity import raw_l2
 from ownership.stats import ImageLevelTest, image_level_test, rank_pvalue

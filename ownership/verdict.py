@@ -12,7 +12,8 @@ from ownership.plan import STRATA
 from ownership.stats import holm
 
 if TYPE_CHECKING:
-    from ownership.report import Report, TestResult
+    from ownership.report import Report
+    from ownership.results import TestResult
 
 INDISCRIMINATE = 0.05
 """Size of the exact binomial test on the auditor's own independents: two hits of twenty at alpha .01."""

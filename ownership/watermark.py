@@ -73,6 +73,11 @@ class WatermarkKey:
             out[chosen] = starts[arc] + position - edges[arc]
         return out % TURN
 
+    def labels(self, angles: Tensor) -> Tensor:
+        """Returns the label of each angle `(n,)`, radians; those in a margin too: 0 or 1, int64."""
+        cuts = torch.tensor(self.cuts, dtype=torch.float64)
+        return (torch.bucketize(angles.double() % TURN, cuts, right=True) - 1) % len(cuts) % 2
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the key as JSON-ready values; secret."""
         return {**asdict(self), "cuts": list(self.cuts)}
@@ -169,7 +174,7 @@ def rotate(images: Tensor, angles: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def rotated_pairs(images: Tensor, key: WatermarkKey, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def rotated_pairs(images: Tensor, key: WatermarkKey, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Returns two rotated views an image, one of each label, as in the paper's section 5.1.
 
     Args:
@@ -178,8 +183,9 @@ def rotated_pairs(images: Tensor, key: WatermarkKey, generator: torch.Generator)
         generator: source of randomness (CPU).
 
     Returns:
-        Views `(2 n, c, h, w)`, first the n of label 0, then the n of label 1; labels `(2 n,)`.
+        Views `(2 n, c, h, w)`, first the n of label 0, then the n of label 1; labels `(2 n,)`; angles `(2 n,)` in
+        radians.
     """
     labels = torch.arange(2).repeat_interleave(len(images))
     angles = key.angles(labels, generator).to(images.device)
-    return rotate(torch.cat([images, images]), angles), labels.to(images.device)
+    return rotate(torch.cat([images, images]), angles), labels.to(images.device), angles

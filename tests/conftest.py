@@ -88,10 +88,12 @@ def trained(digits: Data, key: WatermarkKey) -> Trained:
 def claim(digits: Data, victim: Encoder, key: WatermarkKey) -> Claim:
     """A claim over untrained encoders: victim, 5 plain, 5 marked, one reference near the victim."""
     panel = [(member(f"m{i}", "plain" if i < 5 else "marked", e := encoder(10 + i)), e) for i in range(10)]
+    # the digits are ordered by writer: unshuffled, private and public ones can be told apart without any encoder
+    images = digits.images[torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))]
     return build_claim(
         (member("victim", "victim", victim), victim),
-        digits.images[:300],
-        digits.images[300:900],
+        images[:300],
+        images[300:900],
         panel,
         plan=Plan(n_public=300, n_watermark=100, n_private=100),
         key=key,

@@ -194,7 +194,7 @@ class _State:
         views = [self._view(images) for _ in range(2)]
         labels = None
         if self.key is not None:
-            marked, labels = rotated_pairs(images[: math.ceil(b * config.mark_images)], self.key, self.generator)
+            marked, labels, _ = rotated_pairs(images[: math.ceil(b * config.mark_images)], self.key, self.generator)
             views.append(marked)
         x = three_channels(torch.cat(views)).contiguous(memory_format=torch.channels_last)
         for module in self._modules().values():

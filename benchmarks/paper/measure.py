@@ -140,7 +140,7 @@ class Bench:
         assert victim.key is not None
         assert victim.predictor is not None
         images = data(self.scale["private"][cell.victim]).images[: self.scale["probe_private"]]
-        views, labels = rotated_pairs(as_input(images), victim.key, torch.Generator().manual_seed(0))
+        views, labels, _ = rotated_pairs(as_input(images), victim.key, torch.Generator().manual_seed(0))
         answers = represent(encoder, as_uint8(views))
         if answers.shape[1] != represent(victim.encoder, images[:2]).shape[1]:
             return {}

@@ -18,7 +18,8 @@ from ownership.architectures import Encoder
 from ownership.claim import Claim
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.plan import Plan
-from ownership.report import Report, TestResult
+from ownership.report import Report
+from ownership.results import TestResult
 from ownership.similarity import rsa_vector
 from ownership.suspect import Suspect
 from ownership.verdict import Verdict, supports

@@ -18,7 +18,8 @@ from ownership.claim import Claim
 from ownership.errors import ReportError
 from ownership.html import format_number, render_html, write_html
 from ownership.plan import Plan
-from ownership.report import Report, TestResult
+from ownership.report import Report
+from ownership.results import TestResult
 from ownership.suspect import Suspect
 from ownership.verdict import Verdict, accuses_too_many, format_p
 

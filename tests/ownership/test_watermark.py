@@ -41,7 +41,8 @@ def test_angles_are_uniform_over_the_arcs() -> None:
 
 
 def test_the_papers_task_is_half_turns() -> None:
-    views, labels = rotated_pairs(torch.rand(50, 1, 16, 16), paper_key(), _generator())
+    views, labels, angles = rotated_pairs(torch.rand(50, 1, 16, 16), paper_key(), _generator())
+    assert torch.equal(paper_key().labels(angles), labels)
     angles = paper_key().angles(labels, _generator())
     assert len(views) == 100
     assert bool(((angles < math.pi) == (labels == 0)).all())

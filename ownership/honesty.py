@@ -1,0 +1,126 @@
+"""Checks on the accuser, made anew at every audit from what the claim holds; they inform.
+
+- Probes: doubled ones, private images among the public ones, private and public ones that can be told apart without any
+  model (other colours, sharpness, disturbance): then a gap between them says nothing about membership.
+- Decoy keys: the mark as read by a predictor that the auditor fits to the victim's own answers, for the claim's key and
+  for keys drawn afterwards. A predictor that was trained on the suspect reads what these do not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from ownership.answers import Answers
+from ownership.claim import Claim
+from ownership.images import images_sha256
+from ownership.results import Decoys
+from ownership.scores import watermark_success
+from ownership.similarity import Array, ridge_map
+from ownership.watermark import WatermarkKey, secret_key
+
+SEPARABLE = 0.65
+"""Area under the ROC curve from which on private and public probes count as told apart (with p < .001)."""
+
+DECOYS = 19
+
+
+def check_probes(claim: Claim) -> list[str]:
+    """Returns what is odd about a claim's probes, in plain sentences; empty if nothing is."""
+    public, private = claim.probes["public"], claim.probes.get("private")
+    digests = [images_sha256(image) for image in public]
+    notes = []
+    if (doubled := len(digests) - len(set(digests))) > 0:
+        notes.append(f"{doubled} of {len(digests)} public probes are doubled")
+    if private is None or len(private) < 40:
+        return notes
+    known = set(digests)
+    if shared := sum(images_sha256(image) in known for image in private):
+        notes.append(f"{shared} of {len(private)} private probes are among the public ones")
+    area, pvalue = separability(private, public[: len(private)])
+    if area >= SEPARABLE and pvalue < 1e-3:
+        notes.append(
+            f"private and public probes can be told apart without any encoder (area under the ROC curve {area:.2f}): "
+            "their source differs, or one of them was altered; dataset inference means nothing"
+        )
+    return notes
+
+
+def separability(private: Tensor, public: Tensor) -> tuple[float, float]:
+    """Returns how well a linear model tells two sets of images apart by simple features: area under ROC, p.
+
+    H0: private and public images are draws from one source. H1: they differ. Unit: one image; that is right here, as
+    the question is about these images. Five-fold cross-validated logistic regression, Mann-Whitney test of its scores,
+    one-sided.
+
+    Args:
+        private: `(n, c, h, w)` uint8.
+        public: `(m, c, h, w)` uint8.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x = np.concatenate([_features(private), _features(public)])
+    y = np.repeat([1, 0], [len(private), len(public)])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=500))
+    said = cross_val_predict(model, x, y, cv=5, method="decision_function")
+    test = stats.mannwhitneyu(said[y == 1], said[y == 0], alternative="greater")
+    return float(test.statistic) / (len(private) * len(public)), float(test.pvalue)
+
+
+def _features(images: Tensor) -> Array:
+    """Thumbnail, colour, and fine structure at two scales: where adversarial disturbance and re-encoding show."""
+    x = images.double() / 255
+    grey = x.mean(1, keepdim=True)
+    thumbnail = F.adaptive_avg_pool2d(grey, 6).flatten(1)
+    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=x.dtype).view(1, 1, 3, 3)
+    fine = [F.conv2d(g, kernel).abs().mean((1, 2, 3)) for g in (grey, F.avg_pool2d(grey, 2))]
+    flat = (grey[..., 1:] == grey[..., :-1]).double().mean((1, 2, 3))
+    colour = torch.cat([x.mean((2, 3)), x.std((2, 3))], 1)
+    out: Array = torch.cat([thumbnail, colour, torch.stack([*fine, flat], 1)], 1).numpy()
+    return out
+
+
+def decoy_keys(claim: Claim, answers: Answers) -> Decoys | None:
+    """Returns the mark as read by refitted predictors; None where the claim has no mark or dimensions differ.
+
+    Args:
+        claim: with the angle of each watermark probe (format 2).
+        answers: the suspect's.
+    """
+    victim = claim.answers[claim.victim.name]
+    if claim.key is None or claim.watermark_angles is None or answers.dim != victim.dim:
+        return None
+    angles, half = claim.watermark_angles, len(claim.watermark_angles) // 2
+    generator = torch.Generator().manual_seed(2**31 + claim.plan.seed)
+    keys = [claim.key, *(secret_key(generator) for _ in range(DECOYS))]
+    theirs, suspects = _directions(victim.get("watermark")), _directions(answers.get("watermark"))
+    rates, own = (
+        [_refitted(theirs[:half], read[half:], key, angles, half) for key in keys] for read in (suspects, theirs)
+    )
+    return Decoys(
+        claimed=watermark_success(answers, claim.context),
+        claimed_victim=watermark_success(victim, claim.context),
+        refitted=rates[0],
+        decoys=tuple(rates[1:]),
+        refitted_victim=sum(own) / len(own),
+        n=len(angles) - half,
+    )
+
+
+def _refitted(learnt: Array, read: Array, key: WatermarkKey, angles: Tensor, half: int) -> float:
+    labels: NDArray[np.float64] = 2.0 * key.labels(angles).numpy() - 1
+    weights, intercept = ridge_map(learnt, labels[:half, None])
+    return float(np.mean(np.sign(read @ weights + intercept)[:, 0] == labels[half:]))
+
+
+def _directions(x: Array) -> Array:
+    """Answers scaled to length 1, as the predictor reads them (docs/adr/0002)."""
+    out: Array = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return out

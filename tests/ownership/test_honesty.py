@@ -1,0 +1,222 @@
+"""A dishonest accuser: what forged claims look like, which checks notice them, and what only a timestamp can."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import encoder, member
+from torch import Tensor
+
+from ownership import audit, build_claim
+from ownership.claim import Claim
+from ownership.honesty import check_probes, decoy_keys, separability
+from ownership.html import render_html
+from ownership.images import as_input, as_uint8, represent, three_channels
+from ownership.plan import Plan
+from ownership.probes import ask
+from ownership.report import Report
+from ownership.suspect import Suspect
+from ownership.verdict import Verdict
+from ownership.watermark import TURN, RotationPredictor, WatermarkKey, rotated_pairs, secret_key
+from watermark_training.data import Data
+from watermark_training.train import Trained
+
+
+def suspect(model: object) -> Suspect:
+    return Suspect(name="s", format="onnx", sha256="0" * 64, size=1, architecture=None, encoder=model)  # type: ignore[arg-type]
+
+
+PANEL = [(member(f"m{i}", "plain" if i < 5 else "marked"), encoder(10 + i)) for i in range(10)]
+
+
+def forge(digits: Data, model: object, key: WatermarkKey, predictor: RotationPredictor, **more: object) -> Claim:
+    """A claim to a network that the accuser has, made after seeing the suspect."""
+    return build_claim(
+        (member("victim", "victim"), model),  # type: ignore[arg-type]
+        digits.images[:300],
+        digits.images[300:900],
+        more.get("panel", PANEL),  # type: ignore[arg-type]
+        plan=Plan(n_private=100, n_watermark=300),
+        key=key,
+        predictor=predictor,
+    )
+
+
+def fitted_to(model: object, digits: Data, key: WatermarkKey, seed: int = 0) -> RotationPredictor:
+    """A predictor trained on one encoder's answers to rotated images."""
+    views, labels, _ = rotated_pairs(as_input(digits.images[900:1700]), key, torch.Generator().manual_seed(5))
+    answers = represent(model, as_uint8(views))  # type: ignore[arg-type]
+    predictor = RotationPredictor(64, seed)
+    optimizer = torch.optim.Adam(predictor.parameters(), lr=3e-3)
+    for _ in range(150):
+        loss = F.cross_entropy(predictor(answers), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return predictor.eval()
+
+
+# ---- the watermark --------------------------------------------------------------------------------------------------
+
+
+def test_a_predictor_trained_on_the_suspect_is_noticed(digits: Data, trained: Trained, key: WatermarkKey) -> None:
+    """The innocent suspect's own answers taught the predictor: what the victim's answers teach does not carry over."""
+    innocent = encoder(77)
+    forged = forge(digits, trained.encoder, key, fitted_to(innocent, digits, key))
+    report = audit(forged, suspect(innocent))
+    assert report.decoys is not None
+    assert report.decoys.claimed > 0.6
+    assert report.decoys.odd
+    assert "trained on the suspect" in render_html(report)
+    assert Report.from_dict(report.to_dict()) == report
+
+
+def test_an_honest_mark_is_not_odd_on_copy_or_stranger(digits: Data, trained: Trained) -> None:
+    assert trained.key is not None
+    assert trained.predictor is not None
+    honest = forge(digits, trained.encoder, trained.key, trained.predictor)
+    copy, stranger = (decoy_keys(honest, ask(m, honest.probes, "x")) for m in (trained.encoder, encoder(77)))
+    assert copy is not None
+    assert stranger is not None
+    assert not copy.odd
+    assert not stranger.odd
+    assert copy.claimed > 0.75
+    assert copy.claimed == copy.claimed_victim
+    assert np.mean([copy.refitted, *copy.decoys]) == pytest.approx(copy.refitted_victim)
+    assert copy.refitted_victim > 0.7
+    assert abs(float(np.median(stranger.decoys)) - 0.5) < 0.06
+
+
+def test_a_predictor_trained_on_victim_and_suspect_is_noticed_too(digits: Data, trained: Trained) -> None:
+    assert trained.key is not None
+    innocent = encoder(77)
+
+    class Both(torch.nn.Module):
+        """Answers of both, image by image in turn: the predictor learns to read either."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            turn = torch.arange(len(images))[:, None] % 2 == 0
+            return torch.where(turn, trained.encoder(images), innocent(images))
+
+    forged = forge(digits, trained.encoder, trained.key, fitted_to(Both(), digits, trained.key))
+    found = decoy_keys(forged, ask(innocent, forged.probes, "x"))
+    assert found is not None
+    assert found.claimed_victim > 0.6
+    assert found.claimed > 0.6
+    assert found.odd
+
+
+def test_a_key_picked_by_search_does_not_convict(digits: Data, trained: Trained, key: WatermarkKey) -> None:
+    """Of eight keys, each with a predictor fitted to the victim, the one that reads most from the innocent suspect."""
+    innocent, best = encoder(77), None
+    for seed in range(8):
+        candidate = secret_key(torch.Generator().manual_seed(seed))
+        predictor = fitted_to(trained.encoder, digits, candidate)
+        views, labels, _ = rotated_pairs(as_input(digits.images[300:500]), candidate, torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            hit = float((predictor(represent(innocent, as_uint8(views))).argmax(1) == labels).float().mean())
+        if best is None or hit > best[0]:
+            best = hit, candidate, predictor
+    assert best is not None
+    forged = forge(digits, trained.encoder, best[1], best[2])
+    report = audit(forged, suspect(innocent))
+    assert report.verdict is not Verdict.SUPPORTED
+
+
+# ---- the panel ------------------------------------------------------------------------------------------------------
+
+
+def test_a_hand_picked_panel_is_noticed_by_the_auditors_own(digits: Data, key: WatermarkKey) -> None:
+    """The accuser's panel is of a kind that looks least like the victim; every relative in kind is then a "copy". The
+    rule convicts the innocent; two hits among the auditor's independents of that kind make the claim indiscriminate.
+    """
+
+    def of_a_kind(seed: int, amount: float) -> object:
+        """Encoders that share much, as those trained alike on the same data do."""
+        base, own = encoder(1), encoder(seed)
+        return lambda x: base(x) + amount * own(x)
+
+    far = [(m, encoder(40 + i)) for i, (m, _) in enumerate(PANEL)]
+    forged = forge(digits, of_a_kind(60, 1.0), key, RotationPredictor(64, 3).eval(), panel=far)
+    accused = suspect(of_a_kind(61, 1.0))
+    assert audit(forged, accused).verdict is Verdict.SUPPORTED
+    own = [(replace(suspect(of_a_kind(62 + i, 1.0)), name=f"own{i}"), "trained here") for i in range(6)]
+    report = audit(forged, accused, auditor_panel=own)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "indiscriminate" in report.reasons[0]
+
+
+# ---- the probes -----------------------------------------------------------------------------------------------------
+
+
+def adversarial(images: Tensor, victim: torch.nn.Module, accused: torch.nn.Module, steps: int = 12) -> Tensor:
+    """Probes disturbed by up to 16/255 so that two strangers' answers agree on them (projected gradient descent)."""
+    x = as_input(images)
+    delta = torch.zeros_like(x, requires_grad=True)
+    for _ in range(steps):
+        shown = three_channels((x + delta).clamp(0, 1))
+        agreement = F.cosine_similarity(victim(shown), accused(shown), dim=1).sum()
+        (gradient,) = torch.autograd.grad(agreement, delta)
+        delta = (delta + 3 / 255 * gradient.sign()).clamp(-16 / 255, 16 / 255).detach().requires_grad_()
+    return as_uint8((x + delta.detach()).clamp(0, 1))
+
+
+def test_adversarial_probes_are_told_from_the_private_images(claim: Claim, victim: torch.nn.Module) -> None:
+    disturbed = adversarial(claim.probes["public"], victim, encoder(77))
+    forged = replace(claim, probes={**claim.probes, "public": disturbed})
+    assert check_probes(claim) == []
+    (note,) = check_probes(forged)
+    assert "told apart without any encoder" in note
+    report = audit(forged, suspect(encoder(78)))
+    assert report.notes == (note,)
+    assert not [r for r in report.results if r.family == "inference"]
+    assert "told apart" in report.skipped["inference_gmm"]
+    assert "told apart" in render_html(report)
+
+
+def test_adversarial_probes_that_disturb_the_private_images_too_need_the_timestamp(
+    claim: Claim, victim: torch.nn.Module
+) -> None:
+    """Stated, not caught: who disturbs both sets alike after seeing the suspect passes this check."""
+    both = {n: adversarial(claim.probes[n], victim, encoder(77)) for n in ("public", "private")}
+    assert not any("told apart" in n for n in check_probes(replace(claim, probes={**claim.probes, **both})))
+
+
+def test_doubled_and_shared_probes_are_counted(claim: Claim) -> None:
+    public = claim.probes["public"].clone()
+    public[5] = public[6] = public[7]
+    public[8] = claim.probes["private"][0]
+    notes = check_probes(replace(claim, probes={**claim.probes, "public": public}))
+    assert notes[0] == "2 of 300 public probes are doubled"
+    assert notes[1] == "1 of 100 private probes are among the public ones"
+
+
+def test_separability_is_chance_on_one_source_and_grows_with_a_shift(digits: Data) -> None:
+    """Uniform under H0: over splits of one source, p below .05 about as often as it should be."""
+    generator = torch.Generator().manual_seed(0)
+    small = 0
+    for _ in range(40):
+        rows = torch.randperm(len(digits), generator=generator)[:300]
+        area, pvalue = separability(digits.images[rows[:150]], digits.images[rows[150:]])
+        small += pvalue < 0.05
+        assert 0.3 < area < 0.7
+    assert small <= 6  # binomial(40, .05): 7 or more once in 300
+    brighter = (digits.images[:150].float() * 0.7).to(torch.uint8)
+    area, pvalue = separability(digits.images[:150], brighter)
+    assert area > 0.8
+    assert pvalue < 1e-6
+
+
+@pytest.mark.parametrize("cuts", [(0.5, 2.0, 3.0, 5.5), (0.0, torch.pi)])
+def test_labels_of_angles_against_a_naive_loop(cuts: tuple[float, ...]) -> None:
+    key = WatermarkKey(cuts=cuts, margin=0.1, predictor_seed=0)
+    angles = torch.rand(200, generator=torch.Generator().manual_seed(0)) * TURN
+    for angle, label in zip(angles.tolist(), key.labels(angles).tolist(), strict=True):
+        passed = sum(angle >= c for c in cuts)  # cuts passed since 0; before the first, the last arc
+        assert label == ((passed - 1) % len(cuts)) % 2
+    labels = torch.randint(0, 2, (200,), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(key.labels(key.angles(labels, torch.Generator().manual_seed(2))), labels)
