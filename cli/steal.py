@@ -29,7 +29,7 @@ def steal(
         str,
         typer.Option(
             help="direct, recreate-head (the paper's Algorithm 2), access-head, stolen-encoder, cont-steal, "
-            "rotated-queries, rotation-invariant or averaging."
+            "rotated-queries, rotation-invariant, turned or averaging."
         ),
     ] = "direct",
     loss: Annotated[

@@ -46,7 +46,7 @@ class Plan:
     n_turned: int = 300  # public probes that are also shown turned, for the invariant reading of partial RSA
     turns: int = 4  # times each, at random angles
     n_private: int = 500  # private images, and as many public ones, for dataset inference
-    rsa_directions: int = 48  # k of partial RSA (docs/adr/0006)
+    rsa_directions: int = 32  # k of partial RSA (docs/adr/0006)
     rsa_shrinkage: float = 1e-2  # c of partial RSA
     ridge_penalty: float = 1e-2  # of the alignment, in units of the mean variance
     gmm_components: int = 10  # of the likelihood test; diagonal
