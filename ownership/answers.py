@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ownership.plan import Plan
-from ownership.similarity import Array, rsa_vector
+from ownership.similarity import Array, Structure, rsa_vector
 
 
 class NotApplicable(Exception):
@@ -28,7 +28,7 @@ class Answers:
 
     name: str
     sets: dict[str, NDArray[np.float32]]
-    _rsa: dict[int, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+    _rsa: dict[int, Structure] = field(default_factory=dict, repr=False)
 
     @property
     def dim(self) -> int:
@@ -49,7 +49,7 @@ class Answers:
         """Returns the answers to the first so many probes of the named sets; without the other sets."""
         return Answers(self.name, {k: self.sets[k][:n] for k, n in sizes.items() if k in self.sets})
 
-    def rsa(self, plan: Plan, first: int | None = None) -> NDArray[np.float32]:
+    def rsa(self, plan: Plan, first: int | None = None) -> Structure:
         """Returns the similarity structure over the public probes (`rsa_vector`), computed once.
 
         Args:
@@ -59,13 +59,13 @@ class Answers:
         n = len(self.get("public")) if first is None else first
         return self._kept(n, plan, lambda: self.get("public")[:n])
 
-    def rsa_turned(self, plan: Plan) -> NDArray[np.float32]:
+    def rsa_turned(self, plan: Plan) -> Structure:
         """Returns the same over the mean answer to each probe's turned copies."""
         return self._kept(0, plan, lambda: self.get("turned").reshape(plan.turns, -1, self.dim).mean(0))
 
-    def _kept(self, key: int, plan: Plan, answers: Callable[[], Array]) -> NDArray[np.float32]:
+    def _kept(self, key: int, plan: Plan, answers: Callable[[], Array]) -> Structure:
         if key not in self._rsa:
-            self._rsa[key] = rsa_vector(answers(), plan.rsa_directions, plan.rsa_shrinkage)
+            self._rsa[key] = Structure(rsa_vector(answers(), plan.rsa_directions, plan.rsa_shrinkage))
         return self._rsa[key]
 
 

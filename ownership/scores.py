@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ownership.answers import Answers, Context, NotApplicable
-from ownership.similarity import Array, covariance, linear_cka, partial_correlation, raw_l2, ridge_map
+from ownership.similarity import Array, Structure, covariance, linear_cka, partial_correlation, raw_l2, ridge_map
 from ownership.stats import standardised_gap
 
 # ---- watermark -------------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def partial_rsa_turned(suspect: Answers, context: Context) -> float:
     return _partial(next(upright), suspect.rsa_turned(plan), *upright, *(a.rsa_turned(plan) for a in context.panel))
 
 
-def _partial(victim: NDArray[np.float32], suspect: NDArray[np.float32], *given: NDArray[np.float32]) -> float:
+def _partial(victim: Structure, suspect: Structure, *given: Structure) -> float:
     value = partial_correlation(covariance([victim, suspect, *given]), 0, 1, list(range(2, 2 + len(given))))
     if math.isnan(value):
         raise NotApplicable("the similarity structure is that of the panel, or constant")

@@ -11,6 +11,10 @@ Four measures, from the naive to the deciding one:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -97,12 +101,32 @@ def rsa_vector(x: Array, k: int = 16, shrinkage: float = 1e-3) -> NDArray[np.flo
     return vector / np.float32(norm) if norm > 0 else vector
 
 
-def covariance(vectors: list[NDArray[np.float32]]) -> Array:
-    """Returns the covariance matrix of equally long vectors, `(m, m)`, up to a factor all share."""
-    stacked = np.stack(vectors)
-    stacked -= stacked.mean(1, keepdims=True)
-    products: Array = (stacked @ stacked.T).astype(np.float64)
-    return products
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class Structure:
+    """The similarity structure of one encoder over n images, `rsa_vector`, centred; products with others are kept.
+
+    A panel's structures meet each other again in every score and every audit, so each pair is multiplied once.
+    """
+
+    vector: NDArray[np.float32]
+    _products: WeakKeyDictionary[Structure, float] = field(default_factory=WeakKeyDictionary, repr=False)
+
+    def __post_init__(self) -> None:
+        self.vector = self.vector - self.vector.mean()
+
+    def product(self, other: Structure) -> float:
+        """Returns the inner product of the two centred vectors: their covariance, up to a factor all pairs share."""
+        known = self._products.get(other)
+        if known is None:
+            known = float(self.vector @ other.vector)
+            self._products[other] = known
+            other._products[self] = known
+        return known
+
+
+def covariance(structures: Sequence[Structure]) -> Array:
+    """Returns the covariance matrix of structures over the same images, `(m, m)`, up to a factor all share."""
+    return np.array([[a.product(b) for b in structures] for a in structures])
 
 
 def partial_correlation(cov: Array, i: int, j: int, given: list[int]) -> float:

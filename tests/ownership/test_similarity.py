@@ -7,6 +7,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
 from ownership.similarity import (
+    Structure,
     covariance,
     linear_cka,
     partial_correlation,
@@ -75,18 +76,21 @@ def test_partial_rsa_is_the_naive_regression() -> None:
     panel = columns[:, 2:]
     residuals = [columns[:, i] - LinearRegression().fit(panel, columns[:, i]).predict(panel) for i in (0, 1)]
     expected = np.corrcoef(*residuals)[0, 1]
-    fast = partial_correlation(covariance([rsa_vector(x, 4, 0.001) for x in xs]), 0, 1, [2, 3, 4])
+    fast = partial_correlation(covariance([Structure(rsa_vector(x, 4, 0.001)) for x in xs]), 0, 1, [2, 3, 4])
     assert fast == pytest.approx(expected, abs=1e-5)
 
 
 def test_partial_correlation_with_nothing_given_is_the_correlation() -> None:
     x = np.random.default_rng(7).normal(size=(2, 200)).astype(np.float32)
-    assert partial_correlation(covariance(list(x)), 0, 1, []) == pytest.approx(np.corrcoef(x)[0, 1], abs=1e-6)
+    assert partial_correlation(covariance([Structure(v) for v in x]), 0, 1, []) == pytest.approx(
+        np.corrcoef(x)[0, 1], abs=1e-6
+    )
 
 
 def test_partial_correlation_of_what_the_panel_explains_is_nan() -> None:
     x = np.random.default_rng(8).normal(size=(3, 200)).astype(np.float32)
-    cov = covariance([x[0], x[1], x[1], x[2]])
+    a, b, c = (Structure(v) for v in x)
+    cov = covariance([a, b, Structure(x[1]), c])
     assert np.isnan(partial_correlation(cov, 0, 1, [2, 3]))
 
 
