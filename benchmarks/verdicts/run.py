@@ -2,6 +2,7 @@
 
     TURNMARK_DATA=runs/data python benchmarks/verdicts/run.py --work runs/verdicts --jobs 2    # all; resumes anywhere
     python benchmarks/verdicts/run.py --stage models ...     # train only; rows need nothing but audits then
+    python benchmarks/verdicts/run.py --stage collect ...    # write the rows that are done so far
     python benchmarks/verdicts/run.py --print                # the tables of docs/results.md from committed rows
 
 Five victims, each with its own claim and panel; test independents, each audited against every claim; test surrogates
@@ -115,21 +116,35 @@ class Bench:
         plan = replace(PLAN, seed=victim)
         claim_with_references(owner, private, public, members, plan, reference_epochs=40, seed=victim).save(folder)
 
+    def evaluation(self) -> Evaluation:
+        """Returns what the cells are run with."""
+        cases = {}
+        for v in range(VICTIMS):
+            name = f"victim_{v}"
+            cases[name] = Case(name=name, victim=self.victim_folder(v), claim=self.work / f"claim_{v}")
+        return Evaluation(
+            out=self.work,
+            cases=cases,
+            sources=self.sources,
+            settings=SETTINGS,
+            labelled=(self.sources["probe-learn"], self.sources["probe-test"]),
+        )
+
     def cells(self) -> Iterator[Cell]:
-        """Yields every audit of the benchmark."""
+        """Yields every audit of the benchmark; what matters most first."""
         names = [f"victim_{v}" for v in range(VICTIMS)]
         for recipe in design.independents(self.scale, self.checkpoint.name):
             for name in names:
                 yield Cell(recipe=recipe, case=name)
         for v, name in enumerate(names):
-            thefts = list(design.surrogates(self.scale, v))
-            for recipe in (*thefts, *design.laundered(self.scale, v), *design.evaders(self.scale, v)):
-                yield Cell(recipe=recipe, case=name)
-            for recipe in thefts[:3]:
-                for output in design.OUTPUTS:
+            for i, recipe in enumerate(design.surrogates(self.scale, v)):
+                outputs = ("", *design.OUTPUTS, "average")[: 11 if i < 2 else 10 if i < 3 else 1]
+                for output in outputs:
                     yield Cell(recipe=recipe, case=name, output=output)
-            for recipe in thefts[:2]:
-                yield Cell(recipe=recipe, case=name, output="average")
+        for make in (design.laundered, design.evaders):
+            for v, name in enumerate(names):
+                for recipe in make(self.scale, v):
+                    yield Cell(recipe=recipe, case=name)
 
 
 def make_models(bench: Bench, jobs: int, show: Progress) -> None:
@@ -161,29 +176,33 @@ def _run(tasks: Sequence[Any], jobs: int, what: str, show: Progress) -> None:
 def audit_all(bench: Bench, jobs: int, show: Progress) -> None:
     """Builds the claims, audits every model and writes the rows to be committed."""
     _run([joblib.delayed(bench.build)(v) for v in range(VICTIMS)], jobs, "claims", show)
-    cases = {}
-    for v in range(VICTIMS):
-        name = f"victim_{v}"
-        cases[name] = Case(name=name, victim=bench.victim_folder(v), claim=bench.work / f"claim_{v}")
-    evaluation = Evaluation(
-        out=bench.work,
-        cases=cases,
-        sources=bench.sources,
-        settings=SETTINGS,
-        labelled=(bench.sources["probe-learn"], bench.sources["probe-test"]),
-    )
-    rows = evaluate(evaluation, list(bench.cells()), jobs=jobs, progress=show)
+    evaluate(bench.evaluation(), list(bench.cells()), jobs=jobs, progress=show)
+    collect(bench)
+
+
+def collect(bench: Bench) -> None:
+    """Writes the rows that are done, to be committed; says how many are not."""
+    evaluation, cells = bench.evaluation(), list(bench.cells())
     learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
-    probes = {name: probe(load_trained(case.victim).encoder, learn, test)["utility"] for name, case in cases.items()}
+    utility = {c.name: probe(load_trained(c.victim).encoder, learn, test)["utility"] for c in evaluation.cases.values()}
+    paths = [path for cell in cells if (path := evaluation.row_path(cell)).is_file()]
+    rows = [json.loads(path.read_text()) for path in paths]
     for row in rows:
-        row |= {"data": bench.scale.data, "victim_utility": probes[row["case"]]}
-    RESULTS.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+        row |= {"data": bench.scale.data, "victim_utility": utility[row["case"]]}
+    others = [row for row in stored() if row["data"] != bench.scale.data]
+    RESULTS.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in (*others, *rows)))
+    print(f"{len(rows)} of {len(cells)} audits of {bench.scale.data} are in {RESULTS.name}", file=sys.stderr)
+
+
+def stored() -> list[dict[str, Any]]:
+    """Returns the committed rows."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
 
 
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=("models", "rows", "all"), default="all")
+    parser.add_argument("--stage", choices=("models", "rows", "collect", "all"), default="all")
     parser.add_argument("--work", type=Path, default=Path("runs/verdicts"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--print", action="store_true", dest="show")
@@ -191,7 +210,7 @@ def main() -> None:
     if arguments.show:
         from tables import print_tables
 
-        print_tables([json.loads(line) for line in RESULTS.read_text().splitlines()])
+        print_tables(stored())
         return
     bench = Bench(design.FASHION, arguments.work)
     with progress() as show:
@@ -199,6 +218,8 @@ def main() -> None:
             make_models(bench, arguments.jobs, show)
         if arguments.stage in ("rows", "all"):
             audit_all(bench, arguments.jobs, show)
+    if arguments.stage == "collect":
+        collect(bench)
 
 
 if __name__ == "__main__":
