@@ -171,6 +171,8 @@ class Report:
             # the first reports lack the last three fields
             stored = {"auditor_panel": [], "auditor_hits": [], "paper": [], **value}
             derived = report.to_dict()
+            if stored["schema_version"] == 1:  # its sentences were worded otherwise; the numbers must follow
+                stored["reasons"] = derived["reasons"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ClaimError) as e:
             raise ReportError("report: a field is missing or malformed") from e
         if stored != derived:

@@ -152,6 +152,18 @@ def test_round_trip(real: Report, tmp_path: Path) -> None:
     assert stored["verdict"] == real.verdict.value
 
 
+def test_reports_of_the_first_schema_are_read() -> None:
+    """As an audit of a claim of rule turnmark-1 writes them, and with the sentences of that time."""
+    plan = Plan(rule="turnmark-1", deciding=("partial_rsa", "watermark_success"), looks=(), look_shares=())
+    old = report(result("partial_rsa", FAR, LOW, LOW), plan=plan).to_dict()
+    assert old["schema_version"] == 1
+    assert "looks" not in old
+    again = Report.from_dict({**old, "reasons": ["worded otherwise"]})
+    assert again.verdict is Verdict.SUPPORTED
+    with pytest.raises(ReportError):
+        Report.from_dict({**old, "verdict": "NOT_SUPPORTED"})
+
+
 @pytest.mark.parametrize(
     "change",
     [

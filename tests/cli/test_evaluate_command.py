@@ -1,0 +1,64 @@
+"""`turnmark evaluate` and the audit's later options, through the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from conftest import Job
+from test_cli import Run, error_line, run
+
+__all__ = ["run"]  # the fixture
+
+
+def test_evaluate_writes_table_picture_and_page_and_resumes(run: Run, job: Job, tmp_path: Path) -> None:
+    arguments = [
+        "evaluate", job.folder / "models/victim", "--claim", job.folder / "claim", "--queries", "digits[1100:]",
+        "--others", "digits[1100:]", "--out", tmp_path / "e", "--loss", "mse", "--count", 200, "--epochs", 3,
+        "--output", "permute", "--independent", "untrained", "--images", 100, "--size", 16,
+    ]  # fmt: skip
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert "independents: 0 of 1 SUPPORTED" in out
+    with (tmp_path / "e/results.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    assert [(r["role"], r["output"]) for r in rows] == [
+        ("surrogate", ""), ("surrogate", "permute"), ("independent", ""),
+    ]  # fmt: skip
+    assert (tmp_path / "e/roc.png").is_file()
+    assert "False accusations" in (tmp_path / "e/summary.html").read_text()
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "e/rows").iterdir()}
+    assert run(*arguments)[0] == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "e/rows").iterdir()} == times
+
+
+def test_evaluate_refuses_in_one_line(run: Run, job: Job) -> None:
+    base = ["evaluate", job.folder / "models/victim", "--claim", job.folder / "claim", "--queries", "digits[:50]"]
+    base += ["--others", "digits[:50]", "--out", "e"]
+    code, _, err = run(*base, "--loss", "mse", "--count", 400)
+    assert code == 2
+    assert "400 of 50 images" in error_line(err)
+    code, _, err = run(*base, "--independent", "psychic")
+    assert code == 2
+    assert "psychic" in error_line(err)
+    code, _, err = run(*base, "--backend", "abacus")
+    assert code == 2
+    assert "abacus" in error_line(err)
+
+
+def test_stop_early_and_panel_models(run: Run, job: Job, tmp_path: Path) -> None:
+    suspect = job.folder / "suspects/surrogate_mse.safetensors"
+    files = tmp_path / "panel"
+    files.mkdir()
+    for folder in sorted((job.folder / "models").glob("panel_*")):
+        (files / f"{folder.name}.safetensors").write_bytes((folder / "encoder.safetensors").read_bytes())
+    code, out, _ = run(
+        "audit", suspect, "--claim", job.folder / "claim", "--stop-early", "--panel-models", files, "--out", "r"
+    )
+    assert code == 0
+    assert "10 of 10 panel members' answers computed anew" in out
+    stored = json.loads((tmp_path / "r/report.json").read_text())
+    assert stored["decided_after"] in (250, 500, stored["queries"])
+    assert set(stored["panel_checked"].values()) == {"verified"}
+    assert "--stop-early" in stored["command"]
