@@ -1,0 +1,66 @@
+"""How many panel members a stratum needs: size and power of the composite test, by simulating models.
+
+    python benchmarks/panel_size.py                    # the table of docs/results.md; seconds
+
+Unit: a model with one score. The suspect is one more model of the stratum *marked* (size), or lies so many standard
+deviations above it (power); it is rejected if the case-control t-test gives p <= level against every stratum and it
+lies beyond every member. Populations: normal; heavy-tailed (Student's t, 3 degrees of freedom); mixed (three models of
+ten lie 2 standard deviations higher: kinds that the owner did not tell apart); skewed (a gamma of shape 2).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+LEVEL = 0.005 / 3  # the last look's half of alpha .01, first step of Holm over three tests
+
+
+def draw(rng: np.random.Generator, shape: tuple[int, ...], population: str) -> NDArray[np.float64]:
+    """Scores with standard deviation 1."""
+    if population == "heavy":
+        return rng.standard_t(3, shape) / np.sqrt(3)
+    if population == "mixed":
+        return (rng.normal(size=shape) + 2 * (rng.random(shape) < 0.3)) / np.sqrt(1 + 4 * 0.21)
+    if population == "skewed":
+        return (rng.gamma(2, size=shape) - 2) / np.sqrt(2)
+    return rng.normal(size=shape)
+
+
+def rejected(case: NDArray[np.float64], strata: list[NDArray[np.float64]], level: float) -> float:
+    """Share of simulated cases that are rejected against every stratum."""
+    hit = np.ones(len(case), dtype=bool)
+    for x in strata:
+        m = x.shape[1]
+        t = (case - x.mean(1)) / (x.std(1, ddof=1) * np.sqrt((m + 1) / m))
+        hit &= (stats.t.sf(t, m - 1) <= level) & (case > x.max(1))
+    return float(hit.mean())
+
+
+def main() -> None:
+    """Parses the command line and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200_000)
+    parser.add_argument("--level", type=float, default=LEVEL)
+    parser.add_argument("--lower", type=float, default=1.0, help="how far plain members lie below marked ones, in sd")
+    arguments = parser.parse_args()
+    runs, level = arguments.runs, arguments.level
+    print(f"level {level:.5f}, {runs} runs; plain members {arguments.lower:g} sd below marked ones\n")
+    columns = ("members a stratum", "population", "size", "size without marked members", "power at 5, 8, 12 sd")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for m in (5, 6, 7, 8, 10, 15):
+        for population in ("normal", "heavy", "mixed", "skewed"):
+            rng = np.random.default_rng(m)
+            plain = draw(rng, (runs, m), population) - arguments.lower
+            marked = draw(rng, (runs, m), population)
+            case = draw(rng, (runs,), population)
+            size, alone = rejected(case, [plain, marked], level), rejected(case, [plain], level)
+            powers = ", ".join(f"{rejected(case + d, [plain, marked], level):.2f}" for d in (5, 8, 12))
+            print(f"| {m} | {population} | {size:.5f} | {alone:.5f} | {powers} |")
+
+
+if __name__ == "__main__":
+    main()
