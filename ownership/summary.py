@@ -51,6 +51,12 @@ def describe(claim: Claim) -> list[str]:
         found |= any(v > limit for v in reached.values())
         shown = ", ".join(f"{n.removeprefix('reference_')} {v:.3f}" for n, v in reached.items()) or "none made"
         lines.append(f"{name}: threshold {limit:.3f}; reference surrogates: {shown}")
+    called = left_out(claim)
+    lines.append(
+        f"left out    {len(called)} of {len(claim.members)} members would be called copies, each against the others"
+        + (f": {', '.join(map(printable, called))}" if called else "")
+        + " (descriptive: the panel judges itself here)"
+    )
     if claim.references:
         lines.append(
             "power       at least one reference surrogate is beyond a threshold: this claim can find a theft"
@@ -58,3 +64,23 @@ def describe(claim: Claim) -> list[str]:
             else "warning     no reference surrogate reaches a threshold: audits that find nothing will be inconclusive"
         )
     return lines
+
+
+def left_out(claim: Claim) -> list[str]:
+    """Returns the members that a deciding test would reject, each tested against the panel without it.
+
+    Descriptive: members are no test models, they made the thresholds. A member that stands out here says that its
+    stratum holds several kinds.
+    """
+    called = set()
+    level = claim.plan.last_alpha / len(claim.plan.deciding)
+    for name in claim.plan.deciding:
+        statistic = STATISTICS[name]
+        forward, _ = SCALES[statistic.scale]
+        groups = strata_scores(statistic, claim)
+        for member in {m for by_name in groups.values() for m in by_name}:
+            value = next(by_name[member] for by_name in groups.values() if member in by_name)
+            others = [[forward(v) for n, v in by_name.items() if n != member] for by_name in groups.values()]
+            if forward(value) > composite_threshold(others, level):
+                called.add(member)
+    return sorted(called)

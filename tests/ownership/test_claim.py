@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from ownership.errors import ClaimError, ClaimIntegrityError, DataError, Ownersh
 from ownership.files import canonical_json, sha256
 from ownership.images import images_sha256
 from ownership.plan import Plan
-from ownership.summary import describe
+from ownership.summary import describe, left_out
 from watermark_training.data import Data
 
 
@@ -229,3 +230,10 @@ def test_plan_refuses_nonsense() -> None:
         with pytest.raises(ClaimError):
             Plan(**change)  # type: ignore[arg-type]
     assert Plan.from_dict(Plan(seed=4).to_dict()) == Plan(seed=4)
+
+
+def test_leave_one_out_names_a_member_that_stands_out(claim: Claim) -> None:
+    assert left_out(claim) == []
+    assert any("0 of 10 members would be called copies" in line for line in describe(claim))
+    high = {**claim.scores, "partial_rsa": {**claim.scores["partial_rsa"], "m2": 0.9}}
+    assert left_out(replace(claim, scores=high)) == ["m2"]
