@@ -9,8 +9,9 @@ The whole door is three names::
     report = audit(claim, suspect)
     print(report.verdict.value, report.adjusted_pvalues)
 
-An owner makes the claim with `build_claim`. Read on in this order: `_audit` (the engine), `evidence` (what is
-measured), `stats` (how it is tested), `report` (how the verdict follows), `claim` and `build` (what is fixed before).
+An owner makes the claim with `build_claim`. Read on in this order: `_audit` (the engine), `evidence` and `scores` (what
+is measured), `testing` and `stats` (how it is tested), `verdict` and `report` (what follows), `claim` and `build` (what is
+fixed before).
 
 Names are loaded when first used, so that `import ownership` costs nothing.
 """

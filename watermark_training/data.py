@@ -206,8 +206,8 @@ def _torchvision(name: str, split: str | None) -> tuple[Tensor, Tensor | None]:
                     warnings.simplefilter("ignore")
                     dataset = make(root=str(root), download=download, **arguments)
                 return _collect(dataset)
-            except TypeError as e:
-                problem = str(e)
+            except TypeError as e:  # this set is made with other arguments: not what is wrong with the others
+                problem = problem or str(e)
                 break
             except Exception as e:  # torchvision, urllib and zip errors share no base
                 problem = str(e) or type(e).__name__
