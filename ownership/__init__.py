@@ -10,8 +10,8 @@ The whole door is three names::
     print(report.verdict.value, report.adjusted_pvalues)
 
 An owner makes the claim with `build_claim`. Read on in this order: `_audit` (the engine), `evidence` and `scores` (what
-is measured), `testing` and `stats` (how it is tested), `verdict` and `report` (what follows), `claim` and `build` (what is
-fixed before).
+is measured), `testing` and `stats` (how it is tested), `verdict` and `report` (what follows), `claim` and `build` (what
+is fixed before).
 
 Names are loaded when first used, so that `import ownership` costs nothing.
 """
