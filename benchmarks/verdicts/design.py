@@ -130,9 +130,10 @@ def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
     for i, arch in enumerate((scale.arch, "small_vgg", "small_vit")):
         yield independent(scale, "untrained", 5260 + i, arch=arch, objective="untrained")
     for i, images in enumerate((1000, 2048, 5000, 10_000)):
-        yield independent(
-            scale, "the thief's queries", 5280 + i, source="queries", images=images, epochs=passes(images)
-        )
+        fields = {"source": "queries", "images": images, "epochs": passes(images)}
+        yield independent(scale, "the thief's queries", 5280 + i, **fields)
+        if images > 1000:  # a thief with labels could have had this
+            yield independent(scale, "the thief's queries", 5290 + i, objective="supervised", **fields)
 
 
 def passes(images: int, epochs: int = 12, usual: int = 5000) -> int:
