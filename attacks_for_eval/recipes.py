@@ -18,7 +18,7 @@ from attacks_for_eval.extraction import extract, fit
 from attacks_for_eval.labels import Reading
 from attacks_for_eval.laundering import fine_tune, prune
 from ownership.architectures import ARCHITECTURES, Encoder
-from ownership.errors import TrainingError
+from ownership.errors import TrainingError, printable
 from ownership.files import canonical_json, sha256, write_bytes
 from ownership.images import EncoderLike, as_input, three_channels
 from ownership.suspect import load_suspect
@@ -30,9 +30,9 @@ from watermark_training.data import Data
 from watermark_training.device import seeded, seeded_architecture
 from watermark_training.train import train
 
-OBJECTIVES = (*TRAININGS, "rotated", "supervised", "rotation", "untrained")
+OBJECTIVES = (*TRAININGS, "rotated", "supervised", "rotation", "untrained", "file")
 """How independents are trained: the methods of `turnmark train`; SimCLR on rotated views; labels; which of the four
-quarter-turns an image was given (Gidaris et al. 2018); not at all."""
+quarter-turns an image was given (Gidaris et al. 2018); not at all; by somebody else: `ancestor` is its file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +122,8 @@ class Workshop:
 
     def path(self, recipe: Recipe) -> Path:
         """Returns the file a model is kept in: its name follows from all that it is made from."""
+        if recipe.objective == "file":
+            return self.folder / recipe.ancestor
         made_from = {
             **recipe.to_dict(),
             "kind": "",
@@ -139,6 +141,8 @@ class Workshop:
         """
         path = self.path(recipe)
         if not path.is_file():
+            if recipe.objective == "file":
+                raise TrainingError(f"{printable(str(path), 300)} does not exist")
             encoder, arch = self._made(recipe)
             write_bytes(path, weights_bytes(encoder, arch))
         return path

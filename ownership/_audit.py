@@ -21,6 +21,7 @@ from ownership.errors import ClaimIntegrityError
 from ownership.evidence import STATISTICS, score_one
 from ownership.files import Progress, silent
 from ownership.honesty import check_probes, decoy_keys
+from ownership.onnx_encoder import OnnxEncoder
 from ownership.paper import paper_tests
 from ownership.probes import ask
 from ownership.questions import Asked
@@ -107,6 +108,7 @@ def audit(
             "architecture": suspect.architecture,
             "dim": asked.answers.dim,
             "answers": suspect.answers,
+            "resized_to": _resized(suspect, claim),
         },
         results=tuple(results),
         skipped=skipped,
@@ -121,6 +123,14 @@ def audit(
         auditor_panel=tuple(brought),
         paper=paper_tests(claim, asked.answers) if paper and testable else (),
     )
+
+
+def _resized(suspect: Suspect, claim: Claim) -> list[int] | None:
+    """Height and width that probes were resized to for a suspect made for images of one other size; else None."""
+    if not isinstance(suspect.encoder, OnnxEncoder):
+        return None
+    size = suspect.encoder.resizes(tuple(claim.probes["public"].shape))
+    return None if size is None else list(size)
 
 
 def _looks(claim: Claim, asked: Asked, *, stop_early: bool) -> Iterator[Look]:

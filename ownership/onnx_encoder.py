@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ownership.errors import SuspectError, printable
@@ -15,6 +16,9 @@ from ownership.errors import SuspectError, printable
 
 class OnnxEncoder:
     """An ONNX model as an encoder, on onnxruntime's CPU provider.
+
+    A model made for one size of image is shown images resized to it (bilinear, antialiased when shrinking), as its
+    provider would have to; the report says so.
 
     Args:
         data: the model's bytes.
@@ -49,14 +53,10 @@ class OnnxEncoder:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Returns representations `(n, d)` of images `(n, 3, h, w)` float32 in `[0, 1]`."""
-        batch, _, h, w = self._shape
-        for wanted, got in ((h, images.shape[2]), (w, images.shape[3])):
-            if isinstance(wanted, int) and wanted != got:
-                raise SuspectError(
-                    f"suspect takes images of {h}x{w} pixels, the claim's probes are "
-                    f"{images.shape[2]}x{images.shape[3]}",
-                    "export it with dynamic height and width, or with the resizing inside",
-                )
+        batch = self._shape[0]
+        if (h_w := self.resizes(images.shape)) is not None:
+            shrinks = max(images.shape[-2:]) > min(h_w)
+            images = F.interpolate(images, size=h_w, mode="bilinear", antialias=shrinks).clamp(0, 1)
         size = batch if isinstance(batch, int) and batch > 0 else len(images)
         parts = []
         for chunk in torch.split(images, size):
@@ -66,6 +66,12 @@ class OnnxEncoder:
                 raise SuspectError("suspect: the ONNX output is not float (n, d)", "export the pooled representation")
             parts.append(torch.from_numpy(answer[: len(chunk)]))
         return torch.cat(parts)
+
+    def resizes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """Returns the height and width that images of a shape `(..., h, w)` are resized to; None if they fit."""
+        pairs = zip(self._shape[2:], shape[-2:], strict=True)
+        wanted = tuple(fixed if isinstance(fixed, int) and fixed > 0 else got for fixed, got in pairs)
+        return None if wanted == tuple(shape[-2:]) else (wanted[0], wanted[1])
 
 
 def _onnx_session(data: bytes) -> Any:

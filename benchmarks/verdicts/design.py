@@ -1,15 +1,18 @@
-"""Who is in the benchmark: five victims with a panel each, test independents and surrogates; disjoint by seed and data.
+"""Who is in the benchmark: victims with a panel each, test independents and surrogates; disjoint by seed and data.
 
-Parts of Fashion-MNIST's 60,000 training images (and 10,000 test images):
+Parts of Fashion-MNIST's 60,000 training images (and 10,000 test images), and of CIFAR-10's 50,000:
 
-| images | who |
-|---|---|
-| 0 to 14,000; test 0 to 1,000 | development: every choice was made on these |
-| 14,000 to 34,000 | the five victims, 4,000 each: their private images |
-| 34,000 to 42,000 | panel members on other data |
-| 42,000 to 50,000 | test independents on other data |
-| 50,000 to 60,000 | the thief's queries |
-| test 1,000 to 10,000 | the owners' public images, 1,800 each |
+| Fashion-MNIST | CIFAR-10 | who |
+|---|---|---|
+| 0 to 14,000; test 0 to 1,000 | none | development: every choice was made on these |
+| 4,000 to 10,000 | the same | a public checkpoint's own images |
+| 14,000 to 34,000 | 12,000 to 24,000 | the victims, 4,000 each: their private images |
+| 34,000 to 42,000 | 24,000 to 32,000 | panel members on other data |
+| 42,000 to 50,000 | 32,000 to 40,000 | test independents on other data |
+| 50,000 to 60,000 | 40,000 to 50,000 | the thief's queries |
+| test 1,000 to 10,000 | the same | the owners' public images, 1,800 each |
+
+Nothing was chosen on CIFAR-10: its run repeats the choices made on Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -21,37 +24,71 @@ from typing import Any
 
 from attacks_for_eval.recipes import Recipe
 
-VICTIMS = 5
-GROWN = (3, 4)  # these two are fine-tunes of one public checkpoint
 PRIVATE, PUBLIC = 4000, 1800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Sizes of one data set's benchmark."""
+    """One data set's benchmark: its sizes, and who is left out."""
 
     data: str
     side: int
+    foreign: str  # queries of another distribution
+    victims: int
+    grown: tuple[int, ...]  # these victims are fine-tunes of one public checkpoint
+    first: int  # the first victim's first image; whoever else comes after the victims follows
+    whole: bool = True  # every kind of independent; else those that Fashion-MNIST found hardest, and the losses' kinds
     arch: str = "small"
     epochs: int = 12  # of victims and independents
     fine_tune_epochs: int = 4  # of those that grow from a checkpoint
     usual: int = 5000  # queries; a theft takes as many steps as 12 passes over so many
     passes: int = 12
+    strangers: tuple[str, ...] = ()  # files of encoders that nobody here trained
+
+    @property
+    def slices(self) -> dict[str, tuple[str, int, int]]:
+        """Name of a source -> split, first image, end."""
+        others = self.first + PRIVATE * self.victims
+        out = {
+            "panel": ("train", others, others + 8000),
+            "others": ("train", others + 8000, others + 16_000),
+            "queries": ("train", others + 16_000, others + 26_000),
+            "checkpoint": ("train", 4_000, 10_000),
+            "probe-learn": ("train", 0, 3_000),  # linear probe: labelled images nobody else was trained on
+            "probe-test": ("test", 0, 5_000),
+        }
+        for v in range(self.victims):
+            out[f"private_{v}"] = ("train", self.first + PRIVATE * v, self.first + PRIVATE * (v + 1))
+            out[f"public_{v}"] = ("test", 1_000 + PUBLIC * v, 1_000 + PUBLIC * (v + 1))
+        return out
+
+    @property
+    def checkpoint(self) -> Recipe:
+        """The public checkpoint."""
+        return independent(self, "checkpoint", 900, source="checkpoint", images=6000)
 
 
-FASHION = Scale(data="fashion-mnist", side=28)
-
-SLICES = {
-    "panel": ("train", 34_000, 42_000),
-    "others": ("train", 42_000, 50_000),
-    "queries": ("train", 50_000, 60_000),
-    "checkpoint": ("train", 4_000, 10_000),  # a public checkpoint's own data
-    "probe-learn": ("train", 0, 3_000),  # linear probe: labelled images nobody else was trained on
-    "probe-test": ("test", 0, 5_000),
-    **{f"private_{v}": ("train", 14_000 + PRIVATE * v, 14_000 + PRIVATE * (v + 1)) for v in range(VICTIMS)},
-    **{f"public_{v}": ("test", 1_000 + PUBLIC * v, 1_000 + PUBLIC * (v + 1)) for v in range(VICTIMS)},
-}
-"""Name of a source -> split, first image, end."""
+FASHION = Scale(data="fashion-mnist", side=28, foreign="cifar10:train[:10000]", victims=5, grown=(3, 4), first=14_000)
+CIFAR = Scale(
+    data="cifar10",
+    side=32,
+    foreign="tiny-imagenet:val[:10000]",
+    victims=3,
+    grown=(2,),
+    first=12_000,
+    whole=False,
+    epochs=20,
+    fine_tune_epochs=8,
+    passes=16,
+    strangers=(
+        "akamaster_cifar10_resnet20.onnx",
+        "akamaster_cifar10_resnet32.onnx",
+        "pretrainedResnet.onnx",
+        "mobilenet_v1_0.25_128_quant.onnx",
+        "vww_96_float.onnx",
+    ),
+)
+SCALES = {scale.data: scale for scale in (FASHION, CIFAR)}
 
 
 def independent(scale: Scale, kind: str, seed: int, **fields: Any) -> Recipe:
@@ -67,9 +104,6 @@ def independent(scale: Scale, kind: str, seed: int, **fields: Any) -> Recipe:
             **fields,
         }
     )
-
-
-CHECKPOINT = replace(independent(FASHION, "checkpoint", 900, source="checkpoint", images=6000))
 
 
 def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Recipe]]:
@@ -89,9 +123,9 @@ def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Rec
     for i in range(6):
         seed, source = (own + 60 + i, f"private_{victim}") if i < 2 else (1960 + i, "panel")
         yield "invariant", independent(scale, "panel", seed, source=source, objective="rotated")
-    if victim not in GROWN:
+    if victim not in scale.grown:
         return
-    yield "ancestor", replace(CHECKPOINT, kind="panel")
+    yield "ancestor", replace(scale.checkpoint, kind="panel")
     for i, (source, mark) in enumerate(
         [
             *((f"private_{victim}", m) for m in ("none", "secret", "secret")),
@@ -104,25 +138,28 @@ def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Rec
 
 def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
     """Yields the test independents; every one is audited against every claim."""
+    victims, half = scale.victims, 1 if scale.whole else 2
     for i in range(6):
         yield independent(scale, "plain, other data", 5000 + i)
-    for i in range(2 * VICTIMS):
-        yield independent(scale, "plain, a victim's own data", 5020 + i, source=f"private_{i % VICTIMS}")
-    for i, arch in enumerate(("small_wide", "small_deep", "small_vgg", "small_mobilenet", "small_vit") * 2):
-        source = "others" if i < 5 else f"private_{i % VICTIMS}"
+    for i in range(2 * victims):
+        yield independent(scale, "plain, a victim's own data", 5020 + i, source=f"private_{i % victims}")
+    archs = ("small_wide", "small_deep", "small_vgg", "small_mobilenet", "small_vit") * (2 // half)
+    for i, arch in enumerate(archs):
+        source = "others" if i < 5 else f"private_{i % victims}"
         yield independent(scale, "other architecture", 5040 + i, arch=arch, source=source)
     for j, objective in enumerate(("simsiam", "barlow", "supervised", "rotation", "rotated")):
-        for i in range(6 if objective == "rotated" else 3):
-            source = "others" if i % 3 < 2 else f"private_{(j + i) % VICTIMS}"
+        for i in range((6 if objective == "rotated" else 3) // half):
+            source = "others" if i % 3 < 2 else f"private_{(j + i) % victims}"
             yield independent(scale, objective, 5060 + 10 * j + i, objective=objective, source=source)
     for mark, kind in (("secret", "foreign secret key"), ("paper", "public half-turn task")):
-        for i in range(8):
+        for i in range(8 // half):
             source = "others" if i % 2 else f"private_{i // 2}"
             yield independent(scale, kind, (5200 if mark == "secret" else 5220) + i, mark=mark, source=source)
+    first, last = (f"private_{v}" for v in (scale.grown[0], scale.grown[-1]))
     for i, (source, mark) in enumerate(
         [
-            *(("private_3", "none"), ("private_4", "none"), ("others", "none")),
-            *(("private_3", "secret"), ("private_4", "paper"), ("others", "secret")),
+            *((first, "none"), (last, "none"), ("others", "none")),
+            *((first, "secret"), (last, "paper"), ("others", "secret")),
         ]
     ):
         fields = {"source": source, "mark": mark, "ancestor": checkpoint, "epochs": scale.fine_tune_epochs}
@@ -130,10 +167,13 @@ def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
     for i, arch in enumerate((scale.arch, "small_vgg", "small_vit")):
         yield independent(scale, "untrained", 5260 + i, arch=arch, objective="untrained")
     for i, images in enumerate((1000, 2048, 5000, 10_000)):
-        fields = {"source": "queries", "images": images, "epochs": passes(images)}
+        epochs = passes(images, scale.passes, scale.usual)
+        fields = {"source": "queries", "images": images, "epochs": epochs}
         yield independent(scale, "the thief's queries", 5280 + i, **fields)
         if images > 1000:  # a thief with labels could have had this
             yield independent(scale, "the thief's queries", 5290 + i, objective="supervised", **fields)
+    for name in scale.strangers:
+        yield independent(scale, "public encoder", 0, arch="small", objective="file", ancestor=name)
 
 
 def passes(images: int, epochs: int = 12, usual: int = 5000) -> int:

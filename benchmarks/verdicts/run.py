@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import design
-from design import CHECKPOINT, GROWN, VICTIMS, Scale
+from design import SCALES, Scale
 
 from attacks_for_eval.claims import claim_with_references
 from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate, probe
@@ -33,7 +33,7 @@ from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from cli.render import progress
 from ownership.architectures import Encoder
 from ownership.claim import Member
-from ownership.files import Progress
+from ownership.files import Progress, write_bytes
 from ownership.images import EncoderLike
 from ownership.plan import Plan
 from ownership.suspect import load_suspect
@@ -50,13 +50,15 @@ def sources(scale: Scale) -> dict[str, Data]:
     """Returns every part of the data by name."""
     whole = {split: load_data(f"{scale.data}:{split}") for split in ("train", "test")}
     out = {}
-    for name, (split, start, stop) in design.SLICES.items():
+    for name, (split, start, stop) in scale.slices.items():
         data = whole[split]
         labels = None if data.labels is None else data.labels[start:stop]
         out[name] = Data(name=f"{scale.data}:{split}[{start}:{stop}]", images=data.images[start:stop], labels=labels)
-    foreign = load_data("cifar10:train[:10000]")
-    grey = foreign.images.float().mean(1, keepdim=True).round().to(torch.uint8)
-    out["foreign"] = Data(name="cifar10:train[:10000], grey", images=resize(grey, scale.side), labels=foreign.labels)
+    foreign = load_data(scale.foreign)
+    images, name = foreign.images, scale.foreign
+    if whole["train"].images.shape[1] == 1:
+        images, name = images.float().mean(1, keepdim=True).round().to(torch.uint8), f"{name}, grey"
+    out["foreign"] = Data(name=name, images=resize(images, scale.side), labels=foreign.labels)
     return out
 
 
@@ -70,7 +72,7 @@ class Bench:
     @property
     def checkpoint(self) -> Path:
         """The public checkpoint's file; made first."""
-        return self.strangers.path(CHECKPOINT)
+        return self.strangers.path(self.scale.checkpoint)
 
     def victim_folder(self, victim: int) -> Path:
         """Where a victim lies."""
@@ -79,7 +81,7 @@ class Bench:
     def train_victim(self, victim: int) -> None:
         """Trains a victim, with a secret key that repeats."""
         start, epochs = None, self.scale.epochs
-        if victim in GROWN:
+        if victim in self.scale.grown:
             start, epochs = load_suspect(self.checkpoint).encoder, self.scale.fine_tune_epochs
             assert isinstance(start, Encoder)
         recipe = design.independent(self.scale, "victim", 100 + victim, mark="secret")
@@ -119,7 +121,7 @@ class Bench:
     def evaluation(self) -> Evaluation:
         """Returns what the cells are run with."""
         cases = {}
-        for v in range(VICTIMS):
+        for v in range(self.scale.victims):
             name = f"victim_{v}"
             cases[name] = Case(name=name, victim=self.victim_folder(v), claim=self.work / f"claim_{v}")
         return Evaluation(
@@ -132,7 +134,7 @@ class Bench:
 
     def cells(self) -> Iterator[Cell]:
         """Yields every audit of the benchmark; what matters most first."""
-        names = [f"victim_{v}" for v in range(VICTIMS)]
+        names = [f"victim_{v}" for v in range(self.scale.victims)]
         for recipe in design.independents(self.scale, self.checkpoint.name):
             for name in names:
                 yield Cell(recipe=recipe, case=name)
@@ -149,16 +151,17 @@ class Bench:
 
 def make_models(bench: Bench, jobs: int, show: Progress) -> None:
     """Makes every model; what is there is kept."""
-    bench.strangers.make(CHECKPOINT)
-    first: list[Any] = [joblib.delayed(bench.train_victim)(v) for v in range(VICTIMS)]
-    members = [r for v in range(VICTIMS) for _, r in design.panel(bench.scale, v, bench.checkpoint.name)]
+    victims = range(bench.scale.victims)
+    bench.strangers.make(bench.scale.checkpoint)
+    first: list[Any] = [joblib.delayed(bench.train_victim)(v) for v in victims]
+    members = [r for v in victims for _, r in design.panel(bench.scale, v, bench.checkpoint.name)]
     first += [joblib.delayed(bench.strangers.make)(r) for r in dict.fromkeys(members)]
     _run(first, jobs, "victims and panels", show)
     groups: dict[Any, list[Recipe]] = {}
     for cell in bench.cells():
         of = cell.case if cell.recipe.role == "surrogate" else ""
         groups.setdefault((cell.recipe.base, of), []).append(cell.recipe)
-    thieves = {f"victim_{v}": bench.thief(v) for v in range(VICTIMS)} | {"": bench.strangers}
+    thieves = {f"victim_{v}": bench.thief(v) for v in victims} | {"": bench.strangers}
     tasks = [joblib.delayed(_make_group)(thieves[of], recipes) for (_, of), recipes in groups.items()]
     _run(tasks, jobs, "suspects", show)
 
@@ -175,7 +178,7 @@ def _run(tasks: Sequence[Any], jobs: int, what: str, show: Progress) -> None:
 
 def audit_all(bench: Bench, jobs: int, show: Progress) -> None:
     """Builds the claims, audits every model and writes the rows to be committed."""
-    _run([joblib.delayed(bench.build)(v) for v in range(VICTIMS)], jobs, "claims", show)
+    _run([joblib.delayed(bench.build)(v) for v in range(bench.scale.victims)], jobs, "claims", show)
     evaluate(bench.evaluation(), list(bench.cells()), jobs=jobs, progress=show)
     collect(bench)
 
@@ -203,6 +206,8 @@ def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=("models", "rows", "collect", "all"), default="all")
+    parser.add_argument("--data", choices=SCALES, default="fashion-mnist")
+    parser.add_argument("--public", type=Path, default=None, help="folder of ONNX encoders that nobody here trained")
     parser.add_argument("--work", type=Path, default=Path("runs/verdicts"))
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--print", action="store_true", dest="show")
@@ -212,7 +217,10 @@ def main() -> None:
 
         print_tables(stored())
         return
-    bench = Bench(design.FASHION, arguments.work)
+    bench = Bench(SCALES[arguments.data], arguments.work)
+    for name in bench.scale.strangers:
+        if arguments.public is not None and not (kept := bench.strangers.folder / name).is_file():
+            write_bytes(kept, (arguments.public / name).read_bytes())
     with progress() as show:
         if arguments.stage in ("models", "all"):
             make_models(bench, arguments.jobs, show)

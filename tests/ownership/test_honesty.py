@@ -88,7 +88,7 @@ def test_an_honest_mark_is_not_odd_on_copy_or_stranger(digits: Data, trained: Tr
     assert copy.claimed == copy.claimed_victim
     assert np.mean([copy.refitted, *copy.decoys]) == pytest.approx(copy.refitted_victim)
     assert copy.refitted_victim > 0.7
-    # What the victim's answers teach is not chance on one stranger (its own bend falls on every key alike), only far less.
+    # On one stranger this is not chance (its own bend falls on every key alike), only far less than on the victim.
     assert float(np.median(stranger.decoys)) < copy.refitted_victim - 0.1
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import encoder
 from onnx import TensorProto, helper
 from safetensors.torch import save
@@ -19,7 +20,8 @@ from safetensors.torch import save
 from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError
 from ownership.files import sha256
-from ownership.images import represent
+from ownership.images import represent, three_channels
+from ownership.onnx_encoder import OnnxEncoder
 from ownership.suspect import load_suspect
 from watermark_training.artefacts import onnx_bytes, weights_bytes
 from watermark_training.data import Data
@@ -193,8 +195,12 @@ def test_a_wrong_architecture_is_named(files: dict[str, Path]) -> None:
 
 def test_onnx_of_another_size_and_of_fixed_batch(digits: Data, tmp_path: Path) -> None:
     (tmp_path / "big.onnx").write_bytes(_graph(["n", 3, 32, 32], ["n", 3072]))
-    with pytest.raises(SuspectError, match="takes images of 32x32 pixels"):
-        represent(load_suspect(tmp_path / "big.onnx").encoder, digits.images[:4])
+    big = load_suspect(tmp_path / "big.onnx").encoder
+    assert isinstance(big, OnnxEncoder)
+    assert big.resizes((4, 3, 16, 16)) == (32, 32)
+    assert big.resizes((4, 3, 32, 32)) is None
+    enlarged = three_channels(F.interpolate(digits.images[:4].float() / 255, size=(32, 32), mode="bilinear"))
+    torch.testing.assert_close(represent(big, digits.images[:4]), enlarged.flatten(1))
     (tmp_path / "fixed.onnx").write_bytes(_graph([4, 3, 16, 16], [4, 768]))
     answers = represent(load_suspect(tmp_path / "fixed.onnx").encoder, digits.images[:7])
     expected = (digits.images[:7].float() / 255).expand(-1, 3, -1, -1).flatten(1)
