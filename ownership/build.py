@@ -153,10 +153,11 @@ def _check_strata(members: Sequence[Member], plan: Plan) -> None:
                 f"too small a panel: stratum {kind!r} has {count} different encoder{'s' if count > 1 else ''}",
                 f"at least {plan.min_stratum} of a kind, or none",
             )
-    if not any(counts[kind] for kind in REQUIRED_STRATA):
+    if not any(counts[kind] for kind in (*REQUIRED_STRATA, "small")):
         raise ClaimError(
             "too small a panel: no independent encoders",
-            f"at least {plan.min_stratum} plain ones, and {plan.min_stratum} with a foreign mark (turnmark train)",
+            f"at least {plan.min_stratum} plain ones, and {plan.min_stratum} with a foreign mark (turnmark train); "
+            "or small ones, for a victim too large to train its like",
         )
 
 

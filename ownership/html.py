@@ -69,21 +69,25 @@ def innocent_explanations(report: Report) -> list[tuple[str, str]]:
     """Returns the innocent explanations considered, each with what the panel says about it."""
     panel = report.claim["panel"]
     on_private = sum(m["trained_on_private"] is True for m in panel)
+    peers = any(m["kind"] in REQUIRED_STRATA for m in panel)
     rows = []
     for kind, text in (
         ("plain", "An ordinary encoder, trained independently"),
         ("marked", "An encoder watermarked by somebody else"),
         ("ancestor", "A sibling: grown from the same public checkpoint as the victim"),
         ("invariant", "An encoder trained to answer alike however an image is turned"),
+        ("small", "An encoder of less capacity and training than the victim"),
+        ("public", "An encoder published by others"),
     ):
         count = sum(m["kind"] == kind for m in panel)
         if count:
             rows.append((text, f"represented by {count} panel members"))
         elif kind in REQUIRED_STRATA:
-            rows.append((text, "NOT represented in the panel: not excluded; two tests must agree"))
+            more = "two tests must agree" if peers else "the suspect must come close to the owner's own copies"
+            rows.append((text, f"NOT represented in the panel: not excluded; {more}"))
         elif kind == "invariant":
             rows.append((text, "not represented in the panel: the test on turned images cannot decide alone"))
-        else:
+        elif kind == "ancestor":
             rows.append((text, "not represented in the panel: not excluded if the victim has a public ancestor"))
     rows.append(
         (

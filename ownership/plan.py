@@ -16,8 +16,11 @@ DECIDING = ("partial_rsa", "watermark_success", "partial_rsa_turned")
 REQUIRED_STRATA = ("plain", "marked")
 """Strata a claim should have; a missing one is an innocent explanation not excluded (rule 2)."""
 
-STRATA = (*REQUIRED_STRATA, "ancestor", "invariant")
-"""Plain; marked by somebody else; grown from the victim's public checkpoint; trained on rotated views."""
+AFFORDABLE_STRATA = ("small", "public")
+"""What an owner of a large model can have: encoders of less capacity and training, of any kind; published encoders."""
+
+STRATA = (*REQUIRED_STRATA, "ancestor", "invariant", *AFFORDABLE_STRATA)
+"""Plain; marked by somebody else; grown from the victim's public checkpoint; trained on rotated views; see above."""
 
 SINCE_2: dict[str, Any] = {"looks": (), "look_shares": (), "n_turned": 300, "turns": 4}
 """Fields that plans of rule turnmark-1 do not have, with values that change nothing for them."""

@@ -16,7 +16,7 @@ from ownership.paper import PaperTest
 from ownership.plan import Plan
 from ownership.results import AuditorMember, Decoys, Look, TestResult, adjusted
 from ownership.stats import ImageLevelTest
-from ownership.verdict import Verdict, decide, supports
+from ownership.verdict import Verdict, closeness_of, decide, supports
 
 SCHEMA_VERSION = 2
 
@@ -113,6 +113,7 @@ class Report:
                 }
                 for x in self.looks
             ],
+            "closeness": next((c for t in self.deciding if (c := closeness_of(t)) is not None), None),
             "queries": self.queries,
             "decided_after": self.decided_after,
             "panel_checked": self.panel_checked,

@@ -75,6 +75,19 @@ class TestResult:
         values = [v for by_name in self.members.values() for v in by_name.values()]
         return all(self.value > v if self.alternative == "greater" else self.value < v for v in values)
 
+    @property
+    def closeness(self) -> float | None:
+        """How far the suspect comes from the panel (0) to the closest reference surrogate (1), on the test's scale.
+
+        0 is the mean of the stratum that lies closest to the references. None where there are no references, or they
+        are no closer than the panel.
+        """
+        forward, _ = SCALES[self.scale]
+        sign = 1 if self.alternative == "greater" else -1
+        start = max(sign * sum(scores) / len(scores) for scores in self._scaled().values())
+        end = max((sign * forward(v) for v in self.references.values()), default=start)
+        return (sign * forward(self.value) - start) / (end - start) if end > start else None
+
     def threshold(self, alpha: float) -> float:
         """Returns the value, on the natural scale, beyond which p < alpha against every stratum and every member."""
         _, back = SCALES[self.scale]

@@ -8,6 +8,7 @@ from ownership.evidence import SCALES, STATISTICS
 from ownership.plan import REQUIRED_STRATA, STRATA
 from ownership.stats import composite_threshold
 from ownership.testing import strata_scores
+from ownership.verdict import NEARER
 
 
 def describe(claim: Claim) -> list[str]:
@@ -25,8 +26,13 @@ def describe(claim: Claim) -> list[str]:
         + (f"; looks after {' and '.join(map(str, claim.look_scores))} queries" if claim.look_scores else ""),
     ]
     lines += [f"            left out: {printable(d)}" for d in claim.dropped]
+    must = "deciding tests of two families must reject"
+    if not any(counts[kind] for kind in REQUIRED_STRATA):
+        must = f"a suspect must come {NEARER:g} of the way from the panel to the closest reference surrogate"
+        if not claim.references:
+            lines.append("warning     no reference surrogates: with this panel no audit can support anything")
     lines += [
-        f"warning     no {kind} members: that innocent explanation is not excluded, and both deciding tests must reject"
+        f"warning     no {kind} members: that innocent explanation is not excluded, and {must}"
         for kind in REQUIRED_STRATA
         if not counts[kind]
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scipy import stats
 
-from ownership.plan import STRATA
+from ownership.plan import REQUIRED_STRATA, STRATA
 from ownership.stats import holm
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 INDISCRIMINATE = 0.05
 """Size of the exact binomial test on the auditor's own independents: two hits of twenty at alpha .01."""
+
+NEARER = 0.6
+"""Closeness from which partial RSA decides against a panel without encoders of the victim's size (docs/adr/0008)."""
 
 
 class Verdict(Enum):
@@ -37,9 +40,12 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
        The same if the rule calls more of the auditor's own independents copies than alpha allows.
     2. A deciding test rejects if its Holm-adjusted p is at most its look's share of alpha and the suspect lies beyond
        every member. One rejection by a test that has every stratum it requires supports the claim; of tests that
-       lack one, two of different families must reject.
+       lack one, two of different families must reject. Where neither plain nor marked encoders are in the panel, only
+       smaller or public ones, every innocent of the victim's size stands out: partial RSA must reject *and* the
+       suspect must come NEARER to the owner's own copies.
     3. No rejection, and no deciding test whose threshold a reference surrogate reaches: INCONCLUSIVE, the claim
-       could not have found a theft. The same where a missing stratum asks for two families and only one could run.
+       could not have found a theft. The same where a missing stratum asks for two families and only one could run, or
+       for references and there are none.
     4. Otherwise NOT_SUPPORTED.
     """
     plan, tests = report.plan, report.deciding
@@ -81,11 +87,16 @@ def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
             f"{t.title}: {said} at alpha {plan.last_alpha:g} (Holm-adjusted p {format_p(adjusted[t.name])}, "
             f"{'beyond' if t.beyond_every_member else 'not beyond'} every panel member)"
         )
-    if missing and not whole:
+    peers = has_peers(tests)
+    if not peers:
+        lines.append(_said_of_closeness(tests))
+    elif missing and not whole:
         lines.append(f"no stratum {' or '.join(missing)} in the panel: deciding tests of two families must reject")
     if early is not None or supports(tests, plan.last_alpha):
         return Verdict.SUPPORTED, tuple(lines)
-    if not whole and len({t.family for t in tests}) < 2:
+    if not peers and all(closeness_of(t) is None for t in tests):
+        return Verdict.INCONCLUSIVE, tuple(lines)
+    if peers and not whole and len({t.family for t in tests}) < 2:
         lines.append("only one family of deciding tests could run, so this claim cannot support anything here")
         return Verdict.INCONCLUSIVE, tuple(lines)
     level = plan.last_alpha / len(tests)
@@ -103,9 +114,35 @@ def rejecting(tests: Sequence[TestResult], alpha: float) -> list[TestResult]:
 
 
 def supports(tests: Sequence[TestResult], alpha: float) -> bool:
-    """Returns whether deciding tests support the claim: one rejects that has every stratum, or two families do."""
+    """Returns whether deciding tests support the claim: one rejects that has every stratum, or two families do.
+
+    Against a panel without encoders of the victim's size: partial RSA rejects, and comes near enough to the references.
+    """
     rejected = rejecting(tests, alpha)
+    if not has_peers(tests):
+        return any((closeness_of(t) or 0) >= NEARER for t in rejected)
     return len({t.family for t in rejected}) >= 2 or any(not t.missing_strata for t in rejected)
+
+
+def has_peers(tests: Sequence[TestResult]) -> bool:
+    """Returns whether a panel has encoders of the victim's size: a stratum plain or marked that was tested against."""
+    return any(stratum in t.members for t in tests for stratum in REQUIRED_STRATA)
+
+
+def closeness_of(test: TestResult) -> float | None:
+    """Returns how close the suspect comes to the references, for the one test that may decide by it."""
+    return test.closeness if test.name == "partial_rsa" else None
+
+
+def _said_of_closeness(tests: Sequence[TestResult]) -> str:
+    said = "no encoder of the victim's size in the panel, only smaller or public ones"
+    found = [c for t in tests if (c := closeness_of(t)) is not None]
+    if not found:
+        return f"{said}, and no reference surrogates beyond it to compare with: this claim cannot support anything"
+    return (
+        f"{said}: an innocent one would stand out, too, so the suspect must come {NEARER:g} of the way from the panel "
+        f"to the closest reference surrogate; by partial RSA it comes {found[0]:.2f}"
+    )
 
 
 def accuses_too_many(hits: int, n: int, alpha: float) -> bool:

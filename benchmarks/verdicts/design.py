@@ -26,6 +26,19 @@ from attacks_for_eval.recipes import Recipe
 
 PRIVATE, PUBLIC = 4000, 1800
 
+PUBLIC_ENCODERS = (
+    "akamaster_cifar10_resnet20.onnx",
+    "akamaster_cifar10_resnet32.onnx",
+    "pretrainedResnet.onnx",
+    "mobilenet_v1_0.25_128_quant.onnx",
+    "vww_96_float.onnx",
+    "mobilenet_v2.onnx",
+    "tf_efficientnet_lite0.onnx",
+    "tf_efficientnet_lite1.onnx",
+    "tf_efficientnet_lite2.onnx",
+)
+"""Files that `benchmarks/public_encoders.py` writes: CIFAR-10, ImageNet and COCO, trained with labels by others."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
@@ -43,7 +56,7 @@ class Scale:
     fine_tune_epochs: int = 4  # of those that grow from a checkpoint
     usual: int = 5000  # queries; a theft takes as many steps as 12 passes over so many
     passes: int = 12
-    strangers: tuple[str, ...] = ()  # files of encoders that nobody here trained
+    strangers: bool = False  # public encoders are test independents (where they are not panel members)
 
     @property
     def slices(self) -> dict[str, tuple[str, int, int]]:
@@ -80,13 +93,7 @@ CIFAR = Scale(
     epochs=20,
     fine_tune_epochs=8,
     passes=16,
-    strangers=(
-        "akamaster_cifar10_resnet20.onnx",
-        "akamaster_cifar10_resnet32.onnx",
-        "pretrainedResnet.onnx",
-        "mobilenet_v1_0.25_128_quant.onnx",
-        "vww_96_float.onnx",
-    ),
+    strangers=True,
 )
 SCALES = {scale.data: scale for scale in (FASHION, CIFAR)}
 
@@ -123,8 +130,32 @@ def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Rec
     for i in range(6):
         seed, source = (own + 60 + i, f"private_{victim}") if i < 2 else (1960 + i, "panel")
         yield "invariant", independent(scale, "panel", seed, source=source, objective="rotated")
+    yield from kin(scale, victim, checkpoint)
+
+
+def affordable(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Recipe]]:
+    """Yields the panel of an owner who does not train the victim's like: 18 small encoders and the public ones.
+
+    The small ones see half the images in half the passes, a third of them marked, a third trained on rotated views;
+    half of each are shared by all claims. Fine-tunes of the victim's checkpoint are there where it has one: they cost
+    what the victim's own fine-tuning cost.
+    """
+    fields = {"arch": "tiny", "images": PRIVATE // 2, "epochs": scale.epochs // 2}
+    for i in range(6):
+        seed, source = (3000 + 100 * victim + i, f"private_{victim}") if i < 3 else (3900 + i, "panel")
+        yield "small", independent(scale, "panel", seed, source=source, **fields)
+        yield "small", independent(scale, "panel", seed + 20, source=source, mark="secret", **fields)
+        yield "small", independent(scale, "panel", seed + 40, source=source, objective="rotated", **fields)
+    for name in PUBLIC_ENCODERS:
+        yield "public", stranger(scale, name)
+    yield from kin(scale, victim, checkpoint)
+
+
+def kin(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Recipe]]:
+    """Yields the stratum of a victim that grew from a checkpoint: that one and six fine-tunes of it."""
     if victim not in scale.grown:
         return
+    own = 1000 + 100 * victim
     yield "ancestor", replace(scale.checkpoint, kind="panel")
     for i, (source, mark) in enumerate(
         [
@@ -172,8 +203,13 @@ def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
         yield independent(scale, "the thief's queries", 5280 + i, **fields)
         if images > 1000:  # a thief with labels could have had this
             yield independent(scale, "the thief's queries", 5290 + i, objective="supervised", **fields)
-    for name in scale.strangers:
-        yield independent(scale, "public encoder", 0, arch="small", objective="file", ancestor=name)
+    if scale.strangers:
+        yield from (stranger(scale, name) for name in PUBLIC_ENCODERS)
+
+
+def stranger(scale: Scale, name: str) -> Recipe:
+    """Returns an encoder that nobody here trained, by its file's name."""
+    return independent(scale, "public encoder", 0, objective="file", ancestor=name)
 
 
 def passes(images: int, epochs: int = 12, usual: int = 5000) -> int:

@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ from watermark_training.data import Data, load_data, resize
 RESULTS = Path(__file__).parents[1] / "results" / "verdicts.jsonl"
 SETTINGS = Settings()
 PLAN = Plan(n_public=1000, n_watermark=250, n_private=250)
+
+
+PANELS = {"whole": design.panel, "affordable": design.affordable}
+"""The victim's like, trained for the purpose; small encoders and public ones."""
 
 
 def sources(scale: Scale) -> dict[str, Data]:
@@ -95,22 +100,26 @@ class Bench:
         assert isinstance(loaded.encoder, Encoder)
         return replace(self.strangers, victim=(loaded.encoder, loaded.sha256))
 
-    def build(self, victim: int) -> None:
-        """Builds a victim's claim, unless it is there."""
-        folder = self.work / f"claim_{victim}"
+    def panel(self, victim: int, kind: str) -> list[tuple[str, Recipe]]:
+        """Returns a panel of a kind in PANELS: the stratum and recipe of each member."""
+        return list(PANELS[kind](self.scale, victim, self.checkpoint.name))
+
+    def build(self, victim: int, kind: str) -> None:
+        """Builds a victim's claim with a panel of a kind, unless it is there."""
+        folder = self.claim_folder(victim, kind)
         if (folder / "claim.json").is_file():
             return
         private, public = self.sources[f"private_{victim}"], self.sources[f"public_{victim}"]
         members: list[tuple[Member, EncoderLike]] = []
-        for i, (stratum, recipe) in enumerate(design.panel(self.scale, victim, self.checkpoint.name)):
+        for i, (stratum, recipe) in enumerate(self.panel(victim, kind)):
             suspect = load_suspect(self.strangers.make(recipe))
             member = Member(
                 name=f"{stratum}_{i}",
                 kind=stratum,
                 sha256=suspect.sha256,
-                architecture=recipe.arch,
+                architecture=suspect.architecture,
                 mark=recipe.mark,
-                data=self.sources[recipe.source].name,
+                data="" if recipe.objective == "file" else self.sources[recipe.source].name,
                 trained_on_private=recipe.source.startswith("private"),
             )
             members.append((member, suspect.encoder))
@@ -121,9 +130,9 @@ class Bench:
     def evaluation(self) -> Evaluation:
         """Returns what the cells are run with."""
         cases = {}
-        for v in range(self.scale.victims):
-            name = f"victim_{v}"
-            cases[name] = Case(name=name, victim=self.victim_folder(v), claim=self.work / f"claim_{v}")
+        for v, kind in product(range(self.scale.victims), PANELS):
+            name = case_name(v, kind)
+            cases[name] = Case(name=name, victim=self.victim_folder(v), claim=self.claim_folder(v, kind))
         return Evaluation(
             out=self.work,
             cases=cases,
@@ -132,9 +141,12 @@ class Bench:
             labelled=(self.sources["probe-learn"], self.sources["probe-test"]),
         )
 
-    def cells(self) -> Iterator[Cell]:
-        """Yields every audit of the benchmark; what matters most first."""
-        names = [f"victim_{v}" for v in range(self.scale.victims)]
+    def cells(self, kind: str = "whole") -> Iterator[Cell]:
+        """Yields every audit against claims with a panel of a kind; what matters most first."""
+        names = [case_name(v, kind) for v in range(self.scale.victims)]
+        if kind == "affordable":
+            yield from self._affordable(names)
+            return
         for recipe in design.independents(self.scale, self.checkpoint.name):
             for name in names:
                 yield Cell(recipe=recipe, case=name)
@@ -148,17 +160,35 @@ class Bench:
                 for recipe in make(self.scale, v):
                     yield Cell(recipe=recipe, case=name)
 
+    def _affordable(self, names: list[str]) -> Iterator[Cell]:
+        for recipe in design.independents(self.scale, self.checkpoint.name):
+            if recipe.objective != "file":  # those are in the panel
+                yield from (Cell(recipe=recipe, case=name) for name in names)
+        for v, name in enumerate(names):
+            yield from (Cell(recipe=recipe, case=name) for recipe in design.surrogates(self.scale, v))
+
+    def claim_folder(self, victim: int, kind: str) -> Path:
+        """Where a claim lies."""
+        return self.work / (f"claim_{victim}" if kind == "whole" else f"claim_{victim}_{kind}")
+
+
+def case_name(victim: int, kind: str) -> str:
+    """Returns what the rows of a claim are called."""
+    return f"victim_{victim}" if kind == "whole" else f"victim_{victim}, {kind}"
+
 
 def make_models(bench: Bench, jobs: int, show: Progress) -> None:
     """Makes every model; what is there is kept."""
     victims = range(bench.scale.victims)
     bench.strangers.make(bench.scale.checkpoint)
     first: list[Any] = [joblib.delayed(bench.train_victim)(v) for v in victims]
-    members = [r for v in victims for _, r in design.panel(bench.scale, v, bench.checkpoint.name)]
+    members = [r for v in victims for kind in PANELS for _, r in bench.panel(v, kind) if r.objective != "file"]
     first += [joblib.delayed(bench.strangers.make)(r) for r in dict.fromkeys(members)]
     _run(first, jobs, "victims and panels", show)
     groups: dict[Any, list[Recipe]] = {}
     for cell in bench.cells():
+        if cell.recipe.objective == "file":
+            continue
         of = cell.case if cell.recipe.role == "surrogate" else ""
         groups.setdefault((cell.recipe.base, of), []).append(cell.recipe)
     thieves = {f"victim_{v}": bench.thief(v) for v in victims} | {"": bench.strangers}
@@ -176,21 +206,30 @@ def _run(tasks: Sequence[Any], jobs: int, what: str, show: Progress) -> None:
         show(what, i + 1, len(tasks))
 
 
-def audit_all(bench: Bench, jobs: int, show: Progress) -> None:
+def audit_all(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
     """Builds the claims, audits every model and writes the rows to be committed."""
-    _run([joblib.delayed(bench.build)(v) for v in range(bench.scale.victims)], jobs, "claims", show)
-    evaluate(bench.evaluation(), list(bench.cells()), jobs=jobs, progress=show)
+    for kind in kinds:
+        builds = [joblib.delayed(bench.build)(v, kind) for v in range(bench.scale.victims)]
+        _run(builds, jobs, f"claims, {kind} panels", show)
+        evaluate(bench.evaluation(), list(bench.cells(kind)), jobs=jobs, progress=show)
     collect(bench)
 
 
 def collect(bench: Bench) -> None:
     """Writes the rows that are done, to be committed; says how many are not."""
-    evaluation, cells = bench.evaluation(), list(bench.cells())
+    evaluation = bench.evaluation()
+    cells = [c for kind in PANELS if bench.claim_folder(0, kind).is_dir() for c in bench.cells(kind)]
     learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
-    utility = {c.name: probe(load_trained(c.victim).encoder, learn, test)["utility"] for c in evaluation.cases.values()}
+    probed = {
+        v: probe(load_trained(bench.victim_folder(v)).encoder, learn, test)["utility"]
+        for v in range(bench.scale.victims)
+    }
+    utility = {case_name(v, kind): value for v, value in probed.items() for kind in PANELS}
     paths = [path for cell in cells if (path := evaluation.row_path(cell)).is_file()]
     rows = [json.loads(path.read_text()) for path in paths]
     for row in rows:
+        if row["objective"] == "file":
+            row["ancestor"] = False
         row |= {"data": bench.scale.data, "victim_utility": utility[row["case"]]}
     others = [row for row in stored() if row["data"] != bench.scale.data]
     RESULTS.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in (*others, *rows)))
@@ -207,6 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=("models", "rows", "collect", "all"), default="all")
     parser.add_argument("--data", choices=SCALES, default="fashion-mnist")
+    parser.add_argument("--panels", choices=("all", *PANELS), default="whole")
     parser.add_argument("--public", type=Path, default=None, help="folder of ONNX encoders that nobody here trained")
     parser.add_argument("--work", type=Path, default=Path("runs/verdicts"))
     parser.add_argument("--jobs", type=int, default=1)
@@ -218,14 +258,15 @@ def main() -> None:
         print_tables(stored())
         return
     bench = Bench(SCALES[arguments.data], arguments.work)
-    for name in bench.scale.strangers:
+    for name in design.PUBLIC_ENCODERS:
         if arguments.public is not None and not (kept := bench.strangers.folder / name).is_file():
             write_bytes(kept, (arguments.public / name).read_bytes())
     with progress() as show:
         if arguments.stage in ("models", "all"):
             make_models(bench, arguments.jobs, show)
         if arguments.stage in ("rows", "all"):
-            audit_all(bench, arguments.jobs, show)
+            kinds = list(PANELS) if arguments.panels == "all" else [arguments.panels]
+            audit_all(bench, kinds, arguments.jobs, show)
     if arguments.stage == "collect":
         collect(bench)
 

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from ownership import audit, build_claim
 from ownership.architectures import Encoder
 from ownership.claim import Claim
-from ownership.errors import SuspectError
+from ownership.errors import ClaimError, SuspectError
 from ownership.evidence import STATISTICS
 from ownership.html import innocent_explanations, render_html, verdict_sentence
 from ownership.images import EncoderLike
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.stats import case_control_test
+from ownership.summary import describe
 from ownership.suspect import Suspect, load_suspect
 from ownership.verdict import Verdict
 from watermark_training.artefacts import onnx_bytes, weights_bytes
@@ -163,6 +164,24 @@ def test_a_missing_stratum_asks_for_both_tests(digits: Data, victim: Encoder) ->
     assert report.verdict is Verdict.INCONCLUSIVE
     assert any("two families must reject" in r for r in report.reasons)
     assert any("NOT represented" in said for _, said in innocent_explanations(report))
+
+
+def test_a_panel_of_small_and_public_encoders(digits: Data, victim: Encoder) -> None:
+    """It finds the victim itself, clears a stranger, and says what it could not exclude."""
+    references = [(member("reference_mse", "reference"), Noisy(victim, 70, 0.2).eval())]
+    claim = _small_claim(digits, victim, ["small"] * 6 + ["public"] * 5, 400, references=references)
+    said = describe(claim)
+    assert any("no plain members" in line and "0.6 of the way" in line for line in said)
+    found, cleared = (audit(claim, suspect(e)) for e in (victim, encoder(77)))
+    assert found.verdict is Verdict.SUPPORTED
+    assert cleared.verdict is Verdict.NOT_SUPPORTED
+    assert cleared.results[0].missing_strata == ("plain", "marked")
+    assert any("close to the owner's own copies" in said for _, said in innocent_explanations(found))
+    bare = _small_claim(digits, victim, ["small"] * 6, 400)
+    assert any("no reference surrogates" in line for line in describe(bare))
+    assert audit(bare, suspect(victim)).verdict is Verdict.INCONCLUSIVE
+    with pytest.raises(ClaimError, match="no independent encoders"):
+        _small_claim(digits, victim, ["public"] * 6, 400)
 
 
 def test_the_ancestor_stratum_counts(digits: Data, victim: Encoder) -> None:

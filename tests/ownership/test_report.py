@@ -89,6 +89,46 @@ def test_a_test_with_every_stratum_counts_beside_one_that_lacks_some() -> None:
     assert report(replace(full, value=NEAR), lacking).verdict is Verdict.NOT_SUPPORTED
 
 
+def against_small(name: str, value: float, references: tuple[float, ...] = (1.0, 3.15)) -> TestResult:
+    """A test against a panel that has none of the victim's size; mean of the nearer stratum .15, closest copy 3.15."""
+    r = result(name, value, LOW, None, references)
+    members = {"small": r.members["plain"], "public": {f"p{i}": x - 1.15 for i, x in enumerate(LOW)}}
+    return replace(r, members=members, missing_strata=("plain", "marked"))
+
+
+@pytest.mark.parametrize(
+    ("value", "closeness", "expected"),
+    [
+        (0.15, 0.0, Verdict.NOT_SUPPORTED),
+        (1.65, 0.5, Verdict.NOT_SUPPORTED),  # far beyond every member, but so would an innocent of the victim's size be
+        (1.92, 0.59, Verdict.NOT_SUPPORTED),
+        (1.98, 0.61, Verdict.SUPPORTED),
+        (3.15, 1.0, Verdict.SUPPORTED),
+    ],
+)
+def test_small_and_public_members_ask_for_closeness(value: float, closeness: float, expected: Verdict) -> None:
+    r = report(against_small("partial_rsa", value))
+    assert r.results[0].closeness == pytest.approx(closeness)
+    assert r.to_dict()["closeness"] == r.results[0].closeness
+    assert r.verdict is expected
+    assert any("of the way" in reason for reason in r.reasons)
+    assert Report.from_dict(json.loads(json.dumps(r.to_dict()))) == r
+
+
+def test_closeness_is_partial_rsas_alone_and_needs_references() -> None:
+    """Two families do not help: against such a panel innocents may stand out in both."""
+    far = against_small("partial_rsa_turned", 9.0), against_small("watermark_success", 9.0)
+    assert report(*far, against_small("partial_rsa", 1.0)).verdict is Verdict.NOT_SUPPORTED
+    assert report(*far).verdict is Verdict.INCONCLUSIVE
+    for references in ((), (0.1,)):
+        without = report(against_small("partial_rsa", 9.0, references))
+        assert without.results[0].closeness is None
+        assert without.verdict is Verdict.INCONCLUSIVE
+    # the nearer stratum of "less" is the lower one, of mean -1
+    less = replace(against_small("partial_rsa", -2.25, (-3.5,)), alternative="less")
+    assert less.closeness == pytest.approx(0.5)
+
+
 def test_the_largest_p_over_strata_counts() -> None:
     high = [3.0, 4.0, 5.0, 3.5, 4.5]
     r = report(result("partial_rsa", FAR, LOW, high))
