@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ownership.evidence import SCALES
+from ownership.plan import AFFORDABLE_STRATA
 from ownership.stats import (
     Alternative,
     CaseControlResult,
@@ -77,14 +78,17 @@ class TestResult:
 
     @property
     def closeness(self) -> float | None:
-        """How far the suspect comes from the panel (0) to the closest reference surrogate (1), on the test's scale.
+        """How far the suspect comes from small and public encoders (0) to the closest reference surrogate (1).
 
-        0 is the mean of the stratum that lies closest to the references. None where there are no references, or they
-        are no closer than the panel.
+        On the test's scale; 0 is the mean of the stratum, small or public, that lies closer to the references. None
+        where there is neither, or no reference lies beyond them.
         """
         forward, _ = SCALES[self.scale]
         sign = 1 if self.alternative == "greater" else -1
-        start = max(sign * sum(scores) / len(scores) for scores in self._scaled().values())
+        strata = [scores for stratum, scores in self._scaled().items() if stratum in AFFORDABLE_STRATA]
+        if not strata:
+            return None
+        start = max(sign * sum(scores) / len(scores) for scores in strata)
         end = max((sign * forward(v) for v in self.references.values()), default=start)
         return (sign * forward(self.value) - start) / (end - start) if end > start else None
 

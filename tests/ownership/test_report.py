@@ -129,6 +129,18 @@ def test_closeness_is_partial_rsas_alone_and_needs_references() -> None:
     assert less.closeness == pytest.approx(0.5)
 
 
+def test_closeness_is_measured_from_small_and_public_members() -> None:
+    """Kin of the victim are closer than strangers; they have a test of their own and do not move the bar."""
+    test = against_small("partial_rsa", 2.1)
+    kin = replace(test, members={**test.members, "ancestor": {f"k{i}": x + 1 for i, x in enumerate(LOW)}})
+    assert kin.closeness == test.closeness
+    assert report(kin).verdict is Verdict.SUPPORTED
+    assert report(replace(kin, members={**kin.members, "ancestor": {"a": 1.0, "b": 2.0}})).verdict is not (
+        Verdict.SUPPORTED
+    )
+    assert result("partial_rsa", FAR, LOW, LOW).closeness is None
+
+
 def test_the_largest_p_over_strata_counts() -> None:
     high = [3.0, 4.0, 5.0, 3.5, 4.5]
     r = report(result("partial_rsa", FAR, LOW, high))
