@@ -17,7 +17,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,9 @@ SETTINGS = Settings()
 PLAN = Plan(n_public=1000, n_watermark=250, n_private=250)
 
 
-PANELS = {"whole": design.panel, "affordable": design.affordable}
-"""The victim's like, trained for the purpose; small encoders and public ones."""
+PANELS = {"whole": design.panel, "more kin": design.more_kin, "affordable": design.affordable}
+"""The victim's like, trained for the purpose; the same with more fine-tunes of a grown victim's checkpoint (only for
+those); small encoders and public ones."""
 
 
 def sources(scale: Scale) -> dict[str, Data]:
@@ -130,9 +130,10 @@ class Bench:
     def evaluation(self) -> Evaluation:
         """Returns what the cells are run with."""
         cases = {}
-        for v, kind in product(range(self.scale.victims), PANELS):
-            name = case_name(v, kind)
-            cases[name] = Case(name=name, victim=self.victim_folder(v), claim=self.claim_folder(v, kind))
+        for kind in PANELS:
+            for v in self.victims(kind):
+                name = case_name(v, kind)
+                cases[name] = Case(name=name, victim=self.victim_folder(v), claim=self.claim_folder(v, kind))
         return Evaluation(
             out=self.work,
             cases=cases,
@@ -143,33 +144,37 @@ class Bench:
 
     def cells(self, kind: str = "whole") -> Iterator[Cell]:
         """Yields every audit against claims with a panel of a kind; what matters most first."""
-        names = [case_name(v, kind) for v in range(self.scale.victims)]
+        names = {v: case_name(v, kind) for v in self.victims(kind)}
         if kind == "affordable":
             yield from self._affordable(names)
             return
         for recipe in design.independents(self.scale, self.checkpoint.name):
-            for name in names:
+            for name in names.values():
                 yield Cell(recipe=recipe, case=name)
-        for v, name in enumerate(names):
+        for v, name in names.items():
             for i, recipe in enumerate(design.surrogates(self.scale, v)):
                 outputs = ("", *design.OUTPUTS, "average")[: 11 if i < 2 else 10 if i < 3 else 1]
                 for output in outputs:
                     yield Cell(recipe=recipe, case=name, output=output)
         for make in (design.laundered, design.evaders):
-            for v, name in enumerate(names):
+            for v, name in names.items():
                 for recipe in make(self.scale, v):
                     yield Cell(recipe=recipe, case=name)
 
-    def _affordable(self, names: list[str]) -> Iterator[Cell]:
+    def victims(self, kind: str) -> tuple[int, ...]:
+        """Returns the victims that have a claim with a panel of a kind."""
+        return self.scale.grown if kind == "more kin" else tuple(range(self.scale.victims))
+
+    def _affordable(self, names: dict[int, str]) -> Iterator[Cell]:
         for recipe in design.independents(self.scale, self.checkpoint.name):
             if recipe.objective != "file":  # those are in the panel
-                yield from (Cell(recipe=recipe, case=name) for name in names)
-        for v, name in enumerate(names):
+                yield from (Cell(recipe=recipe, case=name) for name in names.values())
+        for v, name in names.items():
             yield from (Cell(recipe=recipe, case=name) for recipe in design.surrogates(self.scale, v))
 
     def claim_folder(self, victim: int, kind: str) -> Path:
         """Where a claim lies."""
-        return self.work / (f"claim_{victim}" if kind == "whole" else f"claim_{victim}_{kind}")
+        return self.work / (f"claim_{victim}" if kind == "whole" else f"claim_{victim}_{kind.replace(' ', '_')}")
 
 
 def case_name(victim: int, kind: str) -> str:
@@ -177,12 +182,13 @@ def case_name(victim: int, kind: str) -> str:
     return f"victim_{victim}" if kind == "whole" else f"victim_{victim}, {kind}"
 
 
-def make_models(bench: Bench, jobs: int, show: Progress) -> None:
+def make_models(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
     """Makes every model; what is there is kept."""
     victims = range(bench.scale.victims)
     bench.strangers.make(bench.scale.checkpoint)
     first: list[Any] = [joblib.delayed(bench.train_victim)(v) for v in victims]
-    members = [r for v in victims for kind in PANELS for _, r in bench.panel(v, kind) if r.objective != "file"]
+    members = [r for kind in kinds for v in bench.victims(kind) for _, r in bench.panel(v, kind)]
+    members = [r for r in members if r.objective != "file"]
     first += [joblib.delayed(bench.strangers.make)(r) for r in dict.fromkeys(members)]
     _run(first, jobs, "victims and panels", show)
     groups: dict[Any, list[Recipe]] = {}
@@ -192,7 +198,11 @@ def make_models(bench: Bench, jobs: int, show: Progress) -> None:
         of = cell.case if cell.recipe.role == "surrogate" else ""
         groups.setdefault((cell.recipe.base, of), []).append(cell.recipe)
     thieves = {f"victim_{v}": bench.thief(v) for v in victims} | {"": bench.strangers}
-    tasks = [joblib.delayed(_make_group)(thieves[of], recipes) for (_, of), recipes in groups.items()]
+    tasks = [
+        joblib.delayed(_make_group)(thieves[of], recipes)
+        for (_, of), recipes in groups.items()
+        if not all(thieves[of].path(r).is_file() for r in recipes)
+    ]
     _run(tasks, jobs, "suspects", show)
 
 
@@ -209,7 +219,7 @@ def _run(tasks: Sequence[Any], jobs: int, what: str, show: Progress) -> None:
 def audit_all(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
     """Builds the claims, audits every model and writes the rows to be committed."""
     for kind in kinds:
-        builds = [joblib.delayed(bench.build)(v, kind) for v in range(bench.scale.victims)]
+        builds = [joblib.delayed(bench.build)(v, kind) for v in bench.victims(kind)]
         _run(builds, jobs, f"claims, {kind} panels", show)
         evaluate(bench.evaluation(), list(bench.cells(kind)), jobs=jobs, progress=show)
     collect(bench)
@@ -218,7 +228,8 @@ def audit_all(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> 
 def collect(bench: Bench) -> None:
     """Writes the rows that are done, to be committed; says how many are not."""
     evaluation = bench.evaluation()
-    cells = [c for kind in PANELS if bench.claim_folder(0, kind).is_dir() for c in bench.cells(kind)]
+    built = [kind for kind in PANELS if all(bench.claim_folder(v, kind).is_dir() for v in bench.victims(kind))]
+    cells = [c for kind in built for c in bench.cells(kind)]
     learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
     probed = {
         v: probe(load_trained(bench.victim_folder(v)).encoder, learn, test)["utility"]
@@ -261,11 +272,11 @@ def main() -> None:
     for name in design.PUBLIC_ENCODERS:
         if arguments.public is not None and not (kept := bench.strangers.folder / name).is_file():
             write_bytes(kept, (arguments.public / name).read_bytes())
+    kinds = list(PANELS) if arguments.panels == "all" else [arguments.panels]
     with progress() as show:
         if arguments.stage in ("models", "all"):
-            make_models(bench, arguments.jobs, show)
+            make_models(bench, kinds, arguments.jobs, show)
         if arguments.stage in ("rows", "all"):
-            kinds = list(PANELS) if arguments.panels == "all" else [arguments.panels]
             audit_all(bench, kinds, arguments.jobs, show)
     if arguments.stage == "collect":
         collect(bench)
