@@ -146,7 +146,7 @@ def run_group(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
             "output": cell.output,
             **cell.recipe.to_dict(),
             "laundering": "+".join(cell.recipe.laundering),
-            "ancestor": bool(cell.recipe.ancestor),
+            "ancestor": bool(cell.recipe.ancestor) and cell.recipe.objective != "file",
             **utilities.get(measured, {}),
             **numbers(report),
             "seconds_making": round(made - start, 2),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from attacks_for_eval.evaluate import Cell
 from attacks_for_eval.recipes import OBJECTIVES, Recipe
-from ownership.errors import TrainingError
+from ownership.errors import TrainingError, printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,21 @@ class Grid:
             kept = set(random.Random(seed).sample(surrogates, sample))  # noqa: S311  (a design, no secret)
             cells = [c for c in cells if c.recipe.role == "independent" or c in kept]
         return cells
+
+
+def given_models(files: Iterable[Path], case: str) -> Iterator[Cell]:
+    """Yields the audits of independent encoders that exist: any file that `load_suspect` reads.
+
+    Raises:
+        TrainingError: if a file does not exist.
+    """
+    for path in files:
+        if not path.is_file():
+            raise TrainingError(f"{printable(str(path), 300)} does not exist")
+        kind = printable(path.name)
+        yield Cell(
+            recipe=Recipe(role="independent", kind=kind, objective="file", ancestor=str(path.resolve())), case=case
+        )
 
 
 @contextmanager

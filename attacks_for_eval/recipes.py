@@ -61,6 +61,8 @@ class Recipe:
             raise TrainingError(f"unknown role {self.role!r}", "surrogate or independent")
         if self.objective not in OBJECTIVES:
             raise TrainingError(f"unknown objective {self.objective!r}", f"one of: {', '.join(OBJECTIVES)}")
+        if self.objective == "file" and not self.ancestor:
+            raise TrainingError("a model that exists needs its file", "give it as a model, not as a kind")
         if self.method not in METHODS or self.method.endswith("-head"):
             raise TrainingError(f"unknown method {self.method!r}", "any of `turnmark steal`, but for those with a head")
         for step in self.laundering:

@@ -37,6 +37,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Independents, OBJECTIVE[:MARK]: simclr, simsiam, barlow, rotated, supervised, ...; many."),
     ] = None,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(help="An independent encoder that exists, any suspect's file; many.", show_default=False),
+    ] = None,
     labelled: Annotated[
         str | None, typer.Option(help="Labelled images to learn a linear probe from.", show_default=False)
     ] = None,
@@ -57,7 +61,7 @@ def evaluate(
     """Runs the grid and writes the table, the picture and the page."""
     from attacks_for_eval.evaluate import Case, Evaluation
     from attacks_for_eval.evaluate import evaluate as run
-    from attacks_for_eval.grid import Grid, backend_of
+    from attacks_for_eval.grid import Grid, backend_of, given_models
     from attacks_for_eval.rates import rates, write_summary
     from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
@@ -84,7 +88,7 @@ def evaluate(
         sources={"queries": load_data(queries, size=size), "others": load_data(others, size=size)},
         labelled=(load_data(labelled, size=size), load_data(test, size=size)) if labelled and test else None,
     )
-    cells = grid.cells("claim", sample=sample)
+    cells = [*grid.cells("claim", sample=sample), *given_models(model or (), "claim")]
     with backend_of(backend, jobs) if backend else nullcontext(), render.progress() as progress:
         rows = run(evaluation, cells, jobs=jobs, progress=progress)
     write_summary(rows, out, victim.name)

@@ -3,7 +3,11 @@
     TURNMARK_DATA=runs/data python benchmarks/verdicts/run.py --work runs/verdicts --jobs 2    # all; resumes anywhere
     python benchmarks/verdicts/run.py --stage models ...     # train only; rows need nothing but audits then
     python benchmarks/verdicts/run.py --stage collect ...    # write the rows that are done so far
-    python benchmarks/verdicts/run.py --print                # the tables of docs/results.md from committed rows
+    python benchmarks/verdicts/run.py --print                # the tables of docs/results.md from committed rows, and
+                                                             # docs/price.png
+    ... --panels affordable --public runs/public             # small and public encoders (benchmarks/public_encoders.py)
+    ... --panels "more kin"                                  # victims 3 and 4 with 16 members of their ancestor stratum
+    ... --data cifar10                                       # the same on CIFAR-10
 
 Five victims, each with its own claim and panel; test independents, each audited against every claim; test surrogates
 (`design.py`). Rows are committed as `benchmarks/results/verdicts.jsonl`, models never. CIFAR-10 for queries of another
@@ -239,8 +243,6 @@ def collect(bench: Bench) -> None:
     paths = [path for cell in cells if (path := evaluation.row_path(cell)).is_file()]
     rows = [json.loads(path.read_text()) for path in paths]
     for row in rows:
-        if row["objective"] == "file":
-            row["ancestor"] = False
         row |= {"data": bench.scale.data, "victim_utility": utility[row["case"]]}
     others = [row for row in stored() if row["data"] != bench.scale.data]
     RESULTS.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in (*others, *rows)))
@@ -264,9 +266,10 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="show")
     arguments = parser.parse_args()
     if arguments.show:
-        from tables import print_tables
+        from tables import draw_prices, print_tables
 
         print_tables(stored())
+        draw_prices(stored(), Path(__file__).parents[2] / "docs" / "price.png")
         return
     bench = Bench(SCALES[arguments.data], arguments.work)
     for name in design.PUBLIC_ENCODERS:

@@ -2,60 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from attacks_for_eval.rates import Rate, bootstrap_over, rates
+from ownership.plan import DECIDING
 
 Row = dict[str, Any]
 
 
 def print_tables(rows: Sequence[Row]) -> None:
     """Prints everything that the rows say, as Markdown."""
-    for data in sorted({r["data"] for r in rows}):
-        mine = [r for r in rows if r["data"] == data]
-        independents = [r for r in mine if r["role"] == "independent"]
-        surrogates = [r for r in mine if r["role"] == "surrogate"]
-        print(f"\n### {data}: independents called copies\n")
-        print_rates([*rates(independents, lambda r: r["kind"]), *rates(independents, lambda _: "all")])
-        print_interval(independents)
-        print_rates(rates(independents, lambda r: r["case"]))
-        plain = [r for r in surrogates if not r["laundering"] and not r["output"] and r["kind"] != "rotation-invariant"]
-        gated = [r for r in plain if useful(r, independents)]
-        print(f"\n### {data}: surrogates found\n")
-        print(f"{len(gated)} of {len(plain)} beat the linear probe of an encoder made from the same queries alone.\n")
-        for title, group in (
-            ("more useful than an independent", gated),
-            ("the rest", [r for r in plain if r not in gated]),
-        ):
-            print(f"\n{title}:\n")
-            print_rates(rates(group, lambda r: r["loss"]))
-            print_rates(rates(group, lambda r: r["kind"]))
-            print_rates(rates(group, lambda r: f"{r['images']:,} queries"))
-            print_rates(rates(group, lambda r: r["case"]))
-            print_rates(rates([r for r in group if r["images"] >= 2000], lambda _: "2,000 queries and more"))
-        looked = [r["decided_after"] for r in plain if r["loss"] == "infonce" and r["images"] == 10_000]
-        if looked and None not in looked:
-            print(f"\nqueries until SUPPORTED, InfoNCE, 10,000 queries: median {median(looked)}, of {looked}\n")
-        print(f"\n### {data}: laundered answers\n")
-        print_rates(rates([r for r in surrogates if r["output"]], lambda r: r["output"]))
-        print(f"\n### {data}: laundered models, all and those within two points of the victim's linear probe\n")
-        models = [r for r in surrogates if r["laundering"]]
+    for data, panel in sorted({(r["data"], panel_of(r)) for r in rows}):
+        mine = [r for r in rows if (r["data"], panel_of(r)) == (data, panel)]
+        _print_panel(f"{data}, {panel} panel", mine)
+
+
+def panel_of(row: Row) -> str:
+    """Returns what kind of panel the claim had."""
+    return str(row["case"]).partition(", ")[2] or "whole"
+
+
+def _print_panel(title: str, mine: Sequence[Row]) -> None:
+    independents = [r for r in mine if r["role"] == "independent"]
+    surrogates = [r for r in mine if r["role"] == "surrogate"]
+    print(f"\n### {title}: independents called copies\n")
+    print_rates([*rates(independents, lambda r: r["kind"]), *rates(independents, lambda _: "all")])
+    print_interval(independents)
+    print_rates(rates(independents, lambda r: r["case"]))
+    plain = [r for r in surrogates if is_plain(r)]
+    gated = [r for r in plain if useful(r, independents)]
+    print(f"\n### {title}: surrogates found\n")
+    print(f"{len(gated)} of {len(plain)} beat the linear probe of an encoder made from the same queries alone.\n")
+    for part, group in (
+        ("more useful than an independent", gated),
+        ("the rest", [r for r in plain if r not in gated]),
+    ):
+        print(f"\n{part}:\n")
+        print_rates(rates(group, lambda r: r["loss"]))
+        print_rates(rates(group, lambda r: r["kind"]))
+        print_rates(rates(group, lambda r: f"{r['images']:,} queries"))
+        print_rates(rates(group, lambda r: r["case"]))
+        print_rates(rates([r for r in group if r["images"] >= 2000], lambda _: "2,000 queries and more"))
+    print("\nthe victim's architecture, asked about upright images, by loss:\n")
+    print_rates(rates([r for r in plain if r["kind"] == "direct"], lambda r: r["loss"]))
+    looked = [r["decided_after"] for r in plain if r["loss"] == "infonce" and r["images"] == 10_000]
+    if looked and None not in looked:
+        print(f"\nqueries until SUPPORTED, InfoNCE, 10,000 queries: median {median(looked)}, of {looked}\n")
+    _print_laundered(title, surrogates)
+    print(f"\n### {title}: verdicts not SUPPORTED among surrogates\n")
+    for r in surrogates:
+        if r["verdict"] != "SUPPORTED":
+            print(describe(r))
+    print(f"\n### {title}: independents called copies\n")
+    for r in independents:
+        if r["verdict"] == "SUPPORTED":
+            print(describe(r))
+
+
+def is_plain(row: Row) -> bool:
+    """Whether a surrogate is a theft that launders nothing and hides from no test."""
+    hides = row["laundering"] or row["output"] or row["kind"] == "rotation-invariant"
+    return row["role"] == "surrogate" and not hides
+
+
+def _print_laundered(title: str, surrogates: Sequence[Row]) -> None:
+    outputs = [r for r in surrogates if r["output"]]
+    models = [r for r in surrogates if r["laundering"]]
+    evaders = [r for r in surrogates if r["kind"] == "rotation-invariant"]
+    if outputs:
+        print(f"\n### {title}: laundered answers\n")
+        print_rates(rates(outputs, lambda r: r["output"]))
+    if models:
+        print(f"\n### {title}: laundered models, all and those within two points of the victim's linear probe\n")
         print_rates(rates(models, lambda r: r["laundering"]))
-        print_rates(rates([r for r in models if close(r)], lambda r: r["laundering"]))
-        print(f"\n### {data}: thieves who enforce rotation invariance\n")
-        evaders = [r for r in surrogates if r["kind"] == "rotation-invariant"]
+        near = [r for r in models if close(r)]
+        print_rates([*rates(near, lambda r: r["laundering"]), *rates(near, lambda _: "all within two points")])
+        print_rates(rates(near, lambda r: r["case"]))
+    if evaders:
+        print(f"\n### {title}: thieves who enforce rotation invariance\n")
         print_rates(rates(evaders, lambda r: f"{r['method']}, {r['loss']}, {r['epochs']} passes"))
         print_rates(rates([r for r in evaders if close(r)], lambda _: "within two points of the victim"))
-        print(f"\n### {data}: verdicts not SUPPORTED among surrogates\n")
-        for r in surrogates:
-            if r["verdict"] != "SUPPORTED":
-                print(describe(r))
-        print(f"\n### {data}: independents called copies\n")
-        for r in independents:
-            if r["verdict"] == "SUPPORTED":
-                print(describe(r))
+    priced = [r for r in surrogates if r["output"] in ("", "average")]
+    print(f"\n### {title}: price of evasion: points of linear probe below the victim, all surrogates\n")
+    found = {r.name: r for r in rates(priced, price)}
+    print_rates(found[name] for name in (price_name(i) for i in range(len(PRICES) + 1)) if name in found)
+
+
+PRICES = (0.0, 0.01, 0.02, 0.03, 0.05)
+
+
+def price(row: Row) -> str:
+    """Returns how many points of the linear probe below its victim a thief lies, as a range."""
+    return price_name(sum(row["victim_utility"] - row["utility"] > x for x in PRICES))
+
+
+def price_name(i: int) -> str:
+    """Returns the name of the i-th range of prices."""
+    if i == 0:
+        return "none"
+    low = f"{100 * PRICES[i - 1]:.0f}"
+    return f"more than {low}" if i == len(PRICES) else f"{low} to {100 * PRICES[i]:.0f}"
+
+
+GROUPS: dict[str, tuple[str, Callable[[Row], bool]]] = {
+    "independent": ("o", lambda r: r["role"] == "independent"),
+    "theft": ("^", lambda r: is_plain(r)),
+    "theft, model laundered": ("s", lambda r: bool(r["laundering"]) or r["output"] == "average"),
+    "theft, rotation-invariant": ("D", lambda r: r["kind"] == "rotation-invariant"),
+}
+"""Group of the price curve -> marker, who is in it."""
+
+
+def draw_prices(rows: Sequence[Row], path: Path) -> None:
+    """Draws the price curve: what a thief gives up of the linear probe against the evidence that is left.
+
+    Evidence is the largest, over the deciding tests, of the suspect's distance from the stratum that decides, in that
+    stratum's standard deviations; whole panels only.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    sets = sorted({r["data"] for r in rows}, reverse=True)
+    figure, axes = plt.subplots(1, len(sets), figsize=(5.5 * len(sets), 4.2), squeeze=False, layout="constrained")
+    for axis, data in zip(axes[0], sets, strict=True):
+        mine = [r for r in rows if r["data"] == data and panel_of(r) == "whole" and r["output"] in ("", "average")]
+        for name, (mark, of) in GROUPS.items():
+            for found in (True, False):
+                group = [r for r in mine if of(r) and (r["verdict"] == "SUPPORTED") is found]
+                grey = name == "independent"
+                axis.scatter(
+                    [100 * (r["victim_utility"] - r["utility"]) for r in group],
+                    [evidence(r) for r in group],
+                    marker=mark,
+                    s=10 if grey else 28,
+                    label=name if found is not grey else None,
+                    edgecolors="0.6" if grey else "black",
+                    facecolors="black" if found else "none",
+                    linewidths=0.8,
+                )
+        axis.set_yscale("symlog", linthresh=5)
+        axis.set_xlabel("points of linear probe below the victim")
+        axis.set_ylabel("evidence: largest distance from the panel, sd")
+        axis.set_title(data)
+    axes[0][0].legend(fontsize=8, title="filled: SUPPORTED", title_fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def evidence(row: Row) -> float:
+    """Returns the largest effect over the deciding tests."""
+    return max(float(row[key]) for key in (f"{name}.effect" for name in DECIDING) if row.get(key) is not None)
 
 
 def describe(r: Row) -> str:

@@ -14,7 +14,7 @@ from conftest import Job
 from scipy import stats
 
 from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate
-from attacks_for_eval.grid import Grid, backend_of
+from attacks_for_eval.grid import Grid, backend_of, given_models
 from attacks_for_eval.rates import Rate, bootstrap_over, rates, roc, tpr_at_fpr, write_summary
 from attacks_for_eval.recipes import OBJECTIVES, OUTPUTS, Recipe, Settings, Workshop, put_in_front
 from ownership.architectures import ARCHITECTURES, Encoder
@@ -105,7 +105,7 @@ def workshop(job: Job, digits: Data, tmp_path: Path) -> Workshop:
     )
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o != "file"])
 def test_independents_of_every_objective(objective: str, workshop: Workshop, digits: Data) -> None:
     recipe = Recipe(role="independent", kind="x", arch="tiny", images=128, epochs=2, objective=objective)
     path = workshop.make(recipe)
@@ -167,6 +167,19 @@ def test_what_cannot_be_made_is_said(workshop: Workshop, evaluation: Evaluation)
         evaluate(evaluation, [Cell(recipe=recipe, case="other")])
     with pytest.raises(TrainingError, match="no backend"), backend_of("nothing", 1):
         pass
+
+
+def test_models_that_exist_are_audited_as_they_are(evaluation: Evaluation, job: Job) -> None:
+    path = next((job.folder / "models").glob("*/encoder.onnx"))
+    (row,) = evaluate(evaluation, list(given_models([path], "claim")))
+    assert (row["role"], row["kind"], row["objective"], row["ancestor"]) == (
+        "independent", "encoder.onnx", "file", False,
+    )  # fmt: skip
+    assert not (evaluation.out / "models").exists()  # nothing was trained or copied
+    with pytest.raises(TrainingError, match="does not exist"):
+        list(given_models([path.with_name("nothing")], "claim"))
+    with pytest.raises(TrainingError, match="needs its file"):
+        Grid(independents=("file",)).cells("claim")
 
 
 def test_a_sample_of_a_grid_keeps_the_independents() -> None:
