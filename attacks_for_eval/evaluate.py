@@ -161,6 +161,7 @@ def numbers(report: Report) -> Row:
     row: Row = {
         "verdict": report.verdict.value,
         "adjusted_pvalue": min(report.adjusted_pvalues.values(), default=None),
+        "closeness": report.closeness,
         "queries": report.queries,
         "decided_after": report.decided_after,
     }

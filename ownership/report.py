@@ -80,6 +80,11 @@ class Report:
         return adjusted(self.deciding)
 
     @property
+    def closeness(self) -> float | None:
+        """How far partial RSA places the suspect on the way from small and public encoders to the owner's copies."""
+        return next((c for t in self.deciding if (c := closeness_of(t)) is not None), None)
+
+    @property
     def share(self) -> float:
         """What the smallest unadjusted p-value of the last look is held against: Holm's first step."""
         return self.plan.last_alpha / max(1, len(self.deciding))
@@ -113,7 +118,7 @@ class Report:
                 }
                 for x in self.looks
             ],
-            "closeness": next((c for t in self.deciding if (c := closeness_of(t)) is not None), None),
+            "closeness": self.closeness,
             "queries": self.queries,
             "decided_after": self.decided_after,
             "panel_checked": self.panel_checked,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from ownership.suspect import load_suspect
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
+from watermark_training.mark import save_predictor
 from watermark_training.train import Trained, train
 
 CONFIG, WEIGHTS, ONNX = "config.json", "encoder.safetensors", "encoder.onnx"
@@ -92,27 +93,29 @@ def save_encoder(encoder: Encoder, arch: str, folder: Path, image_shape: tuple[i
     write_bytes(folder / ONNX, onnx_bytes(encoder, image_shape))
 
 
-def save_trained(trained: Trained, folder: Path, data: dict[str, Any]) -> None:
+def save_trained(trained: Trained, folder: Path, data: dict[str, Any], ancestor: str | None = None) -> None:
     """Writes a train folder; `config.json` comes last, so a folder that has one is complete.
 
     Args:
         trained: what `train` returned.
         folder: where to.
         data: from `describe_data`.
+        ancestor: SHA-256 of the encoder's file that the training went on from.
     """
     arch = trained.config.arch
     save_encoder(trained.encoder, arch, folder, (data["shape"][-2], data["shape"][-1]))
-    write_bytes(folder / "projection_head.safetensors", save(trained.projection_head.state_dict()))
+    if trained.projection_head is not None:
+        write_bytes(folder / "projection_head.safetensors", save(trained.projection_head.state_dict()))
     if trained.predictor is not None and trained.key is not None:
-        key = json.dumps(trained.key.to_dict())
-        write_bytes(
-            folder / "predictor.safetensors", save(trained.predictor.state_dict(), metadata={"key": key}), secret=True
-        )
+        save_predictor(trained.predictor, trained.key, folder / "predictor.safetensors")
     write_bytes(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in trained.metrics).encode())
-    write_json(
-        folder / CONFIG,
-        {"architecture": arch, "num_features": trained.encoder.dim, "train": trained.config.to_dict(), "data": data},
-    )
+    stated = {
+        "architecture": arch,
+        "num_features": trained.encoder.dim,
+        "train": trained.config.to_dict(),
+        "data": data,
+    }
+    write_json(folder / CONFIG, stated if ancestor is None else {**stated, "ancestor": ancestor})
 
 
 def train_to(
@@ -122,6 +125,8 @@ def train_to(
     *,
     key: WatermarkKey | None = None,
     start: Encoder | None = None,
+    ancestor: str | None = None,
+    head: nn.Module | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> bool:
@@ -141,7 +146,9 @@ def train_to(
         )
     checkpoint = folder / "checkpoint.pt"
     trained = train(data.images, config, key=key, start=start, device=device, checkpoint=checkpoint, progress=progress)
-    save_trained(trained, folder, described)
+    if trained.projection_head is None:
+        trained = replace(trained, projection_head=head)
+    save_trained(trained, folder, described, ancestor)
     checkpoint.unlink(missing_ok=True)
     return True
 
@@ -176,6 +183,53 @@ class Loaded:
             data=data.get("name"),
             trained_on_private=None if "sha256" not in data else data["sha256"] == private_sha256,
         )
+
+
+def embed_to(
+    folder: Path,
+    model: Loaded,
+    data: Data,
+    changes: dict[str, Any],
+    *,
+    key: WatermarkKey | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> bool:
+    """Adds a secret mark to an encoder that exists and writes it as a train folder, unless that is done already.
+
+    Args:
+        folder: where to.
+        model: weights of a known architecture; its projection head, if it has one, is kept.
+        data: images like those it was trained on.
+        changes: to the configuration: epochs, mark_weight, batch_size, lr, seed.
+        key: as in `train`.
+        device: where to compute.
+        progress: called after every step.
+
+    Returns:
+        Whether anything had to be done.
+
+    Raises:
+        TrainingError: if the model's weights cannot be trained on, or as in `train`.
+    """
+    if not isinstance(model.encoder, Encoder) or model.architecture is None:
+        raise TrainingError(
+            "a mark can be embedded in weights of a known architecture only", "give safetensors, not ONNX"
+        )
+    before = model.config.get("train", {})
+    views = {name: before[name] for name in ("min_crop", "flip") if name in before}  # dataset inference uses them
+    config = TrainConfig(arch=model.architecture, method="embed", weight_decay=0.0, **{**views, **changes})
+    return train_to(
+        folder,
+        data,
+        config,
+        key=key,
+        start=model.encoder,
+        ancestor=model.sha256,
+        head=model.projection_head,
+        device=device,
+        progress=progress,
+    )
 
 
 def load_trained(path: Path, arch: str | None = None) -> Loaded:

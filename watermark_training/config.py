@@ -8,8 +8,9 @@ from typing import Any, Literal
 from ownership.architectures import ARCHITECTURES
 from ownership.errors import TrainingError
 
-Method = Literal["simclr", "simsiam", "barlow"]
+Method = Literal["simclr", "simsiam", "barlow", "embed"]
 METHODS: tuple[Method, ...] = ("simclr", "simsiam", "barlow")
+"""How an encoder is trained from the start; "embed" adds the mark to one that exists."""
 Mark = Literal["secret", "paper", "none"]
 MARKS: tuple[Mark, ...] = ("secret", "paper", "none")
 
@@ -19,7 +20,7 @@ class TrainConfig:
     """What `train` needs to know; the defaults are the paper's (section 4.1 and its released code)."""
 
     arch: str = "resnet18"  # name in ownership.ARCHITECTURES
-    method: Method = "simclr"  # SimCLR, SimSiam or Barlow Twins
+    method: Method = "simclr"  # SimCLR, SimSiam, Barlow Twins; or embed
     epochs: int = 200  # passes over the data
     batch_size: int = 256  # images a step; two contrastive views each
     lr: float = 3e-4  # Adam; cosine schedule to zero
@@ -30,7 +31,7 @@ class TrainConfig:
     flip: bool = True  # whether views may be mirrored
     rotate: bool = False  # whether views are turned by any angle, too: an encoder without orientation; no mark then
     mark: Mark = "secret"  # secret: fresh key; paper: public half-turn task; none: plain encoder
-    mark_weight: float = 1.0  # weight of the rotation loss beside NT-Xent
+    mark_weight: float = 1.0  # weight of the rotation loss beside the method's own
     mark_images: float = 0.5  # share of each batch that also gets two rotated views
     seed: int = 0  # initial weights, order, augmentation (with a secret mark: together with the key); never the key
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where hardware has it
@@ -38,15 +39,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.arch not in ARCHITECTURES:
             raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {', '.join(ARCHITECTURES)}")
-        for what, value, known in (("mark", self.mark, MARKS), ("method", self.method, METHODS)):
+        for what, value, known in (("mark", self.mark, MARKS), ("method", self.method, (*METHODS, "embed"))):
             if value not in known:
                 raise TrainingError(f"unknown {what} {value!r}", f"one of: {', '.join(known)}")
         if self.rotate and self.mark != "none":
             raise TrainingError("rotated views erase a rotation mark", "leave out rotate, or train with mark none")
+        if self.method == "embed" and self.mark == "none":
+            raise TrainingError("nothing to embed: the mark is none", "mark secret")
         for name, low in (("epochs", 1), ("batch_size", 8), ("projection_dim", 2)):
             if getattr(self, name) < low:
                 raise TrainingError(f"{name} is {getattr(self, name)}", f"at least {low}")
-        for name in ("lr", "temperature", "min_crop", "mark_images"):
+        for name in ("lr", "temperature", "min_crop", "mark_images", "mark_weight"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}", "must be above 0")
         if self.min_crop > 1 or self.mark_images > 1:

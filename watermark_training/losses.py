@@ -58,3 +58,17 @@ def simsiam_loss(first: Tensor, second: Tensor, predict: Callable[[Tensor], Tens
     forth = F.cosine_similarity(predict(first).float(), second.detach().float(), dim=1).mean()
     back = F.cosine_similarity(predict(second).float(), first.detach().float(), dim=1).mean()
     return -(forth + back) / 2
+
+
+def keeping_loss(now: Tensor, before: Tensor) -> Tensor:
+    """Returns how far representations have moved, in units of their spread: what embedding a mark should keep small.
+
+    mean_i ||a_i - b_i||^2 / mean_i ||b_i - mean(b)||^2: the share of the variance that an old linear head no longer
+    sees where it was. 0: nothing moved; 1: as far as to the representation of another image, halved.
+
+    Args:
+        now: `(n, d)`, n >= 2.
+        before: `(n, d)` of the same images, from the encoder as it was.
+    """
+    spread = (before - before.mean(0)).square().sum(1).mean().clamp_min(1e-12)
+    return (now - before).square().sum(1).mean() / spread

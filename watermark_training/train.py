@@ -1,35 +1,33 @@
-"""Self-supervised training with the rotation watermark: SimCLR jointly with the rotation predictor.
+"""Self-supervised training with the rotation watermark, jointly with the rotation predictor; and retrofitting it.
 
 Paper, section 5.1: "the encoder optimizes both the training and watermarking objectives". Each step is one forward
 pass over two contrastive views of every image and two rotated views of some of them, one loss, one update of
 encoder, projection head and predictor together (the released code alternates and never trains the predictor; see
-docs/adr/0002).
+docs/adr/0002). The method "embed" adds the mark to an encoder that exists; beside the mark it learns to answer as
+before (docs/adr/0009).
 """
 
 from __future__ import annotations
 
 import io
 import math
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownership.architectures import Encoder
-from ownership.claim import projection_head
 from ownership.errors import TrainingError, printable
 from ownership.files import Progress, canonical_json, sha256, silent, write_bytes
 from ownership.images import as_input, check_images, images_sha256, three_channels
-from ownership.watermark import TURN, RotationPredictor, WatermarkKey, paper_key, rotate, rotated_pairs, secret_key
-from watermark_training.augment import simclr_view
+from ownership.watermark import RotationPredictor, WatermarkKey, paper_key
 from watermark_training.config import TrainConfig
 from watermark_training.device import autocast, seeded, seeded_architecture
-from watermark_training.losses import barlow_loss, nt_xent_loss, simsiam_loss
+from watermark_training.mark import RotationWatermark, fresh_key
+from watermark_training.objectives import Contrastive, Keeping, Objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,22 +36,10 @@ class Trained:
 
     config: TrainConfig
     encoder: Encoder
-    projection_head: nn.Module
+    projection_head: nn.Module | None  # none after "embed"
     predictor: RotationPredictor | None
     key: WatermarkKey | None
     metrics: list[dict[str, float]]  # one row an epoch: epoch, contrastive_loss, mark_loss, mark_accuracy
-
-
-def make_heads(method: str, dim: int, out: int) -> tuple[nn.Sequential, nn.Sequential | None]:
-    """Returns the projection head of a method and, for SimSiam, its prediction head.
-
-    SimCLR: Linear(d, d) - ReLU - Linear(d, out), no normalisation (the paper's released code). SimSiam and Barlow
-    Twins: BatchNorm after the first layer; SimSiam's prediction head has a bottleneck of out / 4 (Chen and He 2021).
-    """
-    if method == "simclr":
-        return projection_head(dim, dim, out), None
-    head = projection_head(dim, 2 * out, out, normalised=True)
-    return head, projection_head(out, max(2, out // 4), out, normalised=True) if method == "simsiam" else None
 
 
 def train(
@@ -66,13 +52,13 @@ def train(
     checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> Trained:
-    """Trains an encoder with SimCLR and, unless `config.mark` is "none", the rotation watermark.
+    """Trains an encoder by `config.method` and, unless `config.mark` is "none", the rotation watermark.
 
     Args:
         images: `(n, c, h, w)` uint8, c = 1 or 3; labels are never used.
         config: what to train.
         key: for `config.mark` "secret", the key to use; a fresh one, from the system's randomness, if not given.
-        start: encoder of the configuration's architecture to go on from; fresh weights if not given.
+        start: encoder of the configuration's architecture to go on from; fresh weights if not given; needed to embed.
         device: where to compute.
         checkpoint: file to keep the state in after every epoch; a run with the same configuration goes on from it.
         progress: called after every step.
@@ -126,7 +112,7 @@ class _State:
         elif config.mark == "none":
             self.key = None
         elif key is None:  # never from config.seed, which is published with the encoder
-            self.key = secret_key(torch.Generator().manual_seed(secrets.randbits(63)))
+            self.key = fresh_key()
         if config.mark == "secret" and self.key is not None:
             # a stranger with our defaults, data and seed would otherwise share initial weights and order, and with
             # them some of what partial RSA takes for peculiar to the victim
@@ -141,15 +127,20 @@ class _State:
             # a checkpoint belongs to what the run started from, too
             weights = b"".join(v.numpy().tobytes() for v in self.encoder.state_dict().values())
             self.data += f", from {sha256(weights)}"
-        with seeded(self.generator):
-            self.head, self.prediction = make_heads(config.method, self.encoder.dim, config.projection_dim)
-        self.predictor = None
+        if config.method == "embed" and start is None:
+            raise TrainingError("there is no encoder to embed the mark in", "turnmark embed MODEL DATA")
+        self.mark = None
         if self.key is not None:
-            self.predictor = RotationPredictor(self.encoder.dim, self.key.predictor_seed).to(device)
+            self.mark = RotationWatermark(
+                self.encoder.dim, self.key, share=config.mark_images, weight=config.mark_weight
+            ).to(device)
         self.encoder.to(device).to(memory_format=torch.channels_last)
-        for module in (self.head, self.prediction):
-            if module is not None:
-                module.to(device)
+        self.objective: Objective
+        with seeded(self.generator):
+            embeds = config.method == "embed"
+            self.objective = Keeping(self.encoder) if embeds else Contrastive(config, self.encoder.dim)
+        for module in self.objective.modules().values():
+            module.to(device)
         self.batch_size = min(config.batch_size, n)
         self.steps_per_epoch = n // self.batch_size
         self.optimizer = torch.optim.Adam(self._parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -159,13 +150,8 @@ class _State:
         self.metrics: list[dict[str, float]] = []
 
     def _modules(self) -> dict[str, nn.Module]:
-        named = {
-            "encoder": self.encoder,
-            "head": self.head,
-            "prediction": self.prediction,
-            "predictor": self.predictor,
-        }
-        return {name: module for name, module in named.items() if module is not None}
+        marked = {} if self.mark is None else {"predictor": self.mark.predictor}
+        return {"encoder": self.encoder, **self.objective.modules(), **marked}
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for module in self._modules().values() for p in module.parameters()]
@@ -174,46 +160,31 @@ class _State:
         order = torch.randperm(n, generator=self.generator)
         yield from torch.split(order[: self.steps_per_epoch * self.batch_size], self.batch_size)
 
-    def _view(self, images: Tensor) -> Tensor:
-        x = simclr_view(images, self.generator, min_crop=self.config.min_crop, flip=self.config.flip)
-        if not self.config.rotate:
-            return x
-        angles = torch.rand(len(x), generator=self.generator) * TURN
-        return rotate(x, angles.to(x.device))
-
-    def _contrastive(self, first: Tensor, second: Tensor) -> Tensor:
-        if self.config.method == "barlow":
-            return barlow_loss(first, second)
-        if self.prediction is not None:
-            return simsiam_loss(first, second, self.prediction)
-        return nt_xent_loss(first, second, self.config.temperature)
-
     def step(self, images: Tensor) -> Tensor:
         """One update on images `(b, c, h, w)` in `[0, 1]`; returns the two losses and the mark accuracy."""
-        config, b = self.config, len(images)
-        views = [self._view(images) for _ in range(2)]
-        labels = None
-        if self.key is not None:
-            marked, labels, _ = rotated_pairs(images[: math.ceil(b * config.mark_images)], self.key, self.generator)
+        views = self.objective.views(images, self.generator)
+        upright, labels = sum(map(len, views)), None
+        if self.mark is not None:
+            marked, labels = self.mark.views(images, self.generator)
             views.append(marked)
         x = three_channels(torch.cat(views)).contiguous(memory_format=torch.channels_last)
-        for module in self._modules().values():
-            module.train()
-        with autocast(self.device, config.precision):
+        for name, module in self._modules().items():
+            # running statistics were not taken on rotated images: embedding leaves them as they are
+            module.train(name != "encoder" or self.config.method != "embed")
+        mark = accuracy = torch.zeros(())
+        with autocast(self.device, self.config.precision):
             representations = self.encoder(x)
-            z = self.head(representations[: 2 * b])
-            logits = self.predictor(representations[2 * b :]) if self.predictor is not None else None
-        contrastive = self._contrastive(z[:b].float(), z[b:].float())
-        loss, mark, accuracy = contrastive, torch.zeros(()), torch.zeros(())
-        if logits is not None and labels is not None:
-            mark = F.cross_entropy(logits.float(), labels)
-            accuracy = (logits.argmax(1) == labels).float().mean()
-            loss = contrastive + config.mark_weight * mark
+            learnt = self.objective.loss(representations[:upright], x[:upright])
+            if self.mark is not None and labels is not None:
+                mark = self.mark.loss(representations[upright:], labels)
+                accuracy = self.mark.accuracy
+        loss = learnt + mark
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.schedule.step()
-        return torch.stack([contrastive.detach().cpu(), mark.detach().cpu(), accuracy.detach().cpu()])
+        unweighted = mark.detach().cpu() / self.config.mark_weight
+        return torch.stack([learnt.detach().cpu(), unweighted, accuracy.cpu()])
 
     def _tensors(self) -> dict[str, Any]:
         return {name: module.state_dict() for name, module in self._modules().items()} | {
@@ -262,6 +233,8 @@ class _State:
             self.schedule.load_state_dict(stored["state"]["schedule"])
             self.generator.set_state(stored["state"]["generator"].cpu())
             self.key = key
+            if self.mark is not None and key is not None:
+                self.mark.key = key
         except TrainingError:
             raise
         except Exception as e:
@@ -275,8 +248,8 @@ class _State:
         return Trained(
             config=self.config,
             encoder=self.encoder,
-            projection_head=self.head,
-            predictor=self.predictor,
+            projection_head=self.objective.modules().get("head"),
+            predictor=None if self.mark is None else self.mark.predictor,
             key=self.key,
             metrics=self.metrics,
         )

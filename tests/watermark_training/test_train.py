@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import watermark_training.train as training
+import watermark_training.objectives as objectives
 from ownership.errors import TrainingError
 from ownership.watermark import WatermarkKey
 from watermark_training.config import TrainConfig
@@ -93,7 +93,7 @@ def test_a_damaged_checkpoint_is_said(digits: Data, tmp_path: Path) -> None:
 
 
 def test_divergence_stops_with_advice(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "nt_xent_loss", lambda a, b, t: (a.sum() + b.sum()) * float("nan"))
+    monkeypatch.setattr(objectives, "nt_xent_loss", lambda a, b, t: (a.sum() + b.sum()) * float("nan"))
     with pytest.raises(TrainingError, match="no longer finite"):
         train(digits.images[:64], CONFIG)
 

@@ -1,0 +1,34 @@
+"""`turnmark embed`, through the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conftest import Job
+from test_cli import Run, error_line, run
+
+from watermark_training.artefacts import load_trained
+
+__all__ = ["run"]  # the fixture
+
+
+def test_embed_marks_a_trained_encoder_and_resumes(run: Run, job: Job, tmp_path: Path) -> None:
+    plain = next(p for p in sorted((job.folder / "models").iterdir()) if load_trained(p).key is None)
+    arguments = ["embed", plain, "digits[:200]", "--out", tmp_path / "marked", "--epochs", 1, "--size", 16]
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert "embedded: " in out
+    assert "ancestor:PATH" in out
+    marked = load_trained(tmp_path / "marked")
+    assert marked.key is not None
+    assert str(marked.key.cuts[0]) not in out
+    assert marked.config["ancestor"] == load_trained(plain).sha256
+    assert "already embedded" in run(*arguments)[1]
+
+
+def test_embed_refuses_in_one_line(run: Run, job: Job, tmp_path: Path) -> None:
+    onnx = next((job.folder / "models").glob("*/encoder.onnx"))
+    code, _, err = run("embed", onnx, "digits[:64]", "--out", tmp_path / "x")
+    assert code == 2
+    assert "known architecture" in error_line(err)
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,131 @@
+"""The mark in anybody's loop, and embedded in an encoder that exists."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import encoder
+
+from ownership.architectures import ARCHITECTURES
+from ownership.errors import TrainingError
+from ownership.images import as_input, as_uint8, represent
+from ownership.suspect import load_suspect
+from ownership.watermark import WatermarkKey, rotated_pairs
+from watermark_training.artefacts import Loaded, embed_to, load_trained
+from watermark_training.config import TrainConfig
+from watermark_training.data import Data
+from watermark_training.losses import keeping_loss
+from watermark_training.mark import RotationWatermark
+from watermark_training.train import Trained, train
+
+
+def test_three_lines_in_a_loop_of_ones_own(digits: Data, key: WatermarkKey, tmp_path: Path) -> None:
+    """A plain loop without any other loss: the mark is read afterwards, from images it was not taught on."""
+    model = encoder(1)
+    mark = RotationWatermark(64, key, share=1.0)
+    optimizer = torch.optim.Adam([*model.parameters(), *mark.parameters()], lr=2e-3)
+    model.train()
+    for step in range(120):
+        loss = mark(model, as_input(digits.images[64 * (step % 8) : 64 * (step % 8) + 64]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert mark.accuracy > 0.75
+    mark.save(tmp_path / "predictor.safetensors")
+    assert (tmp_path / "predictor.safetensors").stat().st_mode & 0o777 == 0o600
+    views, labels, _ = rotated_pairs(as_input(digits.images[900:1100]), key, torch.Generator().manual_seed(0))
+    read = mark.predictor(represent(model, as_uint8(views))).argmax(1)
+    assert float((read == labels).float().mean()) > 0.75
+
+
+def test_views_loss_and_call_agree_with_a_naive_loop(digits: Data, key: WatermarkKey) -> None:
+    model, mark = encoder(1), RotationWatermark(64, key, share=0.3, weight=0.7)
+    images = as_input(digits.images[:10])
+    views, labels = mark.views(images, torch.Generator().manual_seed(3))
+    assert len(views) == len(labels) == 2 * math.ceil(0.3 * 10)
+    expected, hits = 0.0, 0
+    for view, label in zip(views, labels, strict=True):
+        logits = mark.predictor(model(view[None].expand(-1, 3, -1, -1)))[0].detach()
+        expected += float(torch.logsumexp(logits, 0) - logits[label])
+        hits += int(logits.argmax() == label)
+    got = mark.loss(model(views.expand(-1, 3, -1, -1)), labels)
+    assert got.item() == pytest.approx(0.7 * expected / len(views), rel=1e-4)
+    assert float(mark.accuracy) == pytest.approx(hits / len(views))
+
+
+def test_keys_are_fresh_and_a_frozen_predictor_stays(key: WatermarkKey) -> None:
+    assert RotationWatermark(8).key != RotationWatermark(8).key
+    frozen = RotationWatermark(8, key, trained=False)
+    assert not any(p.requires_grad for p in frozen.parameters())
+    with pytest.raises(TrainingError, match="share"):
+        RotationWatermark(8, key, share=0.0)
+
+
+def test_keeping_loss_against_a_naive_loop() -> None:
+    g = torch.Generator().manual_seed(0)
+    now, before = torch.randn(7, 5, generator=g), torch.randn(7, 5, generator=g)
+    mean = [sum(float(b[j]) for b in before) / 7 for j in range(5)]
+    moved = sum((float(a[j]) - float(b[j])) ** 2 for a, b in zip(now, before, strict=True) for j in range(5)) / 7
+    spread = sum((float(b[j]) - mean[j]) ** 2 for b in before for j in range(5)) / 7
+    assert float(keeping_loss(now, before)) == pytest.approx(moved / spread, rel=1e-5)
+    assert float(keeping_loss(before, before)) == 0
+
+
+def _known(trained: Trained) -> Loaded:
+    return Loaded(encoder=trained.encoder, sha256="ab" * 32, architecture="tiny", config={"train": {"min_crop": 0.3}})
+
+
+def test_embedding_adds_the_mark_and_keeps_the_answers(digits: Data, tmp_path: Path) -> None:
+    plain = train(
+        digits.images[:256],
+        TrainConfig(arch="tiny", mark="none", epochs=15, batch_size=64, lr=2e-3, temperature=0.2, flip=False),
+    )
+    folder = tmp_path / "marked"
+    changes = {"epochs": 30, "batch_size": 32, "lr": 1e-3, "mark_weight": 0.1}
+    data = Data(name="d", images=digits.images[:512], labels=None)
+    assert embed_to(folder, replace(_known(plain), projection_head=plain.projection_head), data, changes)
+    assert not embed_to(folder, _known(plain), data, changes)  # done already
+    marked = load_trained(folder)
+    assert marked.key is not None
+    assert marked.predictor is not None
+    assert marked.projection_head is not None
+    stated = json.loads((folder / "config.json").read_text())
+    assert stated["ancestor"] == "ab" * 32
+    assert (stated["train"]["method"], stated["train"]["min_crop"]) == ("embed", 0.3)
+    assert str(marked.key.cuts[0]) not in (folder / "config.json").read_text()
+    held_out = digits.images[900:1300]
+    moved = float(keeping_loss(represent(marked.encoder, held_out), represent(plain.encoder, held_out)))
+    assert moved < 0.05
+    views, labels, _ = rotated_pairs(as_input(held_out), marked.key, torch.Generator().manual_seed(0))
+    read = marked.predictor(represent(marked.encoder, as_uint8(views))).argmax(1)
+    assert float((read == labels).float().mean()) > 0.75
+    # statistics of rotated images stay out of the normalisation
+    for (name, a), b in zip(
+        load_suspect(folder / "encoder.safetensors").encoder.state_dict().items(),  # type: ignore[attr-defined]
+        plain.encoder.state_dict().values(),
+        strict=True,
+    ):
+        assert "running" not in name or torch.equal(a, b)
+
+
+def test_what_cannot_be_embedded_is_said(digits: Data, trained: Trained, tmp_path: Path) -> None:
+    data = Data(name="d", images=digits.images[:64], labels=None)
+    foreign = replace(_known(trained), encoder=torch.nn.Flatten())
+    with pytest.raises(TrainingError, match="known architecture"):
+        embed_to(tmp_path / "x", foreign, data, {})
+    with pytest.raises(TrainingError, match="no encoder to embed"):
+        train(data.images, TrainConfig(arch="tiny", method="embed"))
+    with pytest.raises(TrainingError, match="nothing to embed"):
+        TrainConfig(arch="tiny", method="embed", mark="none")
+
+
+def test_the_papers_resnet34_has_the_papers_parameters() -> None:
+    """Appendix F: 21,276,992 parameters, 512 numbers."""
+    network = ARCHITECTURES["resnet34"]()
+    assert sum(p.numel() for p in network.parameters()) == 21_276_992
+    assert network.dim == 512

@@ -1,0 +1,105 @@
+"""The rotation watermark as a piece for anybody's training loop: key, predictor and loss."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ownership.errors import TrainingError
+from ownership.files import write_bytes
+from ownership.images import EncoderLike, three_channels
+from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs, secret_key
+
+
+class RotationWatermark(nn.Module):
+    """Teaches an encoder to carry a secret rotation watermark, beside whatever else it learns.
+
+    Three lines in a loop of one's own (and a fourth that keeps the secret)::
+
+        mark = RotationWatermark(dim=512)                          # a fresh secret key
+        optimizer = torch.optim.Adam([*encoder.parameters(), *mark.parameters()])
+        loss = contrastive_loss + mark(encoder, images)            # images (b, 3, h, w) float in [0, 1], every step
+        mark.save(folder / "predictor.safetensors")                # at the end; secret, mode 0600
+
+    Where one forward pass is to serve both losses, `views` gives the images and `loss` takes their representations.
+    Nothing but the rotation may tell the two kinds of views apart: give images before any augmentation.
+
+    Args:
+        dim: length d of a representation.
+        key: the owner's; a fresh one, from the system's randomness, if not given.
+        share: of each batch that is shown rotated, two views an image.
+        weight: of the loss.
+        trained: whether the predictor learns with the encoder (the paper's text); else it keeps the weights drawn from
+            the key's seed, and the encoder alone learns (the paper's released code).
+
+    Attributes:
+        accuracy: share of the last batch's views whose arc was told, a tensor; chance is one half.
+
+    References:
+        [1] The paper, section 5.1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        key: WatermarkKey | None = None,
+        *,
+        share: float = 0.5,
+        weight: float = 1.0,
+        trained: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 0 < share <= 1:
+            raise TrainingError(f"share is {share}", "above 0, at most 1")
+        self.key = fresh_key() if key is None else key
+        self.share, self.weight = share, weight
+        self.predictor = RotationPredictor(dim, self.key.predictor_seed).requires_grad_(trained)
+        self.accuracy = torch.zeros(())
+        self._generator = torch.Generator().manual_seed(secrets.randbits(63))
+
+    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Returns rotated views of the first `share` of a batch, and which kind of arc each was turned into.
+
+        Args:
+            images: `(b, c, h, w)` float in `[0, 1]`, not augmented.
+            generator: source of the angles (CPU); the mark's own if not given.
+
+        Returns:
+            `(2 k, c, h, w)` and labels `(2 k,)`, k = ceil(share b).
+        """
+        some = images[: math.ceil(len(images) * self.share)]
+        turned, labels, _ = rotated_pairs(some, self.key, generator or self._generator)
+        return turned, labels
+
+    def loss(self, representations: Tensor, labels: Tensor) -> Tensor:
+        """Returns `weight` times the cross-entropy of the predictor on representations `(2 k, d)` of the views."""
+        logits = self.predictor(representations).float()
+        self.accuracy = (logits.detach().argmax(1) == labels).float().mean()
+        return self.weight * F.cross_entropy(logits, labels)
+
+    def forward(self, encoder: EncoderLike, images: Tensor) -> Tensor:
+        """Returns the loss on images `(b, c, h, w)` in `[0, 1]`: turns them, asks the encoder, reads the answers."""
+        turned, labels = self.views(images)
+        return self.loss(encoder(three_channels(turned)), labels)
+
+    def save(self, path: Path) -> None:
+        """Writes the predictor with the key in its header, readable by the owner alone: what a claim is built with."""
+        save_predictor(self.predictor, self.key, path)
+
+
+def save_predictor(predictor: RotationPredictor, key: WatermarkKey, path: Path) -> None:
+    """Writes a predictor with the key in its header, mode 0600."""
+    state = {name: value.detach().cpu().contiguous() for name, value in predictor.state_dict().items()}
+    write_bytes(path, save(state, metadata={"key": json.dumps(key.to_dict())}), secret=True)
+
+
+def fresh_key() -> WatermarkKey:
+    """Returns a secret key from the system's randomness."""
+    return secret_key(torch.Generator().manual_seed(secrets.randbits(63)))

@@ -1,0 +1,95 @@
+"""What an encoder learns beside the mark: to tell images apart under augmentation, or to answer as it did before."""
+
+from __future__ import annotations
+
+import copy
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ownership.architectures import Encoder
+from ownership.claim import projection_head
+from ownership.watermark import TURN, rotate
+from watermark_training.augment import simclr_view
+from watermark_training.config import TrainConfig
+from watermark_training.losses import barlow_loss, keeping_loss, nt_xent_loss, simsiam_loss
+
+
+class Objective(Protocol):
+    """One method of training, with the parts of its own that learn or are needed."""
+
+    def views(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """Returns what the encoder is shown of images `(b, c, h, w)` in `[0, 1]`."""
+
+    def loss(self, representations: Tensor, shown: Tensor) -> Tensor:
+        """Returns the loss on the representations `(n, d)` of the views, concatenated, and on the views."""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Returns the parts that learn with the encoder, by name."""
+
+
+class Contrastive:
+    """SimCLR, SimSiam or Barlow Twins: two augmented views of every image (`config.method`).
+
+    SimCLR's head: Linear(d, d) - ReLU - Linear(d, out), no normalisation (the paper's released code). SimSiam and
+    Barlow Twins: BatchNorm after the first layer; SimSiam's prediction head has a bottleneck of out / 4 (Chen and He
+    2021).
+    """
+
+    def __init__(self, config: TrainConfig, dim: int) -> None:
+        out = config.projection_dim
+        self.config = config
+        self.prediction: nn.Module | None = None
+        if config.method == "simclr":
+            self.head = projection_head(dim, dim, out)
+        else:
+            self.head = projection_head(dim, 2 * out, out, normalised=True)
+        if config.method == "simsiam":
+            self.prediction = projection_head(out, max(2, out // 4), out, normalised=True)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Returns the heads."""
+        return {"head": self.head} | ({} if self.prediction is None else {"prediction": self.prediction})
+
+    def views(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """Returns two views an image."""
+        return [self._view(images, generator) for _ in range(2)]
+
+    def _view(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        x = simclr_view(images, generator, min_crop=self.config.min_crop, flip=self.config.flip)
+        if not self.config.rotate:
+            return x
+        angles = torch.rand(len(x), generator=generator) * TURN
+        return rotate(x, angles.to(x.device))
+
+    def loss(self, representations: Tensor, shown: Tensor) -> Tensor:
+        """Returns the method's loss on the projections."""
+        first, second = self.head(representations).float().chunk(2)
+        with torch.autocast(first.device.type, enabled=False):  # similarities need float32
+            if self.config.method == "barlow":
+                return barlow_loss(first, second)
+            if self.prediction is not None:
+                return simsiam_loss(first, second, self.prediction)
+            return nt_xent_loss(first, second, self.config.temperature)
+
+
+class Keeping:
+    """Answering upright images as before, so that whatever was built on the encoder goes on working ("embed")."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.before = copy.deepcopy(encoder).eval().requires_grad_(False)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Returns nothing: only the encoder learns."""
+        return {}
+
+    def views(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """Returns the images as they are."""
+        return [images]
+
+    def loss(self, representations: Tensor, shown: Tensor) -> Tensor:
+        """Returns how far the answers have moved."""
+        with torch.no_grad():
+            before = self.before(shown)
+        return keeping_loss(representations.float(), before.float())
