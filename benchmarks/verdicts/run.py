@@ -1,7 +1,8 @@
 """The standing benchmark of verdicts: false accusations of independents, thefts found, with intervals.
 
     TURNMARK_DATA=runs/data python benchmarks/verdicts/run.py --work runs/verdicts --jobs 2    # all; resumes anywhere
-    python benchmarks/verdicts/run.py --stage models ...     # train only; rows need nothing but audits then
+    python benchmarks/verdicts/run.py --stage panels ...     # train victims and panels only
+    python benchmarks/verdicts/run.py --stage models ...     # and the suspects; rows need nothing but audits then
     python benchmarks/verdicts/run.py --stage collect ...    # write the rows that are done so far
     python benchmarks/verdicts/run.py --print                # the tables of docs/results.md from committed rows, and
                                                              # docs/price.png
@@ -152,27 +153,31 @@ class Bench:
         if kind == "affordable":
             yield from self._affordable(names)
             return
-        for recipe in design.independents(self.scale, self.checkpoint.name):
-            for name in names.values():
-                yield Cell(recipe=recipe, case=name)
+        if self.scale.whole:
+            yield from self._independents(names)
         for v, name in names.items():
             for i, recipe in enumerate(design.surrogates(self.scale, v)):
                 outputs = ("", *design.OUTPUTS, "average")[: 11 if i < 2 else 10 if i < 3 else 1]
                 for output in outputs:
                     yield Cell(recipe=recipe, case=name, output=output)
+        if not self.scale.whole:
+            yield from self._independents(names)
         for make in (design.laundered, design.evaders):
             for v, name in names.items():
                 for recipe in make(self.scale, v):
                     yield Cell(recipe=recipe, case=name)
+
+    def _independents(self, names: dict[int, str]) -> Iterator[Cell]:
+        for recipe in design.independents(self.scale, self.checkpoint.name):
+            yield from (Cell(recipe=recipe, case=name) for name in names.values())
 
     def victims(self, kind: str) -> tuple[int, ...]:
         """Returns the victims that have a claim with a panel of a kind."""
         return self.scale.grown if kind == "more kin" else tuple(range(self.scale.victims))
 
     def _affordable(self, names: dict[int, str]) -> Iterator[Cell]:
-        for recipe in design.independents(self.scale, self.checkpoint.name):
-            if recipe.objective != "file":  # those are in the panel
-                yield from (Cell(recipe=recipe, case=name) for name in names.values())
+        # public encoders are in the panel
+        yield from (cell for cell in self._independents(names) if cell.recipe.objective != "file")
         for v, name in names.items():
             yield from (Cell(recipe=recipe, case=name) for recipe in design.surrogates(self.scale, v))
 
@@ -186,8 +191,8 @@ def case_name(victim: int, kind: str) -> str:
     return f"victim_{victim}" if kind == "whole" else f"victim_{victim}, {kind}"
 
 
-def make_models(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
-    """Makes every model; what is there is kept."""
+def make_panels(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
+    """Makes victims and panel members; what is there is kept."""
     victims = range(bench.scale.victims)
     bench.strangers.make(bench.scale.checkpoint)
     first: list[Any] = [joblib.delayed(bench.train_victim)(v) for v in victims]
@@ -195,13 +200,17 @@ def make_models(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -
     members = [r for r in members if r.objective != "file"]
     first += [joblib.delayed(bench.strangers.make)(r) for r in dict.fromkeys(members)]
     _run(first, jobs, "victims and panels", show)
+
+
+def make_models(bench: Bench, jobs: int, show: Progress) -> None:
+    """Makes every suspect; what is there is kept."""
     groups: dict[Any, list[Recipe]] = {}
     for cell in bench.cells():
         if cell.recipe.objective == "file":
             continue
         of = cell.case if cell.recipe.role == "surrogate" else ""
         groups.setdefault((cell.recipe.base, of), []).append(cell.recipe)
-    thieves = {f"victim_{v}": bench.thief(v) for v in victims} | {"": bench.strangers}
+    thieves = {f"victim_{v}": bench.thief(v) for v in range(bench.scale.victims)} | {"": bench.strangers}
     tasks = [
         joblib.delayed(_make_group)(thieves[of], recipes)
         for (_, of), recipes in groups.items()
@@ -257,7 +266,7 @@ def stored() -> list[dict[str, Any]]:
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=("models", "rows", "collect", "all"), default="all")
+    parser.add_argument("--stage", choices=("panels", "models", "rows", "collect", "all"), default="all")
     parser.add_argument("--data", choices=SCALES, default="fashion-mnist")
     parser.add_argument("--panels", choices=("all", *PANELS), default="whole")
     parser.add_argument("--public", type=Path, default=None, help="folder of ONNX encoders that nobody here trained")
@@ -277,8 +286,10 @@ def main() -> None:
             write_bytes(kept, (arguments.public / name).read_bytes())
     kinds = list(PANELS) if arguments.panels == "all" else [arguments.panels]
     with progress() as show:
+        if arguments.stage in ("panels", "models", "all"):
+            make_panels(bench, kinds, arguments.jobs, show)
         if arguments.stage in ("models", "all"):
-            make_models(bench, kinds, arguments.jobs, show)
+            make_models(bench, arguments.jobs, show)
         if arguments.stage in ("rows", "all"):
             audit_all(bench, kinds, arguments.jobs, show)
     if arguments.stage == "collect":
