@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import doctest
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,3 +55,12 @@ def test_options_named_by_hand_exist() -> None:
 
 def test_ci_runs_the_readmes_command() -> None:
     assert "make check" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
+def test_the_loop_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/examples: the mark is learnt, and the secret is written for the owner alone."""
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: str(tmp_path))
+    main = runpy.run_path(str(ROOT / "docs/examples/plain_pytorch.py"))["main"]
+    torch.manual_seed(0)
+    assert main(150) > 0.6  # chance is one half; 128 views
+    assert (tmp_path / "predictor.safetensors").stat().st_mode & 0o777 == 0o600
