@@ -30,9 +30,10 @@ from watermark_training.data import Data
 from watermark_training.device import seeded, seeded_architecture
 from watermark_training.train import train
 
-OBJECTIVES = (*TRAININGS, "rotated", "supervised", "rotation", "untrained", "file")
+OBJECTIVES = (*TRAININGS, "rotated", "supervised", "rotation", "untrained", "taught", "file")
 """How independents are trained: the methods of `turnmark train`; SimCLR on rotated views; labels; which of the four
-quarter-turns an image was given (Gidaris et al. 2018); not at all; by somebody else: `ancestor` is its file."""
+quarter-turns an image was given (Gidaris et al. 2018); not at all; by a theft's loss from an encoder of their own, made
+from the same images: what the theft is worth without its victim; by somebody else: `ancestor` is its file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +199,9 @@ class Workshop:
         data = self.chosen(recipe)
         if recipe.objective in ("supervised", "rotation"):
             return self._classifier(recipe, data, generator)
+        if recipe.objective == "taught":
+            teacher = _weights(load_suspect(self.make(replace(recipe, objective="simclr", loss="mse"))).encoder)
+            return extract(BlackBox(teacher), data.images, self.theft(recipe), labels=data.labels)
         start = None
         if recipe.ancestor:
             loaded = load_suspect(self.folder / recipe.ancestor, recipe.arch).encoder

@@ -206,8 +206,9 @@ def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
         epochs = passes(images, scale.passes, scale.usual)
         fields = {"source": "queries", "images": images, "epochs": epochs}
         yield independent(scale, "the thief's queries", 5280 + i, **fields)
-        if images > 1000:  # a thief with labels could have had this
+        if images > 1000:  # a thief with labels could have had these
             yield independent(scale, "the thief's queries", 5290 + i, objective="supervised", **fields)
+            yield independent(scale, "the thief's queries", 5280 + i, objective="taught", loss="supcon", **fields)
     if scale.strangers:
         yield from (stranger(scale, name) for name in PUBLIC_ENCODERS)
 

@@ -183,13 +183,14 @@ def print_interval(rows: Sequence[Row]) -> None:
         print(f"interval by bootstrap over claims: {low:.4f} to {high:.4f}\n")
 
 
-def useful(row: Row, independents: Sequence[Row]) -> bool:
+def useful(row: Row, independents: Sequence[Row], *, with_labels: Sequence[str] = ("supervised", "taught")) -> bool:
     """Whether a surrogate beats the linear probe of an independent made from as many of the thief's own images.
 
-    A thief whose loss needs labels could have trained with them: the comparison is then the supervised independent.
+    A thief whose loss needs labels could have trained with them, as a classifier or by the same loss with an encoder
+    of his own for the victim: the comparison is then the better of those in `with_labels`.
     """
-    objective = "supervised" if row["loss"] == "supcon" else "simclr"
-    same = [r for r in independents if r["kind"] == "the thief's queries" and r["objective"] == objective]
+    objectives = with_labels if row["loss"] == "supcon" else ("simclr",)
+    same = [r for r in independents if r["kind"] == "the thief's queries" and r["objective"] in objectives]
     at = [r["utility"] for r in same if r["images"] == row["images"]]
     return bool(at) and row["utility"] > max(at)
 
