@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ def train(
     start: Encoder | None = None,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
+    save_every: float = 300.0,
     progress: Progress = silent,
 ) -> Trained:
     """Trains an encoder by `config.method` and, unless `config.mark` is "none", the rotation watermark.
@@ -60,7 +62,9 @@ def train(
         key: for `config.mark` "secret", the key to use; a fresh one, from the system's randomness, if not given.
         start: encoder of the configuration's architecture to go on from; fresh weights if not given; needed to embed.
         device: where to compute.
-        checkpoint: file to keep the state in after every epoch; a run with the same configuration goes on from it.
+        checkpoint: file to keep the state in; a run with the same configuration goes on from it, and ends with the same
+            weights as one that was never broken.
+        save_every: seconds after which the state is kept within an epoch; at the end of an epoch it is in any case.
         progress: called after every step.
 
     Returns:
@@ -71,24 +75,19 @@ def train(
     """
     check_images(images, TrainingError, minimum=max(8, min(config.batch_size, 32)))
     state = _State(config, images, torch.device(device), key, start)
-    done = state.restore(checkpoint)
+    state.restore(checkpoint)
     images = images.to(device)
-    total = config.epochs * state.steps_per_epoch
-    for epoch in range(done, config.epochs):
-        sums = torch.zeros(3)
-        for step, batch in enumerate(state.batches(len(images))):
-            sums += state.step(as_input(images[batch.to(images.device)]))
-            progress("training", epoch * state.steps_per_epoch + step + 1, total)
-        contrastive, mark, accuracy = (sums / state.steps_per_epoch).tolist()
-        if not math.isfinite(contrastive + mark):
-            raise TrainingError(
-                f"the loss is no longer finite in epoch {epoch + 1}", "lower --lr, or use --precision float32"
-            )
-        row = {"epoch": epoch + 1.0, "contrastive_loss": contrastive}
-        if state.key is not None:
-            row |= {"mark_loss": mark, "mark_accuracy": accuracy}
-        state.metrics.append(row)
-        state.save(checkpoint, epoch + 1)
+    total, saved = config.epochs * state.steps_per_epoch, time.monotonic()
+    while state.epoch < config.epochs:
+        for batch in state.batches(len(images)):
+            state.step(as_input(images[batch.to(images.device)]))
+            progress("training", state.epoch * state.steps_per_epoch + state.done, total)
+            if time.monotonic() - saved >= save_every and state.done < state.steps_per_epoch:
+                state.save(checkpoint)
+                saved = time.monotonic()
+        state.end_epoch()
+        state.save(checkpoint)
+        saved = time.monotonic()
     return state.result()
 
 
@@ -148,6 +147,10 @@ class _State:
             self.optimizer, T_max=config.epochs * self.steps_per_epoch
         )
         self.metrics: list[dict[str, float]] = []
+        self.epoch = 0  # epochs done
+        self.done = 0  # steps done of this one
+        self.order = torch.zeros(0, dtype=torch.int64)  # images of this epoch; drawn when it begins
+        self.sums = torch.zeros(3)  # of this epoch: the two losses and the mark accuracy
 
     def _modules(self) -> dict[str, nn.Module]:
         marked = {} if self.mark is None else {"predictor": self.mark.predictor}
@@ -157,11 +160,32 @@ class _State:
         return [p for module in self._modules().values() for p in module.parameters()]
 
     def batches(self, n: int) -> Iterator[Tensor]:
-        order = torch.randperm(n, generator=self.generator)
-        yield from torch.split(order[: self.steps_per_epoch * self.batch_size], self.batch_size)
+        """Yields what is left of this epoch's batches, as indices of images."""
+        if self.done == 0:
+            self.order = torch.randperm(n, generator=self.generator)
+            self.sums = torch.zeros(3)
+        whole = torch.split(self.order[: self.steps_per_epoch * self.batch_size], self.batch_size)
+        yield from whole[self.done :]
 
-    def step(self, images: Tensor) -> Tensor:
-        """One update on images `(b, c, h, w)` in `[0, 1]`; returns the two losses and the mark accuracy."""
+    def end_epoch(self) -> None:
+        """Notes the epoch's means.
+
+        Raises:
+            TrainingError: if a loss is no longer finite.
+        """
+        contrastive, mark, accuracy = (self.sums / self.steps_per_epoch).tolist()
+        self.epoch, self.done = self.epoch + 1, 0
+        if not math.isfinite(contrastive + mark):
+            raise TrainingError(
+                f"the loss is no longer finite in epoch {self.epoch}", "lower --lr, or use --precision float32"
+            )
+        row = {"epoch": float(self.epoch), "contrastive_loss": contrastive}
+        if self.key is not None:
+            row |= {"mark_loss": mark, "mark_accuracy": accuracy}
+        self.metrics.append(row)
+
+    def step(self, images: Tensor) -> None:
+        """One update on images `(b, c, h, w)` in `[0, 1]`."""
         views = self.objective.views(images, self.generator)
         upright, labels = sum(map(len, views)), None
         if self.mark is not None:
@@ -184,7 +208,8 @@ class _State:
         self.optimizer.step()
         self.schedule.step()
         unweighted = mark.detach().cpu() / self.config.mark_weight
-        return torch.stack([learnt.detach().cpu(), unweighted, accuracy.cpu()])
+        self.sums += torch.stack([learnt.detach().cpu(), unweighted, accuracy.cpu()])
+        self.done += 1
 
     def _tensors(self) -> dict[str, Any]:
         return {name: module.state_dict() for name, module in self._modules().items()} | {
@@ -193,7 +218,7 @@ class _State:
             "generator": self.generator.get_state(),
         }
 
-    def save(self, checkpoint: Path | None, epoch: int) -> None:
+    def save(self, checkpoint: Path | None) -> None:
         if checkpoint is None:
             return
         buffer = io.BytesIO()
@@ -202,7 +227,10 @@ class _State:
                 "config": self.config.to_dict(),
                 "data": self.data,
                 "key": None if self.key is None else self.key.to_dict(),
-                "epoch": epoch,
+                "epoch": self.epoch,
+                "done": self.done,
+                "order": self.order,
+                "sums": self.sums,
                 "metrics": self.metrics,
                 "state": self._tensors(),
             },
@@ -210,14 +238,14 @@ class _State:
         )
         write_bytes(checkpoint, buffer.getvalue(), secret=True)
 
-    def restore(self, checkpoint: Path | None) -> int:
-        """Returns the number of epochs already done: 0 without a checkpoint.
+    def restore(self, checkpoint: Path | None) -> None:
+        """Goes on from a checkpoint, if there is one.
 
         Raises:
             TrainingError: if it is damaged, or of another configuration, other data or another key.
         """
         if checkpoint is None or not checkpoint.is_file():
-            return 0
+            return
         try:
             stored = torch.load(checkpoint, map_location=self.device, weights_only=True)
             key = None if stored["key"] is None else WatermarkKey.from_dict(stored["key"])
@@ -232,6 +260,9 @@ class _State:
             self.optimizer.load_state_dict(stored["state"]["optimizer"])
             self.schedule.load_state_dict(stored["state"]["schedule"])
             self.generator.set_state(stored["state"]["generator"].cpu())
+            self.epoch, self.done = int(stored["epoch"]), int(stored["done"])
+            self.order, self.sums = stored["order"].cpu(), stored["sums"].cpu()
+            self.metrics = list(stored["metrics"])
             self.key = key
             if self.mark is not None and key is not None:
                 self.mark.key = key
@@ -239,8 +270,6 @@ class _State:
             raise
         except Exception as e:
             raise TrainingError(f"checkpoint {checkpoint} cannot be read", "delete it to start afresh") from e
-        self.metrics = list(stored["metrics"])
-        return int(stored["epoch"])
 
     def result(self) -> Trained:
         for module in self._modules().values():

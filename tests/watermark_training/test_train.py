@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import encoder
 
 import watermark_training.objectives as objectives
 from ownership.errors import TrainingError
-from ownership.watermark import WatermarkKey
+from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.device import pick_device
@@ -48,26 +52,71 @@ def test_the_seed_decides_everything_but_the_secret_key(digits: Data, key: Water
     assert fresh[0] != fresh[1]
 
 
+@pytest.mark.parametrize("save_every", [0.0, 300.0])  # after every step; at the end of epochs only
+@pytest.mark.parametrize("method", ["simclr", "simsiam", "embed"])
 def test_an_interrupted_run_ends_with_the_same_weights(
-    digits: Data, key: WatermarkKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, save_every: float, digits: Data, key: WatermarkKey, tmp_path: Path
 ) -> None:
-    x = digits.images[:128]
-    whole = train(x, CONFIG, key=key)
-    checkpoint = tmp_path / "checkpoint.pt"
-    steps = 0
+    x = digits.images[:192]
+    config = replace(CONFIG, method=method)  # type: ignore[arg-type]
+    start = encoder(1) if method == "embed" else None
+    whole = train(x, config, key=key, start=start)
+    checkpoint, steps = tmp_path / "checkpoint.pt", []
 
-    def stop(_what: str, _done: int, _total: int) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == 5:  # in the middle of the third epoch
+    def stop(_what: str, done: int, _total: int) -> None:
+        steps.append(done)
+        if len(steps) == 5:  # in the middle of the second epoch of three steps
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(x, CONFIG, key=key, checkpoint=checkpoint, progress=stop)
-    resumed = train(x, CONFIG, checkpoint=checkpoint)  # the key comes back too
+        train(x, config, key=key, start=start, checkpoint=checkpoint, save_every=save_every, progress=stop)
+    first = len(steps)
+    # the key comes back too
+    resumed = train(x, config, start=start, checkpoint=checkpoint, progress=lambda _w, done, _t: steps.append(done))
+    assert steps[first] == (5 if save_every == 0 else 4)  # the fifth step was not yet saved when the run broke
     assert resumed.key == key
     assert _same(whole.encoder, resumed.encoder)
     assert whole.metrics == resumed.metrics
+
+
+def test_a_killed_run_ends_with_the_same_weights(digits: Data, tmp_path: Path) -> None:
+    """kill -9 while it trains and saves after every step; what remains is a whole checkpoint."""
+    checkpoint = tmp_path / "checkpoint.pt"
+    code = f"""
+import torch
+from pathlib import Path
+from ownership.watermark import secret_key
+from watermark_training.config import TrainConfig
+from watermark_training.data import load_data
+from watermark_training.train import train
+torch.set_num_threads({torch.get_num_threads()})
+train(load_data("digits").images[:192], TrainConfig(**{replace(CONFIG, epochs=200).to_dict()!r}),
+      key=secret_key(torch.Generator().manual_seed(4)), checkpoint=Path({str(checkpoint)!r}), save_every=0.0)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    for _ in range(600):
+        if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["epoch"] >= 1:
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    stored = torch.load(checkpoint, weights_only=True)
+    short = replace(CONFIG, epochs=200)
+    key = secret_key(torch.Generator().manual_seed(4))
+
+    def stop(_what: str, done: int, _total: int) -> None:
+        if done == 3 * (stored["epoch"] + 2):
+            raise KeyboardInterrupt
+
+    ends = []
+    for start in (checkpoint, tmp_path / "fresh.pt"):
+        with pytest.raises(KeyboardInterrupt):
+            train(digits.images[:192], short, key=key, checkpoint=start, save_every=0.0, progress=stop)
+        ends.append(torch.load(start, weights_only=True))
+    assert ends[0]["epoch"] == ends[1]["epoch"] > stored["epoch"]
+    assert ends[0]["done"] == ends[1]["done"]
+    for a, b in zip(ends[0]["state"]["encoder"].values(), ends[1]["state"]["encoder"].values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_checkpoint_of_other_work_is_never_overwritten(digits: Data, tmp_path: Path) -> None:
