@@ -41,9 +41,10 @@ def embed(
     import torch
 
     from ownership.watermark import secret_key
-    from watermark_training.artefacts import embed_to, load_trained
+    from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
+    from watermark_training.embed import embed_to
 
     known = load_trained(model, arch)
     key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))

@@ -16,11 +16,14 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -145,12 +148,40 @@ def train_to(
             f"{printable(folder, 300)} holds an encoder of another configuration or other data", "choose another --out"
         )
     checkpoint = folder / "checkpoint.pt"
-    trained = train(data.images, config, key=key, start=start, device=device, checkpoint=checkpoint, progress=progress)
-    if trained.projection_head is None:
-        trained = replace(trained, projection_head=head)
-    save_trained(trained, folder, described, ancestor)
-    checkpoint.unlink(missing_ok=True)
+    with alone_in(folder):
+        trained = train(
+            data.images, config, key=key, start=start, device=device, checkpoint=checkpoint, progress=progress
+        )
+        if trained.projection_head is None:
+            trained = replace(trained, projection_head=head)
+        save_trained(trained, folder, described, ancestor)
+        checkpoint.unlink(missing_ok=True)
     return True
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps a second run out of a folder; the lock falls with the process, however that ends.
+
+    Raises:
+        TrainingError: if another run is in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise TrainingError(f"{printable(folder, 300)} cannot be made ({e.strerror})", "choose another --out") from e
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as e:
+        raise TrainingError(
+            f"another run is writing into {printable(folder, 300)}", "wait, or choose another --out"
+        ) from e
+    try:
+        yield
+    finally:
+        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -183,53 +214,6 @@ class Loaded:
             data=data.get("name"),
             trained_on_private=None if "sha256" not in data else data["sha256"] == private_sha256,
         )
-
-
-def embed_to(
-    folder: Path,
-    model: Loaded,
-    data: Data,
-    changes: dict[str, Any],
-    *,
-    key: WatermarkKey | None = None,
-    device: torch.device | str = "cpu",
-    progress: Progress = silent,
-) -> bool:
-    """Adds a secret mark to an encoder that exists and writes it as a train folder, unless that is done already.
-
-    Args:
-        folder: where to.
-        model: weights of a known architecture; its projection head, if it has one, is kept.
-        data: images like those it was trained on.
-        changes: to the configuration: epochs, mark_weight, batch_size, lr, seed.
-        key: as in `train`.
-        device: where to compute.
-        progress: called after every step.
-
-    Returns:
-        Whether anything had to be done.
-
-    Raises:
-        TrainingError: if the model's weights cannot be trained on, or as in `train`.
-    """
-    if not isinstance(model.encoder, Encoder) or model.architecture is None:
-        raise TrainingError(
-            "a mark can be embedded in weights of a known architecture only", "give safetensors, not ONNX"
-        )
-    before = model.config.get("train", {})
-    views = {name: before[name] for name in ("min_crop", "flip") if name in before}  # dataset inference uses them
-    config = TrainConfig(arch=model.architecture, method="embed", weight_decay=0.0, **{**views, **changes})
-    return train_to(
-        folder,
-        data,
-        config,
-        key=key,
-        start=model.encoder,
-        ancestor=model.sha256,
-        head=model.projection_head,
-        device=device,
-        progress=progress,
-    )
 
 
 def load_trained(path: Path, arch: str | None = None) -> Loaded:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownership.architectures import Encoder
@@ -30,6 +31,10 @@ from watermark_training.device import autocast, seeded, seeded_architecture
 from watermark_training.mark import RotationWatermark, fresh_key
 from watermark_training.objectives import Contrastive, Keeping, Objective
 
+COLLAPSED = 0.01
+"""Spread of the answers below which training stops: the standard deviation over images of answers scaled to length 1,
+times sqrt(d); 1 for answers in all directions, 0 for one answer to all (Chen and He 2021, figure 2)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
@@ -40,7 +45,7 @@ class Trained:
     projection_head: nn.Module | None  # none after "embed"
     predictor: RotationPredictor | None
     key: WatermarkKey | None
-    metrics: list[dict[str, float]]  # one row an epoch: epoch, contrastive_loss, mark_loss, mark_accuracy
+    metrics: list[dict[str, float]]  # one row an epoch: epoch, contrastive_loss, spread, mark_loss, mark_accuracy
 
 
 def train(
@@ -151,6 +156,7 @@ class _State:
         self.done = 0  # steps done of this one
         self.order = torch.zeros(0, dtype=torch.int64)  # images of this epoch; drawn when it begins
         self.sums = torch.zeros(3)  # of this epoch: the two losses and the mark accuracy
+        self.spread = 1.0  # of the answers to the epoch's last batch
 
     def _modules(self) -> dict[str, nn.Module]:
         marked = {} if self.mark is None else {"predictor": self.mark.predictor}
@@ -171,7 +177,7 @@ class _State:
         """Notes the epoch's means.
 
         Raises:
-            TrainingError: if a loss is no longer finite.
+            TrainingError: if a loss is no longer finite, or every image gets the same answer.
         """
         contrastive, mark, accuracy = (self.sums / self.steps_per_epoch).tolist()
         self.epoch, self.done = self.epoch + 1, 0
@@ -179,7 +185,12 @@ class _State:
             raise TrainingError(
                 f"the loss is no longer finite in epoch {self.epoch}", "lower --lr, or use --precision float32"
             )
-        row = {"epoch": float(self.epoch), "contrastive_loss": contrastive}
+        if self.spread < COLLAPSED:
+            raise TrainingError(
+                f"the representation collapsed in epoch {self.epoch}: all images get nearly the same answer",
+                "raise --batch-size, lower --lr, or use another --method",
+            )
+        row = {"epoch": float(self.epoch), "contrastive_loss": contrastive, "spread": self.spread}
         if self.key is not None:
             row |= {"mark_loss": mark, "mark_accuracy": accuracy}
         self.metrics.append(row)
@@ -208,6 +219,9 @@ class _State:
         self.optimizer.step()
         self.schedule.step()
         unweighted = mark.detach().cpu() / self.config.mark_weight
+        if self.done + 1 == self.steps_per_epoch:
+            answers = F.normalize(representations[:upright].detach().float(), dim=1)
+            self.spread = float(answers.std(0).mean()) * math.sqrt(answers.shape[1])
         self.sums += torch.stack([learnt.detach().cpu(), unweighted, accuracy.cpu()])
         self.done += 1
 

@@ -16,9 +16,10 @@ from ownership.errors import TrainingError
 from ownership.images import as_input, as_uint8, represent
 from ownership.suspect import load_suspect
 from ownership.watermark import WatermarkKey, rotated_pairs
-from watermark_training.artefacts import Loaded, embed_to, load_trained
+from watermark_training.artefacts import Loaded, load_trained
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
+from watermark_training.embed import embed_to
 from watermark_training.losses import keeping_loss
 from watermark_training.mark import RotationWatermark
 from watermark_training.train import Trained, train

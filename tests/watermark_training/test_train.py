@@ -15,6 +15,7 @@ from conftest import encoder
 import watermark_training.objectives as objectives
 from ownership.errors import TrainingError
 from ownership.watermark import WatermarkKey, secret_key
+from watermark_training.artefacts import alone_in, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.device import pick_device
@@ -86,6 +87,7 @@ def test_a_killed_run_ends_with_the_same_weights(digits: Data, tmp_path: Path) -
 import torch
 from pathlib import Path
 from ownership.watermark import secret_key
+from watermark_training.artefacts import alone_in, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
 from watermark_training.train import train
@@ -145,6 +147,28 @@ def test_divergence_stops_with_advice(digits: Data, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(objectives, "nt_xent_loss", lambda a, b, t: (a.sum() + b.sum()) * float("nan"))
     with pytest.raises(TrainingError, match="no longer finite"):
         train(digits.images[:64], CONFIG)
+
+
+def test_a_collapsed_representation_stops_with_advice(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An encoder that gives all images one answer; the spread of a healthy one lies far above the bar."""
+    healthy = train(digits.images[:64], replace(CONFIG, epochs=1, mark="none")).metrics[0]["spread"]
+    assert 0.1 < healthy < 1.1
+    monkeypatch.setattr(objectives, "nt_xent_loss", lambda a, b, t: a.square().mean() + b.square().mean())
+    monkeypatch.setattr("ownership.architectures.Encoder.forward", lambda self, x: self.body(0 * x + 1) + 1)
+    with pytest.raises(TrainingError, match="collapsed in epoch 1"):
+        train(digits.images[:64], replace(CONFIG, mark="none"))
+
+
+def test_two_runs_never_write_into_one_folder(digits: Data, tmp_path: Path) -> None:
+    data = Data(name="d", images=digits.images[:64], labels=None)
+    config = replace(CONFIG, epochs=1, mark="none")
+    with alone_in(tmp_path / "x"), pytest.raises(TrainingError, match="another run is writing"):
+        train_to(tmp_path / "x", data, config)
+    assert train_to(tmp_path / "x", data, config)
+    assert not (tmp_path / "x/.lock").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="cannot be made"):
+        train_to(tmp_path / "file/x", data, config)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Retrofit: the mark in an encoder that exists, as a train folder (docs/adr/0009)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ownership.architectures import Encoder
+from ownership.errors import TrainingError
+from ownership.files import Progress, silent
+from ownership.watermark import WatermarkKey
+from watermark_training.artefacts import Loaded, train_to
+from watermark_training.config import TrainConfig
+from watermark_training.data import Data
+
+
+def embed_to(
+    folder: Path,
+    model: Loaded,
+    data: Data,
+    changes: dict[str, Any],
+    *,
+    key: WatermarkKey | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> bool:
+    """Adds a secret mark to an encoder that exists and writes it as a train folder, unless that is done already.
+
+    Args:
+        folder: where to.
+        model: weights of a known architecture; its projection head, if it has one, is kept.
+        data: images like those it was trained on.
+        changes: to the configuration: epochs, mark_weight, batch_size, lr, seed.
+        key: as in `train`.
+        device: where to compute.
+        progress: called after every step.
+
+    Returns:
+        Whether anything had to be done.
+
+    Raises:
+        TrainingError: if the model's weights cannot be trained on, or as in `train`.
+    """
+    if not isinstance(model.encoder, Encoder) or model.architecture is None:
+        raise TrainingError(
+            "a mark can be embedded in weights of a known architecture only", "give safetensors, not ONNX"
+        )
+    before = model.config.get("train", {})
+    views = {name: before[name] for name in ("min_crop", "flip") if name in before}  # dataset inference uses them
+    config = TrainConfig(arch=model.architecture, method="embed", weight_decay=0.0, **{**views, **changes})
+    return train_to(
+        folder,
+        data,
+        config,
+        key=key,
+        start=model.encoder,
+        ancestor=model.sha256,
+        head=model.projection_head,
+        device=device,
+        progress=progress,
+    )
