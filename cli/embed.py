@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli import render
-from cli.options import DATA_HELP, Arch, Device, Out, Seed, Size
+from cli.options import DATA_HELP, Arch, Device, KeySeed, Out, Seed, Size
 
 HELP = (
     "Add a secret rotation watermark to an encoder that is trained already, so that it goes on answering as before. "
@@ -28,10 +28,7 @@ def embed(
     ] = 0.1,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
     lr: Annotated[float, typer.Option(help="Adam's learning rate, cosine schedule.")] = 5e-4,
-    key_seed: Annotated[
-        int | None,
-        typer.Option(help="Draw the secret key from this number instead of the system's randomness; keep it secret."),
-    ] = None,
+    key_seed: KeySeed = None,
     arch: Arch = None,
     size: Size = None,
     seed: Seed = 0,

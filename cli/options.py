@@ -22,3 +22,9 @@ Arch = Annotated[
     str | None,
     typer.Option("--arch", help="Architecture of bare weights (tiny, small, resnet18, ...).", show_default=False),
 ]
+KeySeed = Annotated[
+    int | None,
+    typer.Option(
+        "--key-seed", help="Draw the secret key from this number instead of the system's randomness; keep it secret."
+    ),
+]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli import render
-from cli.options import DATA_HELP, Device, Out, Seed, Size
+from cli.options import DATA_HELP, Device, KeySeed, Out, Seed, Size
 
 HELP = (
     "Train an encoder (SimCLR) that carries a secret rotation watermark. The same command resumes an interrupted run."
@@ -31,10 +31,8 @@ def train(
     temperature: Annotated[float, typer.Option(help="Of the contrastive loss.")] = 0.07,
     min_crop: Annotated[float, typer.Option(help="Smallest share of the area that a crop keeps.")] = 0.08,
     flip: Annotated[bool, typer.Option(help="Mirror views at random.")] = True,
-    key_seed: Annotated[
-        int | None,
-        typer.Option(help="Draw the secret key from this number instead of the system's randomness; keep it secret."),
-    ] = None,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    key_seed: KeySeed = None,
     size: Size = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -60,6 +58,7 @@ def train(
         flip=flip,
         mark=mark,  # type: ignore[arg-type]  # checked by TrainConfig
         seed=seed,
+        precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
     )
     key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))
     images = load_data(data, size=size)

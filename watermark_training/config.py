@@ -13,6 +13,7 @@ METHODS: tuple[Method, ...] = ("simclr", "simsiam", "barlow")
 """How an encoder is trained from the start; "embed" adds the mark to one that exists."""
 Mark = Literal["secret", "paper", "none"]
 MARKS: tuple[Mark, ...] = ("secret", "paper", "none")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.arch not in ARCHITECTURES:
             raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {', '.join(ARCHITECTURES)}")
-        for what, value, known in (("mark", self.mark, MARKS), ("method", self.method, (*METHODS, "embed"))):
+        for what, value, known in (
+            ("mark", self.mark, MARKS),
+            ("method", self.method, (*METHODS, "embed")),
+            ("precision", self.precision, PRECISIONS),
+        ):
             if value not in known:
                 raise TrainingError(f"unknown {what} {value!r}", f"one of: {', '.join(known)}")
         if self.rotate and self.mark != "none":

@@ -32,3 +32,23 @@ def test_embed_refuses_in_one_line(run: Run, job: Job, tmp_path: Path) -> None:
     assert code == 2
     assert "known architecture" in error_line(err)
     assert not (tmp_path / "x").exists()
+
+
+def test_show_says_what_a_folder_holds_and_nothing_of_the_key(run: Run, job: Job) -> None:
+    victim = job.folder / "models/victim"
+    loaded = load_trained(victim)
+    assert loaded.key is not None
+    code, out, _ = run("show", victim)
+    assert code == 0
+    assert loaded.sha256 in out
+    assert "simclr" in out
+    assert "secret; the key is in predictor.safetensors" in out
+    assert "mark accuracy" in out
+    for cut in loaded.key.cuts:
+        assert f"{cut:.3f}"[1:] not in out
+    assert "a bare file" in run("show", victim / "encoder.onnx")[1]
+    thief = next(p for p in (job.folder / "models").iterdir() if "steal" in load_trained(p).config)
+    assert "theft" in run("show", thief)[1]
+    code, _, err = run("show", job.folder)
+    assert code == 2
+    assert "no train folder" in error_line(err)
