@@ -20,6 +20,7 @@ from ownership.scores import (
     l2_distance,
     loss_scores,
     partial_rsa,
+    partial_rsa_standardised,
     partial_rsa_turned,
     watermark_aligned,
     watermark_success,
@@ -110,6 +111,15 @@ STATISTICS: dict[str, Statistic] = {
             scale="fisher_z",
             uses_panel=True,
             required=(*REQUIRED_STRATA, "invariant"),
+        ),
+        Statistic(
+            name="partial_rsa_standardised",
+            family="distance",
+            title="Partial RSA in units of the suspect's likeness to others",
+            null_hypothesis="The suspect resembles the victim as it resembles other encoders.",
+            score=partial_rsa_standardised,
+            scale="identity",
+            uses_panel=True,
         ),
         Statistic(
             name="watermark_aligned",

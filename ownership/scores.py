@@ -14,8 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from ownership.answers import Answers, Context, NotApplicable
-from ownership.similarity import Array, Structure, covariance, linear_cka, partial_correlation, raw_l2, ridge_map
-from ownership.stats import standardised_gap
+from ownership.similarity import (
+    Array,
+    Structure,
+    covariance,
+    linear_cka,
+    partial_correlation,
+    partial_correlations,
+    raw_l2,
+    ridge_map,
+)
+from ownership.stats import MIN_STRATUM, fisher_z, standardised_gap
 
 # ---- watermark -------------------------------------------------------------------------------------------------
 
@@ -54,6 +63,24 @@ def watermark_aligned(suspect: Answers, context: Context) -> float:
 def partial_rsa(suspect: Answers, context: Context) -> float:
     """Partial RSA: correlation of the victim's and the suspect's similarity structures, given the panel's."""
     return _partial(*(a.rsa(context.plan) for a in (context.victim, suspect, *context.panel)))
+
+
+def partial_rsa_standardised(suspect: Answers, context: Context) -> float:
+    """How far the victim stands out among everybody whom the suspect resembles (docs/adr/0010).
+
+    z_k is the Fisher z of partial RSA between the suspect and k, given all others, for k the victim and each panel
+    member; the score is (z_victim - mean of the members' z) / sqrt(variance of the members' z + .01^2), the floor only
+    so that the victim itself gets a number. An encoder that has nothing to do with the victim resembles it as it
+    resembles others of that kind, whether it resembles all of them much (siblings) or little (a bad copy).
+    """
+    if len(context.panel) < MIN_STRATUM:
+        raise NotApplicable(f"the panel has {len(context.panel)} other members")
+    structures = [a.rsa(context.plan) for a in (suspect, context.victim, *context.panel)]
+    cov = covariance(structures)
+    if not np.diag(cov).min() > 0:
+        raise NotApplicable("a similarity structure is constant")
+    z = [fisher_z(float(r)) for r in partial_correlations(cov, 0)]
+    return (z[0] - float(np.mean(z[1:]))) / math.hypot(float(np.std(z[1:], ddof=1)), 0.01)
 
 
 def partial_rsa_turned(suspect: Answers, context: Context) -> float:

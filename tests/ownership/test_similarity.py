@@ -11,6 +11,7 @@ from ownership.similarity import (
     covariance,
     linear_cka,
     partial_correlation,
+    partial_correlations,
     raw_l2,
     ridge_map,
     rsa_vector,
@@ -107,3 +108,15 @@ def test_rsa_survives_a_change_of_basis(change: str) -> None:
         "project up": lambda: x @ np.linalg.qr(rng.normal(size=(30, 12)))[0].T,
     }[change]()
     np.testing.assert_allclose(rsa_vector(changed, 6), rsa_vector(x, 6), atol=1e-5)
+
+
+def test_partial_correlations_are_those_of_one_pair_at_a_time() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((6, 500)) + 0.5 * rng.standard_normal(500)
+    cov = np.cov(x)
+    got = partial_correlations(cov, 2)
+    for value, j in zip(got, [0, 1, 3, 4, 5], strict=True):
+        given = [k for k in range(6) if k not in (2, j)]
+        assert value == pytest.approx(partial_correlation(cov, 2, j, given), abs=1e-4)
+    twins = np.cov(np.vstack([x, x[2]]))
+    assert partial_correlations(twins, 2)[-1] > 0.99
