@@ -14,6 +14,7 @@ from typing import Any
 from attacks_for_eval.evaluate import Cell
 from attacks_for_eval.recipes import OBJECTIVES, Recipe
 from ownership.errors import TrainingError, printable
+from ownership.files import read_bytes, sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +93,15 @@ class Grid:
 def given_models(files: Iterable[Path], case: str) -> Iterator[Cell]:
     """Yields the audits of independent encoders that exist: any file that `load_suspect` reads.
 
+    Their kind is the file's name with the beginning of its SHA-256: other content is another row.
+
     Raises:
-        TrainingError: if a file does not exist.
+        TrainingError: if a file cannot be read.
     """
     for path in files:
-        if not path.is_file():
-            raise TrainingError(f"{printable(str(path), 300)} does not exist")
-        kind = printable(path.name)
-        yield Cell(
-            recipe=Recipe(role="independent", kind=kind, objective="file", ancestor=str(path.resolve())), case=case
-        )
+        kind = f"{printable(path.name)} {sha256(read_bytes(path, TrainingError, 'model'))[:8]}"
+        recipe = Recipe(role="independent", kind=kind, objective="file", ancestor=str(path.resolve()))
+        yield Cell(recipe=recipe, case=case)
 
 
 @contextmanager

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ownership.plan import Plan
+from ownership.plan import DECIDING, Plan
 
-LEVEL = 0.005 / 3  # the last look's half of alpha .01, first step of Holm over three tests
+LEVEL = Plan().last_alpha / len(DECIDING)  # the last look's half of alpha .01, first step of Holm over three tests
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...], population: str) -> NDArray[np.float64]:

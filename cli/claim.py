@@ -121,7 +121,9 @@ def power(
 
     from ownership.claim import Claim
     from ownership.errors import ClaimError
+    from ownership.plan import REQUIRED_STRATA
     from ownership.power import claim_power, power_by_probes
+    from ownership.verdict import NEARER
 
     loaded = Claim.load(claim)
     if not loaded.references:
@@ -133,3 +135,8 @@ def power(
         typer.echo(json.dumps({n: [asdict(p) for p in rows] for n, rows in found.items()}, indent=2))
         return
     render.power(found, wanted)
+    if not any(loaded.stratum(kind) for kind in REQUIRED_STRATA):
+        render.out.print(
+            f"with this panel a suspect must besides come {NEARER:g} of the way to the closest reference surrogate: "
+            "these chances leave that out"
+        )

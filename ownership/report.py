@@ -174,9 +174,12 @@ class Report:
                 ),
                 paper=tuple(PaperTest(**t) for t in value.get("paper", ())),
             )
-            # the first reports lack the last three fields
-            stored = {"auditor_panel": [], "auditor_hits": [], "paper": [], **value}
             derived = report.to_dict()
+            # the first reports lack the last three fields, the first ones of schema 2 the closeness
+            added: dict[str, Any] = {"auditor_panel": [], "auditor_hits": [], "paper": []}
+            if "closeness" in derived:
+                added["closeness"] = derived["closeness"]
+            stored = {**added, **value}
             if stored["schema_version"] == 1:  # its sentences were worded otherwise; the numbers must follow
                 stored["reasons"] = derived["reasons"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ClaimError) as e:

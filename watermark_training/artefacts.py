@@ -141,7 +141,8 @@ def train_to(
         Whether anything had to be trained.
     """
     described = describe_data(data.name, data.images)
-    if finished(folder, CONFIG, {"train": config.to_dict(), "data": described}):
+    work = {"train": config.to_dict(), "data": described} | ({} if ancestor is None else {"ancestor": ancestor})
+    if finished(folder, CONFIG, work):
         return False
     if (folder / CONFIG).exists():
         raise TrainingError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from attacks_for_eval.rates import Rate, bootstrap_over, rates
-from ownership.plan import DECIDING
+from ownership.plan import DECIDING, Plan
 
 Row = dict[str, Any]
 
@@ -18,11 +19,22 @@ def print_tables(rows: Sequence[Row]) -> None:
     for data, panel in sorted({(r["data"], panel_of(r)) for r in rows}):
         mine = [r for r in rows if (r["data"], panel_of(r)) == (data, panel)]
         _print_panel(f"{data}, {panel} panel", mine)
+        if panel == "more kin":
+            _print_panel(
+                f"{data}, as many kin as claim power asks for", with_more_kin([r for r in rows if r["data"] == data])
+            )
 
 
 def panel_of(row: Row) -> str:
     """Returns what kind of panel the claim had."""
     return str(row["case"]).partition(", ")[2] or "whole"
+
+
+def with_more_kin(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of whole panels, those of grown victims with more kin in place of their others."""
+    replaced = {r["case"].partition(", ")[0] for r in rows if panel_of(r) == "more kin"}
+    whole = [r for r in rows if panel_of(r) == "whole" and r["case"] not in replaced]
+    return [*whole, *(r for r in rows if panel_of(r) == "more kin")]
 
 
 def _print_panel(title: str, mine: Sequence[Row]) -> None:
@@ -32,6 +44,7 @@ def _print_panel(title: str, mine: Sequence[Row]) -> None:
     print_rates([*rates(independents, lambda r: r["kind"]), *rates(independents, lambda _: "all")])
     print_interval(independents)
     print_rates(rates(independents, lambda r: r["case"]))
+    _print_closeness(independents)
     plain = [r for r in surrogates if is_plain(r)]
     gated = [r for r in plain if useful(r, independents)]
     print(f"\n### {title}: surrogates found\n")
@@ -45,9 +58,14 @@ def _print_panel(title: str, mine: Sequence[Row]) -> None:
         print_rates(rates(group, lambda r: r["kind"]))
         print_rates(rates(group, lambda r: f"{r['images']:,} queries"))
         print_rates(rates(group, lambda r: r["case"]))
-        print_rates(rates([r for r in group if r["images"] >= 2000], lambda _: "2,000 queries and more"))
-    print("\nthe victim's architecture, asked about upright images, by loss:\n")
-    print_rates(rates([r for r in plain if r["kind"] == "direct"], lambda r: r["loss"]))
+        many = [r for r in group if r["images"] >= 2000]
+        print("of these, 2,000 queries and more:\n")
+        print_rates(
+            [*rates(many, lambda _: "all"), *rates(many, lambda r: r["loss"]), *rates(many, lambda r: r["case"])]
+        )
+    print("\nthe victim's architecture and kind of images, MSE, InfoNCE, SoftNN and Barlow Twins:\n")
+    usual = [r for r in plain if (r["arch"], r["source"]) == ("small", "queries") and r["loss"] in USUAL]
+    print_rates([*rates(usual, lambda _: "all"), *rates(usual, lambda r: r["kind"])])
     looked = [r["decided_after"] for r in plain if r["loss"] == "infonce" and r["images"] == 10_000]
     if looked and None not in looked:
         print(f"\nqueries until SUPPORTED, InfoNCE, 10,000 queries: median {median(looked)}, of {looked}\n")
@@ -60,6 +78,27 @@ def _print_panel(title: str, mine: Sequence[Row]) -> None:
     for r in independents:
         if r["verdict"] == "SUPPORTED":
             print(describe(r))
+
+
+USUAL = ("mse", "infonce", "softnn", "barlow")
+
+
+def _print_closeness(independents: Sequence[Row]) -> None:
+    """How close innocents come to the references, and whom partial RSA alone rejects, for panels without their like."""
+    measured = [r for r in independents if r.get("closeness") is not None]
+    if not measured:
+        return
+    alone = [r for r in measured if r["partial_rsa.pvalue"] <= LEVEL and r["partial_rsa.beyond"]]
+    print(f"{len(alone)} of {len(measured)} rejected by partial RSA's t-test at {LEVEL:.4f}, by case: ", end="")
+    print(dict(Counter(r["case"] for r in alone)), "\n")
+    print("| closeness | mean | largest |\n|---|---|---|")
+    for kind in dict.fromkeys(r["kind"] for r in measured):
+        values = [r["closeness"] for r in measured if r["kind"] == kind]
+        print(f"| {kind} | {mean(values):.2f} | {max(values):.2f} |")
+    print()
+
+
+LEVEL = Plan().last_alpha / len(DECIDING)
 
 
 def is_plain(row: Row) -> bool:

@@ -129,6 +129,14 @@ def test_closeness_is_partial_rsas_alone_and_needs_references() -> None:
     assert less.closeness == pytest.approx(0.5)
 
 
+def test_reports_of_before_closeness_are_read_and_a_forged_one_is_not() -> None:
+    for r in (report(result("partial_rsa", FAR, LOW, LOW)), report(against_small("partial_rsa", 2.1))):
+        stored = json.loads(json.dumps(r.to_dict()))
+        assert Report.from_dict({k: v for k, v in stored.items() if k != "closeness"}) == r
+        with pytest.raises(ReportError, match="does not follow"):
+            Report.from_dict({**stored, "closeness": 0.9})
+
+
 def test_closeness_is_measured_from_small_and_public_members() -> None:
     """Kin of the victim are closer than strangers; they have a test of their own and do not move the bar."""
     test = against_small("partial_rsa", 2.1)

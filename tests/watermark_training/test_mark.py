@@ -91,6 +91,8 @@ def test_embedding_adds_the_mark_and_keeps_the_answers(digits: Data, tmp_path: P
     data = Data(name="d", images=digits.images[:512], labels=None)
     assert embed_to(folder, replace(_known(plain), projection_head=plain.projection_head), data, changes)
     assert not embed_to(folder, _known(plain), data, changes)  # done already
+    with pytest.raises(TrainingError, match="another configuration"):  # the same work on another encoder is other work
+        embed_to(folder, replace(_known(plain), sha256="cd" * 32), data, changes)
     marked = load_trained(folder)
     assert marked.key is not None
     assert marked.predictor is not None
