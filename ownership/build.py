@@ -19,7 +19,7 @@ from ownership.errors import ClaimError, printable
 from ownership.evidence import score_members, score_others
 from ownership.files import Progress, silent
 from ownership.images import EncoderLike, images_sha256
-from ownership.plan import REQUIRED_STRATA, STRATA, Plan
+from ownership.plan import DECIDING_AFFORDABLE, REQUIRED_STRATA, STRATA, Plan
 from ownership.probes import Probes, View, ask, make_probes, problems_with
 from ownership.watermark import RotationPredictor, WatermarkKey
 
@@ -46,7 +46,7 @@ def build_claim(
         private: images the victim was trained on, `(n, c, h, w)` uint8.
         public: images it was not trained on; two thirds at most become probes.
         panel: independent encoders with their stratum as `kind`; at least `plan.min_stratum` of a stratum, or none.
-        plan: tests, error rate, sizes, seed.
+        plan: tests, error rate, sizes, seed; its tests are replaced where the panel has no encoder of the victim's size.
         key: the watermark's key, with its predictor; both or neither.
         predictor: the rotation predictor trained with the victim.
         projection_head: the head of the victim's training, for dataset inference by loss.
@@ -79,6 +79,8 @@ def build_claim(
     kept, dropped = _without_duplicates(rest[: len(panel)], victim_answers)
     members = tuple(m for m, _ in kept)
     _check_strata(members, plan)
+    if not any(m.kind in REQUIRED_STRATA for m in members):
+        plan = replace(plan, deciding=DECIDING_AFFORDABLE)
     context = Context(
         plan=plan,
         victim=victim_answers,

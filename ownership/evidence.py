@@ -20,7 +20,7 @@ from ownership.scores import (
     l2_distance,
     loss_scores,
     partial_rsa,
-    partial_rsa_standardised,
+    partial_rsa_relative,
     partial_rsa_turned,
     watermark_aligned,
     watermark_success,
@@ -84,6 +84,16 @@ STATISTICS: dict[str, Statistic] = {
     s.name: s
     for s in (
         Statistic(
+            name="partial_rsa_relative",
+            family="distance",
+            title="Partial RSA relative to likeness to others",
+            null_hypothesis="The suspect resembles the victim, beyond what it has in common with all, no more than an "
+            "independent encoder resembles it, each in units of its likeness to other encoders.",
+            score=partial_rsa_relative,
+            scale="identity",
+            uses_panel=True,
+        ),
+        Statistic(
             name="partial_rsa",
             family="distance",
             title="Partial RSA on whitened representations",
@@ -111,15 +121,6 @@ STATISTICS: dict[str, Statistic] = {
             scale="fisher_z",
             uses_panel=True,
             required=(*REQUIRED_STRATA, "invariant"),
-        ),
-        Statistic(
-            name="partial_rsa_standardised",
-            family="distance",
-            title="Partial RSA in units of the suspect's likeness to others",
-            null_hypothesis="The suspect resembles the victim as it resembles other encoders.",
-            score=partial_rsa_standardised,
-            scale="identity",
-            uses_panel=True,
         ),
         Statistic(
             name="watermark_aligned",

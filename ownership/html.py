@@ -27,8 +27,9 @@ EXPLAINED = {
     "partial_rsa": "Does the suspect share the pattern of similarities between images that is peculiar to the victim, "
     "beyond what independent encoders share? 0 is no relation, 1 a copy. A change of basis, scale or dimension of "
     "the output does not affect it.",
-    "partial_rsa_standardised": "The suspect is compared in the same way with every panel member, too: by how many "
-    "standard deviations does its likeness to the victim exceed its likeness to them? Shown beside the deciding tests.",
+    "partial_rsa_relative": "The suspect is compared in the same way with every panel member, too: by how many "
+    "standard deviations does its likeness to the victim exceed its likeness to them? An encoder that resembles "
+    "everybody, or that copies badly, is so measured by its own yardstick.",
     "partial_rsa_turned": "The same between the victim's answers to upright images and the suspect's mean answers to "
     "turned copies of them. A thief who trains a surrogate to answer alike however an image is turned gives it away.",
     "watermark_success": "The owner trained the victim so that a secret predictor can tell, from a representation, "

@@ -10,8 +10,14 @@ from typing import Any
 from ownership.errors import ClaimError
 from ownership.stats import MIN_STRATUM
 
-DECIDING = ("partial_rsa", "watermark_success", "partial_rsa_turned")
-"""Tests that may decide (rule 4); all others are shown only."""
+DECIDING = ("partial_rsa_relative", "watermark_success", "partial_rsa_turned")
+"""Tests that decide against a panel with encoders of the victim's size (rule 4); all others are shown only."""
+
+DECIDING_AFFORDABLE = ("partial_rsa",)
+"""Tests that decide against smaller and public encoders alone (docs/adr/0008)."""
+
+MAY_DECIDE = tuple(dict.fromkeys((*DECIDING, *DECIDING_AFFORDABLE)))
+"""Tests that a plan may name; `partial_rsa` decided in all plans before docs/adr/0010."""
 
 REQUIRED_STRATA = ("plain", "marked")
 """Strata a claim should have; a missing one is an innocent explanation not excluded (rule 2)."""
@@ -70,8 +76,8 @@ class Plan:
         shares = self.look_shares
         if len(shares) != len(self.looks) or not all(x > 0 for x in shares) or not sum(shares) < 1:
             raise ClaimError(f"plan: shares {shares} of alpha for {len(self.looks)} looks", "one each, sum below 1")
-        if not self.deciding or not set(self.deciding) <= set(DECIDING):
-            raise ClaimError("plan: no deciding test, or one that may not decide", f"any of: {', '.join(DECIDING)}")
+        if not self.deciding or not set(self.deciding) <= set(MAY_DECIDE):
+            raise ClaimError("plan: no deciding test, or one that may not decide", f"any of: {', '.join(MAY_DECIDE)}")
         if not 0 < self.alpha <= 0.05:
             raise ClaimError(f"plan: alpha is {self.alpha}", "above 0, at most .05")
         if self.min_stratum < MIN_STRATUM:

@@ -65,13 +65,16 @@ def partial_rsa(suspect: Answers, context: Context) -> float:
     return _partial(*(a.rsa(context.plan) for a in (context.victim, suspect, *context.panel)))
 
 
-def partial_rsa_standardised(suspect: Answers, context: Context) -> float:
+def partial_rsa_relative(suspect: Answers, context: Context) -> float:
     """How far the victim stands out among everybody whom the suspect resembles (docs/adr/0010).
 
     z_k is the Fisher z of partial RSA between the suspect and k, given all others, for k the victim and each panel
     member; the score is (z_victim - mean of the members' z) / sqrt(variance of the members' z + .01^2), the floor only
     so that the victim itself gets a number. An encoder that has nothing to do with the victim resembles it as it
     resembles others of that kind, whether it resembles all of them much (siblings) or little (a bad copy).
+
+    Mean and variance leave out a tenth of the members at either end, at least one: a thief who mixes a member that he
+    knows (the victim's public checkpoint) into his answers must not widen the spread that he is measured by.
     """
     if len(context.panel) < MIN_STRATUM:
         raise NotApplicable(f"the panel has {len(context.panel)} other members")
@@ -80,7 +83,9 @@ def partial_rsa_standardised(suspect: Answers, context: Context) -> float:
     if not np.diag(cov).min() > 0:
         raise NotApplicable("a similarity structure is constant")
     z = [fisher_z(float(r)) for r in partial_correlations(cov, 0)]
-    return (z[0] - float(np.mean(z[1:]))) / math.hypot(float(np.std(z[1:], ddof=1)), 0.01)
+    others, cut = sorted(z[1:]), max(1, len(context.panel) // 10)
+    kept = others[cut:-cut]
+    return (z[0] - float(np.mean(kept))) / math.hypot(float(np.std(kept, ddof=1)), 0.01)
 
 
 def partial_rsa_turned(suspect: Answers, context: Context) -> float:

@@ -9,7 +9,7 @@ from statistics import mean, median
 from typing import Any
 
 from attacks_for_eval.rates import Rate, bootstrap_over, rates
-from ownership.plan import DECIDING, Plan
+from ownership.plan import DECIDING, DECIDING_AFFORDABLE, MAY_DECIDE, Plan
 
 Row = dict[str, Any]
 
@@ -98,7 +98,7 @@ def _print_closeness(independents: Sequence[Row]) -> None:
     print()
 
 
-LEVEL = Plan().last_alpha / len(DECIDING)
+LEVEL = Plan().last_alpha / len(DECIDING_AFFORDABLE)
 
 
 def is_plain(row: Row) -> bool:
@@ -201,7 +201,7 @@ def evidence(row: Row) -> float:
 def describe(r: Row) -> str:
     """One audit in a line."""
     what = r["loss"] if r["role"] == "surrogate" else r["objective"]
-    p = {n: r.get(f"{n}.pvalue") for n in ("partial_rsa", "watermark_success", "partial_rsa_turned")}
+    p = {n: r.get(f"{n}.pvalue") for n in MAY_DECIDE}
     shown = ", ".join(f"{n} {v:.3f}" for n, v in p.items() if v is not None)
     parts = [r["case"], r["kind"], what, r["arch"], f"{r['images']}", r["laundering"], r["output"], f"seed {r['seed']}"]
     return f"- {', '.join(x for x in parts if x)}: {r['verdict']}; probe {r.get('utility', 0):.3f}; {shown}"

@@ -236,6 +236,6 @@ def test_leave_one_out_names_a_member_that_stands_out(claim: Claim) -> None:
     before = left_out(claim)
     assert "m7" not in before
     assert any(f"{len(before)} of 10 members would be called copies" in line for line in describe(claim))
-    high = {**claim.scores, "partial_rsa": {**claim.scores["partial_rsa"], "m7": 0.9}}
+    high = {**claim.scores, "partial_rsa_relative": {**claim.scores["partial_rsa_relative"], "m7": 90.0}}
     after = left_out(replace(claim, scores=high))
     assert "m7" in after

@@ -42,9 +42,9 @@ def test_members_needed_is_the_first_that_is_enough() -> None:
 def test_a_claim_says_what_it_can_find(claim: Claim) -> None:
     rows = claim_power(claim)
     assert {p.statistic for p in rows} == {n for n in claim.plan.deciding if claim.reference_scores.get(n)}
-    best = next(p for p in rows if p.statistic == "partial_rsa")
-    z = {m.name: np.arctanh(claim.scores["partial_rsa"][m.name]) for m in claim.members}
-    value = np.arctanh(claim.reference_scores["partial_rsa"][best.reference])
+    best = next(p for p in rows if p.statistic == "partial_rsa_relative")
+    z = {m.name: claim.scores["partial_rsa_relative"][m.name] for m in claim.members}
+    value = claim.reference_scores["partial_rsa_relative"][best.reference]
     powers = []
     for kind in ("plain", "marked"):
         x = np.array([z[m.name] for m in claim.stratum(kind)])
@@ -59,5 +59,5 @@ def test_fewer_probes_are_scored_anew(claim: Claim) -> None:
     for a, b in zip(by_count[everything], claim_power(claim), strict=True):
         assert (a.statistic, a.reference) == (b.statistic, b.reference)
         assert a.effect_size == pytest.approx(b.effect_size, rel=1e-6)
-    few, all_of_them = (next(p for p in rows if p.statistic == "partial_rsa") for rows in by_count.values())
+    few, all_of_them = (next(p for p in rows if p.statistic == "partial_rsa_relative") for rows in by_count.values())
     assert few.effect_size != pytest.approx(all_of_them.effect_size, rel=0.01)

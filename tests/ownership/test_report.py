@@ -78,15 +78,19 @@ FAR, NEAR = 4.0, 0.25
     ],
 )
 def test_rule_4(rsa: float, mark: float, marked: list[float] | None, expected: Verdict) -> None:
-    r = report(result("partial_rsa", rsa, LOW, marked), result("watermark_success", mark, LOW, marked))
+    r = report(result("partial_rsa_relative", rsa, LOW, marked), result("watermark_success", mark, LOW, marked))
     assert r.verdict is expected
 
 
 def test_a_test_with_every_stratum_counts_beside_one_that_lacks_some() -> None:
     """Members of another dimension have no watermark score: that test lacks a stratum, partial RSA does not."""
-    full, lacking = result("partial_rsa", FAR, LOW, LOW), result("watermark_success", FAR, LOW, None)
+    full, lacking = result("partial_rsa_relative", FAR, LOW, LOW), result("watermark_success", FAR, LOW, None)
     assert report(full, replace(lacking, value=NEAR)).verdict is Verdict.SUPPORTED
     assert report(replace(full, value=NEAR), lacking).verdict is Verdict.NOT_SUPPORTED
+
+
+BY_CLOSENESS = Plan(looks=(), look_shares=(), deciding=("partial_rsa", "partial_rsa_turned", "watermark_success"))
+"""As claims of before docs/adr/0010 have it; today's name partial RSA alone."""
 
 
 def against_small(name: str, value: float, references: tuple[float, ...] = (1.0, 3.15)) -> TestResult:
@@ -107,7 +111,7 @@ def against_small(name: str, value: float, references: tuple[float, ...] = (1.0,
     ],
 )
 def test_small_and_public_members_ask_for_closeness(value: float, closeness: float, expected: Verdict) -> None:
-    r = report(against_small("partial_rsa", value))
+    r = report(against_small("partial_rsa", value), plan=BY_CLOSENESS)
     assert r.results[0].closeness == pytest.approx(closeness)
     assert r.to_dict()["closeness"] == r.results[0].closeness
     assert r.verdict is expected
@@ -118,10 +122,10 @@ def test_small_and_public_members_ask_for_closeness(value: float, closeness: flo
 def test_closeness_is_partial_rsas_alone_and_needs_references() -> None:
     """Two families do not help: against such a panel innocents may stand out in both."""
     far = against_small("partial_rsa_turned", 9.0), against_small("watermark_success", 9.0)
-    assert report(*far, against_small("partial_rsa", 1.0)).verdict is Verdict.NOT_SUPPORTED
-    assert report(*far).verdict is Verdict.INCONCLUSIVE
+    assert report(*far, against_small("partial_rsa", 1.0), plan=BY_CLOSENESS).verdict is Verdict.NOT_SUPPORTED
+    assert report(*far, plan=BY_CLOSENESS).verdict is Verdict.INCONCLUSIVE
     for references in ((), (0.1,)):
-        without = report(against_small("partial_rsa", 9.0, references))
+        without = report(against_small("partial_rsa", 9.0, references), plan=BY_CLOSENESS)
         assert without.results[0].closeness is None
         assert without.verdict is Verdict.INCONCLUSIVE
     # the nearer stratum of "less" is the lower one, of mean -1
@@ -130,7 +134,10 @@ def test_closeness_is_partial_rsas_alone_and_needs_references() -> None:
 
 
 def test_reports_of_before_closeness_are_read_and_a_forged_one_is_not() -> None:
-    for r in (report(result("partial_rsa", FAR, LOW, LOW)), report(against_small("partial_rsa", 2.1))):
+    for r in (
+        report(result("partial_rsa_relative", FAR, LOW, LOW)),
+        report(against_small("partial_rsa", 2.1), plan=BY_CLOSENESS),
+    ):
         stored = json.loads(json.dumps(r.to_dict()))
         assert Report.from_dict({k: v for k, v in stored.items() if k != "closeness"}) == r
         with pytest.raises(ReportError, match="does not follow"):
@@ -142,24 +149,24 @@ def test_closeness_is_measured_from_small_and_public_members() -> None:
     test = against_small("partial_rsa", 2.1)
     kin = replace(test, members={**test.members, "ancestor": {f"k{i}": x + 1 for i, x in enumerate(LOW)}})
     assert kin.closeness == test.closeness
-    assert report(kin).verdict is Verdict.SUPPORTED
-    assert report(replace(kin, members={**kin.members, "ancestor": {"a": 1.0, "b": 2.0}})).verdict is not (
-        Verdict.SUPPORTED
-    )
+    assert report(kin, plan=BY_CLOSENESS).verdict is Verdict.SUPPORTED
+    assert report(
+        replace(kin, members={**kin.members, "ancestor": {"a": 1.0, "b": 2.0}}), plan=BY_CLOSENESS
+    ).verdict is not (Verdict.SUPPORTED)
     assert result("partial_rsa", FAR, LOW, LOW).closeness is None
 
 
 def test_the_largest_p_over_strata_counts() -> None:
     high = [3.0, 4.0, 5.0, 3.5, 4.5]
-    r = report(result("partial_rsa", FAR, LOW, high))
+    r = report(result("partial_rsa_relative", FAR, LOW, high))
     assert r.results[0].decisive_stratum == "marked"
     assert r.verdict is Verdict.NOT_SUPPORTED
 
 
 def test_a_rejection_below_one_member_does_not_convict() -> None:
     crowd = [*LOW * 6, FAR + 0.1]
-    r = report(result("partial_rsa", FAR, crowd, crowd))
-    assert r.adjusted_pvalues["partial_rsa"] < 0.01
+    r = report(result("partial_rsa_relative", FAR, crowd, crowd))
+    assert r.adjusted_pvalues["partial_rsa_relative"] < 0.01
     assert not r.results[0].beyond_every_member
     assert r.verdict is Verdict.NOT_SUPPORTED
 
@@ -167,29 +174,29 @@ def test_a_rejection_below_one_member_does_not_convict() -> None:
 def test_holm_over_those_that_ran() -> None:
     """p about .008 rejects alone, not beside a second test."""
     value = 0.15 + 0.1118 * (6 / 5) ** 0.5 * 3.9  # t close to 3.9, df 4: p about .0088
-    one = result("partial_rsa", value, LOW, LOW)
+    one = result("partial_rsa_relative", value, LOW, LOW)
     assert 0.005 < one.pvalue < 0.01
     assert report(one).verdict is Verdict.SUPPORTED
     assert report(one, result("watermark_success", NEAR, LOW, LOW)).verdict is Verdict.NOT_SUPPORTED
 
 
 def test_no_test_is_never_positive() -> None:
-    r = report(skipped={"partial_rsa": "why"})
+    r = report(skipped={"partial_rsa_relative": "why"})
     assert r.verdict is Verdict.INCONCLUSIVE
     assert "why" in r.reasons[0]
     assert report(result("cka", FAR, LOW, LOW)).verdict is Verdict.INCONCLUSIVE  # shown-only tests do not decide
-    assert report(result("partial_rsa", FAR, LOW, LOW), problems=("bad",)).verdict is Verdict.INCONCLUSIVE
+    assert report(result("partial_rsa_relative", FAR, LOW, LOW), problems=("bad",)).verdict is Verdict.INCONCLUSIVE
 
 
 def test_a_powerless_claim() -> None:
-    near = result("partial_rsa", NEAR, LOW, LOW, references=(0.2, 0.3))
+    near = result("partial_rsa_relative", NEAR, LOW, LOW, references=(0.2, 0.3))
     assert report(near).verdict is Verdict.INCONCLUSIVE
-    assert report(result("partial_rsa", FAR, LOW, LOW, references=(0.2,))).verdict is Verdict.SUPPORTED
+    assert report(result("partial_rsa_relative", FAR, LOW, LOW, references=(0.2,))).verdict is Verdict.SUPPORTED
 
 
 def test_threshold_is_where_the_rejection_begins() -> None:
-    edge = result("partial_rsa", FAR, LOW, LOW).threshold(0.01)
-    below, above = (result("partial_rsa", edge + d, LOW, LOW) for d in (-1e-6, 1e-6))
+    edge = result("partial_rsa_relative", FAR, LOW, LOW).threshold(0.01)
+    below, above = (result("partial_rsa_relative", edge + d, LOW, LOW) for d in (-1e-6, 1e-6))
     assert report(below).verdict is Verdict.NOT_SUPPORTED
     assert report(above).verdict is Verdict.SUPPORTED
 
