@@ -46,7 +46,7 @@ def build_claim(
         private: images the victim was trained on, `(n, c, h, w)` uint8.
         public: images it was not trained on; two thirds at most become probes.
         panel: independent encoders with their stratum as `kind`; at least `plan.min_stratum` of a stratum, or none.
-        plan: tests, error rate, sizes, seed; its tests are replaced where the panel has no encoder of the victim's size.
+        plan: tests, error rate, sizes, seed; where the panel has no encoder of the victim's size, its tests give way.
         key: the watermark's key, with its predictor; both or neither.
         predictor: the rotation predictor trained with the victim.
         projection_head: the head of the victim's training, for dataset inference by loss.
