@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks_for_eval.losses import LOSSES, TEMPERED
-from ownership.architectures import ARCHITECTURES
+from ownership.architectures import is_architecture, known_architectures
 from ownership.errors import TrainingError
 from ownership.watermark import TURN, rotate
 from watermark_training.augment import colour_view, simclr_view
@@ -28,7 +28,7 @@ class ExtractionConfig:
     """
 
     loss: str = "mse"  # name in LOSSES
-    arch: str = "resnet18"  # name in ownership.ARCHITECTURES; "similar architecture as f_v" (Algorithm 1, line 1)
+    arch: str = "resnet18"  # name that make_encoder takes; "similar architecture as f_v" (Algorithm 1, line 1)
     queries: int = 9000  # different images sent to the victim; once if victim_view is none, else once an epoch
     epochs: int = 100  # passes over the answers
     batch_size: int | None = None  # images a step; None: the released code's for this loss
@@ -45,12 +45,13 @@ class ExtractionConfig:
     def __post_init__(self) -> None:
         for what, value, known in (
             ("loss", self.loss, LOSSES),
-            ("architecture", self.arch, ARCHITECTURES),
             ("victim view", self.victim_view, VIEWS),
             ("surrogate view", self.surrogate_view, ("same", *VIEWS)),
         ):
             if value not in known:
                 raise TrainingError(f"unknown {what} {value!r}", f"one of: {', '.join(known)}")
+        if not is_architecture(self.arch):
+            raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {known_architectures()}")
         for name, low in (("queries", 8), ("epochs", 1), ("batch_size", 8), ("repeats", 1), ("view_weight", 0)):
             value = getattr(self, name)
             if value is not None and value < low:

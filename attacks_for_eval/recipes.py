@@ -17,7 +17,7 @@ from attacks_for_eval.config import METHODS, ExtractionConfig, View, with_method
 from attacks_for_eval.extraction import extract, fit
 from attacks_for_eval.labels import Reading
 from attacks_for_eval.laundering import fine_tune, prune
-from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.architectures import Encoder, is_architecture, known_architectures
 from ownership.errors import TrainingError, printable
 from ownership.files import canonical_json, sha256, write_bytes
 from ownership.images import EncoderLike, as_input, three_channels
@@ -56,8 +56,8 @@ class Recipe:
     laundering: tuple[str, ...] = ()  # surrogates: in order, names in LAUNDERINGS, an argument after a colon
 
     def __post_init__(self) -> None:
-        if self.arch not in ARCHITECTURES:
-            raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {', '.join(ARCHITECTURES)}")
+        if not is_architecture(self.arch):
+            raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {known_architectures()}")
         if self.role not in ("surrogate", "independent"):
             raise TrainingError(f"unknown role {self.role!r}", "surrogate or independent")
         if self.objective not in OBJECTIVES:

@@ -9,7 +9,7 @@ from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.losses import REFERENCE_LOSSES
-from ownership.architectures import ARCHITECTURES
+from ownership.architectures import ARCHITECTURES, is_architecture
 from ownership.claim import Member
 from ownership.files import Progress, sha256, silent
 from ownership.images import EncoderLike, images_sha256, represent
@@ -21,7 +21,7 @@ MIN_QUERIES = 64
 
 def pick_architecture(victim: EncoderLike, arch: str | None, images: Tensor) -> str | None:
     """Returns the victim's architecture, or the first known one of its dimension; None if there is none."""
-    if arch in ARCHITECTURES:
+    if arch is not None and is_architecture(arch):
         return arch
     dim = represent(victim, images[:2]).shape[1]
     for name, make in ARCHITECTURES.items():

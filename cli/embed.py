@@ -54,6 +54,7 @@ def embed(
             key=key,
             device=pick_device(device),
             progress=progress,
+            warn=render.warn,
         )
     render.out.print(f"{'embedded' if done else 'already embedded'}: {out}/encoder.safetensors, {out}/encoder.onnx")
     render.out.print(f"keep {out}/predictor.safetensors secret: it holds the watermark's key")

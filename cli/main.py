@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from cli import audit, claim, demo, embed, evaluate, linear_eval, render, serve, show, steal, train
+from cli import audit, claim, demo, embed, evaluate, linear_eval, pack, render, serve, show, steal, train
 from ownership.errors import OwnershipError, printable
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command(help=demo.HELP)(demo.demo)
 app.command(help=train.HELP)(train.train)
 app.command(help=embed.HELP)(embed.embed)
+app.command(help=pack.HELP)(pack.pack)
 app.command(help=show.HELP)(show.show)
 app.add_typer(claim.app, name="claim")
 app.command(help=steal.HELP)(steal.steal)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 DATA_HELP = (
-    "Images: a folder, an .npz with uint8 x, or a name (digits, fashion-mnist, cifar10, any torchvision set), "
+    "Images: a folder of pictures or .tar shards, an .npz with uint8 x, an .npy of turnmark pack, "
+    "or a name (digits, fashion-mnist, cifar10, any torchvision set), "
     "with a slice such as cifar10:train[:10000]."
 )
 
@@ -17,6 +18,9 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random foll
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 Size = Annotated[
     int | None, typer.Option("--size", min=8, help="Resize images to SIZE x SIZE pixels.", show_default=False)
+]
+BadImage = Annotated[
+    str, typer.Option("--on-bad-image", help="stop, or skip: leave out files that are no readable images.")
 ]
 Arch = Annotated[
     str | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,18 @@ def error(e: OwnershipError) -> None:
     err.print(f"[bold red]error:[/] {escape(printable(e.message, 400))}", soft_wrap=True)
     if e.hint:
         err.print(f"[bold]hint:[/] {escape(printable(e.hint, 400))}", soft_wrap=True)
+
+
+def warn(line: str) -> None:
+    """Prints a line of advice, while a progress bar is shown, too."""
+    err.print(f"[bold yellow]note:[/] {escape(printable(line, 400))}", soft_wrap=True)
+
+
+def skipped(names: Sequence[str]) -> None:
+    """Says which files were left out."""
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        warn(f"skipped {len(names)} unreadable images: {', '.join(names[:3])}{more}")
 
 
 def interrupted() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
 from cli import render
-from cli.options import DATA_HELP, Device, KeySeed, Out, Seed, Size
+from cli.options import DATA_HELP, BadImage, Device, KeySeed, Out, Seed, Size
 
 HELP = (
     "Train an encoder (SimCLR) that carries a secret rotation watermark. The same command resumes an interrupted run."
@@ -17,7 +18,9 @@ HELP = (
 def train(
     data: Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)],
     out: Out,
-    arch: Annotated[str, typer.Option(help="tiny, small, small_vgg, resnet18, resnet34 or resnet50.")] = "resnet18",
+    arch: Annotated[
+        str, typer.Option(help="tiny, small, small_vgg, resnet18, resnet34, resnet50; torchvision:NAME, timm:NAME.")
+    ] = "resnet18",
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 200,
     method: Annotated[str, typer.Option(help="simclr, simsiam or barlow.")] = "simclr",
     rotate: Annotated[
@@ -26,7 +29,8 @@ def train(
     mark: Annotated[
         str, typer.Option(help="secret: a fresh secret key; paper: the public half-turn task; none: plain encoder.")
     ] = "secret",
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Images a step; torchrun's processes share them.")] = 256,
+    accumulate: Annotated[int, typer.Option(help="Steps whose gradients make one update.")] = 1,
     lr: Annotated[float, typer.Option(help="Adam's learning rate, cosine schedule.")] = 3e-4,
     temperature: Annotated[float, typer.Option(help="Of the contrastive loss.")] = 0.07,
     min_crop: Annotated[float, typer.Option(help="Smallest share of the area that a crop keeps.")] = 0.08,
@@ -34,17 +38,20 @@ def train(
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     key_seed: KeySeed = None,
     size: Size = None,
+    on_bad_image: BadImage = "stop",
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
     """Trains and writes a train folder."""
     import torch
 
+    from ownership.files import silent
     from ownership.watermark import secret_key
     from watermark_training.artefacts import train_to
     from watermark_training.config import TrainConfig
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
+    from watermark_training.distributed import processes, rank
 
     config = TrainConfig(
         arch=arch,
@@ -52,6 +59,7 @@ def train(
         rotate=rotate,
         epochs=epochs,
         batch_size=batch_size,
+        accumulate=accumulate,
         lr=lr,
         temperature=temperature,
         min_crop=min_crop,
@@ -61,9 +69,14 @@ def train(
         precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
     )
     key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))
-    images = load_data(data, size=size)
-    with render.progress() as progress:
-        trained = train_to(out, images, config, key=key, device=pick_device(device), progress=progress)
+    images = load_data(data, size=size, on_bad_image=on_bad_image)  # type: ignore[arg-type]  # checked there
+    render.skipped(images.skipped)
+    with processes(pick_device(device)) as here:
+        first = rank() == 0
+        with render.progress() if first else nullcontext(silent) as progress:
+            trained = train_to(out, images, config, key=key, device=here, progress=progress, warn=render.warn)
+    if not first:
+        return
     render.out.print(f"{'trained' if trained else 'already trained'}: {out}/encoder.safetensors, {out}/encoder.onnx")
     if mark != "none":
         render.out.print(f"keep {out}/predictor.safetensors secret: it holds the watermark's key")

@@ -1,4 +1,4 @@
-"""The encoder architectures that weights alone can be loaded into: a plain dict, `ARCHITECTURES`.
+"""The encoder architectures that weights alone can be loaded into: a plain dict, `ARCHITECTURES`, and `backbones`.
 
 Every entry makes an `Encoder`: images `(n, 3, h, w)` float32 in `[0, 1]` -> representations `(n, d)` float32.
 The residual networks are the CIFAR variants of the paper (3x3 first convolution, stride 1, no max-pooling, average
@@ -8,11 +8,13 @@ pooling to the representation; appendix F), so any image size from 8 pixels up i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from ownership.backbones import is_backbone, make_backbone
 
 
 class Encoder(nn.Module):
@@ -21,19 +23,21 @@ class Encoder(nn.Module):
     Args:
         body: maps normalised images `(n, 3, h, w)` to representations `(n, dim)`.
         dim: length of a representation.
-        mean: per-channel mean subtracted from the `[0, 1]` images.
-        std: per-channel standard deviation the difference is divided by.
+        mean: subtracted from the `[0, 1]` images, of all channels or one each.
+        std: standard deviation the difference is divided by, likewise.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, body: nn.Module, dim: int, mean: float = 0.5, std: float = 0.25) -> None:
+    def __init__(
+        self, body: nn.Module, dim: int, mean: float | Sequence[float] = 0.5, std: float | Sequence[float] = 0.25
+    ) -> None:
         super().__init__()
         self.body = body
         self.dim = dim
-        self.register_buffer("mean", torch.full((1, 3, 1, 1), mean))
-        self.register_buffer("std", torch.full((1, 3, 1, 1), std))
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(value).reshape(1, -1, 1, 1).expand(1, 3, 1, 1).clone())
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns representations `(n, dim)` of images `(n, 3, h, w)` in `[0, 1]`."""
@@ -178,3 +182,30 @@ ARCHITECTURES: dict[str, Callable[[], Encoder]] = {
     "resnet50": lambda: _resnet((64, 128, 256, 512), (3, 4, 6, 3), _Bottleneck),  # d = 2048
 }
 """Name -> function that makes a freshly initialised `Encoder`."""
+
+
+CUSTOM = "custom"
+"""The architecture of an encoder that only its ONNX form can be loaded from: the user's own module."""
+
+
+def known_architectures() -> str:
+    """Returns the names that `make_encoder` takes, for messages."""
+    return f"{', '.join(ARCHITECTURES)}, torchvision:MODEL, timm:MODEL"
+
+
+def is_architecture(name: str) -> bool:
+    """Returns whether `make_encoder` takes a name."""
+    return name in ARCHITECTURES or is_backbone(name)
+
+
+def make_encoder(name: str) -> Encoder:
+    """Returns a freshly initialised encoder by name: in `ARCHITECTURES`, `torchvision:MODEL` or `timm:MODEL`.
+
+    Raises:
+        KeyError: if there is no such name; ask `is_architecture` first.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]()
+    if not is_backbone(name):
+        raise KeyError(name)
+    return Encoder(*make_backbone(name))

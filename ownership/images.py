@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ownership.errors import OwnershipError
-from ownership.files import sha256
 
 
 def check_images(images: Tensor, error: type[OwnershipError], minimum: int = 1) -> None:
@@ -26,7 +26,10 @@ def check_images(images: Tensor, error: type[OwnershipError], minimum: int = 1) 
 
 def images_sha256(images: Tensor) -> str:
     """Returns the SHA-256 of uint8 images: their shape, then their bytes in order."""
-    return sha256(repr(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())
+    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
+    for part in torch.split(images, 4096):  # images may be mapped from a file larger than memory
+        digest.update(part.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def as_input(images: Tensor) -> Tensor:

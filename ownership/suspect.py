@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.architectures import ARCHITECTURES, Encoder, is_architecture, known_architectures, make_encoder
+from ownership.backbones import as_encoder_state
 from ownership.errors import SuspectError, UnsafeSuspectError, printable
 from ownership.files import read_bytes, sha256
 from ownership.images import EncoderLike
@@ -173,7 +174,7 @@ def _read_safetensors(data: bytes) -> tuple[dict[str, Tensor], str | None]:
     except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, RecursionError) as e:
         raise SuspectError(f"suspect: safetensors file is damaged ({printable(e)})", "fetch it again") from e
     stated = header.get("__metadata__", {}).get("architecture")
-    return state, stated if stated in ARCHITECTURES else None
+    return state, stated if isinstance(stated, str) and is_architecture(stated) else None
 
 
 def _read_pytorch(data: bytes) -> tuple[dict[str, Tensor], None]:
@@ -228,15 +229,17 @@ def _matching_architecture(state: dict[str, Tensor]) -> str:
             return name
     raise SuspectError(
         f"suspect: {len(state)} tensors fit no known architecture (first: {printable(next(iter(state)))})",
-        f"name it with --arch ({', '.join(ARCHITECTURES)}), or export the model to ONNX",
+        f"name it with --arch ({known_architectures()}), or export the model to ONNX",
     )
 
 
 def _fill(architecture: str, state: dict[str, Tensor]) -> Encoder:
-    if architecture not in ARCHITECTURES:
-        raise SuspectError(f"unknown architecture {printable(architecture)!r}", f"one of: {', '.join(ARCHITECTURES)}")
-    encoder = ARCHITECTURES[architecture]()
+    if not is_architecture(architecture):
+        raise SuspectError(f"unknown architecture {printable(architecture)!r}", f"one of: {known_architectures()}")
+    encoder = make_encoder(architecture)
     expected = encoder.state_dict()
+    if architecture not in ARCHITECTURES:
+        state = as_encoder_state(state, expected)
     missing = [k for k in expected if k not in state]
     unexpected = [k for k in state if k not in expected]
     misshaped = [k for k in expected if k in state and state[k].shape != expected[k].shape]
@@ -245,7 +248,7 @@ def _fill(architecture: str, state: dict[str, Tensor]) -> Encoder:
         raise SuspectError(
             f"suspect does not fit {architecture}: {len(missing)} tensors missing, {len(unexpected)} unexpected, "
             f"{len(misshaped)} of another shape; first: {printable(first)}",
-            f"name the right one with --arch ({', '.join(ARCHITECTURES)})",
+            f"name the right one with --arch ({known_architectures()})",
         )
     encoder.load_state_dict(state)
     return encoder.eval()

@@ -6,8 +6,11 @@ victim/
 ├── encoder.onnx                 the same network; any batch size
 ├── projection_head.safetensors
 ├── predictor.safetensors        marked encoders only; SECRET: the key is in its header; mode 0600
-├── config.json                  the training configuration and data; nothing of the key
-└── metrics.jsonl                one row an epoch
+├── config.json                  architecture (as timm writes it), training configuration, data; nothing of the key
+├── README.md                    a model card; nothing of the mark
+├── training.png                 loss, spread, mark by epoch
+├── metrics.jsonl                one row an epoch
+└── tensorboard/                 the same, where TensorBoard is installed
 ```
 """
 
@@ -16,8 +19,8 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ownership.architectures import Encoder
+from ownership.architectures import CUSTOM, Encoder
 from ownership.claim import Member, load_projection_head
 from ownership.errors import OwnershipError, SuspectError, TrainingError, printable
 from ownership.files import Progress, finished, read_bytes, read_json, silent, write_bytes, write_json
@@ -37,8 +40,10 @@ from ownership.suspect import load_suspect
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
+from watermark_training.distributed import of_first, rank
 from watermark_training.mark import save_predictor
 from watermark_training.train import Trained, train
+from watermark_training.watching import CARD, Watch, model_card
 
 CONFIG, WEIGHTS, ONNX = "config.json", "encoder.safetensors", "encoder.onnx"
 
@@ -111,13 +116,19 @@ def save_trained(trained: Trained, folder: Path, data: dict[str, Any], ancestor:
         write_bytes(folder / "projection_head.safetensors", save(trained.projection_head.state_dict()))
     if trained.predictor is not None and trained.key is not None:
         save_predictor(trained.predictor, trained.key, folder / "predictor.safetensors")
-    write_bytes(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in trained.metrics).encode())
     stated = {
         "architecture": arch,
+        "num_classes": 0,
         "num_features": trained.encoder.dim,
+        "pretrained_cfg": {
+            "input_size": [3, *data["shape"][-2:]],
+            "mean": trained.encoder.mean.flatten().tolist(),
+            "std": trained.encoder.std.flatten().tolist(),
+        },
         "train": trained.config.to_dict(),
         "data": data,
     }
+    write_bytes(folder / CARD, model_card(stated).encode())
     write_json(folder / CONFIG, stated if ancestor is None else {**stated, "ancestor": ancestor})
 
 
@@ -132,31 +143,44 @@ def train_to(
     head: nn.Module | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> bool:
     """Trains into a folder, unless it holds the result of the same configuration and data already.
 
-    An interrupted run goes on from its last epoch.
+    An interrupted run goes on from where its state was last kept. Of several processes the first one writes.
 
     Returns:
         Whether anything had to be trained.
     """
     described = describe_data(data.name, data.images)
     work = {"train": config.to_dict(), "data": described} | ({} if ancestor is None else {"ancestor": ancestor})
-    if finished(folder, CONFIG, work):
+    if of_first(finished(folder, CONFIG, work)):
         return False
-    if (folder / CONFIG).exists():
+    if of_first((folder / CONFIG).exists()):
         raise TrainingError(
             f"{printable(folder, 300)} holds an encoder of another configuration or other data", "choose another --out"
         )
     checkpoint = folder / "checkpoint.pt"
-    with alone_in(folder):
+    writes = rank() == 0
+    with alone_in(folder) if writes else nullcontext():
+        watch = Watch(folder) if writes else None
         trained = train(
-            data.images, config, key=key, start=start, device=device, checkpoint=checkpoint, progress=progress
+            data.images,
+            config,
+            key=key,
+            start=start,
+            device=device,
+            checkpoint=checkpoint,
+            progress=progress,
+            warn=warn if writes else lambda _: None,
+            watch=watch or (lambda _: None),
         )
         if trained.projection_head is None:
             trained = replace(trained, projection_head=head)
-        save_trained(trained, folder, described, ancestor)
-        checkpoint.unlink(missing_ok=True)
+        if watch is not None:
+            watch.close()
+            save_trained(trained, folder, described, ancestor)
+            checkpoint.unlink(missing_ok=True)
     return True
 
 
@@ -234,7 +258,8 @@ def load_trained(path: Path, arch: str | None = None) -> Loaded:
     config = read_json(path / CONFIG, SuspectError, "train folder")
     if not all(isinstance(config.get(k, {}), dict) for k in ("train", "data")):
         raise SuspectError(f"{printable(path / CONFIG, 300)} is malformed", "train again, or give the encoder's file")
-    suspect = load_suspect(path / WEIGHTS, arch)
+    custom = arch is None and config.get("architecture") == CUSTOM  # a module that no name stands for
+    suspect = load_suspect(path / (ONNX if custom else WEIGHTS), arch)
     predictor, key = _load_predictor(path / "predictor.safetensors")
     head = None
     if (path / "projection_head.safetensors").is_file():

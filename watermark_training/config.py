@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ownership.architectures import ARCHITECTURES
+from ownership.architectures import CUSTOM, is_architecture, known_architectures
 from ownership.errors import TrainingError
 
 Method = Literal["simclr", "simsiam", "barlow", "embed"]
@@ -20,10 +20,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 class TrainConfig:
     """What `train` needs to know; the defaults are the paper's (section 4.1 and its released code)."""
 
-    arch: str = "resnet18"  # name in ownership.ARCHITECTURES
+    arch: str = "resnet18"  # name that ownership.architectures.make_encoder takes; custom: the encoder to start from
     method: Method = "simclr"  # SimCLR, SimSiam, Barlow Twins; or embed
     epochs: int = 200  # passes over the data
-    batch_size: int = 256  # images a step; two contrastive views each
+    batch_size: int = 256  # images a step; two contrastive views each; shared by the processes of torchrun
+    accumulate: int = 1  # steps whose gradients make one update; only images of one step are negatives of each other
     lr: float = 3e-4  # Adam; cosine schedule to zero
     weight_decay: float = 1e-4
     temperature: float = 0.07  # NT-Xent (SimCLR)
@@ -38,8 +39,8 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where hardware has it
 
     def __post_init__(self) -> None:
-        if self.arch not in ARCHITECTURES:
-            raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {', '.join(ARCHITECTURES)}")
+        if self.arch != CUSTOM and not is_architecture(self.arch):
+            raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {known_architectures()}")
         for what, value, known in (
             ("mark", self.mark, MARKS),
             ("method", self.method, (*METHODS, "embed")),
@@ -51,7 +52,7 @@ class TrainConfig:
             raise TrainingError("rotated views erase a rotation mark", "leave out rotate, or train with mark none")
         if self.method == "embed" and self.mark == "none":
             raise TrainingError("nothing to embed: the mark is none", "mark secret")
-        for name, low in (("epochs", 1), ("batch_size", 8), ("projection_dim", 2)):
+        for name, low in (("epochs", 1), ("batch_size", 8), ("accumulate", 1), ("projection_dim", 2)):
             if getattr(self, name) < low:
                 raise TrainingError(f"{name} is {getattr(self, name)}", f"at least {low}")
         for name in ("lr", "temperature", "min_crop", "mark_images", "mark_weight"):
@@ -61,5 +62,8 @@ class TrainConfig:
             raise TrainingError("min_crop and mark_images are shares", "at most 1")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the configuration as JSON-ready values."""
-        return asdict(self)
+        """Returns the configuration as JSON-ready values; what came later is left out at its default.
+
+        So the folders of earlier versions are known again.
+        """
+        return {k: v for k, v in asdict(self).items() if (k, v) != ("accumulate", 1)}

@@ -3,8 +3,9 @@
     digits                      scikit-learn's digits, 16x16, comes with the package
     fashion-mnist:train[:10000] the first 10,000 training images
     cifar10:test                any torchvision data set, by its name in lower case
-    photos/                     an image folder (class folders or flat)
+    photos/                     an image folder (class folders or flat), or one of WebDataset shards (`.tar`)
     images.npz[:500]            uint8 `x` (n, h, w), (n, h, w, c) or (n, c, h, w), optional `y`
+    images.npy                  uint8 (n, c, h, w), memory-mapped: what `turnmark pack` writes
 
 Named sets are looked for in `$TURNMARK_DATA` (as `NAME-SPLIT.npz`, or as torchvision keeps them), then in
 `~/.cache/turnmark`, and downloaded there when missing. Fashion-MNIST is also found where Debian's package
@@ -30,8 +31,8 @@ from torch import Tensor
 
 from ownership.errors import DataError, printable
 from ownership.images import as_uint8, check_images
+from watermark_training.pictures import OnBadImage, read_pictures
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -42,6 +43,7 @@ class Data:
     name: str  # the description it was loaded from
     images: Tensor  # (n, c, h, w) uint8, c = 1 or 3
     labels: Tensor | None  # (n,) int64
+    skipped: tuple[str, ...] = ()  # files that are no readable images, left out as asked
 
     def __len__(self) -> int:
         return len(self.images)
@@ -50,12 +52,13 @@ class Data:
 _DESCRIPTION = re.compile(r"^(?P<source>.*?)(?::(?P<split>[a-z0-9_]+))?(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
 
 
-def load_data(description: str, *, size: int | None = None) -> Data:
+def load_data(description: str, *, size: int | None = None, on_bad_image: OnBadImage = "stop") -> Data:
     """Loads images by description (see the module's docstring).
 
     Args:
-        description: folder, `.npz` or name; then optionally `:split` and `[start:stop]`.
+        description: folder, file or name; then optionally `:split` and `[start:stop]`.
         size: side length to resize to; needed for folders of mixed sizes.
+        on_bad_image: of a folder or shard: stop with an error, or skip the file and note it.
 
     Raises:
         DataError: if there is no such data, or it cannot be used.
@@ -66,7 +69,8 @@ def load_data(description: str, *, size: int | None = None) -> Data:
         source, split, start, stop = description, None, "", ""
     else:
         source, split, start, stop = (match["source"], match["split"], match["start"] or "", match["stop"] or "")
-    images, labels = _load(source, split, size)
+    skipped: list[str] = []
+    images, labels = _load(source, split, size, on_bad_image, skipped)
     low, high = int(start or 0), int(stop) if stop else len(images)
     if low >= high or high > len(images):
         raise DataError(
@@ -77,7 +81,8 @@ def load_data(description: str, *, size: int | None = None) -> Data:
     if size is not None and images.shape[-2:] != (size, size):
         images = resize(images, size)
     check_images(images, DataError)
-    return Data(name=description, images=images, labels=None if labels is None else labels[low:high])
+    labels = None if labels is None else labels[low:high]
+    return Data(name=description, images=images, labels=labels, skipped=tuple(skipped))
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -86,12 +91,16 @@ def resize(images: Tensor, size: int) -> Tensor:
     return as_uint8(x)
 
 
-def _load(source: str, split: str | None, size: int | None) -> tuple[Tensor, Tensor | None]:
+def _load(
+    source: str, split: str | None, size: int | None, on_bad_image: OnBadImage, skipped: list[str]
+) -> tuple[Tensor, Tensor | None]:
     path = Path(source)
-    if path.is_dir():
-        if split is not None:
-            path = path / split
-        return _folder(path, size)
+    if path.is_dir() and split is not None:
+        path = path / split
+    if path.is_dir() or path.suffix == ".tar":
+        return read_pictures(path, size, on_bad_image=on_bad_image, skipped=skipped)
+    if path.suffix == ".npy":
+        return _npy(path), None
     if path.suffix == ".npz" or path.is_file():
         return _npz(path)
     name = source.lower().replace("_", "-")
@@ -130,6 +139,19 @@ def _fashion(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images), torch.from_numpy(read(f"{stem}-labels-idx1-ubyte.gz", 8)).long()
 
 
+def _npy(path: Path) -> Tensor:
+    """Images that stay in their file: pages come into memory as they are used, and may leave it again."""
+    if not path.is_file():
+        raise DataError(f"data: {printable(path, 300)} does not exist", "check the path")
+    try:
+        stored = np.load(path, mmap_mode="c", allow_pickle=False)  # "c": writable for torch, never written back
+    except (ValueError, OSError, EOFError) as e:
+        raise DataError(f"{printable(path.name)} is no readable .npy file", "write it with turnmark pack") from e
+    if stored.dtype != np.uint8 or stored.ndim != 4:
+        raise DataError(f"{printable(path.name)} is {stored.dtype} {stored.shape}", "uint8 (n, c, h, w)")
+    return torch.from_numpy(stored)
+
+
 def _npz(path: Path) -> tuple[Tensor, Tensor | None]:
     if not path.is_file():
         raise DataError(f"data: {printable(path, 300)} does not exist", "check the path")
@@ -153,34 +175,6 @@ def _npz(path: Path) -> tuple[Tensor, Tensor | None]:
     elif x.shape[1] not in (1, 3) and x.shape[-1] in (1, 3):
         x = x.transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(x)), None if y is None else torch.from_numpy(y.astype(np.int64))
-
-
-def _folder(path: Path, size: int | None) -> tuple[Tensor, Tensor | None]:
-    """Images of a folder in order of their names; sub-folders are classes."""
-    from PIL import Image, UnidentifiedImageError
-
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()) if path.is_dir() else []
-    if not files:
-        raise DataError(f"data: {printable(path, 300)} holds no images", f"expected {', '.join(sorted(SUFFIXES))}")
-    arrays = []
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                picture = image.convert("RGB")
-                if size is not None:
-                    picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-                arrays.append(np.asarray(picture))
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as e:
-            raise DataError(f"{printable(file, 300)} is no readable image", "remove or replace it") from e
-        if arrays[-1].shape != arrays[0].shape:
-            raise DataError(
-                f"{printable(file, 300)} is {arrays[-1].shape[1]}x{arrays[-1].shape[0]}, others are "
-                f"{arrays[0].shape[1]}x{arrays[0].shape[0]}",
-                "give --size to bring all to one size",
-            )
-    parents = sorted({f.parent for f in files})
-    labels = torch.tensor([parents.index(f.parent) for f in files]) if len(parents) > 1 else None
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous(), labels
 
 
 def _torchvision(name: str, split: str | None) -> tuple[Tensor, Tensor | None]:

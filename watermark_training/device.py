@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.architectures import Encoder, make_encoder
 from ownership.errors import TrainingError
 
 
@@ -22,7 +22,7 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
 def seeded_architecture(arch: str, generator: torch.Generator) -> Encoder:
     """Returns a freshly initialised encoder whose weights depend on the generator only."""
     with seeded(generator):
-        return ARCHITECTURES[arch]()
+        return make_encoder(arch)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def embed_to(
     key: WatermarkKey | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> bool:
     """Adds a secret mark to an encoder that exists and writes it as a train folder, unless that is done already.
 
@@ -36,6 +38,7 @@ def embed_to(
         key: as in `train`.
         device: where to compute.
         progress: called after every step.
+        warn: called with a line of advice if the mark does not learn.
 
     Returns:
         Whether anything had to be done.
@@ -60,4 +63,5 @@ def embed_to(
         head=model.projection_head,
         device=device,
         progress=progress,
+        warn=warn,
     )

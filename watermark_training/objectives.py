@@ -13,6 +13,7 @@ from ownership.claim import projection_head
 from ownership.watermark import TURN, rotate
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
+from watermark_training.distributed import gathered
 from watermark_training.losses import barlow_loss, keeping_loss, nt_xent_loss, simsiam_loss
 
 
@@ -67,6 +68,8 @@ class Contrastive:
         """Returns the method's loss on the projections."""
         first, second = self.head(representations).float().chunk(2)
         with torch.autocast(first.device.type, enabled=False):  # similarities need float32
+            if self.config.method != "simsiam":  # these compare images with each other: with those of all processes
+                first, second = gathered(first), gathered(second)
             if self.config.method == "barlow":
                 return barlow_loss(first, second)
             if self.prediction is not None:

@@ -7,15 +7,18 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from conftest import encoder
 from onnx import TensorProto, helper
-from safetensors.torch import save
+from safetensors.torch import save, save_file
+from torchvision import models
 
 from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError
@@ -221,3 +224,39 @@ def test_no_other_exception_escapes_a_mutated_file(files: dict[str, Path], tmp_p
                 assert isinstance(suspect.encoder, Encoder) or name == "a.onnx"
             except OwnershipError:
                 pass
+
+
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "timm:mobilenetv3_small_050"])
+def test_backbones_of_the_libraries_load_by_name(name: str, tmp_path: Path) -> None:
+    """The library's own file, classifier and all, and our form of it, give the library's features."""
+    library, _, model = name.partition(":")
+    torch.manual_seed(0)
+    own: Any = models.get_model(model) if library == "torchvision" else timm.create_model(model)
+    own.eval()
+    torch.save(own.state_dict(), tmp_path / "own.pth")
+    loaded = load_suspect(tmp_path / "own.pth", name)
+    assert isinstance(loaded.encoder, Encoder)
+    x = torch.rand(2, 3, 64, 64)
+    mean, std = loaded.encoder.mean, loaded.encoder.std
+    with torch.no_grad():
+        features = own.forward_features((x - mean) / std) if library == "timm" else own.features((x - mean) / std)
+        if library == "timm":
+            expected = own.forward_head(features, pre_logits=True)
+        else:
+            expected = own.classifier[:-1](own.avgpool(features).flatten(1))
+        torch.testing.assert_close(loaded.encoder(x), expected)
+    assert mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    (tmp_path / "ours.safetensors").write_bytes(weights_bytes(loaded.encoder, name))
+    again = load_suspect(tmp_path / "ours.safetensors")
+    assert again.architecture == name
+    with torch.no_grad():
+        assert torch.equal(again.encoder(x), loaded.encoder(x))
+
+
+@pytest.mark.parametrize("name", ["timm:hf-hub:someone/model", "timm:local-dir:x", "torchvision:squeezenet1_0", "x:y"])
+def test_a_name_in_a_file_reaches_no_hub_and_no_folder(name: str, tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={"architecture": name})
+    with pytest.raises(SuspectError, match="fit no known architecture"):
+        load_suspect(tmp_path / "m.safetensors")
+    with pytest.raises(SuspectError, match="unknown architecture"):
+        load_suspect(tmp_path / "m.safetensors", name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 import subprocess
 import sys
 import time
@@ -13,13 +16,16 @@ import torch
 from conftest import encoder
 
 import watermark_training.objectives as objectives
+from ownership.architectures import Encoder
 from ownership.errors import TrainingError
+from ownership.images import as_input, represent
 from ownership.watermark import WatermarkKey, secret_key
-from watermark_training.artefacts import alone_in, train_to
+from watermark_training.artefacts import alone_in, load_trained, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.device import pick_device
-from watermark_training.train import Trained, train
+from watermark_training.state import State
+from watermark_training.train import Trained, train, unlearnt
 
 CONFIG = TrainConfig(arch="tiny", epochs=3, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False)
 
@@ -80,6 +86,86 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert whole.metrics == resumed.metrics
 
 
+def test_gradients_of_several_steps_make_one_update(digits: Data, key: WatermarkKey, tmp_path: Path) -> None:
+    """Three steps an epoch, two to an update: the last of an epoch is an update of its own; runs resume between."""
+    x, config = digits.images[:192], replace(CONFIG, accumulate=2, epochs=2)
+    state = State(config, x, torch.device("cpu"), key, None)
+    before, weights = [], state.encoder.state_dict()
+    for batch in state.batches(len(x)):
+        before.append({k: v.clone() for k, v in weights.items() if "conv1.weight" in k})
+        state.step(as_input(x[batch]))
+    moved = [any(not torch.equal(a[k], b[k]) for k in a) for a, b in itertools.pairwise([*before, dict(weights)])]
+    assert moved == [False, True, True]
+    whole, checkpoint, steps = train(x, config, key=key), tmp_path / "checkpoint.pt", []
+
+    def stop(_what: str, done: int, _total: int) -> None:
+        steps.append(done)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(x, config, key=key, checkpoint=checkpoint, save_every=0.0, progress=stop)
+    assert _same(whole.encoder, train(x, config, key=key, checkpoint=checkpoint).encoder)
+    assert "accumulate" not in CONFIG.to_dict()  # folders of before there was a choice are known again
+
+
+class _Mine(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 5, 3), torch.nn.ReLU(), torch.nn.Flatten())
+        self.last = torch.nn.LazyLinear(24)
+        self(torch.zeros(1, 3, 16, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(self.layers(x))
+        return out
+
+
+def test_a_module_of_ones_own_is_trained_and_loaded_back(digits: Data, key: WatermarkKey, tmp_path: Path) -> None:
+    start = Encoder(_Mine(), 24)
+    weights = {k: v.clone() for k, v in start.state_dict().items()}
+    config = replace(CONFIG, arch="custom", epochs=1)
+    data = Data(name="d", images=digits.images[:64], labels=None)
+    assert train_to(tmp_path / "x", data, config, key=key, start=start)
+    assert all(torch.equal(weights[k], v) for k, v in start.state_dict().items())  # the user's own is left alone
+    loaded = load_trained(tmp_path / "x")
+    assert loaded.key == key
+    assert represent(loaded.encoder, digits.images[:4]).shape == (4, 24)
+    with pytest.raises(TrainingError, match="needs an encoder to start from"):
+        train(digits.images[:64], config)
+    with pytest.raises(TrainingError, match="cannot take images of 16 x 16"):
+        train(digits.images[:64], replace(CONFIG, arch="torchvision:vit_b_16", epochs=1))
+    with pytest.raises(TrainingError, match=r"answers 2 images with \(2, 24\)"):
+        train(digits.images[:64], config, start=Encoder(_Mine(), 25))
+
+
+def test_what_does_not_learn_is_said_early(digits: Data) -> None:
+    said: list[str] = []
+    train(digits.images[:64], replace(CONFIG, epochs=12, lr=1e-9), warn=said.append)
+    assert len(said) == 2 - ("does not fall" not in " ".join(said))
+    assert "mark is not being learnt" in said[0]
+    rows = [{"epoch": 1.0, "contrastive_loss": 3.0, "mark_accuracy": 0.5}, {"epoch": 3.0, "contrastive_loss": 3.1}]
+    assert "loss does not fall" in unlearnt([rows[0], {**rows[1], "mark_accuracy": 0.9}])[0]
+    assert unlearnt([rows[0], {**rows[1], "mark_accuracy": 0.9, "contrastive_loss": 2.0}]) == []
+
+
+def test_a_train_folder_shows_the_run_and_says_nothing_of_the_mark(
+    digits: Data, key: WatermarkKey, tmp_path: Path
+) -> None:
+    data = Data(name="digits", images=digits.images[:64], labels=None)
+    train_to(tmp_path / "x", data, replace(CONFIG, epochs=2), key=key)
+    rows = [json.loads(line) for line in (tmp_path / "x" / "metrics.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in rows] == [1, 2]
+    assert (tmp_path / "x" / "training.png").read_bytes().startswith(b"\x89PNG")
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert "(n, 64)" in card
+    assert not {"mark", "rotat", "secret", "predictor", "key"} & set(re.findall(r"[a-z]+", card.lower()))
+    stated = json.loads((tmp_path / "x" / "config.json").read_text())
+    assert stated["num_classes"] == 0
+    assert stated["pretrained_cfg"]["input_size"] == [3, 16, 16]
+    assert not any(f"{cut:.4f}" in json.dumps(stated) for cut in key.cuts)
+
+
 def test_a_killed_run_ends_with_the_same_weights(digits: Data, tmp_path: Path) -> None:
     """kill -9 while it trains and saves after every step; what remains is a whole checkpoint."""
     checkpoint = tmp_path / "checkpoint.pt"
@@ -87,7 +173,7 @@ def test_a_killed_run_ends_with_the_same_weights(digits: Data, tmp_path: Path) -
 import torch
 from pathlib import Path
 from ownership.watermark import secret_key
-from watermark_training.artefacts import alone_in, train_to
+from watermark_training.artefacts import alone_in, load_trained, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
 from watermark_training.train import train

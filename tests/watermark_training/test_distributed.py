@@ -1,0 +1,95 @@
+"""Two processes (gloo) compute what one does, and train one encoder between them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from watermark_training.artefacts import load_trained
+
+ROOT = Path(__file__).parents[2]
+
+GRADIENTS = """
+import sys, torch
+from torch import nn
+from ownership.architectures import Encoder
+from watermark_training.config import TrainConfig
+from watermark_training.distributed import processes, rank, world
+from watermark_training.objectives import Contrastive
+from watermark_training.state import _Joint
+
+method, out = sys.argv[1:]
+torch.manual_seed(0)
+encoder = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.Tanh()), 16)
+objective = Contrastive(TrainConfig(arch="tiny", method=method, projection_dim=8), 16)
+for module in objective.modules().values():  # running statistics: batches differ, so their BatchNorm would
+    for i, layer in enumerate(module):
+        if isinstance(layer, nn.BatchNorm1d):
+            module[i] = nn.Identity()
+first, second = torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)
+with processes(torch.device("cpu")):
+    joint = _Joint(encoder, objective, None)
+    if world() > 1:
+        joint = nn.parallel.DistributedDataParallel(joint)
+    mine = torch.cat([first.chunk(world())[rank()], second.chunk(world())[rank()]])
+    loss, _, _ = joint(mine, len(mine), None)
+    loss.backward()
+    if rank() == 0:
+        torch.save([p.grad for p in joint.parameters()], out)
+"""
+
+
+def _run(arguments: list[str], processes: int) -> None:
+    """Runs Python in one process or in several that know of each other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+        "OMP_NUM_THREADS": "1",
+    }
+    running = [
+        subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **shared, "RANK": str(r)}, stderr=subprocess.PIPE
+        )
+        for r in range(processes)
+    ]
+    for process in running:
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said.decode()
+
+
+@pytest.mark.parametrize("method", ["simclr", "barlow", "simsiam"])
+def test_gradients_equal_those_of_one_process(method: str, tmp_path: Path) -> None:
+    """Negatives and correlations are over the whole batch, whichever process an image is on."""
+    for processes in (1, 2):
+        _run(["-c", GRADIENTS, method, str(tmp_path / f"{processes}.pt")], processes)
+    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
+    assert len(one) == len(two) > 4
+    largest = max(float(a.abs().max()) for a in one)
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * largest)
+    assert largest > 1e-3
+
+
+def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
+    out = tmp_path / "victim"
+    command = ["-m", "cli.main", "train", "digits[:256]", "--out", str(out), "--arch", "tiny", "--epochs", "2"]
+    command += ["--batch-size", "64", "--lr", "2e-3", "--device", "cpu", "--key-seed", "3"]
+    _run(command, 2)
+    loaded = load_trained(out)
+    assert loaded.key is not None
+    assert not list(out.glob("checkpoint*"))
+    rows = (out / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 2
+    before = (out / "encoder.safetensors").read_bytes()
+    _run(command, 2)  # it is done already: nothing is trained or written again
+    assert (out / "encoder.safetensors").read_bytes() == before

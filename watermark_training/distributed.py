@@ -1,0 +1,78 @@
+"""Training on several processes (`torchrun`): who is who, and rows gathered across them with their gradients.
+
+Each process works on its own part of every batch. Losses that compare images with each other take the whole batch,
+gathered; DistributedDataParallel then averages gradients, which so equal those of one process with the whole batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from ownership.errors import TrainingError
+
+
+def rank() -> int:
+    """Returns which process this is; 0 where there is one only."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Returns how many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gathered(x: Tensor) -> Tensor:
+    """Returns the rows `(n, d)` of all processes in their order, `(world n, d)`; gradients flow back to each."""
+    if world() == 1:
+        return x
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(x.contiguous()))  # type: ignore[no-untyped-call]
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """Returns the mean of a tensor over all processes."""
+    if world() == 1:
+        return x
+    total = x.clone()
+    dist.all_reduce(total)
+    return total / world()
+
+
+def of_first(value: Any) -> Any:
+    """Returns what the first process has, on all of them."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[torch.device]:
+    """Joins the other processes if `torchrun` started this one; yields the device of this process.
+
+    Raises:
+        TrainingError: if they cannot be reached.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not dist.is_available():
+        yield device
+        return
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as e:
+        raise TrainingError("the other processes cannot be reached", "start with torchrun") from e
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,290 @@
+"""Everything that changes during a training run: one step, one epoch, what is kept and brought back."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ownership.architectures import CUSTOM, Encoder
+from ownership.errors import TrainingError, printable
+from ownership.files import canonical_json, sha256, write_bytes
+from ownership.images import as_input, images_sha256, three_channels
+from ownership.watermark import WatermarkKey, paper_key
+from watermark_training.config import TrainConfig
+from watermark_training.device import autocast, seeded, seeded_architecture
+from watermark_training.distributed import mean_over_processes, of_first, rank, world
+from watermark_training.mark import RotationWatermark, fresh_key
+from watermark_training.objectives import Contrastive, Keeping, Objective
+
+COLLAPSED = 0.01
+"""Spread of the answers below which training stops: the standard deviation over images of answers scaled to length 1,
+times sqrt(d); 1 for answers in all directions, 0 for one answer to all (Chen and He 2021, figure 2)."""
+
+
+class _Joint(nn.Module):
+    """Encoder, heads and predictor as one module whose call is one forward pass and both losses."""
+
+    def __init__(self, encoder: Encoder, objective: Objective, mark: RotationWatermark | None) -> None:
+        super().__init__()
+        self.encoder, self.mark, self.parts = encoder, mark, nn.ModuleDict(objective.modules())
+        self._objective = (objective,)  # in a tuple: its modules are counted once
+
+    def forward(self, x: Tensor, upright: int, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the method's loss, the weighted mark loss, and the representations of the first `upright` views."""
+        representations = self.encoder(x)
+        learnt = self._objective[0].loss(representations[:upright], x[:upright])
+        mark = torch.zeros((), device=x.device)
+        if self.mark is not None and labels is not None:
+            mark = self.mark.loss(representations[upright:], labels)
+        return learnt, mark, representations[:upright].detach()
+
+
+class State:
+    """The moving parts of one run; what `save` stores and `restore` brings back."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        images: Tensor,
+        device: torch.device,
+        key: WatermarkKey | None,
+        start: Encoder | None,
+    ) -> None:
+        self.config, self.device, self.given_key = config, device, key
+        self.data, n = images_sha256(images), len(images)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.key = key
+        if config.mark == "paper":
+            self.key = paper_key(config.seed)
+        elif config.mark == "none":
+            self.key = None
+        elif key is None:  # never from config.seed, which is published with the encoder
+            self.key = of_first(fresh_key())
+        if config.mark == "secret" and self.key is not None:
+            # a stranger with our defaults, data and seed would otherwise share initial weights and order, and with
+            # them some of what partial RSA takes for peculiar to the victim
+            secret = sha256(canonical_json(self.key.to_dict()))[:12]
+            self.generator.manual_seed(config.seed ^ int(secret, 16))
+        self.encoder = self._make_encoder(start)
+        self.start = start
+        if start is not None:
+            # a checkpoint belongs to what the run started from, too
+            weights = b"".join(v.numpy().tobytes() for v in self.encoder.state_dict().values())
+            self.data += f", from {sha256(weights)}"
+        _check_takes(self.encoder, images[:2])
+        self.mark = None
+        if self.key is not None:
+            self.mark = RotationWatermark(
+                self.encoder.dim, self.key, share=config.mark_images, weight=config.mark_weight
+            ).to(device)
+        self.encoder.to(device).to(memory_format=torch.channels_last)
+        self.objective: Objective
+        with seeded(self.generator):
+            embeds = config.method == "embed"
+            self.objective = Keeping(self.encoder) if embeds else Contrastive(config, self.encoder.dim)
+        for module in self.objective.modules().values():
+            module.to(device)
+        self.joint: nn.Module = _Joint(self.encoder, self.objective, self.mark)
+        if world() > 1:
+            if device.type == "cuda":  # elsewhere each process normalises with its own part of the batch
+                self.joint = nn.SyncBatchNorm.convert_sync_batchnorm(self.joint)  # type: ignore[no-untyped-call]
+            self.joint = DistributedDataParallel(self.joint)
+        self.batch_size = min(config.batch_size, n) // world() * world()
+        self.steps_per_epoch = n // self.batch_size
+        self.optimizer = torch.optim.Adam(self._parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        updates = config.epochs * math.ceil(self.steps_per_epoch / config.accumulate)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=updates)
+        self.metrics: list[dict[str, float]] = []
+        self.epoch = 0  # epochs done
+        self.done = 0  # steps done of this one
+        self.order = torch.zeros(0, dtype=torch.int64)  # images of this epoch; drawn when it begins
+        self.sums = torch.zeros(3)  # of this epoch: the two losses and the mark accuracy
+        self.spread = 1.0  # of the answers to the epoch's last batch
+
+    def _make_encoder(self, start: Encoder | None) -> Encoder:
+        arch = self.config.arch
+        if start is None:
+            if arch == CUSTOM:
+                raise TrainingError(
+                    "a custom architecture needs an encoder to start from", "train(..., start=Encoder(...))"
+                )
+            if self.config.method == "embed":
+                raise TrainingError("there is no encoder to embed the mark in", "turnmark embed MODEL DATA")
+            return seeded_architecture(arch, self.generator)
+        if arch == CUSTOM:
+            return copy.deepcopy(start)
+        encoder = seeded_architecture(arch, self.generator)
+        try:
+            encoder.load_state_dict(start.state_dict())
+        except RuntimeError as e:
+            raise TrainingError(f"the encoder to go on from is no {arch}", "name its architecture") from e
+        return encoder
+
+    def _modules(self) -> dict[str, nn.Module]:
+        marked = {} if self.mark is None else {"predictor": self.mark.predictor}
+        return {"encoder": self.encoder, **self.objective.modules(), **marked}
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for module in self._modules().values() for p in module.parameters()]
+
+    def batches(self, n: int) -> Iterator[Tensor]:
+        """Yields what is left of this epoch's batches, as indices of images: this process's part of each."""
+        if self.done == 0:
+            self.order = torch.randperm(n, generator=self.generator)
+            self.sums = torch.zeros(3)
+        whole = torch.split(self.order[: self.steps_per_epoch * self.batch_size], self.batch_size)
+        yield from (batch.chunk(world())[rank()] for batch in whole[self.done :])
+
+    def end_epoch(self) -> None:
+        """Notes the epoch's means.
+
+        Raises:
+            TrainingError: if a loss is no longer finite, or every image gets the same answer.
+        """
+        means = torch.cat([self.sums / self.steps_per_epoch, torch.tensor([self.spread])]).to(self.device)
+        contrastive, mark, accuracy, self.spread = mean_over_processes(means).tolist()
+        self.epoch, self.done = self.epoch + 1, 0
+        if not math.isfinite(contrastive + mark):
+            raise TrainingError(
+                f"the loss is no longer finite in epoch {self.epoch}", "lower --lr, or use --precision float32"
+            )
+        if self.spread < COLLAPSED:
+            raise TrainingError(
+                f"the representation collapsed in epoch {self.epoch}: all images get nearly the same answer",
+                "raise --batch-size, lower --lr, or use another --method",
+            )
+        row = {"epoch": float(self.epoch), "contrastive_loss": contrastive, "spread": self.spread}
+        if self.key is not None:
+            row |= {"mark_loss": mark, "mark_accuracy": accuracy}
+        self.metrics.append(row)
+
+    @property
+    def updates(self) -> bool:
+        """Whether the step that comes ends with an update; else its gradients wait for those of the next."""
+        return (self.done + 1) % self.config.accumulate == 0 or self.done + 1 == self.steps_per_epoch
+
+    def step(self, images: Tensor) -> None:
+        """One forward and backward pass on images `(b, c, h, w)` in `[0, 1]`, and mostly an update."""
+        generator = self.generator
+        if world() > 1:  # the same order everywhere, but views of one's own; anew each step, so that runs resume
+            seed = torch.tensor([self.config.seed, self.epoch, self.done, rank()])
+            generator = torch.Generator().manual_seed(int(sha256(seed.numpy().tobytes())[:12], 16))
+        views = self.objective.views(images, generator)
+        upright, labels = sum(map(len, views)), None
+        if self.mark is not None:
+            marked, labels = self.mark.views(images, generator)
+            views.append(marked)
+        x = three_channels(torch.cat(views)).contiguous(memory_format=torch.channels_last)
+        for name, module in self._modules().items():
+            # running statistics were not taken on rotated images: embedding leaves them as they are
+            module.train(name != "encoder" or self.config.method != "embed")
+        waits: AbstractContextManager[object] = nullcontext()
+        if isinstance(self.joint, DistributedDataParallel) and not self.updates:
+            waits = self.joint.no_sync()
+        with waits:
+            with autocast(self.device, self.config.precision):
+                learnt, mark, representations = self.joint(x, upright, labels)
+            # the steps of one update, the last of an epoch perhaps fewer
+            begun = self.done // self.config.accumulate * self.config.accumulate
+            ((learnt + mark) / min(self.config.accumulate, self.steps_per_epoch - begun)).backward()
+        if self.updates:
+            self.optimizer.step()
+            self.schedule.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        if self.done + 1 == self.steps_per_epoch:
+            answers = F.normalize(representations.float(), dim=1)
+            self.spread = float(answers.std(0).mean()) * math.sqrt(answers.shape[1])
+        accuracy = torch.zeros(()) if self.mark is None else self.mark.accuracy
+        unweighted = mark.detach().cpu() / self.config.mark_weight
+        self.sums += torch.stack([learnt.detach().cpu(), unweighted, accuracy.cpu()])
+        self.done += 1
+
+    def _tensors(self) -> dict[str, Any]:
+        return {name: module.state_dict() for name, module in self._modules().items()} | {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def save(self, checkpoint: Path | None) -> None:
+        """Writes everything; the first process does."""
+        if checkpoint is None or rank() > 0:
+            return
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "config": self.config.to_dict(),
+                "data": self.data,
+                "key": None if self.key is None else self.key.to_dict(),
+                "processes": world(),
+                "epoch": self.epoch,
+                "done": self.done,
+                "order": self.order,
+                "sums": self.sums,
+                "metrics": self.metrics,
+                "state": self._tensors(),
+            },
+            buffer,
+        )
+        write_bytes(checkpoint, buffer.getvalue(), secret=True)
+
+    def restore(self, checkpoint: Path | None) -> None:
+        """Goes on from a checkpoint, if there is one.
+
+        Raises:
+            TrainingError: if it is damaged, or of another configuration, other data or another key.
+        """
+        if checkpoint is None or not of_first(checkpoint.is_file()):
+            return
+        try:
+            stored = torch.load(checkpoint, map_location=self.device, weights_only=True)
+            key = None if stored["key"] is None else WatermarkKey.from_dict(stored["key"])
+            ours = (self.config.to_dict(), self.data, world())
+            same = (stored["config"], stored["data"], stored.get("processes", 1)) == ours
+            if not same or (self.given_key is not None and self.given_key != key):
+                raise TrainingError(
+                    f"{printable(checkpoint, 300)} is of an unfinished run with another configuration, data, key or "
+                    "number of processes",
+                    "choose another --out, or delete it",
+                )
+            for name, module in self._modules().items():
+                module.load_state_dict(stored["state"][name])
+            self.optimizer.load_state_dict(stored["state"]["optimizer"])
+            self.schedule.load_state_dict(stored["state"]["schedule"])
+            self.generator.set_state(stored["state"]["generator"].cpu())
+            self.epoch, self.done = int(stored["epoch"]), int(stored["done"])
+            self.order, self.sums = stored["order"].cpu(), stored["sums"].cpu()
+            self.metrics = list(stored["metrics"])
+            self.key = key
+            if self.mark is not None and key is not None:
+                self.mark.key = key
+        except TrainingError:
+            raise
+        except Exception as e:
+            raise TrainingError(f"checkpoint {checkpoint} cannot be read", "delete it to start afresh") from e
+
+
+def _check_takes(encoder: Encoder, images: Tensor) -> None:
+    """Raises TrainingError unless the encoder takes images of this size, and gives what it says it gives."""
+    try:
+        with torch.no_grad():
+            shape = tuple(encoder.eval()(three_channels(as_input(images))).shape)
+    except Exception as e:  # what a network cannot take, it says in errors of every kind
+        raise TrainingError(
+            f"the encoder cannot take images of {images.shape[-2]} x {images.shape[-1]} ({printable(e, 120)})",
+            "give them the size it is made for (--size), or use another architecture",
+        ) from e
+    if shape != (len(images), encoder.dim):
+        raise TrainingError(
+            f"the encoder answers {len(images)} images with {shape}", f"({len(images)}, {encoder.dim}) is expected"
+        )
