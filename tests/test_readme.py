@@ -57,10 +57,15 @@ def test_ci_runs_the_readmes_command() -> None:
     assert "make check" in (ROOT / ".ci/run").read_text(encoding="utf-8")
 
 
-def test_the_loop_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("example", "steps"), [("plain_pytorch", 150), ("lightly_simclr", 15), ("lightning_module", 150)]
+)
+@pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning", "ignore::UserWarning:lightning")
+@pytest.mark.filterwarnings("ignore:.*GPU.*", "ignore:.*num_workers.*", "ignore:.*lightning.*")
+def test_the_loop_of_ones_own_runs(example: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/examples: the mark is learnt, and the secret is written for the owner alone."""
     monkeypatch.setattr("tempfile.mkdtemp", lambda **_: str(tmp_path))
-    main = runpy.run_path(str(ROOT / "docs/examples/plain_pytorch.py"))["main"]
     torch.manual_seed(0)
-    assert main(150) > 0.6  # chance is one half; 128 views
+    main = runpy.run_path(str(ROOT / f"docs/examples/{example}.py"))["main"]
+    assert main(steps) > 0.6  # chance is one half; 64 views or more
     assert (tmp_path / "predictor.safetensors").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,82 @@
+"""The rotation watermark in lightly's SimCLR example: the four lines that are marked (*).
+
+pip install 'turnmark[examples]'
+python docs/examples/lightly_simclr.py [STEPS]
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import chain, islice, repeat
+from pathlib import Path
+from tempfile import mkdtemp
+
+import torch
+from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
+from lightly.transforms.multi_view_transform import MultiViewTransform
+from lightly.transforms.simclr_transform import SimCLRViewTransform
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.models import resnet18
+from torchvision.transforms import ToTensor
+from torchvision.transforms.functional import to_pil_image
+
+from watermark_training.data import load_data
+from watermark_training.mark import RotationWatermark
+
+SIZE = 16
+VIEW = SimCLRViewTransform(input_size=SIZE, hf_prob=0.0, gaussian_blur=0.0, normalize=None)
+
+
+class Digits(Dataset[list[Tensor]]):
+    """Any data set of PIL images; the third view is the image as it is."""
+
+    def __init__(self) -> None:
+        self.images = load_data("digits").images.expand(-1, 3, -1, -1)
+        self.transform = MultiViewTransform([VIEW, VIEW, ToTensor()])  # (*) the mark turns images nobody augmented
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> list[Tensor]:
+        views: list[Tensor] = self.transform(to_pil_image(self.images[i]))
+        return views
+
+
+class SimCLR(nn.Module):
+    """As in lightly's example: a torchvision backbone without its last layer, and a projection head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(*list(resnet18().children())[:-1], nn.Flatten())
+        self.projection_head = SimCLRProjectionHead(512, 512, 128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns projections `(n, 128)`."""
+        out: Tensor = self.projection_head(self.backbone(x))
+        return out
+
+
+def main(steps: int) -> float:
+    """Trains on the digits; returns how well the mark is read at the end."""
+    model, criterion = SimCLR(), NTXentLoss(temperature=0.5)
+    mark = RotationWatermark(dim=512)  # (*) a fresh secret key
+    optimizer = torch.optim.Adam([*model.parameters(), *mark.parameters()], lr=1e-3)
+    loader = DataLoader(Digits(), batch_size=64, shuffle=True, drop_last=True)
+    for step, (x0, x1, images) in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
+        loss = criterion(model(x0), model(x1))
+        loss = loss + mark(model.backbone, images)  # (*)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 20 == 0 or step == steps - 1:
+            print(f"step {step}: loss {loss.item():.3f}, mark {mark.accuracy.item():.2f}")
+    out = Path(mkdtemp(prefix="turnmark-example-"))
+    mark.save(out / "predictor.safetensors")  # (*) the owner's secret
+    print(f"the key is in {out / 'predictor.safetensors'}")
+    return float(mark.accuracy)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
