@@ -1,0 +1,281 @@
+"""What watermarked training costs and what the mark is worth: the tables of docs/results.md, "Training".
+
+    python benchmarks/training.py speed --rounds 3      # images/s beside lightly's SimCLR example; mark on, mark off
+    TURNMARK_DATA=runs/data python benchmarks/training.py mark --data fashion-mnist --seed 0
+                                                        # marked and plain twin, linear probe, surrogates' mark
+    python benchmarks/training.py memory --images 1000000
+    python benchmarks/training.py --print               # the tables from committed rows
+
+`mark`: victim and plain twin see the same 10,000 images in the same passes; a thief asks 10,000 others, none rotated;
+the mark is read on test images nobody trained on. Development was on the first 14,000 training images; these come after
+(Fashion-MNIST), or seeds are others (CIFAR-10).
+`speed`: one network (ResNet-18, CIFAR form), batch 256, whatever threads there are. lightly's loop: its SimCLR
+transform on PIL images in a DataLoader with as many workers as cores, float32, its projection head and loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import asdict, replace
+from itertools import chain, islice, repeat
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from attacks_for_eval.black_box import BlackBox
+from attacks_for_eval.config import ExtractionConfig
+from attacks_for_eval.extraction import extract
+from attacks_for_eval.linear import linear_evaluation
+from ownership._audit import versions
+from ownership.architectures import make_encoder
+from ownership.files import canonical_json, sha256
+from ownership.images import as_input, as_uint8, represent
+from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs, secret_key
+from watermark_training.config import TrainConfig
+from watermark_training.data import load_data
+from watermark_training.device import has_bfloat16
+from watermark_training.train import train
+
+RESULTS = Path(__file__).parent / "results" / "training.jsonl"
+MARKED = TrainConfig(arch="small", epochs=20, batch_size=256, lr=2e-3, temperature=0.2, min_crop=0.2)
+THEFT = ExtractionConfig(arch="small", queries=10_000, epochs=8, batch_size=256, lr=2e-3)
+PARTS = {  # data -> victim's images, thief's queries, labelled images to learn from
+    "fashion-mnist": ("train[14000:24000]", "train[24000:34000]", "train[34000:39000]"),
+    "cifar10": ("train[0:10000]", "train[10000:20000]", "train[20000:25000]"),
+}
+
+
+def read_mark(encoder: nn.Module, predictor: RotationPredictor, views: Tensor, labels: Tensor) -> float:
+    """Returns the watermark success rate on uint8 views `(2 n, c, h, w)`."""
+    with torch.inference_mode():
+        right = predictor(represent(encoder, views)).argmax(1) == labels
+    return float(right.float().mean())
+
+
+def run_mark(data: str, seed: int) -> dict[str, Any]:
+    """Trains a marked victim and its plain twin, steals the victim twice, measures all."""
+    victim, queries, learn = (load_data(f"{data}:{part}") for part in PARTS[data])
+    test = load_data(f"{data}:test")
+    assert learn.labels is not None
+    assert test.labels is not None
+    labelled, held_out = (learn.images, learn.labels), (test.images[2000:], test.labels[2000:])
+    key: WatermarkKey = secret_key(torch.Generator().manual_seed(1000 + seed))
+    views, labels, _ = rotated_pairs(as_input(test.images[:2000]), key, torch.Generator().manual_seed(seed))
+    shown = as_uint8(views)
+    row: dict[str, Any] = {}
+    for name, config, owner in (
+        ("marked", replace(MARKED, seed=seed), key),
+        ("plain", replace(MARKED, seed=seed, mark="none"), None),
+    ):
+        start = time.perf_counter()
+        trained = train(victim.images, config, key=owner)
+        row[f"{name}_seconds"] = round(time.perf_counter() - start, 1)
+        row[f"{name}_probe"] = linear_evaluation(trained.encoder, labelled, held_out).accuracy
+        if trained.predictor is None:
+            continue
+        row["victim"] = read_mark(trained.encoder, trained.predictor, shown, labels)
+        for loss in ("mse", "infonce"):
+            theft = replace(THEFT, loss=loss, seed=seed)
+            surrogate = extract(BlackBox(trained.encoder), queries.images, theft)
+            row[f"surrogate_{loss}"] = read_mark(surrogate, trained.predictor, shown, labels)
+    return row
+
+
+def lightly_steps(images: Tensor, steps: int) -> float:
+    """Returns the images a second of lightly's SimCLR example with our network in its place."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+    from lightly.transforms import SimCLRTransform
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision.transforms.functional import to_pil_image
+
+    transform = SimCLRTransform(input_size=images.shape[-1], gaussian_blur=0.0)
+
+    class Pictures(Dataset[list[Tensor]]):
+        def __init__(self) -> None:
+            self.pictures = [to_pil_image(x) for x in images]
+
+        def __len__(self) -> int:
+            return len(self.pictures)
+
+        def __getitem__(self, i: int) -> list[Tensor]:
+            views: list[Tensor] = transform(self.pictures[i])
+            return views
+
+    encoder = make_encoder("resnet18").train()
+    head, criterion = SimCLRProjectionHead(512, 512, 128), NTXentLoss()
+    optimizer = torch.optim.SGD([*encoder.parameters(), *head.parameters()], lr=0.06)
+    loader = DataLoader(Pictures(), 256, shuffle=True, drop_last=True, num_workers=os.cpu_count() or 1)
+    start = time.perf_counter()
+    for x0, x1 in islice(chain.from_iterable(repeat(loader)), steps):
+        loss = criterion(head(encoder(x0)), head(encoder(x1)))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return steps * 256 / (time.perf_counter() - start)
+
+
+def our_steps(images: Tensor, mark: str) -> float:
+    """Returns the images a second of one pass of ours."""
+    config = TrainConfig(arch="resnet18", epochs=1, batch_size=256, mark=mark)  # type: ignore[arg-type]
+    start = time.perf_counter()
+    train(images, config)
+    return len(images) / (time.perf_counter() - start)
+
+
+def ceiling() -> float:
+    """Returns how many times faster this machine multiplies in bfloat16 than in float32: the kernel's own gain."""
+    rates = {}
+    for kind in (torch.float32, torch.bfloat16):
+        a, best = torch.randn(2048, 2048, dtype=kind), float("inf")
+        for _ in range(8):
+            start = time.perf_counter()
+            a @ a
+            best = min(best, time.perf_counter() - start)
+        rates[kind] = 2 * 2048**3 / best
+    return rates[torch.bfloat16] / rates[torch.float32]
+
+
+def run_speed(steps: int, rounds: int) -> dict[str, Any]:
+    """Alternates lightly's loop with ours, marked and plain; the fastest round of each counts."""
+    images = torch.randint(0, 256, (256 * steps, 3, 32, 32), dtype=torch.uint8)
+    rates: dict[str, list[float]] = {"lightly": [], "marked": [], "plain": []}
+    for _ in range(rounds):
+        rates["lightly"].append(lightly_steps(images, steps))
+        rates["marked"].append(our_steps(images, "secret"))
+        rates["plain"].append(our_steps(images, "none"))
+    best = {name: max(values) for name, values in rates.items()}
+    return {
+        "steps": steps,
+        "images_per_second": {name: [round(v, 1) for v in values] for name, values in rates.items()},
+        "over_lightly": round(best["marked"] / best["lightly"], 2),
+        "mark_overhead": round(best["plain"] / best["marked"], 3),
+        "bfloat16_ceiling": round(ceiling(), 2),
+        "bfloat16": has_bfloat16(torch.device("cpu")),
+    }
+
+
+def _anonymous_mib() -> float:
+    """Memory of this process that no file backs, in MiB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return float(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) / 1024
+
+
+def run_memory(count: int) -> dict[str, Any]:
+    """Trains some steps on few and on many mapped images; returns the largest memory beyond the file of each."""
+    peaks = []
+    for n in (4096, 4096, count):  # the first warms up: allocators keep what they had
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "images.npy"
+            stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, 3, 32, 32))
+            for part in range(0, n, 50_000):
+                stored[part : part + 50_000] = np.random.default_rng(part).integers(
+                    0, 256, stored[part : part + 50_000].shape, dtype=np.uint8
+                )
+            del stored
+            peak = [0.0]
+
+            def look(_what: str, done: int, _total: int, peak: list[float] = peak) -> None:
+                peak[0] = max(peak[0], _anonymous_mib())
+                if done >= 16:
+                    raise KeyboardInterrupt
+
+            with suppress(KeyboardInterrupt):
+                train(load_data(str(path)).images, replace(MARKED, arch="tiny", epochs=1), progress=look)
+            peaks.append(round(peak[0], 1))
+    few, many = peaks[1:]
+    return {
+        "images": count,
+        "file_mib": round(count * 3072 / 2**20),
+        "peak_mib": [few, many],
+        "more_mib": round(many - few, 1),
+    }
+
+
+def stored_rows() -> list[dict[str, Any]]:
+    """Returns the committed rows."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
+
+
+def keep(what: str, config: dict[str, Any], row: dict[str, Any]) -> None:
+    """Replaces the row of this configuration."""
+    key = sha256(canonical_json({"what": what, **config}))[:16]
+    row = {"key": key, "what": what, **config, **row, "cores": os.cpu_count(), "versions": versions()}
+    rows = [r for r in stored_rows() if r["key"] != key]
+    RESULTS.write_text("".join(json.dumps(r, sort_keys=True) + "\n" for r in [*rows, row]))
+    print(json.dumps(row))
+
+
+def interval(values: list[float]) -> str:
+    """Returns mean and 95 % t-interval over seeds."""
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return f"{mean(values):.3f} ({mean(values) - half:.3f} to {mean(values) + half:.3f})"
+
+
+def print_tables() -> None:
+    """Prints the rows as Markdown."""
+    rows = stored_rows()
+    for r in (r for r in rows if r["what"] == "speed"):
+        print("| | images/s (rounds) |\n|---|---|")
+        for name, values in r["images_per_second"].items():
+            print(f"| {name} | {', '.join(f'{v:.0f}' for v in values)} |")
+        print(
+            f"\nmarked over lightly's plain: {r['over_lightly']:.2f} (bfloat16 multiplication over float32 here: "
+            f"{r['bfloat16_ceiling']:.2f}); time of marked over plain: {r['mark_overhead']:.3f}\n"
+        )
+    for r in (r for r in rows if r["what"] == "memory"):
+        print(
+            f"{r['images']:,} mapped images ({r['file_mib']:,} MiB): {r['peak_mib'][1]:.0f} MiB beyond the file, "
+            f"{r['more_mib']:.0f} more than for 4,096\n"
+        )
+    print("| data | seeds | probe, plain | probe, marked | points lost | victim | surrogate, MSE | InfoNCE |")
+    print("|---|---|---|---|---|---|---|---|")
+    for data in PARTS:
+        mine = sorted((r for r in rows if r["what"] == "mark" and r["data"] == data), key=lambda r: r["seed"])
+        if mine:
+            lost = [100 * (r["plain_probe"] - r["marked_probe"]) for r in mine]
+            names = ("plain_probe", "marked_probe", "victim", "surrogate_mse", "surrogate_infonce")
+            cells = [interval([r[n] for r in mine]) for n in names]
+            cells.insert(2, interval(lost))
+            print(f"| {data} | {', '.join(str(r['seed']) for r in mine)} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("speed", "mark", "memory"))
+    parser.add_argument("--data", choices=PARTS, default="fashion-mnist")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--print", action="store_true", dest="show")
+    arguments = parser.parse_args()
+    if arguments.show:
+        print_tables()
+    elif arguments.what == "mark":
+        config = {"data": arguments.data, "seed": arguments.seed, "train": MARKED.to_dict(), "theft": asdict(THEFT)}
+        keep("mark", config, run_mark(arguments.data, arguments.seed))
+    elif arguments.what == "speed":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            keep("speed", {"rounds": arguments.rounds}, run_speed(arguments.steps, arguments.rounds))
+    elif arguments.what == "memory":
+        keep("memory", {"count": arguments.images}, run_memory(arguments.images))
+    else:
+        parser.error("say what: speed, mark or memory; or --print")
+
+
+if __name__ == "__main__":
+    main()
