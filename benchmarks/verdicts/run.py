@@ -275,9 +275,10 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="show")
     arguments = parser.parse_args()
     if arguments.show:
-        from tables import draw_prices, print_tables
+        from tables import draw_prices, print_combinations, print_tables
 
         print_tables(stored())
+        print_combinations(stored())
         draw_prices(stored(), Path(__file__).parents[2] / "docs" / "price.png")
         return
     bench = Bench(SCALES[arguments.data], arguments.work)

@@ -8,6 +8,9 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from attacks_for_eval.rates import Rate, bootstrap_over, rates
 from ownership.plan import DECIDING, DECIDING_AFFORDABLE, MAY_DECIDE, Plan
 
@@ -78,6 +81,42 @@ def _print_panel(title: str, mine: Sequence[Row]) -> None:
     for r in independents:
         if r["verdict"] == "SUPPORTED":
             print(describe(r))
+
+
+def _holm(pvalues: Sequence[float], level: float) -> bool:
+    return min(pvalues) <= level / len(pvalues)
+
+
+def _cauchy(pvalues: Sequence[float], level: float) -> bool:
+    """Liu and Xie 2020: tolerates dependence."""
+    p = np.clip(pvalues, 1e-15, 1 - 1e-9)
+    return bool(stats.cauchy.sf(np.tan((0.5 - p) * np.pi).mean()) <= level)
+
+
+def _harmonic(pvalues: Sequence[float], level: float) -> bool:
+    """Vovk and Wang 2020: valid under any dependence, for which the mean is multiplied by e log m (by 2 for two)."""
+    m = len(pvalues)
+    return m / sum(1 / max(p, 1e-300) for p in pvalues) <= level / (np.e * np.log(m) if m > 2 else m)
+
+
+COMBINATIONS = {"Holm": _holm, "Cauchy": _cauchy, "harmonic mean": _harmonic}
+
+
+def print_combinations(rows: Sequence[Row]) -> None:
+    """Prints what other combinations of the deciding tests would find at the last look's level, whole panels."""
+    level = Plan().last_alpha
+    print("\n### ways to combine the deciding tests, last look alone\n")
+    print("| | audits | " + " | ".join(COMBINATIONS) + " |\n|---|---|" + "---|" * len(COMBINATIONS))
+    for data in sorted({r["data"] for r in rows}):
+        for role in ("surrogate", "independent"):
+            mine = [r for r in rows if (r["data"], r["role"], panel_of(r)) == (data, role, "whole")]
+            tests = [[t for t in DECIDING if r.get(f"{t}.pvalue") is not None] for r in mine]
+            ran = [
+                ([r[f"{t}.pvalue"] for t in names], any(r[f"{t}.beyond"] for t in names))
+                for r, names in zip(mine, tests, strict=True)
+            ]
+            found = [str(sum(beyond and rejects(p, level) for p, beyond in ran)) for rejects in COMBINATIONS.values()]
+            print(f"| {data}, {role}s | {len(mine)} | {' | '.join(found)} |")
 
 
 USUAL = ("mse", "infonce", "softnn", "barlow")
