@@ -9,6 +9,7 @@ import torch
 from attacks_for_eval.reference import MIN_QUERIES, pick_architecture, reference_surrogates
 from ownership.build import build_claim
 from ownership.claim import Claim, Member
+from ownership.errors import ClaimError
 from ownership.files import Progress, silent
 from ownership.images import EncoderLike
 from ownership.plan import Plan
@@ -44,10 +45,20 @@ def claim_with_references(
         device: where they are trained.
         progress: called as it goes.
 
+    Raises:
+        ClaimError: if the mark was embedded and the panel lacks the model it was embedded in; as in `build_claim`.
+
     Returns:
         The claim; without references too if there are fewer than `MIN_QUERIES` spare images or no known architecture
         of the victim's dimension.
     """
+    ancestor = victim.config.get("ancestor")
+    if ancestor is not None and ancestor not in {m.sha256 for m, _ in panel}:
+        # measured (benchmarks/retrofit.py): the retrofitted model was taught to keep that one's answers
+        raise ClaimError(
+            "the model that the mark was embedded in is not in the panel: this claim would call it a copy",
+            "--panel ancestor:PATH for it, and for at least four fine-tunes of it",
+        )
     _, rest = split_public(len(public), plan)
     arch = pick_architecture(victim.encoder, victim.architecture, public.images) if reference_epochs else None
     references = []

@@ -24,6 +24,13 @@ def test_embed_marks_a_trained_encoder_and_resumes(run: Run, job: Job, tmp_path:
     assert str(marked.key.cuts[0]) not in out
     assert marked.config["ancestor"] == load_trained(plain).sha256
     assert "already embedded" in run(*arguments)[1]
+    # a claim that would convict the unmarked model is refused
+    panel = [x for p in sorted((job.folder / "models").iterdir()) if p != plain for x in ("--panel", p)]
+    build = ["claim", "build", tmp_path / "marked", "--private", "digits[:200]", "--public", "digits[200:900]"]
+    code, _, err = run(*build, *panel, "--size", 16, "--out", tmp_path / "claim")
+    assert code == 2
+    assert "embedded in is not in the panel" in error_line(err)
+    assert not (tmp_path / "claim").exists()
 
 
 def test_embed_refuses_in_one_line(run: Run, job: Job, tmp_path: Path) -> None:
