@@ -29,6 +29,7 @@ def claim_with_references(
     *,
     reference_epochs: int,
     seed: int,
+    own_ancestor: bool = False,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> Claim:
@@ -42,6 +43,8 @@ def claim_with_references(
         plan: of the claim.
         reference_epochs: passes over the answers, each; 0 for no references.
         seed: of the thefts.
+        own_ancestor: that the model which the mark was embedded in is the owner's and was never published: who has it,
+            has it from the owner, and the claim may call it a copy. The claim's record says that this was stated.
         device: where they are trained.
         progress: called as it goes.
 
@@ -53,11 +56,11 @@ def claim_with_references(
         of the victim's dimension.
     """
     ancestor = victim.config.get("ancestor")
-    if ancestor is not None and ancestor not in {m.sha256 for m, _ in panel}:
+    if ancestor is not None and not own_ancestor and ancestor not in {m.sha256 for m, _ in panel}:
         # measured (benchmarks/retrofit.py): the retrofitted model was taught to keep that one's answers
         raise ClaimError(
             "the model that the mark was embedded in is not in the panel: this claim would call it a copy",
-            "--panel ancestor:PATH for it, and for at least four fine-tunes of it",
+            "--panel ancestor:PATH for it and four fine-tunes of it; or --ancestor-is-mine, if nobody else has it",
         )
     _, rest = split_public(len(public), plan)
     arch = pick_architecture(victim.encoder, victim.architecture, public.images) if reference_epochs else None
@@ -85,6 +88,10 @@ def claim_with_references(
         projection_head=victim.projection_head,
         references=references,
         view=view_of(float(training.get("min_crop", defaults.min_crop)), bool(training.get("flip", defaults.flip))),
-        data={"private": private.name, "public": public.name},
+        data={
+            "private": private.name,
+            "public": public.name,
+            **({"ancestor": "stated to be the owner's own, never published"} if ancestor and own_ancestor else {}),
+        },
         progress=progress,
     )

@@ -49,8 +49,6 @@ def run(bench: Bench, seed: int, folder: Path, panel: str) -> list[dict[str, Any
     changes = {"epochs": 8, "lr": 5e-4, "mark_weight": 0.1, "batch_size": 64, "seed": seed}  # turnmark embed's defaults
     embed_to(folder / "victim", checkpoint, private, changes, key=key)
     owner = load_trained(folder / "victim")
-    if panel != PANELS[0]:  # which `turnmark claim build` refuses; here to show why
-        owner = replace(owner, config={k: v for k, v in owner.config.items() if k != "ancestor"})
     members = []
     for i, (stratum, recipe) in enumerate(bench.panel(victim, "whole")):
         suspect = load_suspect(bench.strangers.make(recipe))
@@ -60,7 +58,14 @@ def run(bench: Bench, seed: int, folder: Path, panel: str) -> list[dict[str, Any
             )
             members.append((member, suspect.encoder))
     claim = claim_with_references(
-        owner, private, public, members, replace(PLAN, seed=seed), reference_epochs=40, seed=seed
+        owner,
+        private,
+        public,
+        members,
+        replace(PLAN, seed=seed),
+        reference_epochs=40,
+        seed=seed,
+        own_ancestor=panel != PANELS[0],  # else it is refused; here to see what it would do
     )
     learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
     assert learn.labels is not None
@@ -129,12 +134,12 @@ def print_tables() -> None:
     print("| seed | linear probe before, after | mark |\n|---|---|---|")
     for r in (r for r in rows if r["what"] == "model"):
         print(f"| {r['seed']} | {r['probe']['before']:.3f}, {r['probe']['after']:.3f} | {r['mark']:.3f} |")
-    print("\n| panel | suspect | SUPPORTED | of | mark read, mean |\n|---|---|---|---|---|")
+    print("\n| panel | suspect | audits | verdicts | mark read, mean |\n|---|---|---|---|---|")
     audits = [r for r in rows if r["what"] == "audit"]
     for panel, kind in dict.fromkeys((r["panel"], r["kind"]) for r in audits):
         mine = [r for r in audits if (r["panel"], r["kind"]) == (panel, kind)]
-        found = sum(r["verdict"] == "SUPPORTED" for r in mine)
-        print(f"| {panel} | {kind} | {found} | {len(mine)} | {sum(r['mark'] for r in mine) / len(mine):.3f} |")
+        verdicts = ", ".join(sorted({r["verdict"] for r in mine}))
+        print(f"| {panel} | {kind} | {len(mine)} | {verdicts} | {sum(r['mark'] for r in mine) / len(mine):.3f} |")
 
 
 def main() -> None:

@@ -37,6 +37,13 @@ def build(
     reference: Annotated[bool, typer.Option(help="Make reference surrogates, to know what the claim can find.")] = True,
     reference_epochs: Annotated[int, typer.Option(min=1, help="Passes over the answers, each.")] = 100,
     probes: Annotated[int, typer.Option(min=2, help="Public probes, if there are that many.")] = 1000,
+    ancestor_is_mine: Annotated[
+        bool,
+        typer.Option(
+            "--ancestor-is-mine",
+            help="The model that the mark was embedded in is yours and was never published: it may count as a copy.",
+        ),
+    ] = False,
     alpha: Annotated[
         float, typer.Option(help="Chance of a false verdict against an innocent of the panel's kinds.")
     ] = 0.01,
@@ -76,6 +83,7 @@ def build(
             plan,
             reference_epochs=reference_epochs if reference else 0,
             seed=seed,
+            own_ancestor=ancestor_is_mine,
             device=pick_device(device),
             progress=progress,
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from conftest import Job
 from test_cli import Run, error_line, run
 
+from ownership.claim import Claim
 from watermark_training.artefacts import load_trained
 
 __all__ = ["run"]  # the fixture
@@ -31,6 +32,11 @@ def test_embed_marks_a_trained_encoder_and_resumes(run: Run, job: Job, tmp_path:
     assert code == 2
     assert "embedded in is not in the panel" in error_line(err)
     assert not (tmp_path / "claim").exists()
+    # unless the owner states that nobody else has it
+    kept = [*build, *panel, "--size", 16, "--out", tmp_path / "claim", "--no-reference", "--ancestor-is-mine"]
+    code, _, err = run(*kept, "--probes", 250)
+    assert code == 0, err
+    assert "never published" in Claim.load(tmp_path / "claim").data["ancestor"]
 
 
 def test_embed_refuses_in_one_line(run: Run, job: Job, tmp_path: Path) -> None:
