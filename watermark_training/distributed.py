@@ -32,9 +32,25 @@ def gathered(x: Tensor) -> Tensor:
     """Returns the rows `(n, d)` of all processes in their order, `(world n, d)`; gradients flow back to each."""
     if world() == 1:
         return x
-    from torch.distributed.nn.functional import all_gather
+    out: Tensor = _Gather.apply(x.contiguous())
+    return out
 
-    return torch.cat(all_gather(x.contiguous()))  # type: ignore[no-untyped-call]
+
+class _Gather(torch.autograd.Function):
+    """All processes' rows; backward, the gradients that all processes have for one's own rows, summed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        parts = [torch.empty_like(x) for _ in range(world())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
 def mean_over_processes(x: Tensor) -> Tensor:
@@ -74,5 +90,6 @@ def processes(device: torch.device) -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     try:
         yield device
+        dist.barrier()  # nobody leaves while another still talks to it
     finally:
         dist.destroy_process_group()
