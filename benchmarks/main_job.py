@@ -77,9 +77,7 @@ def table() -> None:
     rows = stored()
     for data in sorted({r["data"] for r in rows}):
         print(f"\n### {data}\n")
-        print(
-            "| suspect | seed | verdict (safetensors, ONNX) | relative partial RSA, p | watermark success, p | CKA, p |"
-        )
+        print("| suspect | seed | verdict (safetensors, ONNX) | partial RSA, p | watermark success, p | CKA, p |")
         print("|---|---|---|---|---|---|")
         mine = [r for r in rows if r["data"] == data]
         for name, seed in dict.fromkeys((r["suspect"], r["seed"]) for r in mine):
@@ -87,7 +85,7 @@ def table() -> None:
             tests = pair[0]["tests"]
             cells = [
                 f"{tests[t]['value']:.3f}, {format_p(tests[t]['pvalue'])}" if t in tests else "–"
-                for t in ("partial_rsa_relative", "watermark_success", "cka")
+                for t in ("partial_rsa", "watermark_success", "cka")
             ]
             verdicts = ", ".join(r["verdict"] for r in sorted(pair, key=lambda r: r["format"], reverse=True))
             print(f"| {name} | {seed} | {verdicts} | {' | '.join(cells)} |")

@@ -61,7 +61,7 @@ def as_encoder_state(state: dict[str, Tensor], expected: dict[str, Tensor]) -> d
 
     Args:
         state: as torchvision or timm write it; one whose names begin with "body." is an `Encoder`'s and kept as it is.
-        expected: of the fresh encoder.
+        expected: of the fresh encoder; its mean and std are passed on as they are.
     """
     if any(name.startswith("body.") for name in state):
         return state

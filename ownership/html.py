@@ -117,7 +117,7 @@ def render_html(report: Report) -> str:
             {
                 "result": r,
                 "numbers": n,
-                "explained": EXPLAINED[r.name],
+                "explained": EXPLAINED.get(r.name, ""),  # a stored report may hold a statistic of another version
                 "picture": picture(r, n["threshold"]),
             }
             for r, n in zip(report.results, content["results"], strict=True)

@@ -236,8 +236,11 @@ def _matching_architecture(state: dict[str, Tensor]) -> str:
 def _fill(architecture: str, state: dict[str, Tensor]) -> Encoder:
     if not is_architecture(architecture):
         raise SuspectError(f"unknown architecture {printable(architecture)!r}", f"one of: {known_architectures()}")
-    encoder = make_encoder(architecture)
-    expected = encoder.state_dict()
+    try:
+        with torch.device("meta"):  # the name may come from a small file, and stand for a network larger than memory
+            expected = make_encoder(architecture).state_dict()
+    except Exception as e:  # each of a thousand models has its own way of failing
+        raise SuspectError(f"{architecture} cannot be made ({printable(e, 120)})", "export the model to ONNX") from e
     if architecture not in ARCHITECTURES:
         state = as_encoder_state(state, expected)
     missing = [k for k in expected if k not in state]
@@ -250,5 +253,7 @@ def _fill(architecture: str, state: dict[str, Tensor]) -> Encoder:
             f"{len(misshaped)} of another shape; first: {printable(first)}",
             f"name the right one with --arch ({known_architectures()})",
         )
-    encoder.load_state_dict(state)
+    encoder = make_encoder(architecture)
+    given = {k: v for k, v in state.items() if not v.is_meta}  # a library's own file has no mean and std: ours stay
+    encoder.load_state_dict({**encoder.state_dict(), **given})
     return encoder.eval()

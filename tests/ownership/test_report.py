@@ -219,6 +219,14 @@ def test_round_trip(real: Report, tmp_path: Path) -> None:
     assert stored["verdict"] == real.verdict.value
 
 
+def test_a_report_with_a_statistic_of_another_version_is_shown(real: Report) -> None:
+    other = replace(real, results=(*real.results, replace(real.results[-1], name="partial_rsa_standardised")))
+    again = Report.from_dict(json.loads(json.dumps(other.to_dict())))
+    assert again == other
+    title = real.results[-1].title
+    assert render_html(again).count(title) > render_html(real).count(title) > 0
+
+
 def test_reports_of_the_first_schema_are_read() -> None:
     """As an audit of a claim of rule turnmark-1 writes them, and with the sentences of that time."""
     plan = Plan(rule="turnmark-1", deciding=("partial_rsa", "watermark_success"), looks=(), look_shares=())

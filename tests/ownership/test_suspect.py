@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import resource
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +252,17 @@ def test_backbones_of_the_libraries_load_by_name(name: str, tmp_path: Path) -> N
     assert again.architecture == name
     with torch.no_grad():
         assert torch.equal(again.encoder(x), loaded.encoder(x))
+
+
+def test_a_small_file_cannot_ask_for_a_large_network(tmp_path: Path) -> None:
+    """A thousand million parameters by name: refused from their shapes, before any memory is taken for them."""
+    save_file(
+        {"x": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={"architecture": "timm:vit_giant_patch14_dinov2"}
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SuspectError, match="tensors missing"):
+        load_suspect(tmp_path / "m.safetensors")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB; the network takes four times that
 
 
 @pytest.mark.parametrize("name", ["timm:hf-hub:someone/model", "timm:local-dir:x", "torchvision:squeezenet1_0", "x:y"])

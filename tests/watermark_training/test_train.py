@@ -142,7 +142,6 @@ def test_a_module_of_ones_own_is_trained_and_loaded_back(digits: Data, key: Wate
 def test_what_does_not_learn_is_said_early(digits: Data) -> None:
     said: list[str] = []
     train(digits.images[:64], replace(CONFIG, epochs=12, lr=1e-9), warn=said.append)
-    assert len(said) == 2 - ("does not fall" not in " ".join(said))
     assert "mark is not being learnt" in said[0]
     rows = [{"epoch": 1.0, "contrastive_loss": 3.0, "mark_accuracy": 0.5}, {"epoch": 3.0, "contrastive_loss": 3.1}]
     assert "loss does not fall" in unlearnt([rows[0], {**rows[1], "mark_accuracy": 0.9}])[0]
