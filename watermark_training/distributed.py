@@ -1,18 +1,20 @@
 """Training on several processes (`torchrun`): who is who, and rows gathered across them with their gradients.
 
 Each process works on its own part of every batch. Losses that compare images with each other take the whole batch,
-gathered; DistributedDataParallel then averages gradients, which so equal those of one process with the whole batch.
+gathered; gradients are then averaged, and so equal those of one process with the whole batch. One all-reduce an update
+does that: DistributedDataParallel would overlap it with the backward pass, but keeps the process group alive after it
+is destroyed, and Gloo's threads then crash the interpreter now and then as it ends (torch 2.14).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from ownership.errors import TrainingError
@@ -51,6 +53,17 @@ class _Gather(torch.autograd.Function):
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Replaces gradients by their mean over all processes; those that have none are left out, alike everywhere."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if world() == 1 or not gradients:
+        return
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    for gradient, mean in zip(gradients, torch.split(flat / world(), [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def mean_over_processes(x: Tensor) -> Tensor:

@@ -6,14 +6,12 @@ import copy
 import io
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ownership.architectures import CUSTOM, Encoder
 from ownership.errors import TrainingError, printable
@@ -22,31 +20,13 @@ from ownership.images import as_input, images_sha256, three_channels
 from ownership.watermark import WatermarkKey, paper_key
 from watermark_training.config import TrainConfig
 from watermark_training.device import autocast, seeded, seeded_architecture
-from watermark_training.distributed import mean_over_processes, of_first, rank, world
+from watermark_training.distributed import average_gradients, mean_over_processes, of_first, rank, world
 from watermark_training.mark import RotationWatermark, fresh_key
 from watermark_training.objectives import Contrastive, Keeping, Objective
 
 COLLAPSED = 0.01
 """Spread of the answers below which training stops: the standard deviation over images of answers scaled to length 1,
 times sqrt(d); 1 for answers in all directions, 0 for one answer to all (Chen and He 2021, figure 2)."""
-
-
-class _Joint(nn.Module):
-    """Encoder, heads and predictor as one module whose call is one forward pass and both losses."""
-
-    def __init__(self, encoder: Encoder, objective: Objective, mark: RotationWatermark | None) -> None:
-        super().__init__()
-        self.encoder, self.mark, self.parts = encoder, mark, nn.ModuleDict(objective.modules())
-        self._objective = (objective,)  # in a tuple: its modules are counted once
-
-    def forward(self, x: Tensor, upright: int, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the method's loss, the weighted mark loss, and the representations of the first `upright` views."""
-        representations = self.encoder(x)
-        learnt = self._objective[0].loss(representations[:upright], x[:upright])
-        mark = torch.zeros((), device=x.device)
-        if self.mark is not None and labels is not None:
-            mark = self.mark.loss(representations[upright:], labels)
-        return learnt, mark, representations[:upright].detach()
 
 
 class State:
@@ -94,11 +74,9 @@ class State:
             self.objective = Keeping(self.encoder) if embeds else Contrastive(config, self.encoder.dim)
         for module in self.objective.modules().values():
             module.to(device)
-        self.joint: nn.Module = _Joint(self.encoder, self.objective, self.mark)
-        if world() > 1:
-            if device.type == "cuda":  # elsewhere each process normalises with its own part of the batch
-                self.joint = nn.SyncBatchNorm.convert_sync_batchnorm(self.joint)  # type: ignore[no-untyped-call]
-            self.joint = DistributedDataParallel(self.joint)
+        if world() > 1 and device.type == "cuda":  # elsewhere each process normalises with its own part of the batch
+            for module in self._modules().values():  # containers: their layers are replaced in place
+                nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         self.batch_size = min(config.batch_size, n) // world() * world()
         self.steps_per_epoch = n // self.batch_size
         self.optimizer = torch.optim.Adam(self._parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -188,23 +166,25 @@ class State:
         for name, module in self._modules().items():
             # running statistics were not taken on rotated images: embedding leaves them as they are
             module.train(name != "encoder" or self.config.method != "embed")
-        waits: AbstractContextManager[object] = nullcontext()
-        if isinstance(self.joint, DistributedDataParallel) and not self.updates:
-            waits = self.joint.no_sync()
-        with waits:
-            with autocast(self.device, self.config.precision):
-                learnt, mark, representations = self.joint(x, upright, labels)
-            # the steps of one update, the last of an epoch perhaps fewer
-            begun = self.done // self.config.accumulate * self.config.accumulate
-            ((learnt + mark) / min(self.config.accumulate, self.steps_per_epoch - begun)).backward()
+        mark = accuracy = torch.zeros(())
+        with autocast(self.device, self.config.precision):
+            representations = self.encoder(x)
+            learnt = self.objective.loss(representations[:upright], x[:upright])
+            if self.mark is not None and labels is not None:
+                mark = self.mark.loss(representations[upright:], labels)
+                accuracy = self.mark.accuracy
+        # the steps of one update, the last of an epoch perhaps fewer
+        begun = self.done // self.config.accumulate * self.config.accumulate
+        loss = (learnt + mark) / min(self.config.accumulate, self.steps_per_epoch - begun)
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.updates:
+            average_gradients(self._parameters())
             self.optimizer.step()
             self.schedule.step()
             self.optimizer.zero_grad(set_to_none=True)
         if self.done + 1 == self.steps_per_epoch:
-            answers = F.normalize(representations.float(), dim=1)
+            answers = F.normalize(representations[:upright].detach().float(), dim=1)
             self.spread = float(answers.std(0).mean()) * math.sqrt(answers.shape[1])
-        accuracy = torch.zeros(()) if self.mark is None else self.mark.accuracy
         unweighted = mark.detach().cpu() / self.config.mark_weight
         self.sums += torch.stack([learnt.detach().cpu(), unweighted, accuracy.cpu()])
         self.done += 1

@@ -20,9 +20,8 @@ import sys, torch
 from torch import nn
 from ownership.architectures import Encoder
 from watermark_training.config import TrainConfig
-from watermark_training.distributed import processes, rank, world
+from watermark_training.distributed import average_gradients, processes, rank, world
 from watermark_training.objectives import Contrastive
-from watermark_training.state import _Joint
 
 method, out = sys.argv[1:]
 torch.manual_seed(0)
@@ -34,15 +33,12 @@ for module in objective.modules().values():  # running statistics: batches diffe
             module[i] = nn.Identity()
 first, second = torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)
 with processes(torch.device("cpu")):
-    joint = _Joint(encoder, objective, None)
-    if world() > 1:
-        joint = nn.parallel.DistributedDataParallel(joint)
     mine = torch.cat([first.chunk(world())[rank()], second.chunk(world())[rank()]])
-    loss, _, _ = joint(mine, len(mine), None)
-    loss.backward()
+    objective.loss(encoder(mine), mine).backward()
+    parameters = [p for module in (encoder, *objective.modules().values()) for p in module.parameters()]
+    average_gradients(parameters)
     if rank() == 0:
-        torch.save([p.grad for p in joint.parameters()], out)
-    del joint, loss  # before the processes part
+        torch.save([p.grad for p in parameters], out)
 """
 
 
