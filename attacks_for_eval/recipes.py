@@ -90,6 +90,8 @@ class Settings:
     temperature: float = 0.2  # NT-Xent of independents
     min_crop: float = 0.2
     flip: bool = True
+    mark_images: float = 0.5  # short trainings on few images: the default, a sixteenth, is for long ones
+    mark_weight: float = 1.0
     fine_tune_lr: float = 5e-4
 
     def training(self, recipe: Recipe, **changes: Any) -> TrainConfig:
@@ -106,6 +108,8 @@ class Settings:
             "flip": self.flip,
             "rotate": recipe.objective == "rotated",
             "mark": recipe.mark,
+            "mark_images": self.mark_images,
+            "mark_weight": self.mark_weight,
             "seed": recipe.seed,
         }
         return TrainConfig(**{**fields, **changes})

@@ -29,6 +29,10 @@ def train(
     mark: Annotated[
         str, typer.Option(help="secret: a fresh secret key; paper: the public half-turn task; none: plain encoder.")
     ] = "secret",
+    mark_images: Annotated[
+        float, typer.Option(help="Share of each batch that learns the mark; .5 for few images or few passes.")
+    ] = 1 / 16,
+    mark_weight: Annotated[float, typer.Option(help="Of the mark's loss beside the method's own.")] = 2.0,
     batch_size: Annotated[int, typer.Option(help="Images a step; torchrun's processes share them.")] = 256,
     accumulate: Annotated[int, typer.Option(help="Steps whose gradients make one update.")] = 1,
     lr: Annotated[float, typer.Option(help="Adam's learning rate, cosine schedule.")] = 3e-4,
@@ -65,6 +69,8 @@ def train(
         min_crop=min_crop,
         flip=flip,
         mark=mark,  # type: ignore[arg-type]  # checked by TrainConfig
+        mark_images=mark_images,
+        mark_weight=mark_weight,
         seed=seed,
         precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
     )

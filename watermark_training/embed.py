@@ -52,7 +52,9 @@ def embed_to(
         )
     before = model.config.get("train", {})
     views = {name: before[name] for name in ("min_crop", "flip") if name in before}  # dataset inference uses them
-    config = TrainConfig(arch=model.architecture, method="embed", weight_decay=0.0, **{**views, **changes})
+    # a short run in which the mark is all that is learnt: half of each batch shows it
+    fixed = {"method": "embed", "weight_decay": 0.0, "mark_images": 0.5}
+    config = TrainConfig(arch=model.architecture, **{**fixed, **views, **changes})
     return train_to(
         folder,
         data,

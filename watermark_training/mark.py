@@ -34,7 +34,8 @@ class RotationWatermark(nn.Module):
     Args:
         dim: length d of a representation.
         key: the owner's; a fresh one, from the system's randomness, if not given.
-        share: of each batch that is shown rotated, two views an image.
+        share: of each batch that is shown rotated, two views an image; a sixteenth costs a sixteenth of the time and
+            is enough for a long training, a short one needs a half.
         weight: of the loss.
         trained: whether the predictor learns with the encoder (the paper's text); else it keeps the weights drawn from
             the key's seed, and the encoder alone learns (the paper's released code).
@@ -51,8 +52,8 @@ class RotationWatermark(nn.Module):
         dim: int,
         key: WatermarkKey | None = None,
         *,
-        share: float = 0.5,
-        weight: float = 1.0,
+        share: float = 1 / 16,
+        weight: float = 2.0,
         trained: bool = True,
     ) -> None:
         super().__init__()
