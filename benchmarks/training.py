@@ -271,7 +271,8 @@ def main() -> None:
     if arguments.show:
         print_tables()
     elif arguments.what == "mark":
-        config = {"data": arguments.data, "seed": arguments.seed, "train": trained_on(arguments.data).to_dict(), "theft": asdict(THEFT)}
+        trained = trained_on(arguments.data).to_dict()
+        config = {"data": arguments.data, "seed": arguments.seed, "train": trained, "theft": asdict(THEFT)}
         keep("mark", config, run_mark(arguments.data, arguments.seed))
     elif arguments.what == "speed":
         with warnings.catch_warnings():

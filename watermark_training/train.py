@@ -116,7 +116,8 @@ def unlearnt(metrics: list[dict[str, float]]) -> list[str]:
     if last.get("mark_accuracy", 1.0) < UNLEARNT:
         out.append(
             f"the mark is not being learnt: {last['mark_accuracy']:.2f} of rotated views are told apart after "
-            f"{last['epoch']:.0f} passes, chance is .50 (raise --mark-images to .5, or --lr; do the images have an up and down?)"
+            f"{last['epoch']:.0f} passes, chance is .50 "
+            "(raise --mark-images to .5, or --lr; do the images have an up and down?)"
         )
     if len(metrics) > 1 and not last["contrastive_loss"] < first["contrastive_loss"]:
         out.append(

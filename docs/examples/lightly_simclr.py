@@ -61,7 +61,7 @@ class SimCLR(nn.Module):
 def main(steps: int) -> float:
     """Trains on the digits; returns how well the mark is read at the end."""
     model, criterion = SimCLR(), NTXentLoss(temperature=0.5)
-    mark = RotationWatermark(dim=512, share=0.5)  # (*) a fresh secret key; half of each batch: this run is short
+    mark = RotationWatermark(dim=512, share=0.5)  # (*) a fresh secret key; a short run
     optimizer = torch.optim.Adam([*model.parameters(), *mark.parameters()], lr=1e-3)
     loader = DataLoader(Digits(), batch_size=64, shuffle=True, drop_last=True)
     for step, (x0, x1, images) in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):

@@ -32,7 +32,7 @@ class Marked(lightning.LightningModule):
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         )
         self.head = nn.Linear(64, 32)
-        self.mark = RotationWatermark(dim=64, share=0.5)  # (*) a fresh secret key; half of each batch: this run is short
+        self.mark = RotationWatermark(dim=64, share=0.5)  # (*) a fresh secret key; a short run
         self.generator = torch.Generator().manual_seed(0)
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:

@@ -37,7 +37,7 @@ def main(steps: int) -> float:
     """Trains on the digits; returns how well the mark is read at the end."""
     data = load_data("digits").images.float().expand(-1, 3, -1, -1) / 255
     encoder, head = network(), nn.Linear(64, 32)
-    mark = RotationWatermark(dim=64, share=0.5)  # (*) a fresh secret key; half of each batch: this run is short
+    mark = RotationWatermark(dim=64, share=0.5)  # (*) a fresh secret key; a short run
     optimizer = torch.optim.Adam(
         [*encoder.parameters(), *head.parameters(), *mark.parameters()],  # (*) the predictor learns along
         lr=2e-3,

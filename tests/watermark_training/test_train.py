@@ -27,7 +27,9 @@ from watermark_training.device import pick_device
 from watermark_training.state import State
 from watermark_training.train import Trained, train, unlearnt
 
-CONFIG = TrainConfig(arch="tiny", epochs=3, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False, mark_images=0.5)
+CONFIG = TrainConfig(
+    arch="tiny", epochs=3, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False, mark_images=0.5
+)
 
 
 def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
