@@ -279,7 +279,9 @@ def _audits(
             path = out / f"suspects/{name}.{suffix}"
             shutil.copyfile(out / f"models/{name}/encoder.{suffix}", path)
             command = f"turnmark audit {shlex.quote(str(path))} --claim {shlex.quote(str(out / 'claim'))}"
-            report = audit(claim, load_suspect(path), command=command)
+            suspect = load_suspect(path)
+            report = audit(claim, suspect, command=command)
+            suspect.close()
             folder = out / f"reports/{name}-{suffix}"
             report.save(folder / "report.json")
             write_html(report, folder / "report.html")

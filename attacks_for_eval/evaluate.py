@@ -28,7 +28,7 @@ from ownership.errors import TrainingError
 from ownership.files import Progress, canonical_json, read_json, sha256, silent, write_bytes, write_json
 from ownership.images import EncoderLike
 from ownership.report import Report
-from ownership.suspect import load_suspect
+from ownership.suspect import load_encoder
 from watermark_training.artefacts import load_trained
 from watermark_training.data import Data
 
@@ -129,7 +129,7 @@ def run_group(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
     for cell in cells:
         start = time.perf_counter()
         workshop = evaluation.workshop(cell.case)
-        suspect = load_suspect(workshop.make(cell.recipe))
+        suspect = load_encoder(workshop.make(cell.recipe))
         laundered = put_in_front(workshop, cell.recipe, suspect.encoder, cell.output)
         suspect = replace(suspect, encoder=laundered, name=suspect.name + (f"+{cell.output}" if cell.output else ""))
         claim = _claim(evaluation.cases[cell.case].claim)

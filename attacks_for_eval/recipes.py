@@ -21,7 +21,7 @@ from ownership.architectures import Encoder, is_architecture, known_architecture
 from ownership.errors import TrainingError, printable
 from ownership.files import canonical_json, sha256, write_bytes
 from ownership.images import EncoderLike, as_input, three_channels
-from ownership.suspect import load_suspect
+from ownership.suspect import load_encoder
 from ownership.watermark import secret_key
 from watermark_training.artefacts import weights_bytes
 from watermark_training.config import METHODS as TRAININGS
@@ -170,7 +170,7 @@ class Workshop:
             return self._independent(recipe), recipe.arch
         if recipe.laundering:
             before = replace(recipe, laundering=recipe.laundering[:-1])
-            loaded = load_suspect(self.make(before))
+            loaded = load_encoder(self.make(before))
             name, _, argument = recipe.laundering[-1].partition(":")
             return LAUNDERINGS[name](self, recipe, _weights(loaded.encoder), loaded.architecture or "", argument)
         return self._surrogate(recipe), recipe.arch
@@ -204,11 +204,11 @@ class Workshop:
         if recipe.objective in ("supervised", "rotation"):
             return self._classifier(recipe, data, generator)
         if recipe.objective == "taught":
-            teacher = _weights(load_suspect(self.make(replace(recipe, objective="simclr", loss="mse"))).encoder)
+            teacher = _weights(load_encoder(self.make(replace(recipe, objective="simclr", loss="mse"))).encoder)
             return extract(BlackBox(teacher), data.images, self.theft(recipe), labels=data.labels)
         start = None
         if recipe.ancestor:
-            loaded = load_suspect(self.folder / recipe.ancestor, recipe.arch).encoder
+            loaded = load_encoder(self.folder / recipe.ancestor, recipe.arch).encoder
             start = _weights(loaded)
         key = secret_key(torch.Generator().manual_seed(recipe.seed)) if recipe.mark == "secret" else None
         return train(data.images, self.settings.training(recipe), key=key, start=start).encoder
@@ -304,5 +304,5 @@ def put_in_front(workshop: Workshop, recipe: Recipe, encoder: EncoderLike, outpu
         return laundering.pca(encoder, workshop.chosen(recipe).images)
     if output == "average":
         other = replace(recipe.base, role="independent", objective="simclr", mark="none", ancestor="")
-        return laundering.average(encoder, load_suspect(workshop.make(other)).encoder)
+        return laundering.average(encoder, load_encoder(workshop.make(other)).encoder)
     return laundering.launder(encoder, [output], seed=recipe.seed)

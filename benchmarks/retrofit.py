@@ -30,7 +30,7 @@ from attacks_for_eval.linear import linear_evaluation
 from ownership._audit import audit, versions
 from ownership.claim import Member
 from ownership.images import as_input, as_uint8, represent
-from ownership.suspect import load_suspect
+from ownership.suspect import load_encoder
 from ownership.watermark import rotated_pairs, secret_key
 from watermark_training.artefacts import load_trained
 from watermark_training.embed import embed_to
@@ -51,7 +51,7 @@ def run(bench: Bench, seed: int, folder: Path, panel: str) -> list[dict[str, Any
     owner = load_trained(folder / "victim")
     members = []
     for i, (stratum, recipe) in enumerate(bench.panel(victim, "whole")):
-        suspect = load_suspect(bench.strangers.make(recipe))
+        suspect = load_encoder(bench.strangers.make(recipe))
         if panel == PANELS[0] or suspect.sha256 != checkpoint.sha256:
             member = Member(
                 name=f"{stratum}_{i}", kind=stratum, sha256=suspect.sha256, architecture=suspect.architecture
@@ -105,7 +105,7 @@ def run(bench: Bench, seed: int, folder: Path, panel: str) -> list[dict[str, Any
         }
     ]
     for kind, path in suspects:
-        report = audit(claim, suspect := load_suspect(path))
+        report = audit(claim, suspect := load_encoder(path))
         p = {r.name: r.pvalue for r in report.deciding}
         rows.append(
             {

@@ -19,7 +19,13 @@ HELP = (
 
 
 def audit(
-    suspect: Annotated[Path, typer.Argument(help=".safetensors, .pt/.pth state dict, or .onnx.", show_default=False)],
+    suspect: Annotated[
+        Path,
+        typer.Argument(
+            help="A model: safetensors, .pt/.pth state dict, .pt2, ONNX, or a folder of config.json and weights.",
+            show_default=False,
+        ),
+    ],
     claim: Annotated[Path, typer.Option(help="The claim's folder.", show_default=False)],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report; report-NAME-SUFFIX if not given.", show_default=False)
@@ -54,17 +60,63 @@ def audit(
     paper: Annotated[
         bool, typer.Option("--paper", help="Add the paper's own tests (Tables 5, 18, 19); they never decide.")
     ] = False,
+    preprocess: Annotated[
+        str,
+        typer.Option(
+            help="Done to images in [0, 1] first: none, imagenet, half, clip, bytes, caffe, bgr+NAME, "
+            "mean=R,G,B/std=R,G,B, or try: several, each at its share of alpha."
+        ),
+    ] = "none",
+    output: Annotated[
+        str | None, typer.Option(help="Name of the ONNX output that is the representation.", show_default=False)
+    ] = None,
+    pooling: Annotated[str, typer.Option(help="Of models that answer with tokens: cls or mean.")] = "cls",
+    external_data: Annotated[
+        bool, typer.Option("--external-data", help="Read the files beside an ONNX model that it names.")
+    ] = False,
+    allow_torchscript: Annotated[
+        bool, typer.Option("--allow-torchscript", help="Run TorchScript, a program, in the sandbox.")
+    ] = False,
+    time_limit: Annotated[float, typer.Option(min=1, help="Seconds that a batch of 256 images may take.")] = 300.0,
+    memory_limit: Annotated[
+        float | None, typer.Option(min=1, help="GiB of address space; 12 and four times the file.", show_default=False)
+    ] = None,
+    max_model_gib: Annotated[float, typer.Option(min=0.001, help="Largest file that is opened, in GiB.")] = 8.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Audits, writes and prints a report."""
     from ownership import Claim, load_suspect, write_html
     from ownership import audit as run
+    from ownership.loading import LoadOptions
+    from ownership.preprocessing import parse_preprocess
+    from ownership.sandbox.encoder import Limits
     from ownership.suspect import load_folder
     from ownership.verdict import Verdict
 
     loaded_claim = Claim.load(claim)
-    loaded = load_suspect(suspect, arch, answers=answers)
+    tried = parse_preprocess(preprocess)
+    loaded = load_suspect(
+        suspect,
+        answers=answers,
+        options=LoadOptions(
+            arch=arch,
+            output=output,
+            pooling=pooling,
+            external_data=external_data,
+            allow_torchscript=allow_torchscript,
+        ),
+        limits=Limits(
+            answer_seconds=time_limit,
+            memory_bytes=None if memory_limit is None else round(memory_limit * 2**30),
+            file_bytes=round(max_model_gib * 2**30),
+        ),
+    )
     command = ["turnmark", "audit", str(suspect), "--claim", str(claim), *(["--arch", arch] if arch else [])]
+    command += ["--preprocess", preprocess] if preprocess != "none" else []
+    command += ["--output", output] if output is not None else []
+    command += ["--pooling", pooling] if pooling != "cls" else []
+    command += ["--external-data"] if external_data else []
+    command += ["--allow-torchscript"] if allow_torchscript else []
     command += ["--answers", answers] if answers != "representations" else []
     brought = load_folder(auditor_panel) if auditor_panel else []
     command += ["--auditor-panel", str(auditor_panel)] if auditor_panel else []
@@ -79,6 +131,7 @@ def audit(
             auditor_panel=brought,
             panel_models=[model for model, _ in load_folder(panel_models)] if panel_models else None,
             paper=paper,
+            tried=tried,
             command=shlex.join(command),
             progress=progress,
         )

@@ -1,7 +1,7 @@
 """The entry point: the commands, and the one place where errors become a line and an exit code.
 
 Exit codes: 0 done or supported; 1 not supported or inconclusive (a report exists); 2 usage or input refused;
-6 a claim or report fails verification; 130 interrupted.
+4 a layer of the sandbox is missing; 6 a claim or report fails verification; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from cli import audit, claim, demo, embed, evaluate, linear_eval, pack, render, serve, show, steal, train
+from cli import audit, claim, demo, doctor, embed, evaluate, linear_eval, pack, render, serve, show, steal, train
 from ownership.errors import OwnershipError, printable
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.add_typer(claim.app, name="claim")
 app.command(help=steal.HELP)(steal.steal)
 app.command(help=audit.HELP)(audit.audit)
 app.command(help=evaluate.HELP)(evaluate.evaluate)
+app.command(help=doctor.HELP)(doctor.doctor)
 app.command("linear-eval", help=linear_eval.HELP)(linear_eval.linear_eval)
 app.command(help=serve.HELP)(serve.serve)
 

@@ -5,7 +5,7 @@ The whole door is three names::
     from ownership import Claim, load_suspect, audit
 
     claim = Claim.load("claim/")                        # digests are checked before any number is used
-    suspect = load_suspect("suspect.onnx")              # safetensors, PyTorch state dict or ONNX; no code of it runs
+    suspect = load_suspect("suspect.onnx")              # PyTorch or ONNX, in a process of its own that is locked in
     report = audit(claim, suspect)
     print(report.verdict.value, report.adjusted_pvalues)
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         DataError,
         OwnershipError,
         ReportError,
+        SandboxError,
         SuspectError,
         TrainingError,
         UnsafeSuspectError,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from ownership.plan import Plan
     from ownership.report import Report
     from ownership.results import TestResult
-    from ownership.suspect import Suspect, load_suspect
+    from ownership.suspect import Suspect, load_encoder, load_suspect
     from ownership.verdict import Verdict
     from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, secret_key
 
@@ -56,6 +57,7 @@ _HOMES = {
     "DataError": "errors",
     "OwnershipError": "errors",
     "ReportError": "errors",
+    "SandboxError": "errors",
     "SuspectError": "errors",
     "TrainingError": "errors",
     "UnsafeSuspectError": "errors",
@@ -66,6 +68,7 @@ _HOMES = {
     "TestResult": "results",
     "Verdict": "verdict",
     "Suspect": "suspect",
+    "load_encoder": "suspect",
     "load_suspect": "suspect",
     "RotationPredictor": "watermark",
     "WatermarkKey": "watermark",
@@ -86,6 +89,7 @@ __all__ = [
     "Report",
     "ReportError",
     "RotationPredictor",
+    "SandboxError",
     "Suspect",
     "SuspectError",
     "TestResult",
@@ -95,6 +99,7 @@ __all__ = [
     "WatermarkKey",
     "audit",
     "build_claim",
+    "load_encoder",
     "load_suspect",
     "paper_key",
     "render_html",

@@ -11,6 +11,7 @@ import platform
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,15 +22,15 @@ from ownership.errors import ClaimIntegrityError
 from ownership.evidence import STATISTICS, score_one
 from ownership.files import Progress, silent
 from ownership.honesty import check_probes, decoy_keys
-from ownership.onnx_encoder import OnnxEncoder
 from ownership.paper import paper_tests
+from ownership.preprocessing import Preprocess, share_of_alpha
 from ownership.probes import ask
 from ownership.questions import Asked
 from ownership.report import Report
 from ownership.results import AuditorMember, Look, TestResult
 from ownership.suspect import ANSWER_KINDS, Suspect
 from ownership.testing import panel_test
-from ownership.verdict import supports
+from ownership.verdict import Verdict, supports
 
 
 def audit(
@@ -40,6 +41,7 @@ def audit(
     auditor_panel: Sequence[tuple[Suspect, str]] = (),
     panel_models: Sequence[Suspect] | None = None,
     paper: bool = False,
+    tried: Sequence[Preprocess] = (),
     command: str | None = None,
     progress: Progress = silent,
 ) -> Report:
@@ -58,6 +60,8 @@ def audit(
             claim that calls too many of them copies is indiscriminate.
         panel_models: files of panel members; their answers are computed anew and compared with the claim's.
         paper: whether to add the paper's own tests, which never decide.
+        tried: preprocessings to try one after the other, each at its share of alpha; the report is of the one that
+            says most. Without any, the suspect's own.
         command: how to repeat this audit, for the report.
         progress: called after every step.
 
@@ -68,10 +72,14 @@ def audit(
         SuspectError: if the suspect cannot take the probes.
         ClaimIntegrityError: if a panel member's file does not give the answers that the claim says it gave.
     """
+    if len(tried) > 1:
+        several = {"stop_early": stop_early, "auditor_panel": auditor_panel, "paper": paper, "command": command}
+        return _best(claim, suspect, tried, panel_models=panel_models, progress=progress, **several)
+    suspect = replace(suspect, preprocess=tried[0]) if tried else suspect
     notes = check_probes(claim)
     steps = 2 + len(STATISTICS) + len(auditor_panel) + len(panel_models or ())
     checked = None if panel_models is None else check_panel(claim, panel_models)
-    asked = Asked(suspect.encoder, claim, "suspect")
+    asked = Asked(suspect.preprocess.before(suspect.encoder), claim, "suspect")
     if not stop_early:
         asked.ask({name: len(images) for name, images in claim.probes.items()})
     looks = list(_looks(claim, asked, stop_early=stop_early)) if suspect.answers == "representations" else []
@@ -106,9 +114,12 @@ def audit(
             "sha256": suspect.sha256,
             "bytes": suspect.size,
             "architecture": suspect.architecture,
-            "dim": asked.answers.dim,
+            "files": suspect.files,
+            "dim": asked.answers.dim if asked.answers.sets else None,
             "answers": suspect.answers,
             "resized_to": _resized(suspect, claim),
+            "preprocess": suspect.preprocess.name,
+            "sandbox": suspect.layers,
         },
         results=tuple(results),
         skipped=skipped,
@@ -125,11 +136,26 @@ def audit(
     )
 
 
+def _best(claim: Claim, suspect: Suspect, tried: Sequence[Preprocess], **arguments: Any) -> Report:
+    """The report of the preprocessing that says most against the suspect, each tested at its share of alpha."""
+    strict = replace(claim, plan=replace(claim.plan, alpha=share_of_alpha(claim.plan.alpha, tried)))
+    reports = [audit(strict, suspect, tried=[p], **arguments) for p in tried]
+
+    def says(report: Report) -> tuple[bool, bool, float]:
+        smallest = min(report.adjusted_pvalues.values(), default=1.0)
+        return report.verdict is not Verdict.SUPPORTED, bool(report.problems), smallest
+
+    best = min(reports, key=says)
+    return replace(
+        best,
+        suspect={**best.suspect, "preprocess_tried": [p.name for p in tried]},
+        queries=sum(r.queries or 0 for r in reports),
+    )
+
+
 def _resized(suspect: Suspect, claim: Claim) -> list[int] | None:
     """Height and width that probes were resized to for a suspect made for images of one other size; else None."""
-    if not isinstance(suspect.encoder, OnnxEncoder):
-        return None
-    size = suspect.encoder.resizes(tuple(claim.probes["public"].shape))
+    size = suspect.resizes(tuple(claim.probes["public"].shape))
     return None if size is None else list(size)
 
 
@@ -173,8 +199,9 @@ def _auditor_member(
     claim: Claim, independent: Suspect, provenance: str, names: Sequence[str], looks: Sequence[Look]
 ) -> AuditorMember:
     """An auditor's encoder, scored as the suspect is, by the tests that ran on the suspect."""
-    asked = Asked(independent.encoder, claim, independent.name)
+    asked = Asked(independent.preprocess.before(independent.encoder), claim, independent.name)
     asked.ask({name: len(images) for name, images in claim.probes.items()})
+    independent.close()  # one process at a time
     values: dict[str, float] = {}
     if not asked.problems:
         values = score_one(asked.answers, claim.context, names)[0]
@@ -211,7 +238,8 @@ def check_panel(claim: Claim, models: Sequence[Suspect]) -> dict[str, str]:
         if model is None:
             checked[member.name] = "no file of its SHA-256 was given"
             continue
-        again = ask(model.encoder, claim.probes, member.name)
+        again = ask(model.preprocess.before(model.encoder), claim.probes, member.name)
+        model.close()
         for name, said in claim.answers[member.name].sets.items():
             if not close(again.sets[name], said):
                 raise ClaimIntegrityError(

@@ -6,7 +6,9 @@ OwnershipError(message, hint)        exit 2: usage or input refused
 ├── ClaimError                       a claim cannot be built or read
 │   └── ClaimIntegrityError          exit 6: a claim does not match its own digests
 ├── SuspectError                     a file cannot be loaded as an encoder
-│   └── UnsafeSuspectError           it would have to run code: refused, nothing ran
+│   ├── UnsafeSuspectError           it would have to run code: refused, nothing ran
+│   └── SuspectFailure               it was loaded, and died or hung when asked
+├── SandboxError                 exit 4: a layer of the cage is missing that this file needs
 ├── TrainingError                    training or extraction cannot go on
 └── ReportError                      a report cannot be written or read
 ```
@@ -53,6 +55,16 @@ class SuspectError(OwnershipError):
 
 class UnsafeSuspectError(SuspectError):
     """Loading the file would have to run code that came with it: refused, nothing ran."""
+
+
+class SuspectFailure(SuspectError):
+    """A suspect that was loaded crashed, hung or took too much memory: a finding, the audit is inconclusive."""
+
+
+class SandboxError(OwnershipError):
+    """A layer of the cage is missing without which this file is not opened."""
+
+    exit_code = 4
 
 
 class TrainingError(OwnershipError):

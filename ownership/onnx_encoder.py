@@ -1,106 +1,212 @@
-"""An ONNX file as an encoder: parsed from bytes, run on the CPU, nothing read that is not in it."""
+"""An ONNX file as an encoder: vetted without running anything, run on the CPU, nothing read that was not vetted."""
 
 from __future__ import annotations
 
+import math
 import os
-import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ownership.adapting import Adapted
 from ownership.errors import SuspectError, printable
 
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+"""Operator sets that onnxruntime brings along; any other would be somebody's library."""
 
-class OnnxEncoder:
-    """An ONNX model as an encoder, on onnxruntime's CPU provider.
+MOST_BYTES = 64 << 30
+"""Largest tensor that is believed."""
 
-    A model made for one size of image is shown images resized to it (bilinear, antialiased when shrinking), as its
-    provider would have to; the report says so.
+
+class ExternalData(Exception):
+    """The model names files beside it that are not there yet; `names` are as it writes them, hostile text."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__("external data")
+        self.names = names
+
+
+def open_onnx(path: Path, *, external_data: bool = False, output: str | None = None, pooling: str = "cls") -> Adapted:
+    """Returns the encoder in an ONNX file.
 
     Args:
-        data: the model's bytes.
+        path: alone in a folder with nothing but the files of external data that were vetted.
+        external_data: whether tensors may lie in other files of the folder.
+        output: name of the output that is the representation; without one the first of shape `(n, d)`, then tokens
+            `(n, t, d)`, then maps `(n, d, h, w)`.
+        pooling: of tokens.
 
     Raises:
-        SuspectError: if it is no valid encoder: one image input `(n, 3, h, w)`, a float output `(n, d)`.
+        SuspectError: if it is no valid encoder, one image input and a float output.
+        ExternalData: if files are missing that it names.
     """
-
-    def __init__(self, data: bytes) -> None:
-        self._session = _onnx_session(data)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
-            raise SuspectError(
-                "suspect: the ONNX model must have one float input (n, 3, h, w), got "
-                + printable(", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)),
-                "export the image encoder alone",
-            )
-        self._input, self._shape = inputs[0].name, inputs[0].shape
-        if isinstance(self._shape[1], int) and self._shape[1] != 3:
-            raise SuspectError(
-                f"suspect: the ONNX model takes {self._shape[1]} channels, expected 3",
-                "export it with three-channel input (n, 3, h, w)",
-            )
-        ranked = [o for o in outputs if o.type == "tensor(float)" and len(o.shape or ()) in (0, 2)]
-        if not ranked:
-            raise SuspectError(
-                "suspect: the ONNX model has no float output (n, d), got "
-                + printable(", ".join(f"{o.name} {o.type} {o.shape}" for o in outputs)),
-                "export the pooled representation",
-            )
-        self._output = ranked[0].name
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Returns representations `(n, d)` of images `(n, 3, h, w)` float32 in `[0, 1]`."""
-        batch = self._shape[0]
-        if (h_w := self.resizes(images.shape)) is not None:
-            shrinks = max(images.shape[-2:]) > min(h_w)
-            images = F.interpolate(images, size=h_w, mode="bilinear", antialias=shrinks).clamp(0, 1)
-        size = batch if isinstance(batch, int) and batch > 0 else len(images)
-        parts = []
-        for chunk in torch.split(images, size):
-            padded = torch.cat([chunk, chunk[:1].expand(size - len(chunk), -1, -1, -1)]) if len(chunk) < size else chunk
-            (answer,) = self._session.run([self._output], {self._input: padded.numpy()})
-            if not isinstance(answer, np.ndarray) or answer.dtype != np.float32 or answer.ndim != 2:
-                raise SuspectError("suspect: the ONNX output is not float (n, d)", "export the pooled representation")
-            parts.append(torch.from_numpy(answer[: len(chunk)]))
-        return torch.cat(parts)
-
-    def resizes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """Returns the height and width that images of a shape `(..., h, w)` are resized to; None if they fit."""
-        pairs = zip(self._shape[2:], shape[-2:], strict=True)
-        wanted = tuple(fixed if isinstance(fixed, int) and fixed > 0 else got for fixed, got in pairs)
-        return None if wanted == tuple(shape[-2:]) else (wanted[0], wanted[1])
-
-
-def _onnx_session(data: bytes) -> Any:
-    """An inference session that reads nothing but the given bytes."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: the Linux wheels phone home
-    import onnx
     import onnxruntime as ort
-    from google.protobuf.message import DecodeError
 
-    try:
-        model = onnx.load_model_from_string(data)
-    except (DecodeError, ValueError, RuntimeError) as e:
-        raise SuspectError(
-            "suspect: unknown format, or a damaged ONNX file", "expected safetensors, a state dict or ONNX"
-        ) from e
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise SuspectError(
-                f"suspect: tensor {printable(tensor.name)} lies in another file", "export with the weights inside"
-            )
+    _vet(path, external_data)
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.use_deterministic_compute = True
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # whatever the walk above did not see is looked for in an empty folder
-    with tempfile.TemporaryDirectory(prefix="turnmark-") as empty:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
-        try:
-            return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as e:  # onnxruntime's errors share no base below Exception
-            first = str(e).splitlines()[0] if str(e) else type(e).__name__
-            raise SuspectError(f"suspect: the ONNX graph is invalid ({printable(first)})", "export it again") from e
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime's errors share no base below Exception
+        first = str(e).splitlines()[0].replace(str(path), "model") if str(e) else type(e).__name__
+        raise SuspectError(f"suspect: the ONNX graph is invalid ({printable(first)})", "export it again") from e
+    name, batch, size, channels_last = _input(session)
+    chosen = _output(session, output)
+
+    def run(images: Tensor) -> Tensor:
+        (answer,) = session.run([chosen], {name: images.numpy()})
+        if not isinstance(answer, np.ndarray) or answer.dtype.kind != "f":
+            raise SuspectError("suspect: the ONNX output is not float (n, d)", "export the pooled representation")
+        return torch.from_numpy(answer)
+
+    return Adapted(run, batch=batch, size=size, channels_last=channels_last, pooling=pooling)
+
+
+def _input(session: Any) -> tuple[str, int | None, tuple[int, int], bool]:
+    """Name, batch, size and layout of the one image input."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
+        raise SuspectError(
+            "suspect: the ONNX model must have one float input (n, 3, h, w), got "
+            + printable(", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)),
+            "export the image encoder alone",
+        )
+    n, *rest = (d if isinstance(d, int) and d > 0 else 0 for d in inputs[0].shape)
+    channels_last = rest[2] == 3 and rest[0] != 3
+    channels, size = (rest[2], rest[:2]) if channels_last else (rest[0], rest[1:])
+    if channels not in (0, 3):
+        raise SuspectError(
+            f"suspect: the ONNX model takes {channels} channels, expected 3",
+            "export it with three-channel input (n, 3, h, w)",
+        )
+    return inputs[0].name, n or None, (size[0], size[1]), channels_last
+
+
+def _output(session: Any, wanted: str | None) -> str:
+    """Name of the output that is the representation."""
+    outputs = session.get_outputs()
+    shown = printable(", ".join(f"{o.name} {o.type} {o.shape}" for o in outputs))
+    if wanted is not None:
+        if wanted not in [o.name for o in outputs]:
+            raise SuspectError(
+                f"suspect: the ONNX model has no output {printable(wanted)!r}, it has {shown}", "--output"
+            )
+        return wanted
+    floats = [o for o in outputs if o.type in ("tensor(float)", "tensor(float16)", "tensor(double)")]
+    for rank in (2, 0, 3, 4):  # 0: the model does not say
+        for o in floats:
+            if len(o.shape or ()) == rank:
+                return str(o.name)
+    raise SuspectError(
+        f"suspect: the ONNX model has no float output (n, d), got {shown}", "export the pooled representation"
+    )
+
+
+def _vet(path: Path, external_data: bool) -> None:
+    """Refuses, before anything runs, what onnxruntime would look for elsewhere or could not hold."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError, RuntimeError, OSError) as e:
+        raise SuspectError(
+            "suspect: unknown format, or a damaged ONNX file", "expected safetensors, a state dict or ONNX"
+        ) from e
+    domains = {i.domain for i in model.opset_import}
+    nodes, tensors, missing = 0, 0, []
+    for what in _walk(model, onnx):
+        if isinstance(what, onnx.NodeProto):
+            nodes += 1
+            domains.add(what.domain)
+            if what.op_type == "EPContext":
+                raise SuspectError("suspect: the ONNX model holds compiled code (EPContext)", "export plain ONNX")
+            continue
+        tensors += 1
+        if (name := _tensor(what, path, external_data, onnx)) is not None:
+            missing.append(name)
+    functions = {f.domain for f in model.functions}
+    for domain in sorted(domains - functions):
+        if domain not in DOMAINS:
+            raise SuspectError(
+                f"suspect: operator domain {printable(domain)!r} is not supported", "export standard operators"
+            )
+    if missing:
+        raise ExternalData(sorted(set(missing)))
+
+
+def _tensor(tensor: Any, path: Path, external_data: bool, onnx: Any) -> str | None:
+    """Checks one tensor; returns the file that it lies in if that one is not there yet."""
+    shown = printable(tensor.name)
+    count = math.prod(tensor.dims)
+    if any(d < 0 for d in tensor.dims) or count * 8 > MOST_BYTES:
+        raise SuspectError(
+            f"suspect: initializer {shown} declares {printable(list(tensor.dims))}, {count:.2g} numbers",
+            "the file is damaged, or not what it claims to be",
+        )
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return None
+    if not external_data:
+        raise SuspectError(f"suspect: tensor {shown} lies in another file", "--external-data, or export it inside")
+    about = {entry.key: entry.value for entry in tensor.external_data}
+    name: str = about.get("location", "")
+    if not name or name != Path(name).name or name in (".", ".."):
+        raise SuspectError(
+            f"suspect: external data refused: {printable(name)} leaves the model's folder",
+            "export with the weights inside",
+        )
+    file = path.with_name(name)
+    if not file.is_file():
+        return name
+    try:
+        offset, length = int(about.get("offset", 0)), int(about.get("length", -1))
+        width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (ValueError, KeyError, TypeError) as e:
+        raise SuspectError(f"suspect: external data of {shown} is described wrongly", "export it again") from e
+    length = file.stat().st_size - offset if length < 0 else length
+    if offset < 0 or offset + length > file.stat().st_size or length != count * width:
+        raise SuspectError(
+            f"suspect: external data of {shown} has {length} bytes at {offset}, expected {count * width}", "fetch again"
+        )
+    return None
+
+
+def _walk(model: Any, onnx: Any) -> Iterator[Any]:
+    """Yields every node and every tensor of a model: of its graph, of graphs within, of functions, sparse ones, too."""
+    stack: list[Any] = [model.graph, *model.functions]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, onnx.GraphProto):
+            yield from part.initializer
+            for sparse in part.sparse_initializer:
+                yield from _sparse(sparse)
+            stack += part.node
+        elif isinstance(part, onnx.FunctionProto):
+            stack += part.node
+        else:
+            yield part
+            for attribute in part.attribute:
+                yield from (attribute.t, *attribute.tensors)
+                for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                    yield from _sparse(sparse)
+                stack += [attribute.g, *attribute.graphs]
+
+
+def _sparse(sparse: Any) -> Iterator[Any]:
+    """The two dense parts of a sparse tensor; what it would be when dense must fit, too."""
+    yield sparse.values
+    yield sparse.indices
+    if math.prod(sparse.dims) * 8 > MOST_BYTES or any(d < 0 for d in sparse.dims):
+        raise SuspectError(
+            f"suspect: a sparse initializer declares {printable(list(sparse.dims))}",
+            "the file is damaged, or not what it claims to be",
+        )

@@ -8,6 +8,7 @@ import numpy as np
 
 from ownership.answers import Answers
 from ownership.claim import Claim
+from ownership.errors import SuspectFailure
 from ownership.images import EncoderLike
 from ownership.probes import ask, problems_with, repeats
 
@@ -41,7 +42,11 @@ class Asked:
         new = {name: probes[name][have.get(name, 0) : n] for name, n in sizes.items() if n > have.get(name, 0)}
         if not new:
             return
-        answered = ask(self._encoder, new, self.answers.name)
+        try:
+            answered = ask(self._encoder, new, self.answers.name)
+        except SuspectFailure as e:  # it died or hung: a finding about it, no failure of ours
+            self.problems = [*self.problems, e.message]
+            return
         sets = dict(self.answers.sets)
         for name, rows in answered.sets.items():
             sets[name] = np.concatenate([sets[name], rows]) if name in sets else rows
@@ -50,5 +55,8 @@ class Asked:
         asked = {name: probes[name][: len(rows)] for name, rows in self.answers.sets.items()}
         whole = len(self.answers.sets["public"]) == len(probes["public"])
         plan = self._claim.plan if whole else replace(self._claim.plan, min_probes=0)  # a look may be smaller
-        self.problems = problems_with(self.answers, self._encoder, asked, plan, again=count)
+        try:
+            self.problems = problems_with(self.answers, self._encoder, asked, plan, again=count)
+        except SuspectFailure as e:
+            self.problems = [e.message]
         self.queries += sum(map(len, new.values())) + count

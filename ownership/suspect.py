@@ -1,52 +1,56 @@
-"""Loading a suspect: a file in, an encoder out; hash and load the same bytes, run no code that came with it.
+"""Suspects: a hostile file in, an encoder in a cage out. Our own models: a file in, an encoder in this process.
 
-The format is told from the content, not from the extension. Read: safetensors, PyTorch state dicts
-(`weights_only=True`, never memory-mapped) and ONNX (CPU, no external data, no custom operators).
+The format is told from the content, not from the extension, and the bytes that are hashed are those that are loaded.
+What each format may hold is in `loading`, what the cage stops in `sandbox`.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import pickle
-import struct
-import warnings
-import zipfile
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from torch import Tensor
-
-from ownership.architectures import ARCHITECTURES, Encoder, is_architecture, known_architectures, make_encoder
-from ownership.backbones import as_encoder_state
-from ownership.errors import SuspectError, UnsafeSuspectError, printable
-from ownership.files import read_bytes, sha256
+from ownership.adapting import Adapted, resized
+from ownership.errors import SuspectError, printable
+from ownership.files import read_bytes
 from ownership.images import EncoderLike
-from ownership.onnx_encoder import OnnxEncoder
+from ownership.loading import LoadOptions, open_model
+from ownership.preprocessing import NONE, Preprocess
+from ownership.sandbox.encoder import Limits, SandboxedEncoder
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx")
-
-FORMATS = "safetensors, a PyTorch state dict (.pt, .pth) or ONNX"
-
-_ONNX_FIRST_BYTES = bytes(f << 3 | wire for f, wire in ((1, 0), (2, 2), (3, 2), (4, 2), (5, 0), (6, 2), (7, 2), (8, 2)))
-"""Tags of the first eight fields of onnx.ModelProto."""
+SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".pt2")
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Suspect:
-    """An encoder loaded from a file."""
+    """An encoder, and what is recorded of where it came from."""
 
     name: str  # the file's name, made printable
-    format: str  # safetensors, pytorch, onnx
+    format: str  # safetensors, pytorch, onnx, torch.export, torchscript
     sha256: str  # of the bytes that were loaded
     size: int  # bytes
-    architecture: str | None  # None for ONNX
+    architecture: str | None  # of bare weights
     encoder: EncoderLike  # images (n, 3, h, w) float32 in [0, 1] -> representations (n, d)
     answers: str = "representations"  # what it gives out, as declared: name in ANSWER_KINDS
+    preprocess: Preprocess = NONE  # done to images before it sees them
+    files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256, where it is more than one file
+
+    @property
+    def layers(self) -> dict[str, str] | None:
+        """Layers of the cage that it runs in -> what each does here; None for a model in our own process."""
+        return self.encoder.layers if isinstance(self.encoder, SandboxedEncoder) else None
+
+    def resizes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """Returns the size that images of this shape `(n, c, h, w)` are resized to for it, or None."""
+        if isinstance(self.encoder, SandboxedEncoder):
+            return self.encoder.resizes(shape)
+        return resized(self.encoder.size, shape) if isinstance(self.encoder, Adapted) else None
+
+    def close(self) -> None:
+        """Ends its process, if it has one; the next question starts it again."""
+        if isinstance(self.encoder, SandboxedEncoder):
+            self.encoder.close()
 
 
 ANSWER_KINDS: dict[str, tuple[str, ...] | None] = {
@@ -62,39 +66,71 @@ for class scores.
 """
 
 
-def load_suspect(path: Path | str, arch: str | None = None, *, answers: str = "representations") -> Suspect:
-    """Loads an encoder from a file.
+def load_suspect(
+    path: Path | str,
+    arch: str | None = None,
+    *,
+    answers: str = "representations",
+    options: LoadOptions | None = None,
+    limits: Limits | None = None,
+    preprocess: Preprocess = NONE,
+) -> Suspect:
+    """Loads an encoder from a file that an adversary may have written: in a process of its own that is locked in.
 
     Args:
-        path: `.safetensors`, `.pt`/`.pth` state dict, or `.onnx`; what it is, is told from its content.
-        arch: name in `ARCHITECTURES` for files of bare weights; found out from the weights when not given.
+        path: safetensors, PyTorch state dict, `torch.export`, ONNX (what it is, is told from its content), or a folder
+            of `config.json` and weights.
+        arch: architecture of bare weights; found out from the weights when not given.
         answers: what the model gives out, name in `ANSWER_KINDS`: a classifier is declared, never guessed.
+        options: what else cannot be told from the file, or has to be allowed.
+        limits: what it may take.
+        preprocess: what it expects to be done to images first, beyond what its file says.
 
     Raises:
         SuspectError: if the file cannot be loaded as an encoder, or there is no such kind of answers.
-        UnsafeSuspectError: if loading it would run code of its own; nothing ran.
+        UnsafeSuspectError: if loading it would run code that is not asked for; nothing ran.
+        SandboxError: if it holds code and a layer of the cage is missing here.
     """
     if answers not in ANSWER_KINDS:
         raise SuspectError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(ANSWER_KINDS)}")
     path = Path(path)
-    data = read_bytes(path, SuspectError, "suspect")
-    kind = detect_format(data)
-    architecture = None
-    encoder: EncoderLike
-    if kind == "onnx":
-        encoder = OnnxEncoder(data)
-    else:
-        state, stated = _read_safetensors(data) if kind == "safetensors" else _read_pytorch(data)
-        architecture = arch or stated or _matching_architecture(state)
-        encoder = _fill(architecture, state)
+    encoder = SandboxedEncoder(path, options or LoadOptions(arch=arch), limits)
+    copied = encoder.copied
     return Suspect(
         name=printable(path.name),
-        format=kind,
-        sha256=sha256(data),
-        size=len(data),
-        architecture=architecture,
+        format=encoder.format,
+        sha256=copied.sha256,
+        size=copied.size,
+        architecture=encoder.architecture,
         encoder=encoder,
         answers=answers,
+        preprocess=preprocess,
+        files={printable(n): d for n, d in copied.files.items()} if len(copied.files) > 1 else {},
+    )
+
+
+def load_encoder(path: Path | str, arch: str | None = None) -> Suspect:
+    """Loads an encoder that is one's own, in this process, as a module that can be trained on.
+
+    Weights and ONNX only, by the same restricted loaders; nothing that holds code.
+
+    Args:
+        path: as in `load_suspect`.
+        arch: architecture of bare weights; found out from the weights when not given.
+
+    Raises:
+        SuspectError: if the file cannot be loaded as an encoder.
+    """
+    path = Path(path)
+    data = read_bytes(path, SuspectError, "encoder")
+    opened = open_model(path, LoadOptions(arch=arch), missing_layers=("a process of its own",))
+    return Suspect(
+        name=printable(path.name),
+        format=opened.format,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+        architecture=opened.architecture,
+        encoder=opened.encoder,
     )
 
 
@@ -108,152 +144,13 @@ def load_folder(folder: Path) -> list[tuple[Suspect, str]]:
     files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES) if folder.is_dir() else []
     if not files:
         raise SuspectError(f"{printable(folder, 300)} holds no encoders", f"expected {', '.join(SUFFIXES)}")
-    out = []
+    return list(_each(files))
+
+
+def _each(files: list[Path]) -> Iterator[tuple[Suspect, str]]:
     for path in files:
         note = path.with_suffix(".txt")
         said = read_bytes(note, SuspectError, "provenance").decode("utf-8", "replace") if note.is_file() else ""
-        out.append((load_suspect(path), printable(" ".join(said.split()), 500)))
-    return out
-
-
-def detect_format(data: bytes) -> str:
-    """Returns "safetensors", "pytorch" or "onnx" from the first bytes of a file.
-
-    Raises:
-        SuspectError: if it is none of these.
-        UnsafeSuspectError: if it is a bare pickle or TorchScript, a program.
-    """
-    if data[:4] == b"PK\x03\x04":
-        names = _zip_names(data)
-        if any(n.endswith("constants.pkl") for n in names):
-            raise UnsafeSuspectError(
-                "this is TorchScript, a program; refused", "send a state dict, safetensors or ONNX"
-            )
-        if any(n.endswith("archive_format") or "/models/" in n or n.startswith("models/") for n in names):
-            raise UnsafeSuspectError(
-                "this is a torch.export archive; refused", "send a state dict, safetensors or ONNX"
-            )
-        if any(n.endswith("data.pkl") for n in names):
-            return "pytorch"
-        raise SuspectError("this is a zip archive, but no PyTorch file", f"expected {FORMATS}")
-    if len(data) > 9 and data[8:9] == b"{" and struct.unpack("<Q", data[:8])[0] <= len(data) - 8:
-        return "safetensors"
-    if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "pytorch"
-    for start, what in (
-        (b"version https://git-lfs", "a Git-LFS pointer, not the model"),
-        (b"<!DOCTYPE", "an HTML page, not a model"),
-        (b"<html", "an HTML page, not a model"),
-        (b"\x93NUMPY", "a NumPy file, not a model"),
-    ):
-        if data[: len(start)].lower() == start.lower():
-            raise SuspectError(f"suspect: this is {what}", f"expected {FORMATS}")
-    if data[0] in _ONNX_FIRST_BYTES:
-        return "onnx"  # protobuf has no magic number; parsing tells
-    raise SuspectError("suspect: unknown format", f"expected {FORMATS}")
-
-
-def _zip_names(data: bytes) -> list[str]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, OSError) as e:
-        raise SuspectError("suspect: the archive is damaged", "the copy may have failed; fetch it again") from e
-    if sum(i.file_size for i in infos) > 4 * len(data) + 2**20:
-        raise SuspectError("suspect: the archive expands to many times its size", "store it without compression")
-    names = [i.filename for i in infos]
-    if len(set(names)) != len(names):
-        raise SuspectError("suspect: the archive has two members of one name", "save the state dict again")
-    return names
-
-
-def _read_safetensors(data: bytes) -> tuple[dict[str, Tensor], str | None]:
-    try:
-        state = load_safetensors(data)
-        header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
-    except (SafetensorError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, RecursionError) as e:
-        raise SuspectError(f"suspect: safetensors file is damaged ({printable(e)})", "fetch it again") from e
-    stated = header.get("__metadata__", {}).get("architecture")
-    return state, stated if isinstance(stated, str) and is_architecture(stated) else None
-
-
-def _read_pytorch(data: bytes) -> tuple[dict[str, Tensor], None]:
-    """A state dict, by the restricted unpickler only; one level of `state_dict` or `model` is unwrapped."""
-    try:
-        with warnings.catch_warnings():  # torch comments on pickle protocols and layouts; the checks below decide
-            warnings.simplefilter("ignore")
-            value: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True, mmap=False)
-    except pickle.UnpicklingError as e:
-        raise UnsafeSuspectError(
-            f"refused: loading this file would run code ({_culprit(str(e))}); nothing ran",
-            "ask for a state dict (torch.save(model.state_dict(), ...)) or safetensors",
-        ) from e
-    except Exception as e:  # the unpickler raises what the bytes make it raise
-        raise SuspectError("suspect: the PyTorch file is damaged", "the copy may have failed; fetch it again") from e
-    if isinstance(value, dict):
-        for wrapper in ("state_dict", "model"):
-            if isinstance(value.get(wrapper), dict):
-                value = value[wrapper]
-    if not isinstance(value, dict) or not value:
-        raise SuspectError(
-            f"suspect: expected a mapping of name to tensor, got {type(value).__name__}", "save model.state_dict()"
-        )
-    for name, tensor in value.items():
-        if not isinstance(name, str) or type(tensor) not in (Tensor, torch.nn.Parameter):
-            raise SuspectError(f"suspect: entry {printable(name)} is no named tensor", "save model.state_dict()")
-        if (
-            tensor.layout != torch.strided
-            or tensor.is_meta
-            or tensor.is_quantized
-            or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size()
-        ):
-            raise SuspectError(f"suspect: tensor {printable(name)} has an unsupported layout", "save it contiguous")
-    return value, None
-
-
-def _culprit(message: str) -> str:
-    """The global that the restricted unpickler refused, out of its long message."""
-    for marker in ("GLOBAL ", "Unsupported global: GLOBAL "):
-        if marker in message:
-            return printable(message.split(marker, 1)[1].split()[0], 60)
-    return "a pickled object that is no tensor"
-
-
-def _matching_architecture(state: dict[str, Tensor]) -> str:
-    """The one architecture with these names and shapes."""
-    shapes = {name: tuple(t.shape) for name, t in state.items()}
-    for name, make in ARCHITECTURES.items():
-        with torch.device("meta"):
-            expected = {k: tuple(v.shape) for k, v in make().state_dict().items()}
-        if expected == shapes:
-            return name
-    raise SuspectError(
-        f"suspect: {len(state)} tensors fit no known architecture (first: {printable(next(iter(state)))})",
-        f"name it with --arch ({known_architectures()}), or export the model to ONNX",
-    )
-
-
-def _fill(architecture: str, state: dict[str, Tensor]) -> Encoder:
-    if not is_architecture(architecture):
-        raise SuspectError(f"unknown architecture {printable(architecture)!r}", f"one of: {known_architectures()}")
-    try:
-        with torch.device("meta"):  # the name may come from a small file, and stand for a network larger than memory
-            expected = make_encoder(architecture).state_dict()
-    except Exception as e:  # each of a thousand models has its own way of failing
-        raise SuspectError(f"{architecture} cannot be made ({printable(e, 120)})", "export the model to ONNX") from e
-    if architecture not in ARCHITECTURES:
-        state = as_encoder_state(state, expected)
-    missing = [k for k in expected if k not in state]
-    unexpected = [k for k in state if k not in expected]
-    misshaped = [k for k in expected if k in state and state[k].shape != expected[k].shape]
-    if missing or unexpected or misshaped:
-        first = (missing or misshaped or unexpected)[0]
-        raise SuspectError(
-            f"suspect does not fit {architecture}: {len(missing)} tensors missing, {len(unexpected)} unexpected, "
-            f"{len(misshaped)} of another shape; first: {printable(first)}",
-            f"name the right one with --arch ({known_architectures()})",
-        )
-    encoder = make_encoder(architecture)
-    given = {k: v for k, v in state.items() if not v.is_meta}  # a library's own file has no mean and std: ours stay
-    encoder.load_state_dict({**encoder.state_dict(), **given})
-    return encoder.eval()
+        suspect = load_suspect(path)
+        suspect.close()  # one process at a time
+        yield suspect, printable(" ".join(said.split()), 500)

@@ -36,7 +36,7 @@ from ownership.claim import Member, load_projection_head
 from ownership.errors import OwnershipError, SuspectError, TrainingError, printable
 from ownership.files import Progress, finished, read_bytes, read_json, silent, write_bytes, write_json
 from ownership.images import EncoderLike, images_sha256
-from ownership.suspect import load_suspect
+from ownership.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
@@ -248,7 +248,7 @@ def load_trained(path: Path, arch: str | None = None) -> Loaded:
         SuspectError: if it is neither.
     """
     if not path.is_dir():
-        suspect = load_suspect(path, arch)
+        suspect = load_encoder(path, arch)
         return Loaded(encoder=suspect.encoder, sha256=suspect.sha256, architecture=suspect.architecture, config={})
     if not (path / CONFIG).is_file():
         raise SuspectError(
@@ -259,7 +259,7 @@ def load_trained(path: Path, arch: str | None = None) -> Loaded:
     if not all(isinstance(config.get(k, {}), dict) for k in ("train", "data")):
         raise SuspectError(f"{printable(path / CONFIG, 300)} is malformed", "train again, or give the encoder's file")
     custom = arch is None and config.get("architecture") == CUSTOM  # a module that no name stands for
-    suspect = load_suspect(path / (ONNX if custom else WEIGHTS), arch)
+    suspect = load_encoder(path / (ONNX if custom else WEIGHTS), arch)
     predictor, key = _load_predictor(path / "predictor.safetensors")
     head = None
     if (path / "projection_head.safetensors").is_file():

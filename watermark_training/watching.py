@@ -76,9 +76,9 @@ def model_card(stated: dict[str, Any]) -> str:
     """
     training, data, cfg = stated["train"], stated["data"], stated["pretrained_cfg"]
     height, width = data["shape"][-2:]
-    load = "encoder = load_suspect('encoder.safetensors').encoder"
+    load = "encoder = load_encoder('encoder.safetensors').encoder"
     if stated["architecture"] == "custom":
-        load = "encoder = load_suspect('encoder.onnx').encoder"
+        load = "encoder = load_encoder('encoder.onnx').encoder"
     numbers = ", ".join(f"{x:g}" for x in cfg["mean"]), ", ".join(f"{x:g}" for x in cfg["std"])
     return f"""# {printable(stated["architecture"])}, {stated["num_features"]} numbers an image
 
@@ -93,7 +93,7 @@ A self-supervised image encoder. It maps images `(n, 3, {height}, {width})`, flo
 | licence, intended use, limits | to be filled in by the owner |
 
 ```python
-from ownership import load_suspect       # pip install turnmark
+from ownership import load_encoder       # pip install turnmark
 {load}           # or any ONNX runtime: encoder.onnx, input "images", output "representations"
 ```
 """

@@ -41,7 +41,7 @@ from ownership.claim import Member
 from ownership.files import Progress, write_bytes
 from ownership.images import EncoderLike
 from ownership.plan import Plan
-from ownership.suspect import load_suspect
+from ownership.suspect import load_encoder
 from ownership.watermark import secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.data import Data, load_data, resize
@@ -92,7 +92,7 @@ class Bench:
         """Trains a victim, with a secret key that repeats."""
         start, epochs = None, self.scale.epochs
         if victim in self.scale.grown:
-            start, epochs = load_suspect(self.checkpoint).encoder, self.scale.fine_tune_epochs
+            start, epochs = load_encoder(self.checkpoint).encoder, self.scale.fine_tune_epochs
             assert isinstance(start, Encoder)
         recipe = design.independent(self.scale, "victim", 100 + victim, mark="secret")
         config = SETTINGS.training(recipe, epochs=epochs)
@@ -117,7 +117,7 @@ class Bench:
         private, public = self.sources[f"private_{victim}"], self.sources[f"public_{victim}"]
         members: list[tuple[Member, EncoderLike]] = []
         for i, (stratum, recipe) in enumerate(self.panel(victim, kind)):
-            suspect = load_suspect(self.strangers.make(recipe))
+            suspect = load_encoder(self.strangers.make(recipe))
             member = Member(
                 name=f"{stratum}_{i}",
                 kind=stratum,

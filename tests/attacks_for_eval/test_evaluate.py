@@ -21,7 +21,7 @@ from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.errors import TrainingError
 from ownership.files import sha256
 from ownership.images import represent
-from ownership.suspect import load_suspect
+from ownership.suspect import load_encoder
 from watermark_training.artefacts import load_trained
 from watermark_training.data import Data
 
@@ -110,7 +110,7 @@ def workshop(job: Job, digits: Data, tmp_path: Path) -> Workshop:
 def test_independents_of_every_objective(objective: str, workshop: Workshop, digits: Data) -> None:
     recipe = Recipe(role="independent", kind="x", arch="tiny", images=128, epochs=2, objective=objective)
     path = workshop.make(recipe)
-    made = represent(load_suspect(path).encoder, digits.images[:32])
+    made = represent(load_encoder(path).encoder, digits.images[:32])
     assert made.shape == (32, 64)
     assert bool(torch.isfinite(made).all())
     assert made.std(0).max() > 0
@@ -127,14 +127,14 @@ def test_launderings_start_from_the_same_theft(laundering: str, workshop: Worksh
     path = workshop.make(laundered)
     assert workshop.path(recipe).is_file()
     assert laundered.base == recipe
-    a, b = (represent(load_suspect(p).encoder, digits.images[:32]) for p in (path, workshop.path(recipe)))
+    a, b = (represent(load_encoder(p).encoder, digits.images[:32]) for p in (path, workshop.path(recipe)))
     assert not torch.equal(a, b)
 
 
 @pytest.mark.parametrize("output", [o for o in OUTPUTS if o])
 def test_what_is_put_in_front(output: str, workshop: Workshop, digits: Data) -> None:
     recipe = Recipe(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=1)
-    encoder = load_suspect(workshop.make(recipe)).encoder
+    encoder = load_encoder(workshop.make(recipe)).encoder
     front = put_in_front(workshop, recipe, encoder, output)
     a, b = represent(front, digits.images[:40]), represent(front, digits.images[:40], batch_size=7)
     torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)  # an answer depends on its image alone

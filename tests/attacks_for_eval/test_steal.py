@@ -15,7 +15,7 @@ from attacks_for_eval.labels import ANSWERS
 from attacks_for_eval.steal import STORE, serve_task, steal_to
 from ownership.errors import TrainingError
 from ownership.images import represent
-from ownership.suspect import load_suspect
+from ownership.suspect import load_encoder
 from watermark_training.artefacts import load_trained
 from watermark_training.data import Data
 from watermark_training.train import Trained
@@ -33,7 +33,7 @@ def test_a_theft_by_every_method(method: str, trained: Trained, digits: Data, tm
     assert record["unique_images"] == (spent if method != "averaging" else 64)
     assert record["method"] == method
     assert {p.name for p in (tmp_path / "t").iterdir()} == {"config.json", "encoder.onnx", "encoder.safetensors"}
-    a, b = (load_suspect(tmp_path / f"t/encoder.{s}").encoder for s in ("safetensors", "onnx"))
+    a, b = (load_encoder(tmp_path / f"t/encoder.{s}").encoder for s in ("safetensors", "onnx"))
     torch.testing.assert_close(represent(a, digits.images[:9]), represent(b, digits.images[:9]), atol=1e-4, rtol=1e-4)
     before = (tmp_path / "t/encoder.safetensors").stat().st_mtime_ns
     again = steal_to(tmp_path / "t", trained.encoder, "v", digits, config, method=method, head=trained.projection_head)

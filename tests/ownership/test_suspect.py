@@ -21,12 +21,12 @@ from onnx import TensorProto, helper
 from safetensors.torch import save, save_file
 from torchvision import models
 
+from ownership.adapting import Adapted
 from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError
 from ownership.files import sha256
 from ownership.images import represent, three_channels
-from ownership.onnx_encoder import OnnxEncoder
-from ownership.suspect import load_suspect
+from ownership.suspect import load_encoder
 from watermark_training.artefacts import onnx_bytes, weights_bytes
 from watermark_training.data import Data
 
@@ -53,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_every_form_gives_the_same_representations(files: dict[str, Path], digits: Data) -> None:
     expected = represent(encoder(3), digits.images[:70])
     for name, path in files.items():
-        suspect = load_suspect(path)
+        suspect = load_encoder(path)
         torch.testing.assert_close(represent(suspect.encoder, digits.images[:70]), expected, atol=1e-4, rtol=1e-4)
         assert suspect.sha256 == sha256(path.read_bytes()), name
         assert suspect.architecture == (None if name.endswith("onnx") else "tiny")
@@ -63,7 +63,7 @@ def test_every_form_gives_the_same_representations(files: dict[str, Path], digit
 def test_every_architecture_is_recognised_from_its_weights(arch: str, tmp_path: Path) -> None:
     made = ARCHITECTURES[arch]()
     (tmp_path / "x.safetensors").write_bytes(save(made.state_dict()))
-    suspect = load_suspect(tmp_path / "x.safetensors")
+    suspect = load_encoder(tmp_path / "x.safetensors")
     assert suspect.architecture == arch
     answers = suspect.encoder(torch.rand(2, 3, 16, 16))
     assert answers.shape == (2, made.dim)
@@ -88,7 +88,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_nothing_runs(tmp_path: Path
     else:
         torch.save({"w": _Payload(marker)}, path)
     with pytest.raises(UnsafeSuspectError, match=r"would run code \(io.open\); nothing ran"):
-        load_suspect(path)
+        load_encoder(path)
     assert not marker.exists()
     if raw:  # the payload does fire where nothing stops it
         pickle.loads(path.read_bytes()).close()
@@ -99,7 +99,7 @@ def test_the_environment_cannot_switch_the_guard_off(tmp_path: Path, monkeypatch
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     torch.save({"w": _Payload(tmp_path / "ran")}, tmp_path / "evil.pt")
     with pytest.raises(UnsafeSuspectError):
-        load_suspect(tmp_path / "evil.pt")
+        load_encoder(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 
 
@@ -175,7 +175,7 @@ def test_bad_files_are_one_clear_line(name: str, tmp_path: Path) -> None:
     path = tmp_path / "suspect.bin"
     path.write_bytes(data)
     with pytest.raises(SuspectError, match=said) as e:
-        load_suspect(path)
+        load_encoder(path)
     assert "\n" not in e.value.message
     assert e.value.hint
     assert e.value.exit_code == 2
@@ -183,30 +183,30 @@ def test_bad_files_are_one_clear_line(name: str, tmp_path: Path) -> None:
 
 def test_bad_paths(tmp_path: Path) -> None:
     with pytest.raises(SuspectError, match="does not exist"):
-        load_suspect(tmp_path / "nothing")
+        load_encoder(tmp_path / "nothing")
     with pytest.raises(SuspectError, match="directory"):
-        load_suspect(tmp_path)
+        load_encoder(tmp_path)
     with pytest.raises(SuspectError, match="not a regular file"):
-        load_suspect("/dev/null")
+        load_encoder("/dev/null")
 
 
 def test_a_wrong_architecture_is_named(files: dict[str, Path]) -> None:
     with pytest.raises(SuspectError, match=r"does not fit small: .* missing"):
-        load_suspect(files["a.pt"], arch="small")
+        load_encoder(files["a.pt"], arch="small")
     with pytest.raises(SuspectError, match="unknown architecture"):
-        load_suspect(files["a.pt"], arch="resnet9000")
+        load_encoder(files["a.pt"], arch="resnet9000")
 
 
 def test_onnx_of_another_size_and_of_fixed_batch(digits: Data, tmp_path: Path) -> None:
     (tmp_path / "big.onnx").write_bytes(_graph(["n", 3, 32, 32], ["n", 3072]))
-    big = load_suspect(tmp_path / "big.onnx").encoder
-    assert isinstance(big, OnnxEncoder)
+    big = load_encoder(tmp_path / "big.onnx")
+    assert isinstance(big.encoder, Adapted)
     assert big.resizes((4, 3, 16, 16)) == (32, 32)
     assert big.resizes((4, 3, 32, 32)) is None
     enlarged = three_channels(F.interpolate(digits.images[:4].float() / 255, size=(32, 32), mode="bilinear"))
-    torch.testing.assert_close(represent(big, digits.images[:4]), enlarged.flatten(1))
+    torch.testing.assert_close(represent(big.encoder, digits.images[:4]), enlarged.flatten(1))
     (tmp_path / "fixed.onnx").write_bytes(_graph([4, 3, 16, 16], [4, 768]))
-    answers = represent(load_suspect(tmp_path / "fixed.onnx").encoder, digits.images[:7])
+    answers = represent(load_encoder(tmp_path / "fixed.onnx").encoder, digits.images[:7])
     expected = (digits.images[:7].float() / 255).expand(-1, 3, -1, -1).flatten(1)
     np.testing.assert_allclose(answers.numpy(), expected.numpy(), atol=1e-6)
 
@@ -221,7 +221,7 @@ def test_no_other_exception_escapes_a_mutated_file(files: dict[str, Path], tmp_p
             data[rng.integers(0, min(len(data), 3000))] = rng.integers(0, 256)
             (tmp_path / "m").write_bytes(bytes(data))
             try:
-                suspect = load_suspect(tmp_path / "m")
+                suspect = load_encoder(tmp_path / "m")
                 assert isinstance(suspect.encoder, Encoder) or name == "a.onnx"
             except OwnershipError:
                 pass
@@ -235,7 +235,7 @@ def test_backbones_of_the_libraries_load_by_name(name: str, tmp_path: Path) -> N
     own: Any = models.get_model(model) if library == "torchvision" else timm.create_model(model)
     own.eval()
     torch.save(own.state_dict(), tmp_path / "own.pth")
-    loaded = load_suspect(tmp_path / "own.pth", name)
+    loaded = load_encoder(tmp_path / "own.pth", name)
     assert isinstance(loaded.encoder, Encoder)
     x = torch.rand(2, 3, 64, 64)
     mean, std = loaded.encoder.mean, loaded.encoder.std
@@ -248,7 +248,7 @@ def test_backbones_of_the_libraries_load_by_name(name: str, tmp_path: Path) -> N
         torch.testing.assert_close(loaded.encoder(x), expected)
     assert mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     (tmp_path / "ours.safetensors").write_bytes(weights_bytes(loaded.encoder, name))
-    again = load_suspect(tmp_path / "ours.safetensors")
+    again = load_encoder(tmp_path / "ours.safetensors")
     assert again.architecture == name
     with torch.no_grad():
         assert torch.equal(again.encoder(x), loaded.encoder(x))
@@ -261,7 +261,7 @@ def test_a_small_file_cannot_ask_for_a_large_network(tmp_path: Path) -> None:
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(SuspectError, match="tensors missing"):
-        load_suspect(tmp_path / "m.safetensors")
+        load_encoder(tmp_path / "m.safetensors")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB; the network takes four times that
 
 
@@ -269,6 +269,6 @@ def test_a_small_file_cannot_ask_for_a_large_network(tmp_path: Path) -> None:
 def test_a_name_in_a_file_reaches_no_hub_and_no_folder(name: str, tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={"architecture": name})
     with pytest.raises(SuspectError, match="fit no known architecture"):
-        load_suspect(tmp_path / "m.safetensors")
+        load_encoder(tmp_path / "m.safetensors")
     with pytest.raises(SuspectError, match="unknown architecture"):
-        load_suspect(tmp_path / "m.safetensors", name)
+        load_encoder(tmp_path / "m.safetensors", name)

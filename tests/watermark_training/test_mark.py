@@ -14,7 +14,7 @@ from conftest import encoder
 from ownership.architectures import ARCHITECTURES
 from ownership.errors import TrainingError
 from ownership.images import as_input, as_uint8, represent
-from ownership.suspect import load_suspect
+from ownership.suspect import load_encoder
 from ownership.watermark import WatermarkKey, rotated_pairs
 from watermark_training.artefacts import Loaded, load_trained
 from watermark_training.config import TrainConfig
@@ -109,7 +109,7 @@ def test_embedding_adds_the_mark_and_keeps_the_answers(digits: Data, tmp_path: P
     assert float((read == labels).float().mean()) > 0.75
     # statistics of rotated images stay out of the normalisation
     for (name, a), b in zip(
-        load_suspect(folder / "encoder.safetensors").encoder.state_dict().items(),  # type: ignore[attr-defined]
+        load_encoder(folder / "encoder.safetensors").encoder.state_dict().items(),  # type: ignore[attr-defined]
         plain.encoder.state_dict().values(),
         strict=True,
     ):

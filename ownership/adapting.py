@@ -1,0 +1,81 @@
+"""Models made for one batch, size or layout of images, and models that answer with maps or tokens, as encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ownership.errors import SuspectError
+
+POOLINGS = ("cls", "mean")
+"""How answers of one vector a token become one vector an image: the first token's, or the mean over tokens."""
+
+
+class Adapted:
+    """A model as an encoder: images `(n, 3, h, w)` float32 in `[0, 1]` -> representations `(n, d)`.
+
+    A model made for one size of image is shown images resized to it (bilinear, antialiased when shrinking), as its
+    provider would have to; the report says so. Feature maps are averaged over the image.
+
+    Args:
+        run: the model.
+        batch: images it takes at once; None for any number.
+        size: height and width it takes, 0 for any.
+        channels_last: whether it takes `(n, h, w, 3)`.
+        pooling: of tokens, one of `POOLINGS`.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Tensor], Tensor],
+        *,
+        batch: int | None = None,
+        size: tuple[int, int] = (0, 0),
+        channels_last: bool = False,
+        pooling: str = "cls",
+    ) -> None:
+        self._run, self._batch, self.size = run, batch, size
+        self._channels_last, self._pooling = channels_last, pooling
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Returns representations `(n, d)` of images `(n, 3, h, w)`."""
+        if (h_w := resized(self.size, tuple(images.shape))) is not None:
+            shrinks = max(images.shape[-2:]) > min(h_w)
+            images = F.interpolate(images, size=h_w, mode="bilinear", antialias=shrinks).clamp(0, 1)
+        if self._channels_last:
+            images = images.permute(0, 2, 3, 1).contiguous()
+        size = self._batch or len(images)
+        parts = []
+        for chunk in torch.split(images, size):
+            padded = torch.cat([chunk, chunk[:1].expand(size - len(chunk), -1, -1, -1)]) if len(chunk) < size else chunk
+            answer = self._run(padded)
+            if len(answer) != size:
+                raise SuspectError(
+                    f"suspect: {len(answer)} answers to {size} images", "an encoder gives one vector an image"
+                )
+            parts.append(pooled(answer, self._pooling, channels_last=self._channels_last)[: len(chunk)])
+        return torch.cat(parts)
+
+
+def resized(size: tuple[int, int], shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Returns the height and width that images of a shape `(..., h, w)` are resized to; None if they fit."""
+    wanted = (size[0] or shape[-2], size[1] or shape[-1])
+    return None if wanted == tuple(shape[-2:]) else wanted
+
+
+def pooled(answer: Tensor, pooling: str, *, channels_last: bool = False) -> Tensor:
+    """Returns one vector an image: of `(n, d)`, tokens `(n, t, d)`, or maps `(n, d, h, w)` (`(n, h, w, d)`)."""
+    if not answer.is_floating_point():
+        raise SuspectError(f"suspect: the output is {answer.dtype}, expected float (n, d)", "export the representation")
+    if answer.ndim == 3:
+        return answer[:, 0] if pooling == "cls" else answer.mean(1)
+    if answer.ndim == 4:
+        return answer.mean((1, 2)) if channels_last else answer.mean((2, 3))
+    if answer.ndim != 2:
+        raise SuspectError(
+            f"suspect: the output has shape {tuple(answer.shape)}, expected (n, d)", "choose another with --output"
+        )
+    return answer

@@ -1,0 +1,252 @@
+"""From a model's file to an encoder, by its content, not its extension; no code of the file's own runs but in a cage.
+
+Weights alone (safetensors, PyTorch state dicts) and ONNX are read by restricted loaders. A `torch.export` archive is
+vetted and rewritten first, TorchScript is a program: both are opened in a cage only (`open_model` is told which layers
+are missing; our own process is no cage).
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ownership.adapting import POOLINGS, Adapted
+from ownership.architectures import is_architecture
+from ownership.errors import SandboxError, SuspectError, UnsafeSuspectError, printable
+from ownership.exported import open_exported, open_torchscript
+from ownership.fitting import fill, stated_in_config
+from ownership.images import EncoderLike
+from ownership.onnx_encoder import ExternalData as ExternalData
+from ownership.onnx_encoder import open_onnx
+
+FORMATS = "safetensors, a PyTorch state dict (.pt, .pth), torch.export (.pt2) or ONNX"
+
+MOST_TENSORS, MOST_DIMENSIONS, LONGEST_SIDE = 50_000, 8, 2**31
+
+_ONNX_FIRST_BYTES = bytes(f << 3 | wire for f, wire in ((1, 0), (2, 2), (3, 2), (4, 2), (5, 0), (6, 2), (7, 2), (8, 2)))
+"""Tags of the first eight fields of onnx.ModelProto."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """What cannot be told from a suspect's file, or has to be allowed."""
+
+    arch: str | None = None  # architecture of bare weights; found out from them if not given
+    output: str | None = None  # name of the ONNX output that is the representation
+    pooling: str = "cls"  # of models that answer with tokens, one of POOLINGS
+    external_data: bool = False  # whether an ONNX model may lie in several files
+    allow_torchscript: bool = False  # a program: only in a whole cage
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise SuspectError(f"unknown pooling {printable(self.pooling)!r}", f"one of: {', '.join(POOLINGS)}")
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Opened:
+    """A model that was opened."""
+
+    format: str  # safetensors, pytorch, onnx, torch.export, torchscript
+    architecture: str | None  # of weights
+    encoder: EncoderLike
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that it takes, 0 for any; None where it takes all."""
+        return self.encoder.size if isinstance(self.encoder, Adapted) else None
+
+
+def open_model(path: Path, options: LoadOptions, *, missing_layers: Sequence[str]) -> Opened:
+    """Returns the encoder in a file.
+
+    Args:
+        path: the file; `config.json` beside it, where there is one, says architecture, mean and std as timm does.
+        options: how to load it.
+        missing_layers: of the cage around this process; formats that hold code need all of them.
+
+    Raises:
+        SuspectError: if it cannot be loaded as an encoder.
+        UnsafeSuspectError: if loading it would run code that is not asked for.
+        SandboxError: if it holds code and a layer is missing.
+    """
+    kind = detect_format(path)
+    if kind == "torchscript" and not options.allow_torchscript:
+        raise UnsafeSuspectError(
+            "this is TorchScript, a program; refused", "--allow-torchscript runs it in the cage; or send ONNX"
+        )
+    if kind in ("torchscript", "torch.export") and missing_layers:
+        raise SandboxError(
+            f"this is {kind}, which holds code, and the sandbox lacks: {', '.join(missing_layers)}",
+            "turnmark doctor says more; or ask for safetensors or ONNX",
+        )
+    if kind == "onnx":
+        encoder: EncoderLike = open_onnx(
+            path, external_data=options.external_data, output=options.output, pooling=options.pooling
+        )
+        return Opened(format=kind, architecture=None, encoder=encoder)
+    if kind == "torch.export":
+        return Opened(format=kind, architecture=None, encoder=open_exported(path, options.pooling))
+    if kind == "torchscript":
+        return Opened(format=kind, architecture=None, encoder=open_torchscript(path, options.pooling))
+    state, stated = _read_safetensors(path) if kind == "safetensors" else (_read_pytorch(path), None)
+    _check_state(state)
+    config = stated_in_config(path.with_name("config.json"))
+    architecture, encoder = fill(state, options.arch or stated or config.architecture, config)
+    return Opened(format=kind, architecture=architecture, encoder=encoder)
+
+
+def detect_format(path: Path) -> str:
+    """Returns "safetensors", "pytorch", "torch.export", "torchscript" or "onnx" from the bytes of a file.
+
+    Raises:
+        SuspectError: if it is none of these.
+    """
+    with path.open("rb") as f:
+        first = f.read(64)
+    size = path.stat().st_size
+    if first[:4] == b"PK\x03\x04":
+        names = zip_names(path)
+        if any(n.endswith("constants.pkl") for n in names):
+            return "torchscript"
+        if any(n.endswith("archive_format") or "/models/" in n or n.startswith("models/") for n in names):
+            return "torch.export"
+        if any(n.endswith("data.pkl") for n in names):
+            return "pytorch"
+        raise SuspectError("suspect: this is a zip archive, but no PyTorch file", f"expected {FORMATS}")
+    if len(first) > 9 and first[8:9] == b"{" and int.from_bytes(first[:8], "little") <= size - 8:
+        return "safetensors"
+    if first[:1] == b"\x80" and first[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "pytorch"
+    for start, what in (
+        (b"version https://git-lfs", "a Git-LFS pointer, not the model"),
+        (b"<!doctype", "an HTML page, not a model"),
+        (b"<html", "an HTML page, not a model"),
+        (b"\x93numpy", "a NumPy file of numbers, not a model"),
+    ):
+        if first[: len(start)].lower() == start:
+            raise SuspectError(f"suspect: this is {what}", f"expected {FORMATS}")
+    if first[4:8] == b"ORTM":
+        raise SuspectError("suspect: this is onnxruntime's compiled form, not ONNX", "export plain ONNX")
+    if first and first[0] in _ONNX_FIRST_BYTES:
+        return "onnx"  # protobuf has no magic number; parsing tells
+    raise SuspectError("suspect: unknown format", f"expected {FORMATS}")
+
+
+def zip_names(path: Path) -> list[str]:
+    """Returns the names in a zip archive that neither hides nor inflates anything.
+
+    Raises:
+        SuspectError: if it is damaged, expands to many times its size, or has two members of one name.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except Exception as e:  # zipfile lets all kinds of errors out on damaged archives
+        raise SuspectError("suspect: the archive is damaged", "the copy may have failed; fetch it again") from e
+    total = sum(i.file_size for i in infos)
+    if total > 4 * path.stat().st_size + 2**20:
+        raise SuspectError(
+            f"suspect: the archive expands to many times its size ({total / 2**20:.0f} MiB)",
+            "store it without compression",
+        )
+    names = [i.filename for i in infos]
+    if len(set(names)) != len(names):
+        raise SuspectError("suspect: the archive has two members of one name", "save the state dict again")
+    return names
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as f:
+            names, metadata = list(f.keys()), f.metadata() or {}
+            if len(names) > MOST_TENSORS:
+                raise SuspectError(f"suspect: {len(names)} tensors, the limit is {MOST_TENSORS}", "not an encoder?")
+            for name in names:
+                _check_shape(name, f.get_slice(name).get_shape())
+            state = {name: f.get_tensor(name) for name in names}
+    except SuspectError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as e:
+        raise SuspectError(f"suspect: safetensors file is damaged ({printable(e)})", "fetch it again") from e
+    stated = metadata.get("architecture")
+    return state, stated if isinstance(stated, str) and is_architecture(stated) else None
+
+
+def _read_pytorch(path: Path) -> dict[str, Tensor]:
+    """A state dict, by the restricted unpickler only; one level of `state_dict` or `model` is unwrapped."""
+    try:
+        with warnings.catch_warnings():  # torch comments on pickle protocols and layouts; the checks decide
+            warnings.simplefilter("ignore")
+            value: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except pickle.UnpicklingError as e:
+        raise UnsafeSuspectError(
+            f"refused: loading this file would run code ({_culprit(str(e))}); nothing ran",
+            "ask for a state dict (torch.save(model.state_dict(), ...)) or safetensors",
+        ) from e
+    except MemoryError:
+        raise
+    except Exception as e:  # the unpickler raises what the bytes make it raise
+        if "allocate" in str(e):
+            raise MemoryError from e
+        raise SuspectError("suspect: the PyTorch file is damaged", "the copy may have failed; fetch it again") from e
+    if isinstance(value, dict):
+        for wrapper in ("state_dict", "model"):
+            if isinstance(value.get(wrapper), dict):
+                value = value[wrapper]
+    if not isinstance(value, dict) or not value:
+        raise SuspectError(
+            f"suspect: expected a mapping of name to tensor, got {type(value).__name__}", "save model.state_dict()"
+        )
+    for name, tensor in value.items():
+        if not isinstance(name, str) or type(tensor) not in (Tensor, torch.nn.Parameter):
+            raise SuspectError(f"suspect: entry {printable(name)} is no named tensor", "save model.state_dict()")
+    return value
+
+
+def _check_shape(name: str, shape: Sequence[int]) -> None:
+    if len(shape) > MOST_DIMENSIONS or any(side >= LONGEST_SIDE for side in shape):
+        raise SuspectError(
+            f"suspect: tensor {printable(name)} has a shape too large, {printable(list(shape))}", "not an encoder?"
+        )
+
+
+def _check_state(state: dict[str, Tensor]) -> None:
+    """Refuses tensors that are not plain numbers laid out one after another."""
+    if len(state) > MOST_TENSORS:
+        raise SuspectError(f"suspect: {len(state)} tensors, the limit is {MOST_TENSORS}", "not an encoder?")
+    for name, tensor in state.items():
+        _check_shape(name, tensor.shape)
+        if (
+            tensor.layout != torch.strided
+            or tensor.is_meta
+            or tensor.is_quantized
+            or tensor.is_nested
+            or tensor.is_complex()
+            or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size()
+        ):
+            raise SuspectError(f"suspect: tensor {printable(name)} has an unsupported layout", "save it contiguous")
+        bad = 0
+        if tensor.is_floating_point():
+            finite = torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float())
+            bad = int(tensor.numel() - finite.sum())
+        if bad:
+            raise SuspectError(
+                f"suspect: tensor {printable(name)} has {bad} values that are not finite", "the weights are damaged"
+            )
+
+
+def _culprit(message: str) -> str:
+    """The global that the restricted unpickler refused, out of its long message."""
+    for marker in ("GLOBAL ", "Unsupported global: GLOBAL "):
+        if marker in message:
+            return printable(message.split(marker, 1)[1].split()[0], 60)
+    return "a pickled object that is no tensor"

@@ -1,0 +1,123 @@
+"""A suspect's bytes, copied once into a private folder and hashed on the way: what is hashed is what is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ownership.errors import OwnershipError, SuspectError, printable
+from ownership.files import sha256
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.bin", "model.onnx", "encoder.onnx")
+"""Names of weights in a model's folder, in the order in which they are looked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """What was copied of a suspect."""
+
+    name: str  # of the main file in the private folder
+    size: int  # bytes in all
+    files: dict[str, str]  # name -> SHA-256
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the file; of several: of their sorted lines "SHA-256, two spaces, name", as sha256sum prints."""
+        if len(self.files) == 1:
+            return next(iter(self.files.values()))
+        return sha256("".join(f"{d}  {n}\n" for n, d in sorted(self.files.items())).encode())
+
+
+def copy_suspect(path: Path, target: Path, limit: int) -> Copied:
+    """Copies a file, or of a folder the configuration and the weights.
+
+    Args:
+        path: a regular file, or a folder as model hubs lay it out.
+        target: an empty folder.
+        limit: most bytes.
+
+    Raises:
+        SuspectError: if it is missing, no regular file, empty, too large, or the disk is full.
+    """
+    if not path.is_dir():
+        digest, size = _copy(path, target / "suspect", limit)
+        return Copied(name="suspect", size=size, files={path.name: digest})
+    weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+    if weights is None:
+        raise SuspectError(
+            f"suspect: {printable(path, 300)} is a folder without weights", f"expected one of {', '.join(WEIGHTS)}"
+        )
+    files, total = {}, 0
+    for source in (path / CONFIG, path / "preprocessor_config.json", weights):
+        if source.is_file():
+            files[source.name], size = _copy(source, target / source.name, limit)
+            total += size
+    return Copied(name=weights.name, size=total, files=files)
+
+
+def copy_named(copied: Copied, source: Path, wanted: Sequence[object], target: Path, limit: int) -> Copied:
+    """Copies files beside the suspect that it names: plain names only, no links of any kind.
+
+    Raises:
+        SuspectError: if a name leads elsewhere, or there is no such file.
+    """
+    folder = source if source.is_dir() else source.parent
+    files, total = dict(copied.files), copied.size
+    for name in wanted:
+        if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise SuspectError(
+                f"suspect: external data refused: {printable(name)} leaves the model's folder",
+                "export with the weights inside",
+            )
+        if not (folder / name).exists() or name in files or name == copied.name:
+            raise SuspectError(
+                f"suspect: external data refused: {printable(name)} is not beside the model", "fetch it, too"
+            )
+        files[name], size = _copy(folder / name, target / name, limit, links=False)
+        total += size
+    return replace(copied, files=files, size=total)
+
+
+def _copy(source: Path, target: Path, limit: int, *, links: bool = True) -> tuple[str, int]:
+    """Copies one regular file and returns its SHA-256 and size."""
+    shown = printable(source, 300)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if not links:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    try:
+        opened = os.open(source, flags)
+    except OSError as e:
+        reason = "does not exist" if isinstance(e, FileNotFoundError) else f"cannot be read ({e.strerror})"
+        raise SuspectError(f"suspect: {shown} {reason}", "check the path") from e
+    with open(opened, "rb", buffering=0) as f:
+        about = os.fstat(f.fileno())
+        if not stat.S_ISREG(about.st_mode) or (not links and about.st_nlink != 1):
+            raise SuspectError(f"suspect: {shown} is not a regular file", "give a regular file, not a device or a link")
+        if about.st_size == 0:
+            raise SuspectError(f"suspect: {shown} is empty (0 bytes)", "the copy or download failed; fetch it again")
+        if about.st_size > limit:
+            raise SuspectError(
+                f"suspect: {shown} has {about.st_size / 2**30:.1f} GiB, the limit is {limit / 2**30:.1f}",
+                "raise --max-model-gib",
+            )
+        digest, size = hashlib.sha256(), 0
+        try:
+            with target.open("xb") as out:
+                while piece := f.read(1 << 20):
+                    size += len(piece)
+                    if size > limit:
+                        raise SuspectError(f"suspect: {shown} grows while it is read", "give a file at rest")
+                    digest.update(piece)
+                    out.write(piece)
+            target.chmod(0o400)
+        except OSError as e:
+            raise OwnershipError(
+                f"no private copy of the suspect can be made ({e.strerror})",
+                "free space, or set TMPDIR",
+            ) from e
+    return digest.hexdigest(), size

@@ -1,0 +1,68 @@
+"""Inside the cage: load the copy, answer images; every error is a frame, and whatever else happens ends the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from ownership.errors import OwnershipError, SandboxError, SuspectError, SuspectFailure, UnsafeSuspectError
+from ownership.loading import ExternalData, LoadOptions, Opened, open_model
+from ownership.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
+from ownership.sandbox.layers import STRICT
+
+
+def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start: dict[str, Any]) -> None:
+    """Answers frames until the pipe closes: `load` opens a file, `ask` sends images through it."""
+    torch.set_num_threads(start["threads"])
+    missing = [name for name in STRICT if name not in layers]
+    model: Opened | None = None
+    while True:
+        try:
+            header = read_header(incoming)
+            raw = read_exactly(incoming, header["raw"])
+        except BadFrame:
+            return
+        try:
+            if header["op"] == "load":
+                options = LoadOptions(**header["options"])
+                model = None  # the last one's memory first
+                model = open_model(Path(header["folder"]) / header["name"], options, missing_layers=missing)
+                size = None if model.size is None else list(model.size)
+                reply = {"format": model.format, "architecture": model.architecture, "size": size}
+                write_frame(outgoing, reply)
+            elif model is not None:
+                images = torch.frombuffer(raw, dtype=torch.float32).reshape(header["shape"])
+                answers = _answers(model, images)
+                shape = {"rows": len(answers), "dim": answers.shape[1], "dtype": "<f4"}
+                write_frame(outgoing, shape, memoryview(answers.data).cast("B"))
+        except ExternalData as e:
+            write_frame(outgoing, {"wants": e.names[:64]})
+        except Exception as e:
+            write_frame(outgoing, _stated(e))
+
+
+def _answers(model: Opened, images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """One vector an image, `(n, d)`."""
+    with torch.inference_mode():
+        answers = model.encoder(images)
+    if not isinstance(answers, torch.Tensor) or answers.ndim != 2 or len(answers) != len(images):
+        shape = tuple(answers.shape) if isinstance(answers, torch.Tensor) else type(answers).__name__
+        raise SuspectError(
+            f"suspect: answers {shape} to {len(images)} images, expected (n, d)",
+            "an encoder gives one vector an image; export the pooled output",
+        )
+    return np.ascontiguousarray(answers.float().numpy(), dtype="<f4")
+
+
+def _stated(e: Exception) -> dict[str, str]:
+    """An error as a frame."""
+    if isinstance(e, MemoryError) or "alloc" in str(e)[:2000].lower():
+        return {"error": "failure", "message": "suspect: needs more memory than it may take", "hint": "--memory-limit"}
+    if not isinstance(e, OwnershipError):  # torch's and onnxruntime's have no common base
+        first = str(e).strip().splitlines()[0][:300] if str(e).strip() else type(e).__name__
+        e = SuspectError(f"suspect: cannot take the images: {first}", "it must accept the probes' size and 3 channels")
+    kinds = {UnsafeSuspectError: "unsafe", SandboxError: "sandbox", SuspectFailure: "failure"}
+    return {"error": kinds.get(type(e), "suspect"), "message": e.message[:2000], "hint": e.hint[:1000]}
