@@ -109,6 +109,7 @@ def audit(
             "dim": asked.answers.dim,
             "answers": suspect.answers,
             "resized_to": _resized(suspect, claim),
+            **suspect.details(),
         },
         results=tuple(results),
         skipped=skipped,

@@ -12,6 +12,7 @@ import pickle
 import struct
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Suspect:
     architecture: str | None  # None for ONNX
     encoder: EncoderLike  # images (n, 3, h, w) float32 in [0, 1] -> representations (n, d)
     answers: str = "representations"  # what it gives out, as declared: name in ANSWER_KINDS
+    details: Callable[[], dict[str, Any]] = dict  # called after the asking: what else the report records of it
 
 
 ANSWER_KINDS: dict[str, tuple[str, ...] | None] = {
