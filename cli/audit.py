@@ -11,6 +11,7 @@ import typer
 
 from cli import render
 from cli.options import Arch
+from cli.suspects import AllowHttp, Api, Model, Probes, Transcript, Without, open_suspect, report_folder
 
 HELP = (
     "Audit a suspect against a claim and write report.json and report.html. Ends with 0 if the claim is supported, "
@@ -19,7 +20,14 @@ HELP = (
 
 
 def audit(
-    suspect: Annotated[Path, typer.Argument(help=".safetensors, .pt/.pth state dict, or .onnx.", show_default=False)],
+    suspect: Annotated[
+        str,
+        typer.Argument(
+            help=".safetensors, .pt/.pth state dict, or .onnx; recorded representations with --probes; or the https:// "
+            "address of an endpoint (token from TURNMARK_TOKEN).",
+            show_default=False,
+        ),
+    ],
     claim: Annotated[Path, typer.Option(help="The claim's folder.", show_default=False)],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report; report-NAME-SUFFIX if not given.", show_default=False)
@@ -55,16 +63,23 @@ def audit(
         bool, typer.Option("--paper", help="Add the paper's own tests (Tables 5, 18, 19); they never decide.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    probes: Probes = None,
+    api: Api = "turnmark",
+    model: Model = None,
+    transcript: Transcript = None,
+    allow_http: AllowHttp = False,
 ) -> None:
     """Audits, writes and prints a report."""
-    from ownership import Claim, load_suspect, write_html
+    from ownership import Claim, write_html
     from ownership import audit as run
     from ownership.suspect import load_folder
     from ownership.verdict import Verdict
 
     loaded_claim = Claim.load(claim)
-    loaded = load_suspect(suspect, arch, answers=answers)
-    command = ["turnmark", "audit", str(suspect), "--claim", str(claim), *(["--arch", arch] if arch else [])]
+    out = out or report_folder(suspect)
+    how = Without(probes=probes, api=api, model=model, transcript=transcript, allow_http=allow_http)
+    loaded, command = open_suspect(suspect, arch, answers, how, claim=loaded_claim, out=out, stop_early=stop_early)
+    command += ["--claim", str(claim), *(["--arch", arch] if arch else [])]
     command += ["--answers", answers] if answers != "representations" else []
     brought = load_folder(auditor_panel) if auditor_panel else []
     command += ["--auditor-panel", str(auditor_panel)] if auditor_panel else []
@@ -82,7 +97,6 @@ def audit(
             command=shlex.join(command),
             progress=progress,
         )
-    out = out or Path(f"report-{suspect.stem}-{suspect.suffix.removeprefix('.')}")
     report.save(out / "report.json")
     write_html(report, out / "report.html")
     if as_json:
