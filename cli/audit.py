@@ -11,7 +11,7 @@ import typer
 
 from cli import render
 from cli.options import Arch
-from cli.suspects import AllowHttp, Api, Model, Probes, Transcript, Without, open_suspect, report_folder
+from cli.suspects import AllowHttp, Api, BatchSize, Model, Probes, Transcript, Without, open_suspect, report_folder
 
 HELP = (
     "Audit a suspect against a claim and write report.json and report.html. Ends with 0 if the claim is supported, "
@@ -66,6 +66,7 @@ def audit(
     probes: Probes = None,
     api: Api = "turnmark",
     model: Model = None,
+    batch_size: BatchSize = 64,
     transcript: Transcript = None,
     allow_http: AllowHttp = False,
 ) -> None:
@@ -77,7 +78,9 @@ def audit(
 
     loaded_claim = Claim.load(claim)
     out = out or report_folder(suspect)
-    how = Without(probes=probes, api=api, model=model, transcript=transcript, allow_http=allow_http)
+    how = Without(
+        probes=probes, api=api, model=model, batch_size=batch_size, transcript=transcript, allow_http=allow_http
+    )
     loaded, command = open_suspect(suspect, arch, answers, how, claim=loaded_claim, out=out, stop_early=stop_early)
     command += ["--claim", str(claim), *(["--arch", arch] if arch else [])]
     command += ["--answers", answers] if answers != "representations" else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +25,7 @@ Probes = Annotated[
 ]
 Api = Annotated[str, typer.Option(help="Language of an endpoint: turnmark, openai or base64.")]
 Model = Annotated[str | None, typer.Option(help="Model that an endpoint is asked for.", show_default=False)]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, max=256, help="Images a request to an endpoint.")]
 Transcript = Annotated[
     Path | None,
     typer.Option(
@@ -45,6 +46,7 @@ class Without:
     probes: Path | None = None
     api: str = "turnmark"
     model: str | None = None
+    batch_size: int = 64
     transcript: Path | None = None
     allow_http: bool = False
 
@@ -85,6 +87,7 @@ def open_suspect(
             api=how.api,
             model=how.model,
             answers=answers,
+            batch_size=how.batch_size,
             allow_http=how.allow_http,
         )
         most, first = queries(claim)
@@ -92,14 +95,13 @@ def open_suspect(
         render.err.print(f"asking for up to {most} answers{early}; kept in {folder}", markup=False, soft_wrap=True)
         words = command_words(suspect, how.api, how.model, allow_http=how.allow_http)
         return opened, [*words, *(["--transcript", str(how.transcript)] if how.transcript else [])]
-    if (how.api, how.model, how.transcript, how.allow_http) != ("turnmark", None, None, False):
+    if replace(how, probes=None) != Without():
         raise SuspectError(
-            "--api, --model, --transcript and --allow-http are for endpoints", "give an https:// address"
+            "--api, --model, --batch-size, --transcript and --allow-http are for endpoints", "give an https:// address"
         )
     if how.probes is not None:
         if stop_early or arch is not None:
             raise SuspectError("recorded representations take neither --stop-early nor --arch", "leave them out")
-        return load_recorded(suspect, how.probes, answers=answers), [
-            *("turnmark", "audit", suspect, "--probes", str(how.probes))
-        ]
+        words = ["turnmark", "audit", suspect, "--probes", str(how.probes)]
+        return load_recorded(suspect, how.probes, answers=answers), words
     return load_suspect(suspect, arch, answers=answers), ["turnmark", "audit", suspect]

@@ -57,6 +57,7 @@ def load_endpoint(
     api: str = "turnmark",
     model: str | None = None,
     answers: str = "representations",
+    batch_size: int = 64,
     allow_http: bool = False,
 ) -> Suspect:
     """Opens an endpoint as a suspect for one audit; nothing is asked yet.
@@ -70,6 +71,7 @@ def load_endpoint(
         api: the language it speaks, name in `ownership.endpoint_apis.APIS`.
         model: which of its models to ask for.
         answers: what it gives out, name in `ANSWER_KINDS`.
+        batch_size: images a request.
         allow_http: whether to send images and token in the clear to another machine.
 
     Raises:
@@ -78,7 +80,7 @@ def load_endpoint(
     if answers not in ANSWER_KINDS:
         raise SuspectError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(ANSWER_KINDS)}")
     host = host_of(url, allow_http=allow_http)
-    remote = RemoteEncoder(url=url, token=token, api=api, model=model)
+    remote = RemoteEncoder(url=url, token=token, api=api, model=model, batch_size=batch_size)
     kept = Transcript(Path(transcript), remote)
     said = {name: value for name, value in about(remote).items() if name in ("host", "api", "model")}
     return Suspect(

@@ -59,7 +59,7 @@ def png_bytes(image: Tensor) -> bytes:
 
 def pixel_digests(images: Tensor) -> list[bytes]:
     """Returns the SHA-256 of each uint8 image's pixels `(3, h, w)`, channel by channel, row by row."""
-    return [hashlib.sha256(image.numpy().tobytes()).digest() for image in three_channels(images).cpu().contiguous()]
+    return [hashlib.sha256(image.contiguous().numpy().tobytes()).digest() for image in three_channels(images).cpu()]
 
 
 EncoderLike = Callable[[Tensor], Tensor]

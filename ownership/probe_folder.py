@@ -101,25 +101,27 @@ def export_probes(claim: Claim, folder: Path, decoys: Tensor | None = None, *, p
         OwnershipError: if it cannot be written.
     """
     refuse_existing(folder)
-    images = torch.cat([three_channels(part) for part in claim.probes.values()])
-    questions = [images, images[torch.from_numpy(asked_again(len(images), claim.plan))]]
+    images = [image for part in claim.probes.values() for image in three_channels(part)]
+    questions = [*images, *(images[i] for i in asked_again(len(images), claim.plan))]
     wanted = max(1, round(DECOY_SHARE * len(images)))
+    size = images[0].shape[-2:]
     if decoys is None:
         added = altered_copies(three_channels(claim.probes["public"]), wanted)
     else:
         check_images(decoys, DataError)
-        if decoys.shape[-2:] != images.shape[-2:]:
-            size = "x".join(map(str, images.shape[-2:]))
-            raise DataError(f"decoys of {decoys.shape[-2]}x{decoys.shape[-1]} pixels, probes of {size}", "resize them")
+        if decoys.shape[-2:] != size:
+            raise DataError(
+                f"decoys of {decoys.shape[-2]}x{decoys.shape[-1]} pixels, probes of {size[0]}x{size[1]}", "resize them"
+            )
         added = three_channels(decoys[_drawn(len(decoys), wanted)])
-    first_of = {digest: i for i, digest in reversed(list(enumerate(pixel_digests(added))))}
-    added = added[[first_of[digest] for digest in first_of.keys() - set(pixel_digests(images))]]
+    by_digest = dict(zip(pixel_digests(added), added, strict=True))
+    mixed_in = [by_digest[digest] for digest in by_digest.keys() - _digests_of(claim)]
     # as many decoys twice, in proportion: being there twice tells nothing either
-    again = round(len(added) * len(questions[1]) / len(images))
-    pictures = torch.cat([*questions, added, added[_drawn(len(added), again)]])
+    again = _drawn(len(mixed_in), round(len(mixed_in) * (len(questions) / len(images) - 1)))
+    pictures = [*questions, *mixed_in, *(mixed_in[i] for i in again)]
     if len(pictures) > MAX_COUNT:
         raise DataError(f"{len(pictures)} pictures are too many", f"at most {MAX_COUNT}: build a claim of fewer probes")
-    pictures = pictures[_drawn(len(pictures), len(pictures))]
+    secrets.SystemRandom().shuffle(pictures)
     files = {}
     for i, picture in enumerate(pictures):
         data = png_bytes(picture)
@@ -127,7 +129,7 @@ def export_probes(claim: Claim, folder: Path, decoys: Tensor | None = None, *, p
         files[_name(i)] = sha256(data)
         if i % 100 == 99:
             progress("writing pictures", i + 1, len(pictures))
-    height, width = pictures.shape[-2:]
+    height, width = size
     text = README.format(count=len(files), height=height, width=width, wanted=RETURN)
     write_bytes(folder / "README.txt", text.encode())
     manifest = {"format": FORMAT, "count": len(files), "height": height, "width": width, "return": RETURN}
@@ -200,6 +202,10 @@ def _picture(path: Path, digest: object, height: int, width: int) -> bytes:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise SuspectError(f"probes: {path.name} is no PNG picture", "get the original folder") from e
     return pixel_digests(pixels[None])[0]
+
+
+def _digests_of(claim: Claim) -> set[bytes]:
+    return {digest for part in claim.probes.values() for digest in pixel_digests(part)}
 
 
 def _drawn(n: int, count: int) -> list[int]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 RETRIED = {429, 500, 502, 503, 504}
 
+HINTS = {401: "set the token", 403: "set the token", 402: "the budget is spent", 413: "send fewer images a request"}
+
 
 class Exchange(NamedTuple):
     """One answered request."""
@@ -132,14 +134,15 @@ class RemoteEncoder:
             except httpx.TimeoutException as e:
                 raise SuspectError(f"the endpoint did not answer within {self.timeout:g} s", "try again later") from e
             except httpx.HTTPError as e:
+                if "[SSL" in str(e):  # waiting does not mend a certificate
+                    raise SuspectError(f"no secure connection: {printable(e)}", "check address and certificate") from e
                 status, problem = 503, printable(e) or type(e).__name__
             except (httpx.InvalidURL, UnicodeError, ValueError) as e:
                 raise SuspectError(f"the address cannot be used: {printable(e)}", "https://...") from e
             else:
                 problem = f"HTTP {status}"
             if status not in RETRIED:
-                hint = {401: "set the token", 403: "set the token"}.get(status, "check the address")
-                raise SuspectError(f"the endpoint refused: HTTP {status}", hint)
+                raise SuspectError(f"the endpoint refused: HTTP {status}", HINTS.get(status, "check the address"))
             pause = min(float(wait), 60.0) if wait.replace(".", "", 1).isdecimal() else 2 * pause
             if time.monotonic() + pause > deadline:
                 raise SuspectError(f"the endpoint gave no answer in {self.patience:g} s ({problem})", "try again later")

@@ -55,7 +55,7 @@ class Transcript:
             return
         stated = folder / "transcript.json"
         if not stated.is_file():
-            if any(folder.iterdir()):
+            if any(not path.name.startswith(".") for path in folder.iterdir()):  # dots: left by a killed audit
                 raise SuspectError(
                     f"{printable(folder, 300)} is no transcript: it has no transcript.json", "name another --transcript"
                 )

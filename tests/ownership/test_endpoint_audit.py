@@ -332,7 +332,7 @@ def _hang_up(handler: _Handler) -> None:
 LIES: dict[str, tuple[Callable[[_Handler], None], str]] = {
     "redirect": (lambda h: h.reply(302, b"", Location="http://127.0.0.1:1/"), "HTTP 302"),
     "unauthorised": (lambda h: h.reply(401, b"\x1b[31mno"), "HTTP 401"),
-    "busy for ever": (lambda h: h.reply(429, b"", Retry_After="0.2"), "no answer in 1.5 s .HTTP 429"),
+    "busy for ever": (lambda h: h.reply(429, b"", Retry_After="0.2"), "no answer in 1.5 s .HTTP 429|took more than"),
     "asks for an odd pause": (lambda h: h.reply(429, b"", Retry_After="\xb2"), "no answer in"),
     "ten gigabytes": (_endless, "larger than"),
     "slow body": (_drip(body=True), "took more than 1.5 s"),
@@ -362,6 +362,30 @@ def test_an_endpoint_that_fails_midway(name: str, claim: Claim, near: Noisy, tmp
         assert "\n" not in e.value.message + e.value.hint
         assert "\x1b" not in e.value.message
         assert len(Transcript(tmp_path / "t", RemoteEncoder(url=url))) == 64
+
+
+def test_no_secure_connection_is_said_at_once(images: torch.Tensor) -> None:
+    with serving(encoder(1)) as (_, url):
+        start = time.monotonic()
+        with pytest.raises(SuspectError, match="no secure connection"):
+            represent(RemoteEncoder(url=url.replace("http://", "https://")), images[:2])
+        assert time.monotonic() - start < 10
+
+
+def test_an_answer_may_be_no_longer_than_its_rows(images: torch.Tensor) -> None:
+    """Once the length of a row is known, padding does not pass."""
+    with serving(encoder(1)) as (server, url):
+        server.misbehaviour, server.good = (lambda h: h.reply(200, b" " * 20_000)), 1
+        remote = RemoteEncoder(url=url)
+        represent(remote, images[:2])
+        with pytest.raises(SuspectError, match="larger than 10240 bytes"):
+            represent(remote, images[:2])
+
+
+def test_what_a_killed_audit_left_is_no_obstacle(images: torch.Tensor, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/.transcript.json.x7d").write_bytes(b"{")
+    assert len(_answered(tmp_path, images)[0].name) == 1
 
 
 def test_nan_in_json_is_inconclusive(claim: Claim, tmp_path: Path) -> None:
@@ -517,7 +541,7 @@ def test_the_command_audits_an_endpoint(
         assert "with --stop-early perhaps only 250" in err
         paid = server.images
         server.misbehaviour = None
-        code, out, _ = run("audit", url, "--claim", claim_folder)
+        code, out, _ = run("audit", url, "--claim", claim_folder, "--batch-size", 32)
         assert code == 0
         assert out.startswith("SUPPORTED")
         report = json.loads((tmp_path / folder / "report.json").read_text())
@@ -555,6 +579,7 @@ def test_the_command_exports_probes_and_audits_what_was_recorded(
         ("https://models.example/", "--arch", "tiny"),
         ("x.onnx", "--api", "openai"),
         ("x.onnx", "--transcript", "t"),
+        ("x.npy", "--probes", "probes", "--batch-size", "8"),
         ("x.npy", "--probes", "probes", "--stop-early"),
         ("x.npy", "--probes", "missing"),
         ("http://models.example/",),
