@@ -11,6 +11,7 @@ import typer
 
 from cli import render
 from cli.options import Arch
+from cli.suspects import AllowHttp, Api, BatchSize, Model, Probes, Transcript, Without, open_suspect, report_folder
 
 HELP = (
     "Audit a suspect against a claim and write report.json and report.html. Ends with 0 if the claim is supported, "
@@ -20,9 +21,11 @@ HELP = (
 
 def audit(
     suspect: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="A model: safetensors, .pt/.pth state dict, .pt2, ONNX, or a folder of config.json and weights.",
+            help="A model (safetensors, .pt/.pth state dict, .pt2, ONNX, or a folder of config.json and weights); "
+            "recorded representations with --probes; or the https:// address of an endpoint (token from "
+            "TURNMARK_TOKEN).",
             show_default=False,
         ),
     ],
@@ -83,9 +86,15 @@ def audit(
     ] = None,
     max_model_gib: Annotated[float, typer.Option(min=0.001, help="Largest file that is opened, in GiB.")] = 8.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    probes: Probes = None,
+    api: Api = "turnmark",
+    model: Model = None,
+    batch_size: BatchSize = 64,
+    transcript: Transcript = None,
+    allow_http: AllowHttp = False,
 ) -> None:
     """Audits, writes and prints a report."""
-    from ownership import Claim, load_suspect, write_html
+    from ownership import Claim, SuspectError, write_html
     from ownership import audit as run
     from ownership.loading import LoadOptions
     from ownership.preprocessing import parse_preprocess
@@ -95,28 +104,25 @@ def audit(
 
     loaded_claim = Claim.load(claim)
     tried = parse_preprocess(preprocess)
-    loaded = load_suspect(
-        suspect,
-        answers=answers,
-        options=LoadOptions(
-            arch=arch,
-            output=output,
-            pooling=pooling,
-            external_data=external_data,
-            allow_torchscript=allow_torchscript,
-        ),
-        limits=Limits(
-            answer_seconds=time_limit,
-            memory_bytes=None if memory_limit is None else round(memory_limit * 2**30),
-            file_bytes=round(max_model_gib * 2**30),
-        ),
+    out = out or report_folder(suspect)
+    options = LoadOptions(
+        arch=arch, output=output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
     )
-    command = ["turnmark", "audit", str(suspect), "--claim", str(claim), *(["--arch", arch] if arch else [])]
+    limits = Limits(
+        answer_seconds=time_limit,
+        memory_bytes=None if memory_limit is None else round(memory_limit * 2**30),
+        file_bytes=round(max_model_gib * 2**30),
+    )
+    how = Without(
+        probes=probes, api=api, model=model, batch_size=batch_size, transcript=transcript, allow_http=allow_http
+    )
+    loaded, command = open_suspect(
+        suspect, options, limits, answers, how, claim=loaded_claim, out=out, stop_early=stop_early
+    )
+    if preprocess != "none" and loaded.layers is None:
+        raise SuspectError("--preprocess is for models in files", "who embeds the images prepares them, too")
+    command += ["--claim", str(claim)]
     command += ["--preprocess", preprocess] if preprocess != "none" else []
-    command += ["--output", output] if output is not None else []
-    command += ["--pooling", pooling] if pooling != "cls" else []
-    command += ["--external-data"] if external_data else []
-    command += ["--allow-torchscript"] if allow_torchscript else []
     command += ["--answers", answers] if answers != "representations" else []
     brought = load_folder(auditor_panel) if auditor_panel else []
     command += ["--auditor-panel", str(auditor_panel)] if auditor_panel else []
@@ -135,7 +141,6 @@ def audit(
             command=shlex.join(command),
             progress=progress,
         )
-    out = out or Path(f"report-{suspect.stem}-{suspect.suffix.removeprefix('.')}")
     report.save(out / "report.json")
     write_html(report, out / "report.html")
     if as_json:

@@ -1,4 +1,4 @@
-"""`turnmark claim build`, `turnmark claim show` and `turnmark claim power`."""
+"""`turnmark claim build`, `turnmark claim show`, `turnmark claim probes` and `turnmark claim power`."""
 
 from __future__ import annotations
 
@@ -111,6 +111,34 @@ def show(claim: Annotated[Path, typer.Argument(help="The claim's folder.", show_
 
     for line in describe(Claim.load(claim)):
         render.out.print(escape(line), soft_wrap=True)
+
+
+@app.command(
+    help="Write a claim's probes as a folder of pictures, shuffled and mixed with decoys, for somebody else to embed. "
+    "The rows that come back are audited with turnmark audit ROWS --probes FOLDER."
+)
+def probes(
+    claim: Annotated[Path, typer.Argument(help="The claim's folder.", show_default=False)],
+    out: Out,
+    decoys: Annotated[
+        str | None,
+        typer.Option(
+            help="Pictures to draw decoys from; altered copies of public probes if not given. " + DATA_HELP,
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Exports a claim's probes."""
+    from ownership.claim import Claim
+    from ownership.probe_folder import export_probes
+    from watermark_training.data import load_data
+
+    loaded = Claim.load(claim)
+    height, width = loaded.probes["public"].shape[-2:]
+    drawn = None if decoys is None else load_data(decoys, size=height if height == width else None).images
+    with render.progress() as progress:
+        count = export_probes(loaded, out, drawn, progress=progress)
+    render.out.print(f"{count} pictures written: {out}; send all of it, and keep it for the audit", soft_wrap=True)
 
 
 @app.command(help="Say, before any dispute, how surely this claim finds thefts like its reference surrogates.")

@@ -9,6 +9,8 @@ The whole door is three names::
     report = audit(claim, suspect)
     print(report.verdict.value, report.adjusted_pvalues)
 
+A suspect need not be a file: `load_recorded` and `load_endpoint`.
+
 An owner makes the claim with `build_claim`. Read on in this order: `_audit` (the engine), `evidence` and `scores` (what
 is measured), `testing` and `stats` (how it is tested), `verdict` and `report` (what follows), `claim` and `build` (what
 is fixed before).
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ownership.architectures import ARCHITECTURES, Encoder
     from ownership.build import build_claim
     from ownership.claim import Claim, Member
+    from ownership.endpoint import load_endpoint
     from ownership.errors import (
         ClaimError,
         ClaimIntegrityError,
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     )
     from ownership.html import render_html, write_html
     from ownership.plan import Plan
+    from ownership.probe_folder import export_probes
+    from ownership.recorded import load_recorded
     from ownership.report import Report
     from ownership.results import TestResult
     from ownership.suspect import Suspect, load_encoder, load_suspect
@@ -52,6 +57,7 @@ _HOMES = {
     "build_claim": "build",
     "Claim": "claim",
     "Member": "claim",
+    "load_endpoint": "endpoint",
     "ClaimError": "errors",
     "ClaimIntegrityError": "errors",
     "DataError": "errors",
@@ -64,6 +70,8 @@ _HOMES = {
     "render_html": "html",
     "write_html": "html",
     "Plan": "plan",
+    "export_probes": "probe_folder",
+    "load_recorded": "recorded",
     "Report": "report",
     "TestResult": "results",
     "Verdict": "verdict",
@@ -99,7 +107,10 @@ __all__ = [
     "WatermarkKey",
     "audit",
     "build_claim",
+    "export_probes",
     "load_encoder",
+    "load_endpoint",
+    "load_recorded",
     "load_suspect",
     "paper_key",
     "render_html",

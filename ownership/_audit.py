@@ -120,6 +120,7 @@ def audit(
             "resized_to": _resized(suspect, claim),
             "preprocess": suspect.preprocess.name,
             "sandbox": suspect.layers,
+            **suspect.details(),
         },
         results=tuple(results),
         skipped=skipped,

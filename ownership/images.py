@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 
 import torch
@@ -45,6 +46,20 @@ def as_uint8(images: Tensor) -> Tensor:
 def three_channels(images: Tensor) -> Tensor:
     """Returns images `(n, 3, h, w)`; grey ones `(n, 1, h, w)` are repeated."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def png_bytes(image: Tensor) -> bytes:
+    """Returns one uint8 image `(3, h, w)` as a PNG file: lossless, and nothing in it but size and pixels."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(out, format="PNG")
+    return out.getvalue()
+
+
+def pixel_digests(images: Tensor) -> list[bytes]:
+    """Returns the SHA-256 of each uint8 image's pixels `(3, h, w)`, channel by channel, row by row."""
+    return [hashlib.sha256(image.contiguous().numpy().tobytes()).digest() for image in three_channels(images).cpu()]
 
 
 EncoderLike = Callable[[Tensor], Tensor]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ownership.answers import Answers
@@ -117,6 +118,11 @@ def repeats(n: int, plan: Plan) -> int:
     return min(n, max(8, round(plan.repeat_share * n)))
 
 
+def asked_again(n: int, plan: Plan, count: int | None = None) -> NDArray[np.intp]:
+    """Returns which of n probes are asked twice, in the order of asking: `count` of them, or `repeats(n, plan)`."""
+    return np.random.default_rng(plan.seed).permutation(n)[: repeats(n, plan) if count is None else count]
+
+
 def problems_with(
     answers: Answers, encoder: EncoderLike, probes: Probes, plan: Plan, *, again: int | None = None
 ) -> list[str]:
@@ -148,8 +154,7 @@ def problems_with(
     if len(singular) < 2 or singular[1] <= 1e-4 * singular[0]:
         problems.append("the representations are collapsed: they vary along one direction only")
     images = torch.cat(list(probes.values()))
-    rng = np.random.default_rng(plan.seed)
-    rows = rng.permutation(len(images))[: repeats(len(images), plan) if again is None else again]
+    rows = asked_again(len(images), plan, again)
     repeated = _represent(encoder, images[torch.from_numpy(rows)], answers.name, batch_size=13).numpy()
     difference = float(np.abs(repeated - everything[rows]).max()) / scale
     if not difference <= plan.repeat_tolerance:

@@ -1,30 +1,49 @@
-"""An encoder behind HTTP: images as PNG in a JSON list, representations back as lists of numbers.
+"""An encoder behind HTTP: images as PNG in JSON, rows of numbers back (`ownership.endpoint_apis`).
 
-    POST URL   {"images": ["<base64 PNG>", ...]}   ->   {"representations": [[...], ...]}
-
-What comes back is hostile until shown otherwise: redirects are not followed, bytes and time are capped, every answer
-must be a list of rows of one length. The token comes from the caller or the environment, never from argv.
+What comes back is hostile until shown otherwise: redirects are not followed, compressed answers are refused, bytes and
+time are capped, every answer must be rows of one length. The token comes from the caller or the environment, never from
+argv.
 """
 
 from __future__ import annotations
 
 import base64
-import io
 import json
+import queue
+import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ownership.endpoint_apis import APIS, read_answer
 from ownership.errors import SuspectError, printable
-from ownership.images import as_uint8
+from ownership.files import sha256
+from ownership.images import as_uint8, png_bytes
 
 if TYPE_CHECKING:
     import httpx
 
 RETRIED = {429, 500, 502, 503, 504}
+
+HINTS = {401: "set the token", 403: "set the token", 402: "the budget is spent", 413: "send fewer images a request"}
+
+
+class Exchange(NamedTuple):
+    """One answered request."""
+
+    request_sha256: str  # of the bytes sent
+    reply_sha256: str  # of the bytes that came back
+    rows: Tensor  # (n, d) float32
+
+
+class _Reply(NamedTuple):
+    status: int
+    wait: str  # the Retry-After header
+    data: bytes
 
 
 @dataclass(eq=False, kw_only=True)
@@ -34,23 +53,37 @@ class RemoteEncoder:
     Args:
         url: `https://...` or `http://...`.
         token: sent as a bearer token; None for none.
+        api: the language it speaks, name in `APIS`.
+        model: which of its models to ask for, where the language has a word for it.
         timeout: seconds for connecting, and for each pause in an answer.
         patience: seconds that one batch may take with all its retries.
-        max_bytes: per image, most bytes of an answer.
+        max_bytes: per image, most bytes of an answer; once the length of a row is known, fewer (64 for each number).
         batch_size: images a request.
+
+    Raises:
+        SuspectError: if address, token or language cannot be used.
     """
 
     url: str
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
+    api: str = "turnmark"
+    model: str | None = None
     timeout: float = 30.0
     patience: float = 120.0
-    max_bytes: int = 2**20
+    max_bytes: int = 2**19
     batch_size: int = 64
-    requests: int = 0  # sent so far, retries too
+    requests: int = field(default=0, init=False)  # sent so far, retries too
+    dim: int | None = field(default=None, init=False)  # numbers a row, once it has answered
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("https://", "http://")):
             raise SuspectError(f"{printable(self.url)} is no HTTP address", "https://...")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
+            raise SuspectError(
+                "the token holds characters that none may have", "set TURNMARK_TOKEN again, without spaces"
+            )
+        if self.api not in APIS:
+            raise SuspectError(f"unknown kind of endpoint {printable(self.api)}", f"one of: {', '.join(APIS)}")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Returns representations `(n, d)` of images `(n, 3, h, w)` float32 in [0, 1].
@@ -58,80 +91,112 @@ class RemoteEncoder:
         Raises:
             SuspectError: if the endpoint cannot be reached, refuses, or answers nonsense.
         """
-        import httpx
+        pictures = as_uint8(images.cpu())
+        return torch.cat([self.exchange(chunk).rows for chunk in torch.split(pictures, self.batch_size)])
 
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        parts = []
-        with httpx.Client(timeout=self.timeout, follow_redirects=False, headers=headers) as client:
-            for chunk in torch.split(images, self.batch_size):
-                body = {"images": [_png(image) for image in as_uint8(chunk.cpu())]}
-                parts.append(_rows(self._ask(client, body, len(chunk)), len(chunk)))
-        if len({part.shape[1] for part in parts}) != 1:
-            raise SuspectError("the endpoint changes the length of its representations", "ask its provider")
-        return torch.cat(parts)
+    def exchange(self, images: Tensor) -> Exchange:
+        """Asks about uint8 images `(n, 3, h, w)` in one request, sent again while the endpoint asks for patience.
 
-    def _ask(self, client: httpx.Client, body: dict[str, Any], n: int) -> bytes:
+        Raises:
+            SuspectError: as for a call.
+        """
+        encoded = [base64.b64encode(png_bytes(image)).decode("ascii") for image in images]
+        body = json.dumps(APIS[self.api].body(encoded, self.model)).encode()
+        reply = self._ask(body, len(images))
+        rows = read_answer(APIS[self.api], reply, len(images))
+        self.expect(rows.shape[1])
+        return Exchange(sha256(body), sha256(reply), rows)
+
+    def expect(self, dim: int) -> None:
+        """Holds the endpoint to rows of so many numbers.
+
+        Raises:
+            SuspectError: if it answered with other ones before.
+        """
+        if self.dim not in (None, dim):
+            raise SuspectError(
+                f"the endpoint changes the length of its representations, from {self.dim} to {dim}", "ask its provider"
+            )
+        self.dim = dim
+
+    def _ask(self, body: bytes, n: int) -> bytes:
         """One request with retries: of answers that ask for patience, until `patience` is spent."""
         import httpx
 
         deadline, pause = time.monotonic() + self.patience, 0.5
         while True:
+            wait = ""
             try:
                 self.requests += 1
-                with client.stream("POST", self.url, json=body) as response:
-                    if response.status_code == 200:
-                        return self._read(response, n, deadline)
-                    status, wait = response.status_code, response.headers.get("Retry-After", "")
+                status, wait, data = _within(deadline, lambda: self._post(body, n, deadline), self._too_slow)
+                if status == 200:
+                    return data
             except httpx.TimeoutException as e:
                 raise SuspectError(f"the endpoint did not answer within {self.timeout:g} s", "try again later") from e
             except httpx.HTTPError as e:
-                status, wait, problem = 503, "", printable(e) or type(e).__name__
+                if "[SSL" in str(e):  # waiting does not mend a certificate
+                    raise SuspectError(f"no secure connection: {printable(e)}", "check address and certificate") from e
+                status, problem = 503, printable(e) or type(e).__name__
+            except (httpx.InvalidURL, UnicodeError, ValueError) as e:
+                raise SuspectError(f"the address cannot be used: {printable(e)}", "https://...") from e
             else:
                 problem = f"HTTP {status}"
             if status not in RETRIED:
-                hint = {401: "set the token", 403: "set the token"}.get(status, "check the address")
-                raise SuspectError(f"the endpoint refused: HTTP {status}", hint)
-            pause = min(float(wait), 60.0) if wait.replace(".", "", 1).isdigit() else 2 * pause
+                raise SuspectError(f"the endpoint refused: HTTP {status}", HINTS.get(status, "check the address"))
+            pause = min(float(wait), 60.0) if wait.replace(".", "", 1).isdecimal() else 2 * pause
             if time.monotonic() + pause > deadline:
                 raise SuspectError(f"the endpoint gave no answer in {self.patience:g} s ({problem})", "try again later")
             time.sleep(pause)
 
+    def _post(self, body: bytes, n: int, deadline: float) -> _Reply:
+        """One request, and the answer if it is one."""
+        import httpx
+
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        with (
+            httpx.Client(timeout=self.timeout, follow_redirects=False, headers=headers) as client,
+            client.stream("POST", self.url, content=body) as response,
+        ):
+            data = self._read(response, n, deadline) if response.status_code == 200 else b""
+            return _Reply(response.status_code, response.headers.get("Retry-After", ""), data)
+
     def _read(self, response: httpx.Response, n: int, deadline: float) -> bytes:
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise SuspectError("the endpoint compresses its answers, though asked not to", "ask its provider")
+        limit = n * (self.max_bytes if self.dim is None else min(self.max_bytes, 1024 + 64 * self.dim))
         data = bytearray()
-        for piece in response.iter_bytes():
+        for piece in response.iter_raw():
             data += piece
-            if len(data) > n * self.max_bytes:
-                raise SuspectError(
-                    f"the endpoint's answer is larger than {n * self.max_bytes} bytes", "not an encoder?"
-                )
+            if len(data) > limit:
+                raise SuspectError(f"the endpoint's answer is larger than {limit} bytes", "not an encoder?")
             if time.monotonic() > deadline:
-                raise SuspectError(f"the endpoint took more than {self.patience:g} s over an answer", "try again later")
+                raise self._too_slow()
         return bytes(data)
 
-
-def _png(image: Tensor) -> str:
-    """Base64 of the PNG of one uint8 image `(3, h, w)`."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(out, format="PNG")
-    return base64.b64encode(out.getvalue()).decode("ascii")
+    def _too_slow(self) -> SuspectError:
+        return SuspectError(f"the endpoint took more than {self.patience:g} s over an answer", "try again later")
 
 
-def _rows(data: bytes, n: int) -> Tensor:
-    """The `(n, d)` numbers of an answer."""
+def _within(deadline: float, work: Callable[[], _Reply], too_slow: Callable[[], SuspectError]) -> _Reply:
+    """Does `work` in a thread that is left behind when time is up.
+
+    Timeouts of sockets are for each pause: one byte of a header now and then would keep them content for days.
+    """
+    done: queue.SimpleQueue[_Reply | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put(work())
+        except BaseException as e:  # handed to the one who waits
+            done.put(e)
+
+    threading.Thread(target=run, daemon=True).start()
     try:
-        rows = json.loads(data)["representations"]
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise SuspectError("the endpoint's answer is no JSON with representations", "expected a list of rows") from e
-    good = isinstance(rows, list) and len(rows) == n and all(isinstance(row, list) and row for row in rows)
-    if (
-        not good
-        or any(type(x) not in (int, float) for row in rows for x in row)
-        or len({len(row) for row in rows}) != 1
-    ):
-        raise SuspectError(f"the endpoint's answer is not {n} rows of numbers", "expected one row an image")
-    try:
-        return torch.tensor(rows, dtype=torch.float32)
-    except (OverflowError, RuntimeError) as e:
-        raise SuspectError("the endpoint answers numbers out of range", "expected float32") from e
+        result = done.get(timeout=max(0.0, deadline - time.monotonic()))
+    except queue.Empty:
+        raise too_slow() from None
+    if isinstance(result, BaseException):
+        raise result
+    return result

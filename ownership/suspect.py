@@ -7,9 +7,10 @@ What each format may hold is in `loading`, what the cage stops in `sandbox`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ownership.adapting import Adapted, resized
 from ownership.errors import SuspectError, printable
@@ -35,6 +36,7 @@ class Suspect:
     answers: str = "representations"  # what it gives out, as declared: name in ANSWER_KINDS
     preprocess: Preprocess = NONE  # done to images before it sees them
     files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256, where it is more than one file
+    details: Callable[[], dict[str, Any]] = dict  # called after the asking: what else the report records of it
 
     @property
     def layers(self) -> dict[str, str] | None:

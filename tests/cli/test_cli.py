@@ -183,6 +183,7 @@ def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_pat
     ]  # fmt: skip
     for code, said, arguments in cases:
         got, _out, err = run(*arguments)
+        assert err.count("error:") == 1, (arguments, _out)
         assert said in error_line(err), arguments
         assert got == code, (arguments, err)
         assert "hint:" in err

@@ -1,0 +1,117 @@
+"""A suspect without a file: an HTTP endpoint, its address checked, its answers kept in a transcript."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ownership.claim import Claim
+from ownership.errors import SuspectError, printable
+from ownership.probes import repeats
+from ownership.remote import RemoteEncoder
+from ownership.suspect import ANSWER_KINDS, Suspect
+from ownership.transcript import RememberingEncoder, Transcript, about
+
+
+def is_address(text: str) -> bool:
+    """Returns whether this names an endpoint and not a file.
+
+    >>> is_address("https://models.example/embed"), is_address("models/embed.onnx")
+    (True, False)
+    """
+    return text.lower().startswith(("https://", "http://"))
+
+
+def host_of(url: str, *, allow_http: bool = False) -> str:
+    """Returns an address's host, with its port if it names one.
+
+    >>> host_of("https://models.example:8443/embed?key=secret")
+    'models.example:8443'
+
+    Raises:
+        SuspectError: if it is no address, holds a password, or would send images and token in the clear.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as e:
+        raise SuspectError(f"{printable(url.partition('?')[0])} is no address ({printable(e)})", "https://...") from e
+    if parts.scheme not in ("https", "http") or not host or not url.isprintable() or " " in url or port == 0:
+        raise SuspectError("this is no HTTP address", "https://...")
+    if parts.username is not None or parts.password is not None:
+        raise SuspectError("the address holds a name or password", "put the token into TURNMARK_TOKEN")
+    if parts.scheme == "http" and not allow_http and not _is_local(host):
+        raise SuspectError(
+            f"http:// to {printable(host)} would send images and token in the clear",
+            "use https://, or --allow-http if you mean it",
+        )
+    return printable(parts.netloc)
+
+
+def load_endpoint(
+    url: str,
+    transcript: Path | str,
+    *,
+    token: str | None = None,
+    api: str = "turnmark",
+    model: str | None = None,
+    answers: str = "representations",
+    batch_size: int = 64,
+    allow_http: bool = False,
+) -> Suspect:
+    """Opens an endpoint as a suspect for one audit; nothing is asked yet.
+
+    The report records as the suspect's SHA-256 that of the transcript, once the audit has ended.
+
+    Args:
+        url: its address.
+        transcript: folder for its answers; what is there already is not asked for again.
+        token: sent as a bearer token.
+        api: the language it speaks, name in `ownership.endpoint_apis.APIS`.
+        model: which of its models to ask for.
+        answers: what it gives out, name in `ANSWER_KINDS`.
+        batch_size: images a request.
+        allow_http: whether to send images and token in the clear to another machine.
+
+    Raises:
+        SuspectError: if address or transcript cannot be used.
+    """
+    if answers not in ANSWER_KINDS:
+        raise SuspectError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(ANSWER_KINDS)}")
+    host = host_of(url, allow_http=allow_http)
+    remote = RemoteEncoder(url=url, token=token, api=api, model=model, batch_size=batch_size)
+    kept = Transcript(Path(transcript), remote)
+    said = {name: value for name, value in about(remote).items() if name in ("host", "api", "model")}
+    return Suspect(
+        name=host,
+        format="endpoint",
+        sha256="",
+        size=0,
+        architecture=None,
+        encoder=RememberingEncoder(remote, kept),
+        answers=answers,
+        details=lambda: {**said, "sha256": kept.sha256, "bytes": kept.size},
+    )
+
+
+def queries(claim: Claim) -> tuple[int, int | None]:
+    """Returns how many answers an audit asks for, repeats included, and after how many the first look may end it."""
+    probes = sum(map(len, claim.probes.values()))
+    return probes + repeats(probes, claim.plan), min(claim.look_scores, default=None)
+
+
+def command_words(url: str, api: str, model: str | None, *, allow_http: bool) -> list[str]:
+    """Returns the beginning of the command that repeats an audit, for the report: of the address only the host."""
+    scheme = url.partition("://")[0].lower()
+    words = ["turnmark", "audit", f"{scheme}://{host_of(url, allow_http=True)}/..."]
+    words += ["--api", api] if api != "turnmark" else []
+    words += ["--model", model] if model else []
+    return [*words, *(["--allow-http"] if allow_http else [])]
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

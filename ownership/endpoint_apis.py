@@ -1,0 +1,99 @@
+"""The languages endpoints speak: how images are asked about, and how rows are read out of an answer.
+
+    turnmark:  {"images": ["<base64 PNG>", ...]}    ->  {"representations": [row, ...]}
+    openai:    {"input": ["data:image/png;base64,...", ...], "encoding_format": "float"}
+                                                    ->  {"data": [{"index": 0, "embedding": row}, ...]}
+    base64:    the same with "encoding_format": "base64"
+
+With a model's name the last two add `"model": NAME`. A row is a list of numbers, or base64 of little-endian float32.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ownership.errors import SuspectError
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """One language."""
+
+    body: Callable[[Sequence[str], str | None], dict[str, Any]]  # base64 PNGs and a model's name -> JSON to send
+    rows: Callable[[Any], list[Any]]  # the JSON that came back -> rows in the order of the images
+
+
+def read_answer(api: Api, data: bytes, n: int) -> Tensor:
+    """Returns the `(n, d)` float32 numbers of an answer to n images; NaN and infinities stay.
+
+    Raises:
+        SuspectError: if it is anything else.
+    """
+    try:
+        rows = api.rows(json.loads(data))
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise SuspectError("the endpoint's answer is no JSON with representations", "expected a list of rows") from e
+    vectors = [_vector(row) for row in rows] if isinstance(rows, list) and len(rows) == n else []
+    if not vectors or not all(vectors) or len(set(map(len, vectors))) != 1:
+        raise SuspectError(f"the endpoint's answer is not {n} rows of numbers", "expected one row an image")
+    try:
+        return torch.tensor(vectors, dtype=torch.float32)
+    except (OverflowError, RuntimeError) as e:
+        raise SuspectError("the endpoint answers numbers out of range", "expected float32") from e
+
+
+def _vector(row: Any) -> list[Any]:
+    """The numbers of one row; empty if it is none."""
+    if isinstance(row, str):
+        try:
+            data = base64.b64decode(row, validate=True)
+        except (binascii.Error, ValueError):
+            return []
+        return [] if len(data) % 4 else np.frombuffer(data, "<f4").tolist()
+    return row if isinstance(row, list) and all(type(x) in (int, float) for x in row) else []
+
+
+def _own_body(images: Sequence[str], model: str | None) -> dict[str, Any]:
+    return {"images": list(images)}
+
+
+def _own_rows(value: Any) -> list[Any]:
+    rows: list[Any] = value["representations"]
+    return rows
+
+
+def _openai_body(encoding: str) -> Callable[[Sequence[str], str | None], dict[str, Any]]:
+    def body(images: Sequence[str], model: str | None) -> dict[str, Any]:
+        named = {} if model is None else {"model": model}
+        return {"input": [f"data:image/png;base64,{i}" for i in images], **named, "encoding_format": encoding}
+
+    return body
+
+
+def _openai_rows(value: Any) -> list[Any]:
+    """In the order of `index`: answers may come in any order, each once."""
+    rows = {}
+    for entry in value["data"]:
+        if type(entry["index"]) is not int or entry["index"] in rows:
+            raise ValueError("an index twice, or none")
+        rows[entry["index"]] = entry["embedding"]
+    if set(rows) != set(range(len(rows))):
+        raise ValueError("an index is missing")
+    return [rows[i] for i in range(len(rows))]
+
+
+APIS: dict[str, Api] = {
+    "turnmark": Api(_own_body, _own_rows),
+    "openai": Api(_openai_body("float"), _openai_rows),
+    "base64": Api(_openai_body("base64"), _openai_rows),
+}
+"""Name -> language. A new one is two functions and one entry."""

@@ -1,0 +1,84 @@
+"""A suspect without a file: representations that somebody else recorded for the pictures of a probe folder."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ownership.errors import SuspectError, printable
+from ownership.files import sha256
+from ownership.images import as_uint8, pixel_digests
+from ownership.matrices import Rows, read_rows
+from ownership.probe_folder import ProbeFolder, read_probe_folder
+from ownership.suspect import ANSWER_KINDS, Suspect
+
+
+class RecordedEncoder:
+    """Looks answers up by an image's pixels.
+
+    A picture that is in the folder several times has several rows: asked again, it gets the next one, and after the
+    last the first. So whoever answered the same picture differently is noticed as any suspect is that answers
+    differently when asked again.
+
+    Args:
+        folder: which pixels each row answers.
+        rows: `(len(folder), d)`.
+    """
+
+    def __init__(self, folder: ProbeFolder, rows: Rows) -> None:
+        self._rows = torch.from_numpy(rows)
+        self._of: dict[bytes, list[int]] = defaultdict(list)
+        for i, digest in enumerate(folder.digests):
+            self._of[digest].append(i)
+        self._asked: Counter[bytes] = Counter()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Returns the recorded representations `(n, d)` of images `(n, 3, h, w)` float32 in [0, 1].
+
+        Raises:
+            SuspectError: if an image is not in the probe folder.
+        """
+        found = []
+        for digest in pixel_digests(as_uint8(images.cpu())):
+            rows = self._of.get(digest)
+            if rows is None:
+                raise SuspectError(
+                    "an image of the claim is not in the probe folder: these probes belong to another claim",
+                    "give the folder that turnmark claim probes made from this claim",
+                )
+            found.append(rows[self._asked[digest] % len(rows)])
+            self._asked[digest] += 1
+        return self._rows[found]
+
+
+def load_recorded(path: Path | str, probes: Path | str, *, answers: str = "representations") -> Suspect:
+    """Loads recorded representations as a suspect.
+
+    Audit it whole: with `stop_early` nothing is saved, and other images are asked twice than those recorded twice.
+
+    Args:
+        path: one row a picture, in file-name order: `.npy`, `.safetensors` or `.parquet`, told by content.
+        probes: the folder that `export_probes` made.
+        answers: what the rows are, name in `ANSWER_KINDS`.
+
+    Raises:
+        SuspectError: if the rows or the folder cannot be used.
+        UnsafeSuspectError: if the rows are a pickle, a program.
+    """
+    if answers not in ANSWER_KINDS:
+        raise SuspectError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(ANSWER_KINDS)}")
+    folder = read_probe_folder(Path(probes))
+    data, rows = read_rows(Path(path), len(folder))
+    return Suspect(
+        name=printable(Path(path).name),
+        format="recorded",
+        sha256=sha256(data),
+        size=len(data),
+        architecture=None,
+        encoder=RecordedEncoder(folder, rows),
+        answers=answers,
+        details=lambda: {"probes_sha256": folder.manifest_sha256},
+    )
