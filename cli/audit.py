@@ -80,7 +80,9 @@ def audit(
     allow_torchscript: Annotated[
         bool, typer.Option("--allow-torchscript", help="Run TorchScript, a program, in the sandbox.")
     ] = False,
-    time_limit: Annotated[float, typer.Option(min=1, help="Seconds that a batch of 256 images may take.")] = 300.0,
+    time_limit: Annotated[
+        float, typer.Option(min=1, help="Seconds for loading, or for a batch of 256 images.")
+    ] = 300.0,
     memory_limit: Annotated[
         float | None, typer.Option(min=1, help="GiB of address space; 12 and four times the file.", show_default=False)
     ] = None,
@@ -96,6 +98,7 @@ def audit(
     """Audits, writes and prints a report."""
     from ownership import Claim, SuspectError, write_html
     from ownership import audit as run
+    from ownership.errors import printable
     from ownership.loading import LoadOptions
     from ownership.preprocessing import parse_preprocess
     from ownership.sandbox.encoder import Limits
@@ -109,7 +112,7 @@ def audit(
         arch=arch, output=output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
     )
     limits = Limits(
-        answer_seconds=time_limit,
+        seconds=time_limit,
         memory_bytes=None if memory_limit is None else round(memory_limit * 2**30),
         file_bytes=round(max_model_gib * 2**30),
     )
@@ -138,7 +141,7 @@ def audit(
             panel_models=[model for model, _ in load_folder(panel_models)] if panel_models else None,
             paper=paper,
             tried=tried,
-            command=shlex.join(command),
+            command=printable(shlex.join(command), 4000),
             progress=progress,
         )
     report.save(out / "report.json")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Row, demo_config, run_job
+from cli.main import main
 from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.build import build_claim
 from ownership.claim import Claim, Member
@@ -135,3 +141,62 @@ def job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
         independents=tuple(s for s in INDEPENDENTS if s.name in ("foreign_key", "half_turn")),
     )
     return Job(folder, config, run_job(digits, folder, config))
+
+
+Audit = Callable[..., tuple[int, str]]
+
+LIMIT = 60.0
+"""Seconds within which every case ends, whatever the machine is doing beside it."""
+
+
+def children() -> set[int]:
+    """Processes that this one has started and that are still there (Linux)."""
+    found = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        found |= {int(pid) for pid in task.read_text().split()}
+    return found
+
+
+@pytest.fixture
+def audit_hostile(
+    claim_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Audit:
+    """Audits a file as a user does: exit code and what was said; checks that nothing is left behind."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.chdir(tmp_path)
+    marker = tmp_path / "marker"
+
+    def call(suspect: Path, *options: str) -> tuple[int, str]:
+        monkeypatch.setenv("TMPDIR", str(temporary))  # here, not before: making some suspects leaves files of its own
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        before, mode, start = children(), os.stat(suspect).st_mode if suspect.exists() else 0, time.monotonic()
+        monkeypatch.setattr(
+            sys, "argv", ["turnmark", "audit", str(suspect), "--claim", str(claim_folder), "--out", "report", *options]
+        )
+        try:
+            main()
+            code: object = 0
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        said = captured.out + captured.err
+        gc.collect()
+        assert time.monotonic() - start < LIMIT
+        assert "Traceback" not in said
+        assert "\x1b[31m" not in said.replace("\x1b[31merror", ""), "a suspect's bytes reached the terminal"
+        assert not marker.exists(), "the payload fired"
+        assert children() == before, "a process was left"
+        assert not list(temporary.iterdir()), "temporary files were left"
+        assert not suspect.exists() or os.stat(suspect).st_mode == mode
+        if code in (2, 4, 6):
+            lines = captured.err.splitlines()
+            assert sum(line.startswith("error:") for line in lines) == 1, said
+            assert not (tmp_path / "report/report.json").exists()
+        else:
+            assert code in (0, 1), said
+            assert (tmp_path / "report/report.html").is_file()
+        return int(str(code)), said
+
+    return call

@@ -29,6 +29,9 @@ from ownership.sandbox.frames import BadFrame, read_exactly, read_header, write_
 MAX_DIM = 65_536
 """Longest representation that is taken from a suspect."""
 
+LAUNCH = Path(__file__).with_name("launch.py")
+"""What the process runs."""
+
 _ERRORS = {"suspect": SuspectError, "unsafe": UnsafeSuspectError, "sandbox": SandboxError, "failure": SuspectFailure}
 
 
@@ -36,8 +39,7 @@ _ERRORS = {"suspect": SuspectError, "unsafe": UnsafeSuspectError, "sandbox": San
 class Limits:
     """What a suspect may take."""
 
-    load_seconds: float = 120.0  # wall clock, until it is loaded; more for large files, a second for 20 MB
-    answer_seconds: float = 300.0  # wall clock for one batch of images
+    seconds: float = 300.0  # wall clock, until it is loaded (and a second for 20 MB), and for a batch of images
     memory_bytes: int | None = None  # address space; 12 GiB and four times the file if not given
     file_bytes: int = 8 << 30  # largest file that is opened
 
@@ -66,16 +68,20 @@ class SandboxedEncoder:
         self._options, self.limits, self._without = options, limits or Limits(), without
         private = _private_folder()
         self._private, self._running = private, _Running()
-        weakref.finalize(self, _end, self._running, private)  # at the interpreter's end, too
-        for name in ("model", "work"):
-            (private / name).mkdir()
-        self.copied: Copied = copy_suspect(path, private / "model", self.limits.file_bytes)
+        self._finish = weakref.finalize(self, _end, self._running, private)  # at the interpreter's end, too
         self._source = path
         self.layers: dict[str, str] = {}
         self.format = ""
         self.architecture: str | None = None
         self._size: tuple[int, int] | None = None
-        self._start()
+        try:
+            for name in ("model", "work"):
+                (private / name).mkdir()
+            self.copied: Copied = copy_suspect(path, private / "model", self.limits.file_bytes)
+            self._start()
+        except BaseException:
+            self._finish()
+            raise
 
     def __call__(self, images: Tensor) -> Tensor:
         """Returns representations `(n, d)` of images `(n, 3, h, w)` float32 in `[0, 1]`.
@@ -86,7 +92,7 @@ class SandboxedEncoder:
         if self._running.process is None:
             self._start()
         header, raw = {"op": "ask", "shape": list(images.shape)}, memoryview(images.contiguous().numpy().data).cast("B")
-        with self._watched(self.limits.answer_seconds):
+        with self._watched(self.limits.seconds):
             reply = self._exchange(header, raw)
             rows, dim, dtype = (reply.get(k) for k in ("rows", "dim", "dtype"))
             if type(dim) is not int or not 1 <= dim <= MAX_DIM or rows != len(images) or dtype != "<f4":
@@ -117,7 +123,7 @@ class SandboxedEncoder:
         }
         debug = os.environ.get("TURNMARK_SANDBOX_STDERR") == "1"  # what the suspect prints is hostile text
         self._running.process = subprocess.Popen(
-            [sys.executable, "-I", "-W", "ignore", str(Path(__file__).with_name("launch.py"))],
+            [sys.executable, "-I", "-W", "ignore", str(LAUNCH)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if debug else subprocess.DEVNULL,
@@ -127,7 +133,7 @@ class SandboxedEncoder:
             close_fds=True,
         )
         try:
-            with self._watched(self.limits.load_seconds + size / 20e6):
+            with self._watched(self.limits.seconds + size / 20e6):
                 on = self._exchange(start).get("layers")
                 if not isinstance(on, dict) or not all(isinstance(x, str) for kv in on.items() for x in kv):
                     raise BadFrame("no layers")

@@ -1,0 +1,305 @@
+"""The cage: what a process in it cannot do, that it can do it outside, and that no worker's reply is trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import generators as g
+import pytest
+import scripted
+import torch
+from conftest import Audit, encoder
+from safetensors.torch import save_file
+
+from ownership.errors import SandboxError, SuspectError, SuspectFailure
+from ownership.images import represent
+from ownership.loading import LoadOptions
+from ownership.sandbox import encoder as cage
+from ownership.sandbox.encoder import Limits, SandboxedEncoder
+from ownership.sandbox.layers import STRICT
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the layers are Linux's")
+
+ATTEMPTS = """
+import ctypes, json, os, signal, socket, subprocess, sys, threading
+from pathlib import Path
+secret, outside, parent = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def number(code):  # a system call that fails as an error
+    if code < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def unix():
+    a, b = socket.socketpair()
+    a.close(), b.close()
+
+
+ATTEMPTS = {
+    "read a file": lambda: secret.read_bytes(),
+    "list a folder": lambda: list(secret.parent.iterdir()),
+    "read /etc/passwd": lambda: open("/etc/passwd").read(),
+    "read the parent's environment": lambda: open(f"/proc/{parent}/environ", "rb").read(),
+    "read the parent's memory": lambda: open(f"/proc/{parent}/mem", "rb").close(),
+    "write a file": lambda: (outside / "new").write_text("x"),
+    "append to a file": lambda: secret.open("ab").close(),
+    "truncate a file": lambda: os.truncate(secret, 64),
+    "unlink a file": lambda: (outside / "victim").unlink(),
+    "rename a file": lambda: (outside / "a").rename(outside / "b"),
+    "make a folder": lambda: (outside / "folder").mkdir(),
+    "make a link": lambda: (outside / "link").symlink_to(secret),
+    "change a mode": lambda: os.chmod(secret, 0o600),
+    "change times": lambda: os.utime(secret),
+    "open a socket": lambda: socket.socket().close(),
+    "open a pair of sockets": unix,
+    "start a program": lambda: subprocess.run(["/bin/true"], check=True),
+    "fork": fork,
+    "signal the parent": lambda: os.kill(parent, 0),
+    "signal a thread of the parent": lambda: number(libc.syscall(234, parent, parent, 0)),
+    "limit the parent": lambda: number(libc.syscall(302, parent, 7, None, ctypes.create_string_buffer(16))),
+    "memory file": lambda: os.close(os.memfd_create("x")),
+}
+done = {}
+for name, attempt in ATTEMPTS.items():
+    try:
+        attempt()
+        done[name] = True
+    except (OSError, subprocess.SubprocessError):
+        done[name] = False
+threads = []
+thread = threading.Thread(target=lambda: threads.append(1))
+thread.start()
+thread.join()
+print(json.dumps({"done": done, "thread": bool(threads), "environment": sorted(os.environ)}))
+"""
+
+
+def attempts(tmp_path: Path, *, locked: bool) -> dict[str, object]:
+    """Runs the attempts, in or out of the cage."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("secret", "victim", "a"):
+        (outside / name).write_bytes(bytes(64))
+    lock = ""
+    if locked:
+        root = str(Path(cage.__file__).parents[2])
+        lock = f"""
+import sys, os, importlib
+sys.path.insert(0, {root!r})
+from ownership.sandbox.layers import lock
+null = open(os.devnull)
+on = lock(readable=[sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64", "/proc/self"], writable=[],
+          memory=4 << 30, without=frozenset())
+assert set(on) >= {{"landlock", "seccomp"}}, on
+"""
+    code = textwrap.dedent(lock) + ATTEMPTS
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(outside / "secret"), str(outside), str(os.getpid())],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, object] = json.loads(ran.stdout)
+    return found
+
+
+@linux
+def test_nothing_is_possible_inside(tmp_path: Path) -> None:
+    found = attempts(tmp_path, locked=True)
+    assert not [name for name, worked in found["done"].items() if worked]  # type: ignore[attr-defined]
+    assert found["thread"]
+    assert sorted(p.name for p in (tmp_path / "outside").iterdir()) == ["a", "secret", "victim"]
+
+
+@linux
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="two attempts are by x86_64 numbers")
+def test_all_of_it_is_possible_outside(tmp_path: Path) -> None:
+    """The canary: what the test above says would be worth nothing if these attempts failed anyway."""
+    found = attempts(tmp_path, locked=False)
+    assert not [name for name, worked in found["done"].items() if not worked]  # type: ignore[attr-defined]
+
+
+PAYLOADS = {
+    "pickle": (lambda m: g.pt({"w": g.Payload(m)}), "torch.load({path!r}, weights_only=False)"),
+    "pt2 pickled weights": (g.pt2_pickled_weights, "torch.export.load({path!r})"),
+    "pt2 sample inputs": (g.pt2_sample_inputs, "torch.export.load({path!r})"),
+    "pt2 expression": (g.pt2_expression, "torch.export.load({path!r})"),
+    "pt2 guard": (g.pt2_guard, "torch.export.load({path!r}).module()(torch.rand(2, 3, 16, 16))"),
+    "torchscript": (lambda m: g.script(scripted.Writes(str(m))), "torch.jit.load({path!r})(torch.rand(2, 3, 16, 16))"),
+}
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_the_payloads_fire_where_nothing_stops_them(name: str, tmp_path: Path) -> None:
+    """The canary of the files: loaded as their libraries load them, each touches its marker."""
+    make, load = PAYLOADS[name]
+    path, marker = tmp_path / "suspect", tmp_path / "marker"
+    path.write_bytes(make(marker))
+    code = f"import torch\ntry:\n    {load.format(path=str(path))}\nexcept Exception as e: print(repr(e)[:300])"
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert marker.exists(), ran.stdout + ran.stderr[-500:]
+
+
+@linux
+def test_a_guard_is_left_out_and_the_rest_works(audit_hostile: Audit, tmp_path: Path) -> None:
+    """Python in an archive's guards would run when the program is called; it is dropped, the program is an encoder."""
+    (tmp_path / "g.pt2").write_bytes(g.pt2_guard(tmp_path / "marker"))
+    assert audit_hostile(tmp_path / "g.pt2")[0] == 1
+
+
+@linux
+@pytest.mark.parametrize("layer", STRICT)
+@pytest.mark.parametrize("kind", ["pt2", "torchscript"])
+def test_a_missing_layer_refuses_code(layer: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(g.pt2() if kind == "pt2" else g.script(scripted.Counts()))
+    with pytest.raises(SandboxError, match=f"sandbox lacks: {layer}") as e:
+        SandboxedEncoder(tmp_path / "x", LoadOptions(allow_torchscript=True), without=frozenset({layer}))
+    assert e.value.exit_code == 4
+
+
+def test_weights_open_without_layers_and_the_lack_is_known(tmp_path: Path) -> None:
+    """As on macOS and Windows: the other formats run in the process with what there is."""
+    save_file(encoder(3).state_dict(), tmp_path / "x.safetensors")
+    without = frozenset({"limits", "namespaces", "landlock", "seccomp"})
+    bare = SandboxedEncoder(tmp_path / "x.safetensors", LoadOptions(), without=without)
+    assert bare.layers == {}
+    images = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(represent(bare, images), represent(encoder(3), images))
+    bare.close()
+
+
+def test_the_process_knows_nothing_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its environment and arguments hold no secret, and it starts again after it was closed."""
+    monkeypatch.setenv("TURNMARK_TOKEN", "s3cret")
+    save_file(encoder(3).state_dict(), tmp_path / "x.safetensors")
+    caged = SandboxedEncoder(tmp_path / "x.safetensors", LoadOptions())
+    process = caged._running.process
+    assert process is not None
+    if sys.platform == "linux":
+        assert b"s3cret" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert str(tmp_path).encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    caged.close()
+    assert process.poll() is not None
+    assert caged(torch.rand(2, 3, 16, 16)).shape == (2, 64)
+    folder = caged._private
+    del caged
+    assert not folder.exists()
+
+
+FRAME = """
+import json, os, struct, sys, time
+out, incoming = sys.stdout.buffer, sys.stdin.buffer
+def frame(header, raw=b"", said=None):
+    text = json.dumps({"raw": len(raw) if said is None else said, **header}).encode()
+    out.write(struct.pack("<4sI", b"TMK1", len(text)) + text + raw)
+    out.flush()
+def read():
+    magic, n = struct.unpack("<4sI", incoming.read(8))
+    header = json.loads(incoming.read(n))
+    incoming.read(header["raw"])
+    return header
+read()
+frame({"layers": {}})
+read()
+frame({"format": "onnx", "architecture": None, "size": None})
+asked = read()
+n = asked["shape"][0]
+"""
+
+WORKERS = {
+    "silent": "time.sleep(99)",
+    "ends": "sys.exit(3)",
+    "crashes": "os.kill(os.getpid(), 11)",
+    "short": "frame({'rows': n, 'dim': 3, 'dtype': '<f4'}, bytes(12 * n - 4), 12 * n); sys.exit()",
+    "other rows": "frame({'rows': n + 1, 'dim': 3, 'dtype': '<f4'}, bytes(12 * n + 12))",
+    "huge dim": "frame({'rows': n, 'dim': 10**9, 'dtype': '<f4'}, said=4 * n * 10**9)",
+    "negative": "frame({'rows': n, 'dim': -3, 'dtype': '<f4'})",
+    "a boolean": "frame({'rows': n, 'dim': True, 'dtype': '<f4'}, bytes(4 * n))",
+    "objects": "frame({'rows': n, 'dim': 3, 'dtype': '|O'}, bytes(12 * n))",
+    "huge header": "out.write(struct.pack('<4sI', b'TMK1', 2**32 - 1)); out.flush(); time.sleep(99)",
+    "deep header": "t = b'[' * 9999; out.write(struct.pack('<4sI', b'TMK1', len(t)) + t); out.flush()",
+    "no frame": "out.write(b'hello' * 99); out.flush()",
+    "a pickle": "import pickle; out.write(pickle.dumps([1] * 99)); out.flush()",
+    "flood": "\nwhile True: out.write(bytes(65536))",
+    "drip": "\nfor _ in range(999): out.write(b'T'); out.flush(); time.sleep(1)",
+    "leaves a child": "\nif os.fork() == 0: time.sleep(99)\nos._exit(0)",
+}
+
+
+def alive(group: int) -> list[str]:
+    """Processes of a group that still run (Linux); those that wait to be collected by init do not."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        state, _, pgrp = text.rpartition(")")[2].split()[:3]
+        if int(pgrp) == group and state not in "ZX":
+            found.append(text)
+    return found
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_worker_that_was_taken_over(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the other side sends: a failure of the suspect, in bounded time and memory, and no process left."""
+    (tmp_path / "worker.py").write_text(FRAME + WORKERS[name] + "\n")
+    (tmp_path / "x.onnx").write_bytes(b"anything")
+    monkeypatch.setattr(cage, "LAUNCH", tmp_path / "worker.py")
+    caged = SandboxedEncoder(tmp_path / "x.onnx", LoadOptions(), Limits(seconds=3))
+    process = caged._running.process
+    assert process is not None
+    with pytest.raises(SuspectFailure) as e:
+        caged(torch.rand(4, 3, 16, 16))
+    assert "\n" not in e.value.message
+    assert not alive(process.pid)
+
+
+def test_a_hostile_error_is_one_escaped_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "frame({'error': 'suspect', 'message': 'a\\n\\x1b[31mb' + 'x' * 9000, 'hint': '<b>'})"
+    (tmp_path / "worker.py").write_text(FRAME + said + "\n")
+    (tmp_path / "x.onnx").write_bytes(b"anything")
+    monkeypatch.setattr(cage, "LAUNCH", tmp_path / "worker.py")
+    caged = SandboxedEncoder(tmp_path / "x.onnx", LoadOptions(), Limits(seconds=3))
+    with pytest.raises(SuspectError) as e:
+        caged(torch.rand(4, 3, 16, 16))
+    assert "\x1b" not in e.value.message
+    assert "\n" not in e.value.message
+    assert len(e.value.message) <= 400
+
+
+def test_doctor_says_what_is_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from cli.main import main
+    from ownership.sandbox import check
+
+    def run() -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["turnmark", "doctor"])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, capsys.readouterr().out
+
+    here = check.layers_here()
+    code, said = run()
+    assert code == (0 if set(STRICT) <= set(here) else 4)
+    for name in here:
+        assert name in said
+    monkeypatch.setattr(check, "layers_here", lambda: {"limits": "as"})
+    code, said = run()
+    assert code == 4
+    assert "missing: landlock, seccomp" in said

@@ -1,0 +1,252 @@
+"""Every bad file of the table: the documented exit code, one line, no side effect, in bounded time."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import generators as g
+import pytest
+import scripted
+import torch
+from conftest import Audit, encoder
+from safetensors.torch import save
+
+Made = Callable[[Path], bytes]
+
+
+def _just(data: Callable[[], bytes]) -> Made:
+    return lambda _: data()
+
+
+# name -> (bytes, options, exit code, what is said)
+CASES: dict[str, tuple[Made, tuple[str, ...], int, str]] = {
+    # 2 to 5: no model, or a damaged one
+    "empty": (_just(lambda: b""), (), 2, "is empty (0 bytes)"),
+    "lfs pointer": (_just(lambda: b"version https://git-lfs.github.com/spec/v1\noid x"), (), 2, "a Git-LFS pointer"),
+    "html": (_just(lambda: b"<!DOCTYPE html><title>404</title>"), (), 2, "an HTML page"),
+    "npy": (_just(lambda: b"\x93NUMPY\x01\x00"), (), 2, "a NumPy file"),
+    "random bytes": (_just(lambda: bytes(range(200, 256)) * 9), (), 2, "unknown format"),
+    "truncated zip": (_just(lambda: g.pt(g.STATE)[:2000]), (), 2, "damaged"),
+    "missing record": (_just(g.missing_record), (), 2, "damaged"),
+    "short record": (_just(g.short_record), (), 2, "damaged"),
+    # 6, 7: pickles that are programs
+    "pickle, raw": (lambda m: pickle.dumps(g.Payload(m), protocol=2), (), 2, "would run code (io.open); nothing ran"),
+    "pickle, zipped": (lambda m: g.pt({"w": g.Payload(m)}), (), 2, "would run code (io.open); nothing ran"),
+    "pickled module": (_just(lambda: g.pt(torch.nn.Linear(2, 2))), (), 2, "would run code"),
+    # 8 to 10: bombs
+    "hash bomb": (_just(g.hash_bomb), ("--time-limit", "5"), 2, "stopped after 5 s"),
+    "zip bomb": (
+        _just(lambda: g.archive(zipfile.ZIP_DEFLATED, **{"a/data.pkl": bytes(50_000_000)})), (), 2, "expands to many times"
+    ),
+    "allocation bomb, tensor": (_just(lambda: g.pt({"w": g.Call(torch.Tensor, 10**6, 10**6)})), (), 2, "more memory"),
+    "allocation bomb, bytes": (_just(lambda: g.pt({"w": g.Call(bytearray, 10**11)})), (), 2, "more memory"),
+    # 11 to 16: no plain weights
+    "expanded view": (_just(lambda: g.pt({"w": torch.zeros(1).expand(10**12)})), (), 2, "a shape too large"),
+    "sparse": (_just(lambda: g.pt({"w": torch.eye(3).to_sparse()})), (), 2, "unsupported layout"),
+    "meta": (_just(lambda: g.pt({"w": torch.zeros(3, device="meta")})), (), 2, "unsupported layout"),
+    "complex": (_just(lambda: g.pt({"w": torch.zeros(3, dtype=torch.complex64)})), (), 2, "unsupported layout"),
+    "list": (_just(lambda: g.pt([torch.zeros(2)])), (), 2, "expected a mapping of name to tensor, got list"),
+    "number": (_just(lambda: g.pt(3)), (), 2, "got int"),
+    "integer keys": (_just(lambda: g.pt({1: torch.zeros(2)})), (), 2, "no named tensor"),
+    "odd names": (_just(g.odd_names), (), 2, "text\\x1b[31m\\n<script>alert(1)</script>\\u202e../../x"),
+    "two members of one name": (_just(g.twice), (), 2, "two members of one name"),
+    "nan weights": (
+        _just(lambda: save({**g.STATE, "mean": torch.full((1, 3, 1, 1), float("nan"))})), (), 2,
+        "tensor mean has 3 values that are not finite",
+    ),
+    "another architecture": (
+        _just(lambda: save(g.STATE)), ("--arch", "small"), 2, "does not fit small: ",
+    ),
+    # 17, 18: safetensors
+    "header of 2^63 bytes": (_just(lambda: (2**63).to_bytes(8, "little") + b"{" + bytes(99)), (), 2, "unknown format"),
+    "header no json": (_just(lambda: g.header(b"{not json}", bytes(20))), (), 2, "damaged"),
+    "header nested": (_just(lambda: g.header(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}")), (), 2, "damaged"),
+    "overlap": (_just(lambda: g.header({"a": g.entry([2], [0, 8]), "b": g.entry([2], [4, 12])}, bytes(12))), (), 2, "damaged"),
+    "hole": (_just(lambda: g.header({"a": g.entry([1], [0, 4]), "b": g.entry([1], [8, 12])}, bytes(12))), (), 2, "damaged"),
+    "trailing bytes": (_just(lambda: save(g.STATE) + bytes(9)), (), 2, "damaged"),
+    "shape overflow": (_just(lambda: g.header({"a": g.entry([2**62, 2**62], [0, 4])}, bytes(4))), (), 2, "damaged"),
+    "key twice": (_just(lambda: g.header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', bytes(4))), (), 2, ""),
+    "no elements, 2^62 long": (_just(lambda: g.header({"a": g.entry([0, 2**62], [0, 0])})), (), 2, "shape too large"),
+    # 19, 20: TorchScript
+    "torchscript": (_just(lambda: g.script(scripted.Loops())), (), 2, "this is TorchScript, a program"),
+    "torchscript loops": (
+        _just(lambda: g.script(scripted.Loops())), ("--allow-torchscript", "--time-limit", "6"), 1, "stopped after 6 s"
+    ),
+    "torchscript writes": (lambda m: g.script(scripted.Writes(str(m))), ("--allow-torchscript",), 2, "cannot take the images"),
+    "torchscript reads": (
+        lambda m: g.script(scripted.MapsFile(str(m.parent / "secret"))), ("--allow-torchscript",), 2, "cannot take the images"
+    ),
+    "torchscript counts": (_just(lambda: g.script(scripted.Counts())), ("--allow-torchscript",), 1, "random, stateful or depends"),
+    # 21 to 23: torch.export
+    "pt2 pickled weights": (g.pt2_pickled_weights, (), 2, "is pickled, not raw tensor data"),
+    "pt2 sample inputs": (g.pt2_sample_inputs, (), 2, "the sample inputs are pickled code"),
+    "pt2 expression": (g.pt2_expression, (), 2, "symbolic expression __import__"),
+    "pt2 operator": (_just(lambda: g.pt2_operator("torch.os.system")), (), 2, "operator torch.os.system is not allowed"),
+    "pt2 file operator": (_just(lambda: g.pt2_operator("torch.ops.aten.from_file.default")), (), 2, "is not allowed"),
+    "pt2 native code": (_just(lambda: g.pt2_member("data/aotinductor/m/x.so", b"\x7fELF")), (), 2, "contains native code"),
+    "pt2 pickled object": (
+        _just(lambda: g.pt2_member("data/constants/opaque_obj_0", b"\x80\x02.")), (), 2, "unexpected member"
+    ),
+    "pt2 way out": (_just(lambda: g.pt2_member("../../x", b"")), (), 2, "unexpected member"),
+    "pt2 key twice": (_just(g.pt2_key_twice), (), 2, "one key twice"),
+    "pt2 damaged": (_just(lambda: g.pt2_with(**{"models/model.json": lambda _: b"{}"})), (), 2, "cannot read the archive"),
+    # 25, 26: ONNX that is not what it says
+    "onnx domain": (
+        _just(lambda: g.graph([g.node("Hack", ["images"], ["y"], domain="evil.corp")], domains=("evil.corp",))), (), 2,
+        "operator domain 'evil.corp' is not supported",
+    ),
+    "onnx compiled": (_just(lambda: g.graph([g.node("EPContext", ["images"], ["y"], domain="com.microsoft")])), (), 2, "EPContext"),
+    "ort file": (_just(lambda: bytes(4) + b"ORTM" + bytes(99)), (), 2, "onnxruntime's compiled form"),
+    "onnx without data": (_just(lambda: g.declares([10**6, 10**6])), (), 2, "initializer w declares"),
+    "onnx negative": (_just(lambda: g.declares([-1, 4])), (), 2, "initializer w declares"),
+    "onnx overflow": (_just(lambda: g.declares([2**40, 2**40])), (), 2, "initializer w declares"),
+    "onnx sparse": (_just(lambda: g.sparse([10**6, 10**6])), (), 2, "sparse initializer declares"),
+    # 27: ONNX that takes all there is
+    "onnx loop": (_just(g.endless_loop), ("--time-limit", "6"), 1, "stopped after 6 s"),
+    "onnx constant": (_just(g.huge_constant), (), 1, "more memory than it may take"),
+    "onnx doubling": (_just(g.doubling), (), 1, "more memory than it may take"),
+    "onnx product": (_just(g.giant_product), ("--time-limit", "8", "--memory-limit", "24"), 1, "suspect: stopped after 8 s"),
+    # 28: no graph
+    "onnx cycle": (_just(g.cycle), (), 2, "graph is invalid"),
+    "onnx recursive": (_just(g.recursive), (), 2, "graph is invalid"),
+    "onnx deep": (_just(g.deep), (), 2, "ONNX"),
+    "onnx garbage": (_just(lambda: b"\x08\x07" + bytes(range(256))), (), 2, "damaged ONNX"),
+    "onnx empty": (_just(lambda: g.graph([])), (), 2, "graph is invalid"),
+    # 29: no encoder
+    "onnx of doubles": (_just(lambda: g.flat(kind=g.TensorProto.DOUBLE, out_kind=g.TensorProto.DOUBLE)), (), 2, "one float input"),
+    "onnx of one channel": (_just(lambda: g.flat(shape=["n", 1, 16, 16])), (), 2, "takes 1 channels"),
+    "onnx of strings": (
+        _just(lambda: g.graph([g.node("Cast", ["images"], ["y"], to=g.TensorProto.STRING)], out_kind=g.TensorProto.STRING)),
+        (), 2, "no float output",
+    ),
+    "onnx of one number": (
+        _just(lambda: g.graph([g.node("ReduceMean", ["images"], ["y"], axes=[1, 2, 3], keepdims=0)], out=["n"])), (), 2,
+        "no float output",
+    ),
+    "onnx rows off": (
+        _just(lambda: g.graph([g.node("Flatten", ["images"], ["f"]), g.node("Concat", ["f", "f"], ["y"], axis=0)])), (), 2,
+        "answers to",
+    ),
+    "onnx no such output": (_just(g.two_outputs), ("--output", "nothing"), 2, "no output 'nothing'"),
+    # 29 to 31: answers that cannot be tested end in a report
+    "onnx infinite": (_just(lambda: g.scaled(float("inf"))), (), 1, "not finite"),
+    "onnx constant answers": (_just(g.constant_output), (), 1, "constant"),
+    "onnx one direction": (_just(g.one_direction), (), 1, "one direction only"),
+    "onnx random": (_just(g.random_output), (), 1, "random, stateful or depends"),
+    "onnx batch": (_just(g.batch_dependent), (), 1, "random, stateful or depends"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_file(name: str, audit_hostile: Audit, tmp_path: Path) -> None:
+    make, options, code, said = CASES[name]
+    (tmp_path / "secret").write_bytes(bytes(range(64)))
+    path = tmp_path / "suspect.bin"
+    path.write_bytes(make(tmp_path / "marker"))
+    ended, output = audit_hostile(path, *options)
+    assert ended == code, output
+    assert said in output
+    if code == 1:
+        assert "INCONCLUSIVE" in output
+
+
+def test_the_environment_cannot_switch_the_guard_off(
+    audit_hostile: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    (tmp_path / "evil.pt").write_bytes(g.pt({"w": g.Payload(tmp_path / "marker")}))
+    assert audit_hostile(tmp_path / "evil.pt")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda p: None, "does not exist"),
+        (lambda p: p.mkdir(), "folder without weights"),
+        (os.mkfifo, "not a regular file"),
+        (lambda p: p.symlink_to("/dev/zero"), "not a regular file"),
+        (lambda p: p.symlink_to("/nowhere"), "does not exist"),
+    ],
+    ids=["missing", "directory", "pipe", "device", "dangling"],
+)
+def test_bad_path(make: Callable[[Path], None], said: str, audit_hostile: Audit, tmp_path: Path) -> None:
+    make(tmp_path / "x")
+    code, output = audit_hostile(tmp_path / "x")
+    assert code == 2
+    assert said in output
+
+
+def test_a_file_larger_than_the_limit(audit_hostile: Audit, tmp_path: Path) -> None:
+    with (tmp_path / "big").open("wb") as f:
+        f.truncate(2 << 30)  # a hole: takes no space
+    code, output = audit_hostile(tmp_path / "big", "--max-model-gib", "1")
+    assert code == 2
+    assert "has 2.0 GiB, the limit is 1.0" in output
+
+
+EXTERNAL: dict[str, tuple[dict[str, str], str]] = {
+    "parent": ({"location": "../weights"}, "leaves the model's folder"),
+    "absolute": ({"location": "/etc/passwd"}, "leaves the model's folder"),
+    "missing": ({"location": "nothing"}, "is not beside the model"),
+    "symlink": ({"location": "link"}, "cannot be read"),
+    "hard link": ({"location": "hard"}, "not a regular file"),
+    "device": ({"location": "pipe"}, "not a regular file"),
+    "short": ({"location": "weights", "offset": "64"}, "expected"),
+    "negative": ({"location": "weights", "offset": "-64"}, "expected"),
+    "huge": ({"location": "weights", "length": str(2**62)}, "expected"),
+    "no number": ({"location": "weights", "offset": "x"}, "described wrongly"),
+    "itself": ({"location": "suspect"}, "expected"),
+}
+
+
+@pytest.mark.parametrize("name", EXTERNAL)
+def test_external_data_that_leads_elsewhere(name: str, audit_hostile: Audit, tmp_path: Path) -> None:
+    about, said = EXTERNAL[name]
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_bytes(g.weights_beside())
+    (tmp_path / "weights").write_bytes(g.weights_beside())
+    (folder / "link").symlink_to(tmp_path / "weights")
+    os.link(tmp_path / "weights", folder / "hard")
+    os.mkfifo(folder / "pipe")
+    (folder / "m.onnx").write_bytes(g.external(**about))
+    code, output = audit_hostile(folder / "m.onnx", "--external-data")
+    assert code == 2
+    assert said in output
+    code, output = audit_hostile(folder / "m.onnx")
+    assert code == 2
+    assert "lies in another file" in output
+
+
+def test_external_data_beside_the_model_is_read(audit_hostile: Audit, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(g.weights_beside())
+    (tmp_path / "m.onnx").write_bytes(g.external(location="weights"))
+    code, _ = audit_hostile(tmp_path / "m.onnx", "--external-data")
+    assert code == 1  # an independent: a report
+    import json
+
+    recorded = json.loads((tmp_path / "report/report.json").read_text())["suspect"]
+    assert sorted(recorded["files"]) == ["m.onnx", "weights"]
+
+
+def test_another_extension_and_bfloat16_are_read(audit_hostile: Audit, tmp_path: Path) -> None:
+    state = {k: v.bfloat16() if v.is_floating_point() else v for k, v in encoder(3).state_dict().items()}
+    (tmp_path / "model.onnx").write_bytes(save(state))
+    assert audit_hostile(tmp_path / "model.onnx")[0] == 1
+
+
+def test_names_are_escaped_in_every_output(audit_hostile: Audit, tmp_path: Path) -> None:
+    """A suspect's own name, in terminal, page and JSON."""
+    name = "<script>x\x1b[2J\u202e.onnx"
+    (tmp_path / name).write_bytes(g.flat())
+    code, said = audit_hostile(tmp_path / name)
+    assert code == 1
+    page = (tmp_path / "report/report.html").read_text()
+    assert "<script>" not in page
+    for text in (said, page, (tmp_path / "report/report.json").read_text()):
+        assert "\x1b[2J" not in text
+        assert "\u202e" not in text
