@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import generators as g
@@ -268,6 +269,9 @@ def test_a_worker_that_was_taken_over(name: str, tmp_path: Path, monkeypatch: py
     with pytest.raises(SuspectFailure) as e:
         caged(torch.rand(4, 3, 16, 16))
     assert "\n" not in e.value.message
+    end = time.monotonic() + 5  # killed is not yet gone
+    while alive(process.pid) and time.monotonic() < end:
+        time.sleep(0.05)
     assert not alive(process.pid)
 
 
