@@ -190,6 +190,8 @@ class SandboxedEncoder:
             yield
         except (BadFrame, OSError, ValueError) as e:
             raise self._failure(expired.is_set(), seconds, str(e)) from e
+        except OwnershipError:
+            raise  # stated by a process that is well
         except BaseException:
             self.close()
             raise
