@@ -181,7 +181,7 @@ class Claim:
             ClaimIntegrityError: if anything in it was changed.
         """
         folder = Path(folder)
-        if not (folder / "claim.json").is_file():
+        if not (folder / "claim.json").is_file() and not (folder / "seal").exists():
             raise ClaimError(f"{printable(folder, 300)} is no claim: it has no claim.json", "give the claim's folder")
         data = read_bytes(folder / "claim.json", ClaimIntegrityError, "claim")
         content = _verified_content(data)
