@@ -15,6 +15,8 @@ app.command(help=seal.SEAL)(seal.seal)
 app.command(help=seal.ATTACH)(seal.attach)
 app.command(help=seal.VERIFY)(seal.verify)
 app.command(help=seal.DISCLOSE)(seal.disclose)
+app.command(help=seal.ENCRYPT)(seal.encrypt)
+app.command(help=seal.DECRYPT)(seal.decrypt)
 app.command("check-disclosure", help=seal.CHECK)(seal.check_disclosure)
 
 

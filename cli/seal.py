@@ -1,4 +1,4 @@
-"""`turnmark keygen`, and of `turnmark claim`: `seal`, `attach`, `verify`, `disclose`, `check-disclosure`."""
+"""`turnmark keygen`, and of `turnmark claim`: seal, attach, verify, disclose, check-disclosure, encrypt, decrypt."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ ATTACH = "Store a timestamp authority's reply with a sealed claim."
 VERIFY = "Verify a sealed claim, a line a check; ends with 6 if one fails."
 DISCLOSE = "Show single parts of a sealed claim to others, provably sealed, and nothing about the rest."
 CHECK = "Check a disclosure, a line a check; ends with 6 if one fails."
+ENCRYPT = "Write a claim to one encrypted file (age): for keeping, and for sending to an auditor."
+DECRYPT = "Open an encrypted claim into a new folder, once it verifies."
 KEYGEN = "Make a signing key (Ed25519): OUT, readable by you only, and OUT.pub to publish."
 
 
@@ -46,12 +48,8 @@ def keygen(out: Annotated[Path, typer.Argument(help="File of the private key.", 
     """Writes a signing key; a passphrase from TURNMARK_PASSPHRASE or the prompt encrypts it."""
     from ownership.signing import make_signing_key
 
-    passphrase = os.environ.get(PASSPHRASE)
-    if passphrase is None and sys.stdin.isatty():
-        passphrase = typer.prompt(
-            "passphrase (empty: none)", default="", show_default=False, hide_input=True, confirmation_prompt=True
-        )
-    digest = make_signing_key(out, passphrase or "")
+    passphrase = _passphrase("passphrase (empty: none)", new=True, default="")
+    digest = make_signing_key(out, passphrase)
     if not passphrase:
         render.warn("this signing key has no passphrase: whoever reads the file can sign as you")
     render.out.print(f"signing key: {out}; public key: {out}.pub, fingerprint {digest}", markup=False, soft_wrap=True)
@@ -155,11 +153,48 @@ def check_disclosure(
     _say(check(content, public_key=public_key, roots=_roots(roots), before=date))
 
 
-def _passphrase() -> str:
+def encrypt(
+    claim: Folder,
+    out: Annotated[Path, typer.Option(help="File to write, such as claim.age.", show_default=False)],
+    recipient: Annotated[
+        list[str] | None,
+        typer.Option(help="age public key (age1...) that can open it; give it many times.", show_default=False),
+    ] = None,
+    passphrase: Annotated[
+        bool, typer.Option("--passphrase", help="A passphrase opens it: from TURNMARK_PASSPHRASE, or the prompt.")
+    ] = False,
+) -> None:
+    """Writes the encrypted file."""
+    from ownership.encryption import encrypt_claim
+
+    secret = _passphrase("passphrase of the encrypted claim", new=True) if passphrase else ""
+    encrypt_claim(claim, out, recipients=recipient or (), passphrase=secret)
+    _say([f"encrypted: {out}; the folder {claim} is still there, in clear"])
+
+
+def decrypt(
+    file: Annotated[Path, typer.Argument(help="The encrypted claim.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)],
+    identity: Annotated[
+        Path | None,
+        typer.Option(help="File with your age secret key; else TURNMARK_PASSPHRASE or the prompt.", show_default=False),
+    ] = None,
+) -> None:
+    """Opens the encrypted file."""
+    from ownership.encryption import decrypt_claim
+
+    claim = decrypt_claim(
+        file, out, identity=identity, passphrase=lambda: _passphrase("passphrase of the encrypted claim")
+    )
+    _say([f"claim: {out} (SHA-256 {claim.sha256}), verified; keep it secret"])
+
+
+def _passphrase(what: str = "passphrase of the signing key", *, new: bool = False, default: str | None = None) -> str:
+    """From the environment, else from the prompt where somebody can answer; never from the command line."""
     stored = os.environ.get(PASSPHRASE)
     if stored is not None or not sys.stdin.isatty():
         return stored or ""
-    return str(typer.prompt("passphrase of the signing key", hide_input=True))
+    return str(typer.prompt(what, default=default, show_default=False, hide_input=True, confirmation_prompt=new))
 
 
 def _roots(path: Path | None) -> tuple[Certificate, ...]:

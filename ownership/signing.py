@@ -43,7 +43,7 @@ def make_signing_key(out: Path, passphrase: str = "") -> str:
     key = Ed25519PrivateKey.generate()
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
-        encryption = serialization.BestAvailableEncryption(passphrase.encode())
+        encryption = serialization.BestAvailableEncryption(_bytes(passphrase))
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     write_bytes(out, private, secret=True)
     write_bytes(public, public_pem(key.public_key()))
@@ -70,7 +70,7 @@ def load_signing_key(path: Path, passphrase: Callable[[], str]) -> Ed25519Privat
         try:
             key = load_pem_private_key(data, None)
         except TypeError:  # encrypted
-            key = load_pem_private_key(data, passphrase().encode())
+            key = load_pem_private_key(data, _bytes(passphrase()))
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         encrypted = b"ENCRYPTED" in data
         raise OwnershipError(
@@ -168,3 +168,8 @@ def pre_authentication(payload_type: str, payload: bytes) -> bytes:
     """Returns what DSSE signs: type and payload with their lengths (PAE)."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def _bytes(passphrase: str) -> bytes:
+    """What was typed, also where the environment holds bytes that are no UTF-8."""
+    return passphrase.encode(errors="surrogateescape")

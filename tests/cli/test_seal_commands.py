@@ -88,6 +88,33 @@ def test_from_key_to_verdict_on_a_date(
     assert run("claim", "disclose", "claim", "salts.json", "--out", "x.json")[0] == 2
 
 
+def test_encrypt_and_decrypt(run: Run, sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyrage
+
+    identity = pyrage.x25519.Identity.generate()
+    (tmp_path / "id").write_text(f"{identity}\n")
+    code, out, _ = run("claim", "encrypt", sealed.folder, "--out", "c.age", "--recipient", identity.to_public())
+    assert code == 0
+    assert "still there, in clear" in out
+    code, out, _ = run("claim", "decrypt", "c.age", "--out", "back", "--identity", "id")
+    assert code == 0
+    assert "verified" in out
+    assert run("claim", "verify", "back", "--public-key", sealed.public)[0] == 0
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    for command in (
+        ("encrypt", "back", "--out", "d.age"),
+        ("encrypt", "back", "--out", "d.age", "--passphrase"),  # there is nobody to type one
+        ("decrypt", "c.age", "--out", "again"),
+        ("decrypt", "id", "--out", "again", "--identity", "id"),
+        ("decrypt", "c.age", "--out", "back", "--identity", "id"),
+    ):
+        code, _, err = run("claim", *command)
+        assert code == 2
+        assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
+    assert not Path("d.age").exists()
+    assert not Path("again").exists()
+
+
 def test_a_key_without_a_passphrase_is_warned_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TURNMARK_PASSPHRASE", raising=False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
