@@ -11,7 +11,7 @@ The whole door is three names::
 
 An owner makes the claim with `build_claim`. Read on in this order: `_audit` (the engine), `evidence` and `scores` (what
 is measured), `testing` and `stats` (how it is tested), `verdict` and `report` (what follows), `claim` and `build` (what
-is fixed before).
+is fixed before), `seal` and `merkle` (how others can know that it was).
 
 Names are loaded when first used, so that `import ownership` costs nothing.
 """
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from ownership.plan import Plan
     from ownership.report import Report
     from ownership.results import TestResult
+    from ownership.sealing import seal_claim
     from ownership.suspect import Suspect, load_suspect
     from ownership.verdict import Verdict
+    from ownership.verify import verify_claim
     from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, secret_key
 
 _HOMES = {
@@ -65,6 +67,8 @@ _HOMES = {
     "Report": "report",
     "TestResult": "results",
     "Verdict": "verdict",
+    "seal_claim": "sealing",
+    "verify_claim": "verify",
     "Suspect": "suspect",
     "load_suspect": "suspect",
     "RotationPredictor": "watermark",
@@ -98,7 +102,9 @@ __all__ = [
     "load_suspect",
     "paper_key",
     "render_html",
+    "seal_claim",
     "secret_key",
+    "verify_claim",
     "write_html",
 ]
 

@@ -19,7 +19,7 @@ from ownership.errors import ClaimError, ClaimIntegrityError, printable
 from ownership.files import canonical_json, parse_canonical, parse_json, read_bytes, sha256, unbase64, unhex
 from ownership.images import image_bytes
 from ownership.merkle import SALT_BYTES, inclusion_path, leads_to, salted_leaf
-from ownership.seal import check_timestamps, leaf_digests, leaf_hashes, open_statement, read_part, read_salts, replies
+from ownership.seal import check_timestamps, leaf_digests, leaf_hashes, open_statement, read_part, read_salts
 from ownership.signing import load_public_key
 from ownership.timestamps import need_roots
 from ownership.verify import verify_statement, verify_times
@@ -71,7 +71,7 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
             "format_version": FORMAT_VERSION,
             "statement": claim.seal.envelope.decode(),
             "public_key": read_part(folder, "owner.pub").decode(),
-            "timestamps": [base64.b64encode(reply).decode() for reply in replies(folder).values()],
+            "timestamps": [base64.b64encode(reply).decode() for reply in claim.seal.replies.values()],
             "parts": parts,
         }
     )

@@ -51,6 +51,15 @@ class Seal:
     public_key_sha256: str  # fingerprint of the key it was signed with
     timestamps: tuple[Timestamp, ...] = ()
     envelope: bytes = field(default=b"", repr=False)  # the signed bytes, which timestamps cover
+    replies: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # of timestamp authorities, by name
+
+    def under(self, roots: Sequence[Certificate]) -> Seal:
+        """Returns the seal with its timestamps checked against the verifier's root certificates; none: unchecked.
+
+        Raises:
+            ClaimIntegrityError: if a timestamp does not cover the seal, or does not chain to one of the roots.
+        """
+        return replace(self, timestamps=check_timestamps(self.replies, self.envelope, roots))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what a report tells of it."""
@@ -150,7 +159,7 @@ def check_seal(folder: Path, seal: Seal, digests: Mapping[str, str]) -> Seal:
     leaves = leaf_hashes(digests, read_salts(folder, digests))
     if len(leaves) != seal.leaves or root_hash(leaves).hex() != seal.root:
         raise ClaimIntegrityError("seal: the salts do not lead to the sealed root", "salts.json was changed")
-    return replace(seal, timestamps=check_timestamps(replies(folder), seal.envelope))
+    return replace(seal, replies=read_replies(folder)).under(())
 
 
 def check_timestamps(
@@ -165,7 +174,7 @@ def check_timestamps(
     return tuple(sorted(found, key=lambda t: (t.time, t.sha256)))
 
 
-def replies(folder: Path) -> dict[str, bytes]:
+def read_replies(folder: Path) -> dict[str, bytes]:
     """Returns the timestamp replies beside a seal, by name; each must bear its own digest as its name."""
     place = folder / "seal" / "timestamps"
     found = {}

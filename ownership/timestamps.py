@@ -47,12 +47,12 @@ def request(data: bytes) -> TimeStampRequest:
 
 def load_roots(path: Path) -> tuple[Certificate, ...]:
     """Returns the certificates in a PEM file; raises OwnershipError if there are none."""
-    from cryptography.x509 import load_pem_x509_certificates
+    from cryptography.x509 import InvalidVersion, load_pem_x509_certificates
 
     data = read_bytes(path, OwnershipError, "roots")
     try:
         return tuple(dict.fromkeys(load_pem_x509_certificates(data)))
-    except ValueError as e:
+    except (ValueError, InvalidVersion) as e:
         raise OwnershipError(f"roots: {printable(path, 300)} holds no certificates", "PEM, one or several") from e
 
 
@@ -98,7 +98,7 @@ def read_reply(
         raise ClaimIntegrityError(f"{what} does not answer this request (nonce)", "ask the authority again")
     if roots:
         builder = VerifierBuilder()
-        for root in roots:
+        for root in dict.fromkeys(roots):
             builder = builder.add_root_certificate(root)
         try:
             with _foreign(what, "is malformed", "it was changed or damaged; get the original"):

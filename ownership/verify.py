@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ownership.claim import Claim
 from ownership.errors import ClaimIntegrityError, OwnershipError, printable
 from ownership.files import read_bytes, read_json
-from ownership.seal import UNTIMESTAMPED, Seal, check_timestamps, replies, timestamp_line
+from ownership.seal import UNTIMESTAMPED, Seal, timestamp_line
 from ownership.signing import fingerprint, load_public_key
 from ownership.timestamps import Timestamp, need_roots
 
@@ -42,7 +42,7 @@ def verify_claim(
     yield "files        nothing else lies in its folder"
     yield from verify_statement(claim.seal, public_key)
     yield f"Merkle root  {claim.seal.root}: the salts of all {claim.seal.leaves} leaves lead to it"
-    yield from verify_times(check_timestamps(replies(folder), claim.seal.envelope, roots), before)
+    yield from verify_times(claim.seal.under(roots).timestamps, before)
 
 
 def verify_statement(seal: Seal, public_key: Path | None) -> Iterator[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import product
 from pathlib import Path
 from threading import Thread
 
@@ -117,6 +119,7 @@ def test_a_sealed_claim_verifies(sealed: Sealed) -> None:
     assert seal.leaves == 1 + len(sealed.content["parts"]) + 100
     assert {t.authority for t in seal.timestamps} == {"CN=First authority", "CN=Second authority"}
     assert not any(t.trusted for t in seal.timestamps)  # loading knows no roots, and says so
+    assert all(t.trusted for t in seal.under(sealed.roots * 2).timestamps)
     assert all(abs(datetime.now(UTC) - t.time) < timedelta(hours=1) for t in seal.timestamps)
 
 
@@ -274,6 +277,21 @@ def test_roots_must_be_certificates(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     with pytest.raises(OwnershipError, match="holds no certificates"):
         load_roots(tmp_path / "x.pem")
+
+
+def test_damaged_keys_and_roots_end_in_one_error(sealed: Sealed, tmp_path: Path) -> None:
+    """Every byte of the DER of a root and of a public key, changed."""
+    for path, read in (
+        (sealed.first.roots, load_roots),
+        (sealed.public, lambda p: load_public_key(p.read_bytes(), OwnershipError, "key")),
+    ):
+        first, *middle, last = path.read_text().splitlines()
+        der = base64.b64decode("".join(middle))
+        for at, value in product(range(len(der)), (0, 0x7F)):
+            changed = base64.encodebytes(der[:at] + bytes([value]) + der[at + 1 :]).decode()
+            (tmp_path / "x.pem").write_text(f"{first}\n{changed}{last}\n")
+            with suppress(OwnershipError):
+                read(tmp_path / "x.pem")
 
 
 @contextmanager
@@ -459,8 +477,6 @@ def test_no_secret_is_in_a_report(
     sealed: Sealed, suspect: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Key cuts, predictor and salts, in any usual form, appear in no report, page or terminal."""
-    import base64
-
     said = _said(sealed.folder, suspect, capsys)
     said.report.save(tmp_path / "report.json")
     texts = [said.page, said.terminal, (tmp_path / "report.json").read_text()]
