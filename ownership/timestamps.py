@@ -134,7 +134,7 @@ def ask_authority(url: str, query: bytes, *, timeout: float = 30.0) -> bytes:
         ):
             if response.status_code != 200:
                 raise OwnershipError(f"{shown} answers HTTP {response.status_code}", "is it a timestamp authority?")
-            for piece in response.iter_bytes():
+            for piece in response.iter_raw():  # not unpacked: a small reply could hold a large one
                 data += piece
                 if len(data) > MOST_BYTES:
                     raise OwnershipError(f"{shown}: its reply is larger than {MOST_BYTES} bytes", "ask another one")

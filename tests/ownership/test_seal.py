@@ -19,7 +19,7 @@ import pytest
 from conftest import Sealed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tsa import Authority, make_authority
+from tsa import Authority, make_authority, openssl
 
 from ownership._audit import audit
 from ownership.claim import Claim
@@ -201,6 +201,15 @@ def test_signing_keys(tmp_path: Path) -> None:
         (tmp_path / "rubbish").write_bytes(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
         with pytest.raises(OwnershipError, match="signing key"):
             load_signing_key(tmp_path / name, str)
+
+
+def test_keys_of_openssl_serve(tmp_path: Path, sealed: Sealed) -> None:
+    openssl(tmp_path, "genpkey", "-algorithm", "ed25519", "-out", "plain")
+    openssl(tmp_path, "pkcs8", "-topk8", "-scrypt", "-in", "plain", "-out", "hard", "-passout", "pass:x")
+    openssl(tmp_path, "pkey", "-in", "plain", "-pubout", "-out", "pub")
+    public = load_public_key((tmp_path / "pub").read_bytes(), OwnershipError, "key")
+    for name in ("plain", "hard"):
+        assert load_signing_key(tmp_path / name, lambda: "x").public_key() == public
 
 
 def test_keys_of_other_algorithms_are_refused(tmp_path: Path) -> None:
