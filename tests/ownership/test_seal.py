@@ -85,6 +85,7 @@ def test_paths_lead_to_the_root_and_nothing_else_does(contents: list[bytes], dat
     assert not leads_to(leaves[index], index, size, [*path, root], root)
     assert not leads_to(leaves[index], size, size, path, root)
     assert not leads_to(leaves[index], -1, size, path, root)
+    assert size == 1 or not leads_to(root, 0, size, [], root)  # a node is no leaf
     if path:
         assert not leads_to(leaves[index], index, size, path[:-1], root)
         assert not leads_to(leaves[index], index, size, [*path[:-1], leaf_hash(path[-1])], root)

@@ -474,6 +474,11 @@ def test_tampered_disclosures(bench: Bench) -> None:
         with pytest.raises(ClaimIntegrityError) as e:
             list(check_disclosure(canonical_json(new), public_key=bench.sealed.public, roots=bench.sealed.roots))
         assert e.value.exit_code == 6, name
+    part = content["parts"][0]
+    for field, value in (("salt", part["salt"] + "00"), ("salt", ""), ("sha256", part["sha256"][2:]), ("index", True)):
+        count += 1
+        with pytest.raises(ClaimIntegrityError, match="malformed"):  # else one leaf's bytes could be read as another's
+            list(check_disclosure(canonical_json({**content, "parts": [{**part, field: value}]})))
     unstamped = canonical_json({**content, "timestamps": []})  # flipped tokens: above
     for at in range(0, len(unstamped), 7):
         count += 1
