@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """`turnmark claim build`, `turnmark claim show`, `turnmark claim probes` and `turnmark claim power`."""
+=======
+"""`turnmark claim build`, `show` and `power`; those that seal and verify are in `cli.seal`."""
+>>>>>>> seal
 
 from __future__ import annotations
 
@@ -7,10 +11,17 @@ from typing import Annotated
 
 import typer
 
-from cli import render
+from cli import render, seal
 from cli.options import DATA_HELP, Arch, Device, Out, Seed, Size
 
 app = typer.Typer(help="Build and read claims: what an owner fixes before a dispute.", no_args_is_help=True)
+app.command(help=seal.SEAL)(seal.seal)
+app.command(help=seal.ATTACH)(seal.attach)
+app.command(help=seal.VERIFY)(seal.verify)
+app.command(help=seal.DISCLOSE)(seal.disclose)
+app.command(help=seal.ENCRYPT)(seal.encrypt)
+app.command(help=seal.DECRYPT)(seal.decrypt)
+app.command("check-disclosure", help=seal.CHECK)(seal.check_disclosure)
 
 
 @app.command(

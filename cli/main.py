@@ -11,7 +11,11 @@ import sys
 
 import typer
 
+<<<<<<< HEAD
 from cli import audit, claim, demo, doctor, embed, evaluate, linear_eval, pack, render, serve, show, steal, train
+=======
+from cli import audit, claim, demo, embed, evaluate, linear_eval, pack, render, seal, serve, show, steal, train
+>>>>>>> seal
 from ownership.errors import OwnershipError, printable
 
 app = typer.Typer(
@@ -27,6 +31,7 @@ app.command(help=train.HELP)(train.train)
 app.command(help=embed.HELP)(embed.embed)
 app.command(help=pack.HELP)(pack.pack)
 app.command(help=show.HELP)(show.show)
+app.command(help=seal.KEYGEN)(seal.keygen)
 app.add_typer(claim.app, name="claim")
 app.command(help=steal.HELP)(steal.steal)
 app.command(help=audit.HELP)(audit.audit)

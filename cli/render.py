@@ -67,6 +67,7 @@ def progress(*, counted: bool = True) -> Iterator[Show]:
 def report(r: Report) -> None:
     """Prints a report's verdict, reasons and tests."""
     from ownership.html import format_number, verdict_sentence
+    from ownership.seal import seal_lines
     from ownership.verdict import format_p
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
@@ -77,6 +78,8 @@ def report(r: Report) -> None:
         out.print(f"{r.queries} queries asked of the suspect, repeats included{found}")
     for reason in r.reasons:
         out.print(f"  - {escape(reason)}")
+    for line in seal_lines(r.claim.get("seal")):
+        out.print(f"  - the claim: {escape(line)}", soft_wrap=True)
     for note in r.notes:
         out.print(f"  - [yellow]the claim's probes:[/] {escape(note)}")
     if r.decoys is not None and r.decoys.odd:

@@ -13,7 +13,7 @@ A suspect need not be a file: `load_recorded` and `load_endpoint`.
 
 An owner makes the claim with `build_claim`. Read on in this order: `_audit` (the engine), `evidence` and `scores` (what
 is measured), `testing` and `stats` (how it is tested), `verdict` and `report` (what follows), `claim` and `build` (what
-is fixed before).
+is fixed before), `seal` and `merkle` (how others can know that it was).
 
 Names are loaded when first used, so that `import ownership` costs nothing.
 """
@@ -46,8 +46,14 @@ if TYPE_CHECKING:
     from ownership.recorded import load_recorded
     from ownership.report import Report
     from ownership.results import TestResult
+<<<<<<< HEAD
     from ownership.suspect import Suspect, load_encoder, load_suspect
+=======
+    from ownership.sealing import seal_claim
+    from ownership.suspect import Suspect, load_suspect
+>>>>>>> seal
     from ownership.verdict import Verdict
+    from ownership.verify import verify_claim
     from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, secret_key
 
 _HOMES = {
@@ -75,6 +81,8 @@ _HOMES = {
     "Report": "report",
     "TestResult": "results",
     "Verdict": "verdict",
+    "seal_claim": "sealing",
+    "verify_claim": "verify",
     "Suspect": "suspect",
     "load_encoder": "suspect",
     "load_suspect": "suspect",
@@ -114,7 +122,9 @@ __all__ = [
     "load_suspect",
     "paper_key",
     "render_html",
+    "seal_claim",
     "secret_key",
+    "verify_claim",
     "write_html",
 ]
 

@@ -271,6 +271,7 @@ def _describe_claim(claim: Claim) -> dict[str, Any]:
         "watermark": claim.key is not None,
         "probes": {name: len(images) for name, images in sorted(claim.probes.items())},
         "image_size": list(claim.probes["public"].shape[1:]),
+        "seal": None if claim.seal is None else claim.seal.to_dict(),
     }
 
 

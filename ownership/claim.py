@@ -7,14 +7,16 @@ claim/
 ├── predictor.safetensors   the rotation predictor (secret)
 ├── projection_head.safetensors
 ├── probes.safetensors      every probe image, uint8, and the watermark labels
-└── representations/*.safetensors   answers of the victim, of every panel member, of every reference surrogate
+├── representations/*.safetensors   answers of the victim, of every panel member, of every reference surrogate
+└── seal/                   signature, Merkle tree, timestamps, if its owner sealed it (ownership.seal)
 ```
 
 Rules of loading, each with a test that breaks exactly that rule:
 
 1. `claim.json` is canonical JSON of a known format version and matches its own `content_sha256`.
-2. Every part it names is there, and matches its SHA-256. Nothing else is read.
-3. Only then are tensors parsed and numbers used.
+2. If it is sealed, its owner's signature is good and of this very claim, and everything leads to the signed root.
+3. Every part it names is there, and matches its SHA-256. Nothing else is read.
+4. Only then are tensors parsed and numbers used.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,10 @@ from torch import Tensor, nn
 from ownership.answers import Answers, Context
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError, printable
 from ownership.evidence import Scores
-from ownership.files import canonical_json, parse_json, read_bytes, sha256, write_bytes
+from ownership.files import canonical_json, parse_canonical, parse_json, read_bytes, sha256, write_bytes
 from ownership.plan import STRATA, Plan
 from ownership.probes import Probes
+from ownership.seal import Seal, check_seal, leaf_digests, open_seal
 from ownership.watermark import RotationPredictor, WatermarkKey
 
 FORMAT_VERSION = 2
@@ -82,6 +85,7 @@ class Claim:
     predictor: RotationPredictor | None = None
     projection_head: nn.Module | None = None
     sha256: str = ""  # content digest; empty until saved or loaded
+    seal: Seal | None = None  # None: unsealed
 
     @property
     def context(self) -> Context:
@@ -177,12 +181,17 @@ class Claim:
             ClaimIntegrityError: if anything in it was changed.
         """
         folder = Path(folder)
-        if not (folder / "claim.json").is_file():
+        if not (folder / "claim.json").is_file() and not (folder / "seal").exists():
             raise ClaimError(f"{printable(folder, 300)} is no claim: it has no claim.json", "give the claim's folder")
-        content = _verified_content(read_bytes(folder / "claim.json", ClaimIntegrityError, "claim"))
+        data = read_bytes(folder / "claim.json", ClaimIntegrityError, "claim")
+        content = _verified_content(data)
+        seal = open_seal(folder, content)
+        _check_version(content)
         parts = {name: _verified_part(folder, name, entry) for name, entry in content["parts"].items()}
+        if seal is not None:
+            seal = check_seal(folder, seal, leaf_digests(data, content, parts.get("probes.safetensors", b"")))
         try:
-            return cls._from_content(content, parts)
+            return replace(cls._from_content(content, parts), seal=seal)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as e:
             raise ClaimError("claim: a field is missing or malformed", "it was written by another program") from e
 
@@ -237,32 +246,31 @@ def refuse_existing(folder: Path) -> None:
 
 
 def _verified_content(data: bytes) -> dict[str, Any]:
-    """Rule 1: canonical, of a known version, matching its own digest."""
+    """Rule 1: canonical, matching its own digest."""
     damaged = ClaimIntegrityError(
         "claim integrity: claim.json does not match its own digest", "it was changed or damaged; get the original"
     )
     try:
-        content = parse_json(data, ClaimError, "claim: claim.json")
-        canonical = canonical_json(content)
-    except (ClaimError, ValueError) as e:
+        content = parse_canonical(data, ClaimError, "claim: claim.json")
+    except ClaimError as e:
         raise damaged from e
-    if canonical != data:
-        raise damaged
     stated = content.pop("content_sha256", None)
     if sha256(canonical_json(content)) != stated:
         raise damaged
+    return {**content, "content_sha256": stated}
+
+
+def _check_version(content: dict[str, Any]) -> None:
     if content.get("format_version") not in READABLE or not isinstance(content.get("parts"), dict):
         raise ClaimError(
             f"claim of format version {printable(content.get('format_version'))}, this turnmark reads up to "
             f"{FORMAT_VERSION}",
             "update turnmark",
         )
-    content["content_sha256"] = stated
-    return content
 
 
 def _verified_part(folder: Path, name: str, entry: object) -> bytes:
-    """Rule 2: the part is a file inside the claim and matches its digest."""
+    """Rule 3: the part is a file inside the claim and matches its digest."""
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts or path.is_symlink() or not path.is_file():
         raise ClaimIntegrityError(f"claim integrity: {printable(name)} is missing", "get the original claim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -102,6 +103,34 @@ def parse_json(data: bytes, error: type[OwnershipError], what: str) -> dict[str,
         raise error(f"{what} is not valid JSON", "the file is damaged or of another kind") from e
     if not isinstance(value, dict):
         raise error(f"{what} holds no JSON object", "the file is damaged or of another kind")
+    return value
+
+
+def parse_canonical(data: bytes, error: type[OwnershipError], what: str) -> dict[str, Any]:
+    """Returns the JSON object in `data`, which must be its canonical form; raises `error` for anything else."""
+    value = parse_json(data, error, what)
+    try:
+        canonical = canonical_json(value)
+    except (ValueError, RecursionError) as e:  # NaN, half a surrogate pair, nested without end
+        raise error(f"{what} is no canonical JSON", "it was changed or damaged; get the original") from e
+    if canonical != data:
+        raise error(f"{what} is no canonical JSON", "it was changed or damaged; get the original")
+    return value
+
+
+def unhex(text: str) -> bytes:
+    """Returns bytes from their one hexadecimal form; raises ValueError or TypeError for anything else."""
+    value = bytes.fromhex(text)
+    if value.hex() != text:
+        raise ValueError("not lower-case hexadecimal")
+    return value
+
+
+def unbase64(text: str) -> bytes:
+    """Returns bytes from their one base64 form; raises ValueError or TypeError for anything else."""
+    value = base64.b64decode(text, validate=True)
+    if base64.b64encode(value).decode() != text:
+        raise ValueError("not the canonical base64")
     return value
 
 

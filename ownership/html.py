@@ -12,6 +12,7 @@ from ownership.files import write_bytes
 from ownership.plan import REQUIRED_STRATA
 from ownership.report import Report
 from ownership.results import TestResult
+from ownership.seal import seal_lines
 from ownership.verdict import Verdict, format_p
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def render_html(report: Report) -> str:
         families=families,
         sentence=verdict_sentence(report),
         explanations=innocent_explanations(report),
+        sealed=seal_lines(report.claim.get("seal")),
         format_p=format_p,
         number=format_number,
         percent=f"{100 * report.plan.alpha:g} %",

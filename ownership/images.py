@@ -33,6 +33,11 @@ def images_sha256(images: Tensor) -> str:
     return digest.hexdigest()
 
 
+def image_bytes(image: Tensor) -> bytes:
+    """Returns the bytes whose SHA-256 is `images_sha256` of one uint8 image `(c, h, w)`."""
+    return repr(tuple(image.shape)).encode() + image.contiguous().numpy().tobytes()
+
+
 def as_input(images: Tensor) -> Tensor:
     """Returns uint8 images `(n, c, h, w)` as float32 in `[0, 1]`, same shape."""
     return images.float() / 255

@@ -6,6 +6,7 @@ from ownership.claim import Claim
 from ownership.errors import printable
 from ownership.evidence import SCALES, STATISTICS
 from ownership.plan import REQUIRED_STRATA, STRATA
+from ownership.seal import seal_lines
 from ownership.stats import composite_threshold
 from ownership.testing import strata_scores
 from ownership.verdict import NEARER
@@ -26,6 +27,7 @@ def describe(claim: Claim) -> list[str]:
         + (f"; looks after {' and '.join(map(str, claim.look_scores))} queries" if claim.look_scores else ""),
     ]
     lines += [f"            left out: {printable(d)}" for d in claim.dropped]
+    lines += [f"seal        {line}" for line in seal_lines(None if claim.seal is None else claim.seal.to_dict())]
     must = "deciding tests of two families must reject"
     if not any(counts[kind] for kind in REQUIRED_STRATA):
         must = f"a suspect must come {NEARER:g} of the way from the panel to the closest reference surrogate"

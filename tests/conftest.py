@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -18,12 +21,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.x509 import Certificate
+    from tsa import Authority
+
 from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Row, demo_config, run_job
 from cli.main import main
 from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.build import build_claim
 from ownership.claim import Claim, Member
-from ownership.files import sha256
+from ownership.errors import OwnershipError
+from ownership.files import read_json, sha256
 from ownership.images import as_input, three_channels
 from ownership.plan import Plan
 from ownership.watermark import RotationPredictor, WatermarkKey
@@ -116,6 +125,54 @@ def claim_folder(claim: Claim, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("claims") / "claim"
     claim.save(folder)
     return folder
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A sealed claim, stamped by two authorities, and what its owner and its verifier hold. Never changed."""
+
+    folder: Path
+    key: Ed25519PrivateKey
+    public: Path
+    first: Authority
+    second: Authority
+    roots: tuple[Certificate, ...]
+    later: datetime
+    disclosure: bytes
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return read_json(self.folder / "claim.json", OwnershipError, "claim")
+
+
+@pytest.fixture(scope="session")
+def sealed(claim_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    from tsa import make_authority
+
+    from ownership.disclosure import disclose
+    from ownership.sealing import attach, seal_claim, write_request
+    from ownership.signing import load_signing_key, make_signing_key
+    from ownership.timestamps import load_roots
+
+    place = tmp_path_factory.mktemp("sealed")
+    folder = shutil.copytree(claim_folder, place / "claim")
+    make_signing_key(place / "owner.key")
+    key = load_signing_key(place / "owner.key", str)
+    seal_claim(folder, key)
+    write_request(folder, place / "claim.tsq")
+    authorities = [make_authority(place / n, f"{n.title()} authority") for n in ("first", "second")]
+    for authority in authorities:
+        attach(folder, authority.reply(place / "claim.tsq", place / "claim.tsr").read_bytes())
+    return Sealed(
+        folder=folder,
+        key=key,
+        public=place / "owner.key.pub",
+        first=authorities[0],
+        second=authorities[1],
+        roots=tuple(r for a in authorities for r in load_roots(a.roots)),
+        later=datetime.now(UTC) + timedelta(days=1),
+        disclosure=disclose(folder, ["key.json", "private/7"], data=True),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,129 @@
+"""Sealing a claim: what its owner does once, before any dispute."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ownership.claim import Claim
+from ownership.errors import ClaimError, OwnershipError, printable
+from ownership.files import canonical_json, parse_json, read_bytes, sha256, write_bytes
+from ownership.merkle import SALT_BYTES, root_hash
+from ownership.seal import FORMAT_VERSION, Seal, leaf_digests, leaf_hashes, plan_sha256, statement
+from ownership.signing import fingerprint, public_pem, sign
+from ownership.timestamps import Timestamp, ask_authority, read_reply, request
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.x509 import Certificate
+
+
+def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool]:
+    """Commits to everything in a claim, signs that, and writes it to `folder/seal`, whole or not at all.
+
+    Args:
+        folder: the claim's; it is verified first.
+        signing_key: the owner's.
+
+    Returns:
+        The seal, and whether it is new: a claim that this key has sealed, and that was not changed, stays as it is.
+
+    Raises:
+        ClaimIntegrityError: if the claim, or the seal it has, does not verify.
+        ClaimError: if another key has sealed it.
+    """
+    claim = Claim.load(folder)
+    key = fingerprint(signing_key.public_key())
+    if claim.seal is not None:
+        if claim.seal.public_key_sha256 != key:
+            raise ClaimError(
+                f"this claim is sealed already, with the key {claim.seal.public_key_sha256}",
+                "a seal is never replaced: its timestamps would be lost; build a claim anew",
+            )
+        return claim.seal, False
+    data = read_bytes(folder / "claim.json", ClaimError, "claim")
+    content = parse_json(data, ClaimError, "claim: claim.json")
+    probes = read_bytes(folder / "probes.safetensors", ClaimError, "claim")
+    digests = leaf_digests(data, content, probes)
+    salts = {name: secrets.token_bytes(SALT_BYTES) for name in digests}
+    leaves = leaf_hashes(digests, salts)
+    signed = sign(statement(claim.sha256, plan_sha256(content), root_hash(leaves), len(leaves)), signing_key)
+    _write_folder(
+        folder / "seal",
+        {
+            "statement.dsse.json": signed,
+            "owner.pub": public_pem(signing_key.public_key()),
+            "salts.json": canonical_json(
+                {"format_version": FORMAT_VERSION, "salts": {name: salt.hex() for name, salt in salts.items()}}
+            ),
+        },
+    )
+    sealed = Claim.load(folder).seal
+    if sealed is None or sealed.claim_sha256 != claim.sha256:
+        raise ClaimError("the claim changed while it was sealed", "seal it again, with nothing else at work on it")
+    return sealed, True
+
+
+def write_request(folder: Path, out: Path) -> None:
+    """Writes a timestamp request for a sealed claim to `out`; it tells an authority a digest and nothing else.
+
+    Raises:
+        ClaimError: if the claim is not sealed, or `out` would lie in its folder.
+    """
+    envelope = _sealed(folder).envelope
+    if folder.resolve() in out.resolve().parents:
+        raise ClaimError(f"{printable(out, 300)} lies in the claim's folder", "write the request elsewhere")
+    write_bytes(out, request(envelope).as_bytes())
+
+
+def attach(folder: Path, reply: bytes, roots: Sequence[Certificate] = (), *, nonce: int | None = None) -> Timestamp:
+    """Stores an authority's reply with a seal, once it is shown to cover it; several authorities may answer.
+
+    Args:
+        folder: the claim's.
+        reply: what the authority answered.
+        roots: certificates it must chain to; none: not checked.
+        nonce: of the request it must answer, if it was asked just now.
+
+    Raises:
+        ClaimIntegrityError: if the reply does not cover the seal, or is of no trusted authority.
+        ClaimError: if the claim is not sealed.
+    """
+    timestamp = read_reply(reply, _sealed(folder).envelope, roots, nonce=nonce)
+    write_bytes(folder / "seal" / "timestamps" / f"{sha256(reply)}.tsr", reply, secret=True)
+    return timestamp
+
+
+def stamp(folder: Path, url: str, roots: Sequence[Certificate] = ()) -> Timestamp:
+    """Asks an authority for a timestamp and stores its reply.
+
+    Raises:
+        OwnershipError: if it gives no reply, or one that does not cover the seal.
+    """
+    query = request(_sealed(folder).envelope)
+    return attach(folder, ask_authority(url, query.as_bytes()), roots, nonce=query.nonce)
+
+
+def _sealed(folder: Path) -> Seal:
+    seal = Claim.load(folder).seal
+    if seal is None:
+        raise ClaimError("this claim has no seal", "turnmark claim seal")
+    return seal
+
+
+def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=".seal.", dir=folder.parent))
+        try:
+            for name, data in files.items():
+                write_bytes(temporary / name, data, secret=True)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as e:
+        raise OwnershipError(f"cannot write {printable(folder, 300)} ({e.strerror})", "check the permissions") from e

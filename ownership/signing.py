@@ -1,0 +1,175 @@
+"""Signing keys (Ed25519) and signed envelopes (DSSE): who vouches for some bytes.
+
+An envelope holds the payload, its type and one signature over both (DSSE's pre-authentication encoding), so that what
+was signed as one kind of document cannot pass for another.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ownership.errors import ClaimIntegrityError, OwnershipError, printable
+from ownership.files import canonical_json, parse_canonical, read_bytes, sha256, unbase64, write_bytes
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+def make_signing_key(out: Path, passphrase: str = "") -> str:
+    """Writes a fresh signing key to `out` (0600) and its public half to `out`.pub.
+
+    Args:
+        out: file of the private key: PKCS #8 as PEM.
+        passphrase: encrypts it; empty for none.
+
+    Returns:
+        The public key's fingerprint.
+
+    Raises:
+        OwnershipError: if one of the files exists or cannot be written.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    public = out.with_name(out.name + ".pub")
+    for path in (out, public):
+        if path.exists():
+            raise OwnershipError(f"{printable(path, 300)} exists already", "a signing key is never overwritten")
+    key = Ed25519PrivateKey.generate()
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase:
+        encryption = serialization.BestAvailableEncryption(_bytes(passphrase))
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    write_bytes(out, private, secret=True)
+    write_bytes(public, public_pem(key.public_key()))
+    return fingerprint(key.public_key())
+
+
+def load_signing_key(path: Path, passphrase: Callable[[], str]) -> Ed25519PrivateKey:
+    """Reads a signing key.
+
+    Args:
+        path: its file.
+        passphrase: called only if the key is encrypted.
+
+    Raises:
+        OwnershipError: if it is no Ed25519 key, or the passphrase is wrong.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    data = read_bytes(path, OwnershipError, "signing key")
+    shown = printable(path, 300)
+    try:
+        try:
+            key = load_pem_private_key(data, None)
+        except TypeError:  # encrypted
+            key = load_pem_private_key(data, _bytes(passphrase()))
+    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+        encrypted = b"ENCRYPTED" in data
+        raise OwnershipError(
+            f"signing key: {shown} cannot be {'decrypted' if encrypted else 'read'}",
+            "wrong passphrase (TURNMARK_PASSPHRASE, or the prompt)?" if encrypted else "make one: turnmark keygen",
+        ) from e
+    if not isinstance(key, Ed25519PrivateKey):
+        raise OwnershipError(f"signing key: {shown} is no Ed25519 key", "make one: turnmark keygen")
+    return key
+
+
+def load_public_key(data: bytes, error: type[OwnershipError], what: str) -> Ed25519PublicKey:
+    """Returns the Ed25519 public key in `data`, which must be exactly its PEM; raises `error` for anything else."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    hint = "an Ed25519 public key as PEM, from turnmark keygen"
+    try:
+        key = load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm) as e:
+        raise error(f"{what} is no public key", hint) from e
+    if not isinstance(key, Ed25519PublicKey):
+        raise error(f"{what} is a key of another algorithm", hint)
+    if public_pem(key) != data.replace(b"\r\n", b"\n"):
+        raise error(f"{what} holds more than a public key", hint)
+    return key
+
+
+def public_pem(key: Ed25519PublicKey) -> bytes:
+    """Returns a public key as PEM (SubjectPublicKeyInfo)."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def fingerprint(key: Ed25519PublicKey) -> str:
+    """Returns the SHA-256 of the key's DER form (SubjectPublicKeyInfo), in hexadecimal."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def sign(payload: bytes, key: Ed25519PrivateKey) -> bytes:
+    """Returns a signed envelope around `payload`, as canonical JSON."""
+    signature = key.sign(pre_authentication(PAYLOAD_TYPE, payload))
+    return canonical_json(
+        {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"keyid": fingerprint(key.public_key()), "sig": base64.b64encode(signature).decode()}],
+        }
+    )
+
+
+def open_envelope(envelope: bytes, key: Ed25519PublicKey) -> bytes:
+    """Returns the payload of a signed envelope.
+
+    Raises:
+        ClaimIntegrityError: unless it is an envelope of our type with exactly one signature, good under `key`.
+    """
+    from cryptography.exceptions import InvalidSignature
+
+    what = "seal: statement.dsse.json"
+    content = parse_canonical(envelope, ClaimIntegrityError, what)
+    if set(content) != {"payload", "payloadType", "signatures"}:
+        raise ClaimIntegrityError(f"{what} is no DSSE envelope", "it needs payload, payloadType, signatures")
+    if content["payloadType"] != PAYLOAD_TYPE:
+        raise ClaimIntegrityError(
+            f"{what} is of type {printable(content['payloadType'])}", f"a seal is of type {PAYLOAD_TYPE}"
+        )
+    signatures = content["signatures"]
+    if not isinstance(signatures, list) or len(signatures) != 1:
+        count = len(signatures) if isinstance(signatures, list) else "no"
+        raise ClaimIntegrityError(f"{what} holds {count} signatures, not one", "it was changed; get the original")
+    if not isinstance(signatures[0], dict) or set(signatures[0]) != {"keyid", "sig"}:
+        raise ClaimIntegrityError(f"{what}: its signature is malformed", "it needs keyid and sig")
+    if signatures[0]["keyid"] != fingerprint(key):
+        raise ClaimIntegrityError(
+            f"{what} names the key {printable(signatures[0]['keyid'])}, not {fingerprint(key)}",
+            "it was signed with another key, or the public key was exchanged",
+        )
+    try:
+        payload, signature = unbase64(content["payload"]), unbase64(signatures[0]["sig"])
+    except (TypeError, ValueError) as e:
+        raise ClaimIntegrityError(f"{what} holds malformed base64", "it was changed; get the original") from e
+    try:
+        key.verify(signature, pre_authentication(PAYLOAD_TYPE, payload))
+    except InvalidSignature as e:
+        raise ClaimIntegrityError(f"{what}: the signature is wrong", "it was changed; get the original") from e
+    return payload
+
+
+def pre_authentication(payload_type: str, payload: bytes) -> bytes:
+    """Returns what DSSE signs: type and payload with their lengths (PAE)."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def _bytes(passphrase: str) -> bytes:
+    """What was typed, also where the environment holds bytes that are no UTF-8."""
+    return passphrase.encode(errors="surrogateescape")

@@ -1,0 +1,195 @@
+"""RFC 3161 timestamps: an authority's word that some bytes existed at a time.
+
+A reply is hostile until shown otherwise. What it covers is checked always; whether an authority said so can only be
+checked against root certificates that the verifier trusts, never against any that came with the claim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ownership.errors import ClaimIntegrityError, OwnershipError, printable
+from ownership.files import read_bytes, sha256
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+    from rfc3161_client import TimeStampRequest, TimeStampResponse
+
+SHA512 = "2.16.840.1.101.3.4.2.3"
+MOST_BYTES = 2**16
+"""Of a reply; usual ones have 2 to 8 thousand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timestamp:
+    """What a timestamp says, and whether a trusted authority says it."""
+
+    authority: str  # the signer's certificate, as it names itself
+    time: datetime  # UTC; the latest that the stated accuracy allows
+    trusted: bool  # it chains to a root that the verifier gave; False: no roots were given
+    sha256: str  # of the reply
+
+
+def request(data: bytes) -> TimeStampRequest:
+    """Returns a timestamp request over the SHA-512 of `data`, asking for the authority's certificate."""
+    from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
+
+    return TimestampRequestBuilder().data(data).hash_algorithm(HashAlgorithm.SHA512).build()
+
+
+def load_roots(path: Path) -> tuple[Certificate, ...]:
+    """Returns the certificates in a PEM file; raises OwnershipError if there are none."""
+    from cryptography.x509 import InvalidVersion, load_pem_x509_certificates
+
+    data = read_bytes(path, OwnershipError, "roots")
+    try:
+        return tuple(dict.fromkeys(load_pem_x509_certificates(data)))
+    except (ValueError, InvalidVersion) as e:
+        raise OwnershipError(f"roots: {printable(path, 300)} holds no certificates", "PEM, one or several") from e
+
+
+def read_reply(
+    reply: bytes, data: bytes, roots: Sequence[Certificate] = (), *, nonce: int | None = None, name: str = "reply"
+) -> Timestamp:
+    """Returns what a timestamp reply says about `data`.
+
+    Args:
+        reply: a TimeStampResp in DER.
+        data: what it must cover.
+        roots: authorities that the verifier trusts; with none, whose word it is stays open.
+        nonce: of the request, if this must be the answer to it.
+        name: of the reply, for messages.
+
+    Raises:
+        ClaimIntegrityError: if it is malformed, a refusal, over other data, or of no trusted authority.
+    """
+    from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
+
+    what = f"timestamp {printable(name)}"
+    with _foreign(
+        what, "is no timestamp reply in strict DER",
+        "some authorities sort their certificates wrongly: `openssl ts -verify` reads those; ask another authority",
+    ):  # fmt: skip
+        response = decode_timestamp_response(reply)
+        status = response.status
+    if status != 0:
+        raise ClaimIntegrityError(f"{what}: the authority refused (status {status})", "ask it again, or another")
+    with _foreign(what, "is malformed", "it was changed or damaged; get the original"):
+        info = response.tst_info
+        imprint, stated = info.message_imprint, info.gen_time.astimezone(UTC)
+        algorithm, digest, answered = imprint.hash_algorithm.dotted_string, imprint.message, info.nonce
+        accuracy = getattr(info, "accuracy", None)
+        if accuracy is not None:
+            stated += timedelta(
+                seconds=accuracy.seconds or 0, milliseconds=accuracy.millis or 0, microseconds=accuracy.micros or 0
+            )
+        authority = _signer(response)
+    if algorithm != SHA512 or digest != hashlib.sha512(data).digest():
+        raise ClaimIntegrityError(f"{what} does not cover this seal", "it is of another claim, or over another hash")
+    if nonce is not None and answered != nonce:
+        raise ClaimIntegrityError(f"{what} does not answer this request (nonce)", "ask the authority again")
+    if roots:
+        builder = VerifierBuilder()
+        for root in dict.fromkeys(roots):
+            builder = builder.add_root_certificate(root)
+        try:
+            with _foreign(what, "is malformed", "it was changed or damaged; get the original"):
+                builder.build().verify_message(response, data)
+        except ClaimIntegrityError as e:
+            if isinstance(e.__cause__, VerificationError):
+                raise ClaimIntegrityError(
+                    f"{what}: no trusted authority vouches for it ({printable(e.__cause__)})",
+                    "it was changed, or its root is not among --roots",
+                ) from e
+            raise
+    return Timestamp(authority=authority, time=stated, trusted=bool(roots), sha256=sha256(reply))
+
+
+def ask_authority(url: str, query: bytes, *, timeout: float = 30.0) -> bytes:
+    """Returns an authority's reply to a request; no redirects, bytes and time capped.
+
+    Raises:
+        OwnershipError: if there is no reply.
+    """
+    import httpx
+
+    shown, deadline = printable(url), time.monotonic() + timeout
+    if not url.startswith(("https://", "http://")):
+        raise OwnershipError(f"{shown} is no HTTP address", "https://...")
+    data = bytearray()
+    try:
+        with (
+            httpx.Client(timeout=timeout, follow_redirects=False) as client,
+            client.stream(
+                "POST", url, content=query, headers={"Content-Type": "application/timestamp-query"}
+            ) as response,
+        ):
+            if response.status_code != 200:
+                raise OwnershipError(f"{shown} answers HTTP {response.status_code}", "is it a timestamp authority?")
+            for piece in response.iter_raw():  # not unpacked: a small reply could hold a large one
+                data += piece
+                if len(data) > MOST_BYTES:
+                    raise OwnershipError(f"{shown}: its reply is larger than {MOST_BYTES} bytes", "ask another one")
+                if time.monotonic() > deadline:
+                    raise OwnershipError(f"{shown} gave no whole reply in {timeout:g} s", "ask another one")
+    except (httpx.HTTPError, httpx.InvalidURL) as e:
+        raise OwnershipError(f"{shown} cannot be reached ({printable(e) or type(e).__name__})", "try --request") from e
+    return bytes(data)
+
+
+def need_roots(before: datetime | None, roots: Sequence[Certificate]) -> None:
+    """Raises OwnershipError if a time is to be relied on without roots: anybody can make a timestamp."""
+    if before is not None and not roots:
+        raise OwnershipError("a date needs the roots that you trust: anybody can make a timestamp", "--roots FILE.pem")
+
+
+def parse_date(text: str) -> datetime:
+    """Returns a date or time in ISO form; without a zone it is UTC, a date is its first moment.
+
+    >>> parse_date("2026-05-01")
+    datetime.datetime(2026, 5, 1, 0, 0, tzinfo=datetime.timezone.utc)
+
+    Raises:
+        OwnershipError: if it is none.
+    """
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError as e:
+        raise OwnershipError(f"{printable(text)!r} is no date", "2026-05-01, or 2026-05-01T12:00:00+02:00") from e
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _signer(response: TimeStampResponse) -> str:
+    """The subject of the certificate that signed; certificates are optional, then the token's own word for it."""
+    from cryptography.x509 import DirectoryName, load_der_x509_certificate
+
+    signers = [(s.issuer, s.serial_number) for s in response.signed_data.signer_infos]
+    for certificate in map(load_der_x509_certificate, response.signed_data.certificates):
+        if (certificate.issuer, certificate.serial_number) in signers:
+            return printable(certificate.subject.rfc4514_string())
+    name = response.tst_info.name
+    return printable(name.value.rfc4514_string()) if isinstance(name, DirectoryName) else "unnamed"
+
+
+@contextmanager
+def _foreign(what: str, problem: str, hint: str) -> Iterator[None]:
+    """Whatever a parser of foreign bytes raises or warns of becomes one integrity error.
+
+    A panic of a Rust parser is no Exception, and the set of what they raise is not documented: hence the breadth.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as e:
+        raise ClaimIntegrityError(f"{what} {problem}", hint) from e

@@ -1,0 +1,124 @@
+"""`turnmark keygen`, `claim seal`, `attach`, `verify`, `disclose`, `check-disclosure`: from the key to a date."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Sealed
+
+from cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs the command in this process, in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["turnmark", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_from_key_to_verdict_on_a_date(
+    run: Run, sealed: Sealed, claim_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(claim_folder, tmp_path / "claim")
+    monkeypatch.setenv("TURNMARK_PASSPHRASE", "correct horse")
+    code, out, err = run("keygen", "owner.key")
+    assert (code, err) == (0, "")
+    assert "owner.key.pub" in out
+    monkeypatch.setenv("TURNMARK_PASSPHRASE", "wrong")
+    code, out, err = run("claim", "seal", "claim", "--signing-key", "owner.key")
+    assert (code, out) == (2, "")
+    assert "error: signing key: owner.key cannot be decrypted" in err
+    monkeypatch.setenv("TURNMARK_PASSPHRASE", "correct horse")
+    code, out, err = run("claim", "seal", "claim", "--signing-key", "owner.key", "--request", "claim.tsq")
+    assert code == 0
+    assert out.startswith("sealed: claim, ")
+    assert "proves nothing about when" in err
+    code, out, err = run("claim", "seal", "claim", "--signing-key", "owner.key")
+    assert code == 0
+    assert out.startswith("sealed already with this key, and nothing changed")
+    code, out, _ = run("claim", "verify", "claim")
+    assert code == 0
+    assert out.splitlines()[-1] == "UNTIMESTAMPED: proves nothing about when"
+
+    sealed.first.reply(tmp_path / "claim.tsq", tmp_path / "claim.tsr")
+    code, _, err = run("claim", "attach", "claim", "claim.tsr", "--roots", sealed.second.roots)
+    assert code == 6
+    assert "no trusted authority vouches for it" in err
+    code, out, _ = run("claim", "attach", "claim", "claim.tsr", "--roots", sealed.first.roots)
+    assert code == 0
+    assert "by CN=First authority: it covers this seal; its authority chains to a root you trust" in out
+    whole = ("--public-key", "owner.key.pub", "--roots", sealed.first.roots)
+    code, out, _ = run("claim", "verify", "claim", *whole, "--before", "2100-01-01")
+    assert code == 0
+    assert len(out.splitlines()) == 7
+    code, out, err = run("claim", "verify", "claim", *whole, "--before", "2020-01-01")
+    assert code == 6
+    assert "not shown to be earlier than 2020-01-01" in err
+    assert run("claim", "verify", "claim", "--before", "2020-01-01")[0] == 2  # no roots
+    assert run("claim", "verify", "claim", *whole, "--before", "soon")[0] == 2
+    assert run("claim", "verify", "claim", "--roots", "owner.key.pub")[0] == 2
+    assert run("claim", "verify", "claim", "--public-key", sealed.public)[0] == 6
+
+    code, out, _ = run("claim", "disclose", "claim", "key.json", "private/0", "--data", "--out", "shown.json")
+    assert code == 0
+    assert Path("shown.json").stat().st_mode & 0o077 == 0
+    code, out, _ = run("claim", "check-disclosure", "shown.json", *whole, "--before", "2100-01-01")
+    assert code == 0
+    assert "part         key.json: sealed (115 bytes" in out
+    Path("shown.json").write_bytes(Path("shown.json").read_bytes().replace(b'"index": ', b'"index": 1'))
+    code, out, err = run("claim", "check-disclosure", "shown.json")
+    assert code == 6
+    assert "its path leads elsewhere" in err
+    assert run("claim", "disclose", "claim", "salts.json", "--out", "x.json")[0] == 2
+
+
+def test_encrypt_and_decrypt(run: Run, sealed: Sealed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyrage
+
+    identity = pyrage.x25519.Identity.generate()
+    (tmp_path / "id").write_text(f"{identity}\n")
+    code, out, _ = run("claim", "encrypt", sealed.folder, "--out", "c.age", "--recipient", identity.to_public())
+    assert code == 0
+    assert "still there, in clear" in out
+    code, out, _ = run("claim", "decrypt", "c.age", "--out", "back", "--identity", "id")
+    assert code == 0
+    assert "verified" in out
+    assert run("claim", "verify", "back", "--public-key", sealed.public)[0] == 0
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    for command in (
+        ("encrypt", "back", "--out", "d.age"),
+        ("encrypt", "back", "--out", "d.age", "--passphrase"),  # there is nobody to type one
+        ("decrypt", "c.age", "--out", "again"),
+        ("decrypt", "id", "--out", "again", "--identity", "id"),
+        ("decrypt", "c.age", "--out", "back", "--identity", "id"),
+    ):
+        code, _, err = run("claim", *command)
+        assert code == 2
+        assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
+    assert not Path("d.age").exists()
+    assert not Path("again").exists()
+
+
+def test_a_key_without_a_passphrase_is_warned_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TURNMARK_PASSPHRASE", raising=False)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    code, _, err = run("keygen", "owner.key")
+    assert code == 0
+    assert "no passphrase" in err
+    assert run("keygen", "owner.key")[0] == 2

@@ -1,0 +1,150 @@
+"""A verifier of sealed claims, written from docs/format.md ("Seal, format 1"): nothing of Turnmark is imported.
+
+    python independent_verifier.py CLAIM [OWNER.pub [ROOTS.pem]]
+
+Prints "good", or what is wrong and ends with 6. Timestamps are left to `openssl ts -verify`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+
+class Bad(Exception):
+    pass
+
+
+def need(good: object, what: str) -> None:
+    if not good:
+        raise Bad(what)
+
+
+def sha256(*data: bytes) -> bytes:
+    return hashlib.sha256(b"".join(data)).digest()
+
+
+def canonical(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def parse(data: bytes, what: str) -> Any:
+    try:
+        value = json.loads(data)
+        need(isinstance(value, dict) and canonical(value) == data, f"{what}: not canonical")
+    except (ValueError, RecursionError) as e:
+        raise Bad(f"{what}: not JSON") from e
+    return value
+
+
+def read(path: Path) -> bytes:
+    need(path.is_file() and not path.is_symlink(), f"{path.name} is missing")
+    return path.read_bytes()
+
+
+def private_images(probes: bytes) -> list[bytes]:
+    """Safetensors: 8 bytes length of the header, little endian; the header, JSON; the tensors."""
+    start = 8 + int.from_bytes(probes[:8], "little")
+    entry = json.loads(probes[8:start]).get("private", {"shape": [0], "data_offsets": [0, 0]})
+    begin, end = entry["data_offsets"]
+    data, shape = probes[start + begin : start + end], tuple(entry["shape"][1:])
+    size = math.prod(shape)
+    return [f"{shape}".encode() + data[i * size : (i + 1) * size] for i in range(entry["shape"][0])]
+
+
+def root(leaves: list[bytes]) -> bytes:
+    if len(leaves) == 1:
+        return leaves[0]
+    k = 1
+    while 2 * k < len(leaves):
+        k *= 2
+    return sha256(b"\x01", root(leaves[:k]), root(leaves[k:]))
+
+
+def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -> None:
+    claim_json = read(folder / "claim.json")
+    claim = parse(claim_json, "claim.json")
+    digest = claim.pop("content_sha256", None)
+    need(sha256(canonical(claim)).hex() == digest, "claim.json: its digest")
+
+    seal = folder / "seal"
+    need(seal.is_dir() and not seal.is_symlink(), "no seal")
+    pem, envelope_bytes = read(seal / "owner.pub"), read(seal / "statement.dsse.json")
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as e:
+        raise Bad("owner.pub: no key") from e
+    need(isinstance(key, Ed25519PublicKey), "owner.pub: no Ed25519 key")
+    need(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) == pem, "owner.pub: more than a key")
+    need(owner is None or owner.read_bytes() == pem, "not the owner's key")
+    envelope, kind = parse(envelope_bytes, "envelope"), b"application/vnd.in-toto+json"
+    try:
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        (signature,) = envelope["signatures"]
+        sig = base64.b64decode(signature["sig"], validate=True)
+    except (KeyError, TypeError, ValueError) as e:
+        raise Bad("envelope: malformed") from e
+    keyid = sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hex()
+    again = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": kind.decode(),
+        "signatures": [{"keyid": keyid, "sig": base64.b64encode(sig).decode()}],
+    }
+    need(envelope == again, "envelope: a field is not what it must be")
+    try:
+        key.verify(sig, b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload))
+    except InvalidSignature as e:
+        raise Bad("signature") from e
+    need(f'"claim_sha256": "{digest}"'.encode() in payload, "the seal is of another claim")
+
+    names = {name: read(folder / name) for name in sorted(claim["parts"])}
+    for name, data in names.items():
+        need(sha256(data).hex() == claim["parts"][name]["sha256"], f"{name}: its digest")
+    leaves = {name: sha256(data) for name, data in names.items()} | {"claim.json": sha256(claim_json)}
+    leaves |= {f"private/{i}": sha256(x) for i, x in enumerate(private_images(names["probes.safetensors"]))}
+    salts = parse(read(seal / "salts.json"), "salts.json")
+    need(salts.keys() == {"format_version", "salts"} and salts["format_version"] == 1, "salts.json: its fields")
+    need(isinstance(salts["salts"], dict) and salts["salts"].keys() == leaves.keys(), "salts.json: its leaves")
+    hashed = []
+    for name in sorted(leaves):
+        text = salts["salts"][name]
+        need(isinstance(text, str) and len(text) == 64 and not set(text) - set("0123456789abcdef"), "a salt")
+        encoded = name.encode()
+        hashed.append(sha256(b"\0", bytes.fromhex(text), len(encoded).to_bytes(4, "big"), encoded, leaves[name]))
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "claim", "digest": {"sha256": digest}}],
+        "predicateType": "https://turnmark.invalid/seal/v1",
+        "predicate": {
+            "format_version": 1,
+            "claim_sha256": digest,
+            "plan_sha256": sha256(canonical(claim["plan"])).hex(),
+            "merkle_root": root(hashed).hex(),
+            "leaves": len(hashed),
+        },
+    }
+    need(canonical(statement) == payload, "the statement is of something else")
+    for path in (seal / "timestamps").iterdir() if (seal / "timestamps").is_dir() else ():
+        need(path.name == sha256(read(path)).hex() + ".tsr", "a timestamp's name")
+        if roots is not None:
+            command = ["openssl", "ts", "-verify", "-data", seal / "statement.dsse.json", "-in", path, "-CAfile", roots]
+            need(subprocess.run(command, capture_output=True).returncode == 0, "a timestamp")
+
+
+if __name__ == "__main__":
+    try:
+        verify(*map(Path, sys.argv[1:]))
+    except Bad as e:
+        print("bad:", e)
+        sys.exit(6)
+    print("good")
