@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""`turnmark claim build`, `turnmark claim show`, `turnmark claim probes` and `turnmark claim power`."""
-=======
-"""`turnmark claim build`, `show` and `power`; those that seal and verify are in `cli.seal`."""
->>>>>>> seal
+"""`turnmark claim build`, `show`, `probes` and `power`; those that seal and verify are in `cli.seal`."""
 
 from __future__ import annotations
 

@@ -11,11 +11,7 @@ import sys
 
 import typer
 
-<<<<<<< HEAD
-from cli import audit, claim, demo, doctor, embed, evaluate, linear_eval, pack, render, serve, show, steal, train
-=======
-from cli import audit, claim, demo, embed, evaluate, linear_eval, pack, render, seal, serve, show, steal, train
->>>>>>> seal
+from cli import audit, claim, demo, doctor, embed, evaluate, linear_eval, pack, render, seal, serve, show, steal, train
 from ownership.errors import OwnershipError, printable
 
 app = typer.Typer(

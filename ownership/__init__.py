@@ -46,12 +46,8 @@ if TYPE_CHECKING:
     from ownership.recorded import load_recorded
     from ownership.report import Report
     from ownership.results import TestResult
-<<<<<<< HEAD
-    from ownership.suspect import Suspect, load_encoder, load_suspect
-=======
     from ownership.sealing import seal_claim
-    from ownership.suspect import Suspect, load_suspect
->>>>>>> seal
+    from ownership.suspect import Suspect, load_encoder, load_suspect
     from ownership.verdict import Verdict
     from ownership.verify import verify_claim
     from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, secret_key
