@@ -91,6 +91,7 @@ def claim_with_references(
         data={
             "private": private.name,
             "public": public.name,
+            **({"predictor": "frozen"} if training.get("predictor") == "frozen" else {}),
             **({"ancestor": "stated to be the owner's own, never published"} if ancestor and own_ancestor else {}),
         },
         progress=progress,

@@ -33,6 +33,9 @@ def train(
         float, typer.Option(help="Share of each batch that learns the mark; .5 for few images or few passes.")
     ] = 1 / 16,
     mark_weight: Annotated[float, typer.Option(help="Of the mark's loss beside the method's own.")] = 2.0,
+    predictor: Annotated[
+        str, typer.Option(help="The rotation predictor: trained with the encoder, or frozen as the secret key drew it.")
+    ] = "trained",
     batch_size: Annotated[int, typer.Option(help="Images a step; torchrun's processes share them.")] = 256,
     accumulate: Annotated[int, typer.Option(help="Steps whose gradients make one update.")] = 1,
     lr: Annotated[float, typer.Option(help="Adam's learning rate, cosine schedule.")] = 3e-4,
@@ -71,6 +74,7 @@ def train(
         mark=mark,  # type: ignore[arg-type]  # checked by TrainConfig
         mark_images=mark_images,
         mark_weight=mark_weight,
+        predictor=predictor,  # type: ignore[arg-type]  # checked by TrainConfig
         seed=seed,
         precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
     )

@@ -13,6 +13,7 @@ METHODS: tuple[Method, ...] = ("simclr", "simsiam", "barlow")
 """How an encoder is trained from the start; "embed" adds the mark to one that exists."""
 Mark = Literal["secret", "paper", "none"]
 MARKS: tuple[Mark, ...] = ("secret", "paper", "none")
+PREDICTORS = ("trained", "frozen")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -35,6 +36,7 @@ class TrainConfig:
     mark: Mark = "secret"  # secret: fresh key; paper: public half-turn task; none: plain encoder
     mark_weight: float = 2.0  # weight of the rotation loss beside the method's own
     mark_images: float = 1 / 16  # share of each batch that also gets two rotated views; .5 for few images or passes
+    predictor: Literal["trained", "frozen"] = "trained"  # with the encoder; or as the key drew it (docs/adr/0002)
     seed: int = 0  # initial weights, order, augmentation (with a secret mark: together with the key); never the key
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where hardware has it
 
@@ -45,6 +47,7 @@ class TrainConfig:
             ("mark", self.mark, MARKS),
             ("method", self.method, (*METHODS, "embed")),
             ("precision", self.precision, PRECISIONS),
+            ("predictor", self.predictor, PREDICTORS),
         ):
             if value not in known:
                 raise TrainingError(f"unknown {what} {value!r}", f"one of: {', '.join(known)}")
@@ -66,4 +69,4 @@ class TrainConfig:
 
         So the folders of earlier versions are known again.
         """
-        return {k: v for k, v in asdict(self).items() if (k, v) != ("accumulate", 1)}
+        return {k: v for k, v in asdict(self).items() if (k, v) not in (("accumulate", 1), ("predictor", "trained"))}

@@ -65,7 +65,11 @@ class State:
         self.mark = None
         if self.key is not None:
             self.mark = RotationWatermark(
-                self.encoder.dim, self.key, share=config.mark_images, weight=config.mark_weight
+                self.encoder.dim,
+                self.key,
+                share=config.mark_images,
+                weight=config.mark_weight,
+                trained=config.predictor == "trained",
             ).to(device)
         self.encoder.to(device).to(memory_format=torch.channels_last)
         self.objective: Objective
@@ -113,7 +117,7 @@ class State:
         return {"encoder": self.encoder, **self.objective.modules(), **marked}
 
     def _parameters(self) -> list[nn.Parameter]:
-        return [p for module in self._modules().values() for p in module.parameters()]
+        return [p for module in self._modules().values() for p in module.parameters() if p.requires_grad]
 
     def batches(self, n: int) -> Iterator[Tensor]:
         """Yields what is left of this epoch's batches, as indices of images: this process's part of each."""

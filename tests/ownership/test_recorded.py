@@ -217,7 +217,7 @@ def test_recorded_is_the_encoder_itself(
     assert (report.queries, report.problems) == (direct.queries, ())
     for x, y in zip(report.results, direct.results, strict=True):
         assert x.name == y.name
-        assert x.value == pytest.approx(y.value, rel=1e-4, abs=1e-4)
+        assert x.value == pytest.approx(y.value, rel=1e-3, abs=1e-4)  # other batches, other last digits
         assert x.pvalue == pytest.approx(y.pvalue, rel=1e-2, abs=1e-4)
     assert report.suspect["format"] == "recorded"
     assert len(report.suspect["probes_sha256"]) == len(report.suspect["sha256"]) == 64

@@ -15,7 +15,7 @@ from ownership.architectures import ARCHITECTURES
 from ownership.errors import TrainingError
 from ownership.images import as_input, as_uint8, represent
 from ownership.suspect import load_encoder
-from ownership.watermark import WatermarkKey, rotated_pairs
+from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs
 from watermark_training.artefacts import Loaded, load_trained
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
@@ -132,3 +132,15 @@ def test_the_papers_resnet34_has_the_papers_parameters() -> None:
     network = ARCHITECTURES["resnet34"]()
     assert sum(p.numel() for p in network.parameters()) == 21_276_992
     assert network.dim == 512
+
+
+def test_training_with_a_frozen_predictor(digits: Data, key: WatermarkKey) -> None:
+    """It keeps the weights that the key's seed drew, and the encoder alone learns to be read by them."""
+    config = TrainConfig(arch="tiny", epochs=8, batch_size=64, lr=2e-3, temperature=0.2, mark_images=0.5, flip=False)
+    frozen = train(digits.images[:256], replace(config, predictor="frozen"), key=key)
+    assert frozen.predictor is not None
+    drawn = RotationPredictor(64, key.predictor_seed).state_dict()
+    assert all(torch.equal(v, drawn[k]) for k, v in frozen.predictor.state_dict().items())
+    assert frozen.metrics[-1]["mark_accuracy"] > 0.6
+    assert frozen.config.to_dict()["predictor"] == "frozen"
+    assert "predictor" not in config.to_dict()

@@ -1,10 +1,12 @@
-"""What the rotation predictor should read: representations, or their direction only (docs/adr/0002).
+"""What the rotation predictor should read, and whether it should be trained (docs/adr/0002).
 
-    python benchmarks/predictor_scale.py --seeds 0 1 2
+    python benchmarks/predictor.py --seeds 0 1 2
 
 Trains a victim on 500 digits with the predictor reading representations scaled to length sqrt(d) ("direction") and as
-they are ("raw", the paper), steals it with three losses, and prints the watermark success rate of each on held-out
-digits, raw and without any alignment. Development data only: nothing here judges a verdict.
+they are ("raw", the paper), and with a predictor that is never trained ("frozen", the released code); steals it with
+three losses, and prints the watermark success rate of each on held-out digits, without any alignment; and that of
+independent encoders: the farthest from chance (.5) of two with foreign keys, two with the public half-turn task, two
+plain ones. Development data only: nothing here judges a verdict.
 """
 
 from __future__ import annotations
@@ -49,16 +51,33 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     scaled_forward = RotationPredictor.forward
-    print("| predictor reads | seed | victim | " + " | ".join(REFERENCE_LOSSES) + " |")
-    print("|---|---|---|" + "---|" * len(REFERENCE_LOSSES))
+    print("| predictor | seed | victim | " + " | ".join(REFERENCE_LOSSES) + " | independents, farthest |")
+    print("|---|---|---|" + "---|" * (len(REFERENCE_LOSSES) + 1))
     for seed in arguments.seeds:
         images = load_data("digits").images[torch.randperm(1797, generator=torch.Generator().manual_seed(seed))]
         private, queries, held_out = images[:500], images[500:1200], images[1200:]
-        for name, forward in (("direction", scaled_forward), ("raw", raw_forward)):
+        RotationPredictor.forward = scaled_forward  # type: ignore[method-assign]
+        job = replace(demo_config(seed), seed=seed)
+        strangers = [
+            train(
+                private if i == 0 else queries,
+                train_config(job, mark, 100 * seed + 10 + i, job.stranger_epochs),
+                key=secret_key(torch.Generator().manual_seed(1000 + 10 * seed + i)) if mark == "secret" else None,
+            ).encoder
+            for mark in ("secret", "paper", "none")
+            for i in range(2)
+        ]
+        for name, forward in (("direction", scaled_forward), ("raw", raw_forward), ("frozen", scaled_forward)):
             RotationPredictor.forward = forward  # type: ignore[method-assign]
-            job = replace(demo_config(seed), seed=seed)
             key = secret_key(torch.Generator().manual_seed(seed))
-            victim = train(private, train_config(job, "secret", seed, job.epochs), key=key)
+            victim = train(
+                private,
+                replace(
+                    train_config(job, "secret", seed, job.epochs),
+                    predictor="frozen" if name == "frozen" else "trained",
+                ),
+                key=key,
+            )
             predictor = victim.predictor
             views, labels, _ = rotated_pairs(as_input(held_out), key, torch.Generator().manual_seed(seed + 1))
 
@@ -70,6 +89,8 @@ def main() -> None:
                 )
                 surrogate = extract(BlackBox(victim.encoder), queries, theft)
                 rates.append(success(surrogate, predictor, views, labels))
+            read = [success(stranger, predictor, views, labels) for stranger in strangers]
+            rates.append(max(read, key=lambda r: abs(r - 0.5)))
             print(f"| {name} | {seed} | " + " | ".join(f"{r:.3f}" for r in rates) + " |", flush=True)
 
 

@@ -1,0 +1,260 @@
+"""Any bytes: loaded, or refused by an `OwnershipError`; good models of many makes: the same answers in every form."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import generators as g
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+from conftest import Audit
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+from torch import nn
+from torchvision import models
+
+from ownership.errors import OwnershipError, SuspectError
+from ownership.exported import harmless, vet
+from ownership.images import represent
+from ownership.loading import LoadOptions, detect_format, open_model
+from ownership.suspect import load_suspect
+
+PREFIXES = [b"", b"PK\x03\x04", b"\x80\x02", b"\x08\x07\x12", (64).to_bytes(8, "little") + b"{", b"\x93NUMPY", b"<html"]
+SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@SETTINGS
+@given(prefix=st.sampled_from(PREFIXES), data=st.binary(max_size=300))
+def test_any_bytes_are_loaded_or_refused(prefix: bytes, data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(prefix + data or b"x")
+    try:
+        detect_format(path)
+        open_model(path, LoadOptions(), missing_layers=("all",))
+    except OwnershipError:
+        pass
+
+
+@SETTINGS
+@given(data=st.binary(max_size=200), name=st.text(max_size=40))
+def test_any_archive_is_vetted_or_refused(data: bytes, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.pt2"
+    path.write_bytes(g.archive(**{"a/archive_format": b"pt2", "a/models/model.json": data, "a/" + (name or "x"): data}))
+    try:
+        vet(path)
+    except OwnershipError:
+        pass
+
+
+@SETTINGS
+@given(st.text(max_size=60))
+def test_only_arithmetic_is_harmless(text: str) -> None:
+    """What is called harmless names nothing but sizes and the functions on the list."""
+    if harmless(text):
+        import ast
+
+        names = {n.id for n in ast.walk(ast.parse(text, mode="eval")) if isinstance(n, ast.Name)}
+        assert not names & {"__import__", "eval", "exec", "open", "getattr"}
+        assert not any(isinstance(n, ast.Attribute) for n in ast.walk(ast.parse(text, mode="eval")))
+
+
+def test_mutated_files_through_the_command(audit_hostile: Audit, tmp_path: Path) -> None:
+    """A few here; 10,000 a format through a reused worker: benchmarks/fuzz.py."""
+    rng = np.random.default_rng(0)
+    for i, data in enumerate((g.pt(g.STATE), save(g.STATE), g.flat(), g.pt2())):
+        for _ in range(2):
+            changed = bytearray(data)
+            for at in rng.integers(0, min(len(data), 4000), 3):
+                changed[at] = rng.integers(256)
+            path = tmp_path / f"m{i}"
+            path.write_bytes(bytes(changed))
+            code, said = audit_hostile(path)
+            assert code in (0, 1, 2), said
+            for old in (tmp_path / "report").glob("*"):
+                old.unlink()
+
+
+@pytest.mark.slow
+def test_a_hundred_mutated_files_through_the_command(audit_hostile: Audit, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    files = (g.pt(g.STATE), save(g.STATE), g.flat(), g.pt2())
+    for i in range(100):
+        data = files[i % 4]
+        changed = bytearray(data)
+        for at in rng.integers(0, min(len(data), 4000), int(rng.integers(1, 6))):
+            changed[at] = rng.integers(256)
+        path = tmp_path / "m"
+        path.write_bytes(bytes(changed))
+        assert audit_hostile(path)[0] in (0, 1, 2)
+        for old in (tmp_path / "report").glob("*"):
+            old.unlink()
+
+
+class Normalised(nn.Module):
+    """A library's network with its preprocessing, without its classifier."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.body((images - self.mean) / self.std)
+        return out
+
+
+def library_model(name: str) -> tuple[nn.Module, nn.Module]:
+    """The library's own model, classifier and all, and its encoder."""
+    library, _, model = name.partition(":")
+    torch.manual_seed(0)
+    whole: Any = models.get_model(model) if library == "torchvision" else timm.create_model(model)
+    torch.manual_seed(0)
+    bare: Any = models.get_model(model) if library == "torchvision" else timm.create_model(model)
+    if library == "timm":
+        bare.reset_classifier(0)
+    elif hasattr(bare, "fc"):
+        bare.fc = nn.Identity()
+    elif hasattr(bare, "heads"):
+        bare.heads = nn.Identity()
+    else:
+        bare.classifier[-1] = nn.Identity()
+    return whole.eval(), Normalised(bare).eval()
+
+
+def forms(name: str, size: int, folder: Path, opsets: tuple[int, ...]) -> dict[str, tuple[Path, LoadOptions]]:
+    """Every form of one model."""
+    whole, bare = library_model(name)
+    out = {}
+    (folder / "m.safetensors").write_bytes(save(whole.state_dict()))
+    torch.save(whole.state_dict(), folder / "m.pt")
+    for form in ("safetensors", "pt"):
+        out[form] = (folder / f"m.{form}", LoadOptions(arch=name))
+    shapes = ({0: torch.export.Dim("n", min=1, max=4096)},)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(
+            torch.export.export(bare, (torch.rand(2, 3, size, size),), dynamic_shapes=shapes), folder / "m.pt2"
+        )
+        out["pt2"] = (folder / "m.pt2", LoadOptions())
+        for opset in opsets:
+            program = torch.onnx.export(
+                bare,
+                (torch.rand(2, 3, size, size),),
+                dynamo=True,
+                opset_version=opset,
+                verbose=False,
+                dynamic_shapes=shapes,
+            )
+            path = folder / f"m{opset}.onnx"
+            path.write_bytes(program.model_proto.SerializeToString())
+            out[f"onnx {opset}"] = (path, LoadOptions())
+    outside = folder / "outside"
+    outside.mkdir()
+    onnx.save(onnx.load(path), outside / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    out["onnx, external"] = (outside / "m.onnx", LoadOptions(external_data=True))
+    return out
+
+
+MODELS = {
+    "torchvision:resnet18": 64,
+    "torchvision:resnet50": 64,
+    "torchvision:mobilenet_v2": 64,
+    "torchvision:vit_b_16": 224,
+    "timm:vit_tiny_patch16_224": 224,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "torchvision:resnet18" else pytest.mark.slow) for n in MODELS]
+)
+def test_good_models_answer_alike_in_every_form(name: str, tmp_path: Path) -> None:
+    size = MODELS[name]
+    _, bare = library_model(name)
+    images = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    wanted = represent(bare, images)
+    opsets = (18, 20) if name == "torchvision:resnet18" else (18, 20, 23)
+    for form, (path, options) in forms(name, size, tmp_path, opsets).items():
+        suspect = load_suspect(path, options=options)
+        got = represent(suspect.encoder, images)
+        suspect.close()
+        largest = float(wanted.abs().max())
+        torch.testing.assert_close(
+            got, wanted, atol=1e-4 * max(1.0, largest), rtol=1e-4, msg=lambda m, f=form: f"{f}: {m}"
+        )
+
+
+def test_a_better_architecture_is_suggested(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(models.resnet34().state_dict(), tmp_path / "m.pt")
+    with pytest.raises(SuspectError, match="does not fit torchvision:resnet18") as e:
+        load_suspect(tmp_path / "m.pt", "torchvision:resnet18")
+    assert e.value.hint == "did you mean torchvision:resnet34?"
+    assert load_suspect(tmp_path / "m.pt").architecture == "torchvision:resnet34"
+
+
+@pytest.mark.slow
+def test_a_file_of_two_gibibytes(tmp_path: Path) -> None:
+    """Loaded in the cage; our own memory does not grow with it."""
+    import resource
+
+    torch.save({**g.STATE, "body.padding": torch.zeros(2**29)}, tmp_path / "big.pt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SuspectError, match="fit no known architecture"):
+        load_suspect(tmp_path / "big.pt")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+
+
+FOREIGN = """
+import sys
+sys.platform = "{platform}"
+sys.modules["resource"] = None
+sys.path.insert(0, {root!r})
+from ownership.sandbox.layers import lock
+assert lock(readable=[], writable=[], memory=1 << 40, without=frozenset()) == {{}}
+import ownership.sandbox.encoder, ownership.suspect
+"""
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_other_systems_import_and_lack_the_layers(platform: str) -> None:
+    """No module needs what Linux alone has; without layers code-bearing formats are refused (test_cage)."""
+    root = str(Path(__file__).parents[2])
+    code = FOREIGN.format(platform="freebsd" if platform == "win32" else platform, root=root)
+    if platform == "win32":  # only what the cage itself imports can be tried under that name here
+        code = FOREIGN.format(platform=platform, root=root).split("import ownership.sandbox.encoder")[0]
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="setpriv is Linux's")
+def test_an_ordinary_user_has_the_cage_too(tmp_path: Path) -> None:
+    """As root, audits run in the other tests; here as nobody, who can read the libraries and nothing else."""
+    import os
+    import shutil
+
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from ownership.sandbox.check import layers_here
+on = layers_here()
+assert {{"landlock", "seccomp", "limits"}} <= set(on), on
+"""
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    able = subprocess.run([*nobody, sys.executable, "-c", "import torch"], capture_output=True, check=False)
+    if able.returncode:
+        pytest.skip("nobody cannot read this Python")
+    ran = subprocess.run(
+        [*nobody, sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={**os.environ, "HOME": "/tmp", "TMPDIR": "/tmp"},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-800:]
