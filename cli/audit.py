@@ -60,6 +60,10 @@ def audit(
     answers: Annotated[
         str, typer.Option(help="What the suspect gives out: representations, logits, posteriors or labels.")
     ] = "representations",
+    roots: Annotated[
+        Path | None,
+        typer.Option(help="Root certificates (PEM) that the claim's timestamps must chain to.", show_default=False),
+    ] = None,
     paper: Annotated[
         bool, typer.Option("--paper", help="Add the paper's own tests (Tables 5, 18, 19); they never decide.")
     ] = False,
@@ -96,16 +100,23 @@ def audit(
     allow_http: AllowHttp = False,
 ) -> None:
     """Audits, writes and prints a report."""
-    from ownership import Claim, SuspectError, write_html
+    from dataclasses import replace
+
+    from ownership import Claim, ClaimError, SuspectError, write_html
     from ownership import audit as run
     from ownership.errors import printable
     from ownership.loading import LoadOptions
     from ownership.preprocessing import parse_preprocess
     from ownership.sandbox.encoder import Limits
     from ownership.suspect import load_folder
+    from ownership.timestamps import load_roots
     from ownership.verdict import Verdict
 
     loaded_claim = Claim.load(claim)
+    if roots is not None:
+        if loaded_claim.seal is None:
+            raise ClaimError("the claim is not sealed, so there are no timestamps to check", "leave out --roots")
+        loaded_claim = replace(loaded_claim, seal=loaded_claim.seal.under(load_roots(roots)))
     tried = parse_preprocess(preprocess)
     out = out or report_folder(suspect)
     options = LoadOptions(
@@ -132,6 +143,7 @@ def audit(
     command += ["--panel-models", str(panel_models)] if panel_models else []
     command += ["--stop-early"] if stop_early else []
     command += ["--paper"] if paper else []
+    command += ["--roots", str(roots)] if roots else []
     with render.progress() as progress:
         report = run(
             loaded_claim,

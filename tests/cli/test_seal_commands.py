@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Sealed
+from conftest import Sealed, encoder
 
 from cli.main import main
+from watermark_training.artefacts import weights_bytes
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -74,6 +75,12 @@ def test_from_key_to_verdict_on_a_date(
     assert run("claim", "verify", "claim", *whole, "--before", "soon")[0] == 2
     assert run("claim", "verify", "claim", "--roots", "owner.key.pub")[0] == 2
     assert run("claim", "verify", "claim", "--public-key", sealed.public)[0] == 6
+
+    Path("suspect.safetensors").write_bytes(weights_bytes(encoder(3), "tiny"))
+    code, out, _ = run("audit", "suspect.safetensors", "--claim", "claim", "--roots", sealed.first.roots)
+    assert code == 1
+    assert "by CN=First authority: it covers this seal; its authority chains to a root you trust" in out
+    assert run("audit", "suspect.safetensors", "--claim", "claim", "--roots", sealed.second.roots)[0] == 6
 
     code, out, _ = run("claim", "disclose", "claim", "key.json", "private/0", "--data", "--out", "shown.json")
     assert code == 0

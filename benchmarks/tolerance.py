@@ -1,0 +1,169 @@
+"""What providers do to images and answers on the way, and what the evidence tolerates of it (docs/security.md).
+
+    TURNMARK_DATA=runs/data python benchmarks/tolerance.py --work runs/verdicts/fashion-mnist
+
+Takes a claim of the verdict benchmark, makes three thefts of its victim (8,000 queries, the victim's architecture) and
+three independents (plain, a foreign key, the public task; other images), and audits each as if its provider re-encoded
+or resized images, or rounded, cut off or quantised representations. Nothing is chosen by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from attacks_for_eval.black_box import BlackBox
+from attacks_for_eval.config import ExtractionConfig
+from attacks_for_eval.extraction import extract
+from attacks_for_eval.recipes import DEFAULT, Recipe
+from ownership._audit import audit, versions
+from ownership.architectures import Encoder
+from ownership.claim import Claim
+from ownership.files import write_bytes
+from ownership.images import EncoderLike, as_input, as_uint8
+from ownership.suspect import Suspect, load_encoder
+from ownership.verdict import Verdict
+from watermark_training.artefacts import weights_bytes
+from watermark_training.data import load_data
+from watermark_training.train import train
+
+RESULTS = Path(__file__).parent / "results" / "tolerance.jsonl"
+Change = Callable[[Tensor], Tensor]
+
+
+def jpeg(quality: int) -> Change:
+    """Images through JPEG."""
+
+    def change(images: Tensor) -> Tensor:
+        out = []
+        for image in as_uint8(images):
+            buffer = io.BytesIO()
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality)
+            out.append(torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1))
+        return as_input(torch.stack(out))
+
+    return change
+
+
+def through(size: int) -> Change:
+    """Images resized to a size and back, as a provider with another input size would see them."""
+
+    def change(images: Tensor) -> Tensor:
+        small = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+        return F.interpolate(small, size=images.shape[-2:], mode="bilinear", antialias=True).clamp(0, 1)
+
+    return change
+
+
+def quantised(levels: int) -> Change:
+    """Answers in so many steps between the smallest and largest number of each image."""
+
+    def change(rows: Tensor) -> Tensor:
+        low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+        step = (high - low).clamp_min(1e-12) / (levels - 1)
+        return ((rows - low) / step).round() * step + low
+
+    return change
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Answers scaled to length 1, as most services give them."""
+    return F.normalize(rows, dim=1)
+
+
+SAME: Change = lambda x: x  # noqa: E731
+CASES: dict[str, tuple[Change, Change]] = {
+    "nothing": (SAME, SAME),
+    "JPEG, quality 95": (jpeg(95), SAME),
+    "JPEG, quality 75": (jpeg(75), SAME),
+    "JPEG, quality 50": (jpeg(50), SAME),
+    "JPEG, quality 25": (jpeg(25), SAME),
+    "seen at 24 of 28 pixels": (through(24), SAME),
+    "seen at 20 of 28 pixels": (through(20), SAME),
+    "seen at 14 of 28 pixels": (through(14), SAME),
+    "length 1, three decimals": (SAME, lambda x: (unit(x) * 1000).round() / 1000),
+    "length 1, two decimals": (SAME, lambda x: (unit(x) * 100).round() / 100),
+    "256 steps (int8)": (SAME, quantised(256)),
+    "16 steps (int4)": (SAME, quantised(16)),
+    "4 steps": (SAME, quantised(4)),
+    "signs only": (SAME, lambda x: (x - x.mean(1, keepdim=True)).sign()),
+    "first half of the numbers": (SAME, lambda x: x[:, : x.shape[1] // 2]),
+    "first quarter": (SAME, lambda x: x[:, : x.shape[1] // 4]),
+    "first eighth": (SAME, lambda x: x[:, : x.shape[1] // 8]),
+    "JPEG 75, then first half, three decimals": (
+        jpeg(75),
+        lambda x: (unit(x[:, : x.shape[1] // 2]) * 1000).round() / 1000,
+    ),
+}
+
+
+def served(encoder: EncoderLike, case: str) -> EncoderLike:
+    """The encoder behind its provider."""
+    images_change, rows_change = CASES[case]
+    return lambda images: rows_change(encoder(images_change(images)))
+
+
+def models(work: Path, victim: EncoderLike) -> tuple[dict[str, EncoderLike], dict[str, EncoderLike]]:
+    """Thefts and independents by name; made once, kept below `work`."""
+    queries = load_data("fashion-mnist:train[44000:52000]").images
+    own = load_data("fashion-mnist:train[52000:56000]").images
+    made: tuple[dict[str, EncoderLike], dict[str, EncoderLike]] = ({}, {})
+
+    def kept(name: str, make: Callable[[], Encoder]) -> EncoderLike:
+        path = work / f"{name}.safetensors"
+        if not path.is_file():
+            write_bytes(path, weights_bytes(make(), "small"))
+        return load_encoder(path).encoder
+
+    for loss in ("mse", "infonce", "softnn"):
+        theft = ExtractionConfig(
+            loss=loss, arch="small", queries=len(queries), epochs=6, batch_size=128, lr=2e-3, seed=77
+        )
+        made[0][loss] = kept(f"theft_{loss}", lambda t=theft: extract(BlackBox(victim), queries, t))  # type: ignore[misc]
+    for i, mark in enumerate(("none", "secret", "paper")):
+        recipe = Recipe(role="independent", kind="", epochs=12, seed=900 + i, mark=mark)  # type: ignore[arg-type]
+        config = DEFAULT.training(recipe)
+        made[1][mark] = kept(f"independent_{mark}", lambda c=config: train(own, c).encoder)  # type: ignore[misc]
+    return made
+
+
+def main() -> None:
+    """Parses the command line, audits, writes rows and prints a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="of the verdict benchmark")
+    arguments = parser.parse_args()
+    claim, rows = Claim.load(arguments.work / "claim_0"), []
+    victim = load_encoder(arguments.work / "victim_0" / "encoder.safetensors").encoder
+    thefts, independents = models(arguments.work / "tolerance", victim)
+    print(
+        "| what the provider does | thefts found | independents called copies | weakest theft's relative partial RSA |"
+    )
+    print("|---|---|---|---|")
+    for case in CASES:
+        supported: dict[str, bool] = {}
+        relative: dict[str, float] = {}
+        for name, encoder in (thefts | independents).items():
+            suspect = Suspect(
+                name=name, format="", sha256="0" * 64, size=0, architecture="small", encoder=served(encoder, case)
+            )
+            report = audit(claim, suspect)
+            supported[name] = report.verdict is Verdict.SUPPORTED
+            relative[name] = next((r.value for r in report.results if r.name == "partial_rsa_relative"), 0.0)
+        rows.append({"case": case, "supported": supported, "relative": relative, "versions": versions()})
+        found, accused = sum(supported[n] for n in thefts), sum(supported[n] for n in independents)
+        weakest = min(relative[n] for n in thefts)
+        print(f"| {case} | {found} of {len(thefts)} | {accused} of {len(independents)} | {weakest:.1f} |", flush=True)
+    RESULTS.write_text("".join(json.dumps(r, sort_keys=True) + "\n" for r in rows))
+
+
+if __name__ == "__main__":
+    main()
