@@ -27,7 +27,7 @@ COMMON = (
 class Stated:
     """What a `config.json` beside weights says."""
 
-    architecture: str | None = None
+    architectures: tuple[str, ...] = ()  # what the name may mean: ours and timm's overlap
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -38,8 +38,6 @@ def stated_in_config(path: Path) -> Stated:
         return Stated()
     value = read_json(path, SuspectError, "suspect")
     name, about = value.get("architecture"), value.get("pretrained_cfg")
-    if isinstance(name, str) and not is_architecture(name):
-        name = f"timm:{name}"
 
     def channels(key: str) -> tuple[float, ...] | None:
         given = about.get(key) if isinstance(about, dict) else None
@@ -48,8 +46,10 @@ def stated_in_config(path: Path) -> Stated:
             return None
         return tuple(float(x) for x in given or ())
 
-    architecture = name if isinstance(name, str) and is_architecture(name) else None
-    return Stated(architecture=architecture, mean=channels("mean"), std=channels("std"))
+    names = (name, f"timm:{name}") if isinstance(name, str) else ()
+    return Stated(
+        architectures=tuple(n for n in names if is_architecture(n)), mean=channels("mean"), std=channels("std")
+    )
 
 
 def fill(state: dict[str, Tensor], architecture: str | None, stated: Stated) -> tuple[str, Encoder]:
@@ -58,11 +58,13 @@ def fill(state: dict[str, Tensor], architecture: str | None, stated: Stated) -> 
     Args:
         state: the weights.
         architecture: its name, if anybody says it; a name from a file that we do not know is as good as none.
-        stated: mean and std for a library's own weights, which have none.
+        stated: by a file beside the weights: architecture; mean and std for a library's own weights, which have none.
 
     Raises:
         SuspectError: if nothing fits, with what fits best.
     """
+    if architecture is None and stated.architectures:
+        architecture = next((n for n in stated.architectures if _fits(state, n)), stated.architectures[0])
     named = architecture if architecture is not None else _matching(state)
     if not is_architecture(named):
         raise SuspectError(f"unknown architecture {printable(named)!r}", f"one of: {known_architectures()}")

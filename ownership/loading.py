@@ -100,7 +100,7 @@ def open_model(path: Path, options: LoadOptions, *, missing_layers: Sequence[str
     state, stated = _read_safetensors(path) if kind == "safetensors" else (_read_pytorch(path), None)
     _check_state(state)
     config = stated_in_config(path.with_name("config.json"))
-    architecture, encoder = fill(state, options.arch or stated or config.architecture, config)
+    architecture, encoder = fill(state, options.arch or stated, config)
     return Opened(format=kind, architecture=architecture, encoder=encoder)
 
 

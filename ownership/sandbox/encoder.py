@@ -29,6 +29,9 @@ from ownership.sandbox.frames import BadFrame, read_exactly, read_header, write_
 MAX_DIM = 65_536
 """Longest representation that is taken from a suspect."""
 
+FRAME_BYTES = 32 << 20
+"""Most bytes of images in a frame: what both processes hold at once, and what a cold one must find memory for."""
+
 LAUNCH = Path(__file__).with_name("launch.py")
 """What the process runs."""
 
@@ -89,6 +92,11 @@ class SandboxedEncoder:
         Raises:
             SuspectFailure: if the process died, hung or answered nonsense.
         """
+        most = max(1, FRAME_BYTES // max(1, images[0].nbytes)) if len(images) else 1
+        return torch.cat([self._ask(part) for part in torch.split(images, most)])
+
+    def _ask(self, images: Tensor) -> Tensor:
+        """One frame of images and the frame that answers it."""
         if self._running.process is None:
             self._start()
         header, raw = {"op": "ask", "shape": list(images.shape)}, memoryview(images.contiguous().numpy().data).cast("B")
@@ -176,11 +184,11 @@ class SandboxedEncoder:
     @contextmanager
     def _watched(self, seconds: float) -> Iterator[None]:
         """Kills the process after so many seconds; turns whatever ends the talk early into one line."""
-        expired = threading.Event()
+        expired, running = threading.Event(), self._running  # not self: the timer's thread would keep it alive
 
         def expire() -> None:
             expired.set()
-            if (process := self._running.process) is not None:
+            if (process := running.process) is not None:
                 _kill(process)
 
         timer = threading.Timer(seconds, expire)

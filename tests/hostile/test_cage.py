@@ -307,3 +307,27 @@ def test_doctor_says_what_is_here(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     code, said = run()
     assert code == 4
     assert "missing: landlock, seccomp" in said
+
+
+@linux
+def test_no_space_for_the_copy_is_one_line(tmp_path: Path, claim_folder: Path) -> None:
+    """A file size limit stands in for a full disk: both fail in the middle of a write."""
+    (tmp_path / "x").write_bytes(bytes(4 << 20))
+    (tmp_path / "tmp").mkdir()
+    code = (
+        "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+        f"sys.argv = ['turnmark', 'audit', {str(tmp_path / 'x')!r}, '--claim', {str(claim_folder)!r}]\n"
+        "from cli.main import main\nmain()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+    )
+    assert ran.returncode == 2
+    assert "error: no private copy of the suspect can be made" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not list((tmp_path / "tmp").iterdir())
