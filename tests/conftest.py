@@ -200,6 +200,7 @@ def job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return Job(folder, config, run_job(digits, folder, config))
 
 
+Run = Callable[..., tuple[int, str, str]]
 Audit = Callable[..., tuple[int, str]]
 
 LIMIT = 60.0
@@ -255,5 +256,22 @@ def audit_hostile(
             assert code in (0, 1), said
             assert (tmp_path / "report/report.html").is_file()
         return int(str(code)), said
+
+    return call
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs the command in this process, in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["turnmark", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return int(end.value.code or 0), captured.out, captured.err
 
     return call

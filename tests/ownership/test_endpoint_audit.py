@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,12 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Noisy, encoder
+from conftest import Noisy, Run, encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from cli.main import main
 from ownership import audit
 from ownership.architectures import Encoder
 from ownership.claim import Claim
@@ -503,24 +501,6 @@ def test_tokens_and_languages_are_checked(tmp_path: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- the command
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["turnmark", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return int(end.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 def test_the_command_audits_an_endpoint(
