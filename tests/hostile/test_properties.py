@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,11 @@ def test_a_hundred_mutated_files_through_the_command(audit_hostile: Audit, tmp_p
 class Normalised(nn.Module):
     """A library's network with its preprocessing, without its classifier."""
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.body = body
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.body((images - self.mean) / self.std)
@@ -116,15 +117,17 @@ def library_model(name: str) -> tuple[nn.Module, nn.Module]:
     whole: Any = models.get_model(model) if library == "torchvision" else timm.create_model(model)
     torch.manual_seed(0)
     bare: Any = models.get_model(model) if library == "torchvision" else timm.create_model(model)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     if library == "timm":
         bare.reset_classifier(0)
+        mean, std = whole.pretrained_cfg["mean"], whole.pretrained_cfg["std"]
     elif hasattr(bare, "fc"):
         bare.fc = nn.Identity()
     elif hasattr(bare, "heads"):
         bare.heads = nn.Identity()
     else:
         bare.classifier[-1] = nn.Identity()
-    return whole.eval(), Normalised(bare).eval()
+    return whole.eval(), Normalised(bare, mean, std).eval()
 
 
 def forms(name: str, size: int, folder: Path, opsets: tuple[int, ...]) -> dict[str, tuple[Path, LoadOptions]]:
