@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import Job
-from test_cli import Run, error_line, run
+from conftest import Job, Run
+from test_cli import error_line
 
 from ownership.claim import Claim
 from watermark_training.artefacts import load_trained
-
-__all__ = ["run"]  # the fixture
 
 
 def test_embed_marks_a_trained_encoder_and_resumes(run: Run, job: Job, tmp_path: Path) -> None:

@@ -6,10 +6,8 @@ import csv
 import json
 from pathlib import Path
 
-from conftest import Job
-from test_cli import Run, error_line, run
-
-__all__ = ["run"]  # the fixture
+from conftest import Job, Run
+from test_cli import error_line
 
 
 def test_evaluate_writes_table_picture_and_page_and_resumes(run: Run, job: Job, tmp_path: Path) -> None:
