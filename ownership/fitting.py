@@ -33,14 +33,17 @@ class Stated:
 
 
 def stated_in_config(path: Path) -> Stated:
-    """Returns what `config.json` says of architecture, mean and std, as timm and Turnmark write it."""
-    if not path.is_file():
-        return Stated()
-    value = read_json(path, SuspectError, "suspect")
+    """Returns what `config.json` says of architecture, mean and std, as timm and Turnmark write it.
+
+    A `preprocessor_config.json` beside it, as transformers writes it, says mean and std, too.
+    """
+    value = read_json(path, SuspectError, "suspect") if path.is_file() else {}
     name, about = value.get("architecture"), value.get("pretrained_cfg")
+    other = path.with_name("preprocessor_config.json")
+    beside = read_json(other, SuspectError, "suspect") if other.is_file() else {}
 
     def channels(key: str) -> tuple[float, ...] | None:
-        given = about.get(key) if isinstance(about, dict) else None
+        given = about.get(key) if isinstance(about, dict) else beside.get(f"image_{key}")
         numbers = isinstance(given, list) and len(given) == 3 and all(type(x) in (int, float) for x in given)
         if not numbers or not all(math.isfinite(x) and (x > 0 or key == "mean") for x in given or ()):
             return None

@@ -98,8 +98,9 @@ def test_stated_forms() -> None:
     assert parse_preprocess("none") == (NONE,)
 
 
-def test_a_folder_says_its_mean_and_std(tmp_path: Path) -> None:
-    """config.json as timm writes it, weights as the library names them."""
+@pytest.mark.parametrize("by", ["timm", "transformers"])
+def test_a_folder_says_its_mean_and_std(by: str, tmp_path: Path) -> None:
+    """In config.json as timm writes it, or preprocessor_config.json as transformers does."""
     import json
 
     import timm
@@ -109,10 +110,15 @@ def test_a_folder_says_its_mean_and_std(tmp_path: Path) -> None:
     model = timm.create_model("resnet18", num_classes=7).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     about = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.4], "input_size": [3, 64, 64]}
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": about}))
+    if by == "timm":
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": about}))
+    else:
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
+        stated = {"image_mean": about["mean"], "image_std": about["std"]}
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(stated))
     loaded = load_suspect(tmp_path)
     assert loaded.architecture == "timm:resnet18"
-    assert sorted(loaded.files) == ["config.json", "model.safetensors"]
+    assert {"config.json", "model.safetensors"} <= set(loaded.files)
     images = torch.rand(2, 3, 64, 64)
     mean, std = (torch.tensor(about[k]).reshape(1, 3, 1, 1) for k in ("mean", "std"))
     with torch.no_grad():
