@@ -144,18 +144,21 @@ def audit(
     command += ["--stop-early"] if stop_early else []
     command += ["--paper"] if paper else []
     command += ["--roots", str(roots)] if roots else []
-    with render.progress() as progress:
-        report = run(
-            loaded_claim,
-            loaded,
-            stop_early=stop_early,
-            auditor_panel=brought,
-            panel_models=[model for model, _ in load_folder(panel_models)] if panel_models else None,
-            paper=paper,
-            tried=tried,
-            command=printable(shlex.join(command), 4000),
-            progress=progress,
-        )
+    try:
+        with render.progress() as progress:
+            report = run(
+                loaded_claim,
+                loaded,
+                stop_early=stop_early,
+                auditor_panel=brought,
+                panel_models=[model for model, _ in load_folder(panel_models)] if panel_models else None,
+                paper=paper,
+                tried=tried,
+                command=printable(shlex.join(command), 4000),
+                progress=progress,
+            )
+    finally:
+        loaded.discard()
     report.save(out / "report.json")
     write_html(report, out / "report.html")
     if as_json:

@@ -54,6 +54,11 @@ class Suspect:
         if isinstance(self.encoder, SandboxedEncoder):
             self.encoder.close()
 
+    def discard(self) -> None:
+        """Ends its process and removes its private copy, if it has them."""
+        if isinstance(self.encoder, SandboxedEncoder):
+            self.encoder.discard()
+
 
 ANSWER_KINDS: dict[str, tuple[str, ...] | None] = {
     "representations": None,

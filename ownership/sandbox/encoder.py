@@ -118,6 +118,10 @@ class SandboxedEncoder:
         """Ends the process and every other of its group; the copy stays until this object goes."""
         self._running.stop()
 
+    def discard(self) -> None:
+        """Ends the process and removes the copy: nothing of the suspect is left."""
+        self._finish()
+
     def _start(self) -> None:
         """Starts the process, sees which layers it put on, has it load the copy."""
         private, size = self._private, self.copied.size
