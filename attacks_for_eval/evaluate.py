@@ -28,7 +28,7 @@ from ownership.errors import TrainingError
 from ownership.files import Progress, canonical_json, read_json, sha256, silent, write_bytes, write_json
 from ownership.images import EncoderLike
 from ownership.report import Report
-from ownership.suspect import load_encoder
+from ownership.suspect import load_encoder, load_suspect
 from watermark_training.artefacts import load_trained
 from watermark_training.data import Data
 
@@ -129,9 +129,11 @@ def run_group(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
     for cell in cells:
         start = time.perf_counter()
         workshop = evaluation.workshop(cell.case)
-        suspect = load_encoder(workshop.make(cell.recipe))
-        laundered = put_in_front(workshop, cell.recipe, suspect.encoder, cell.output)
-        suspect = replace(suspect, encoder=laundered, name=suspect.name + (f"+{cell.output}" if cell.output else ""))
+        path = workshop.make(cell.recipe)
+        # what we made is ours; a file that was brought is hostile until shown otherwise
+        opened = load_suspect(path) if cell.recipe.objective == "file" else load_encoder(path)
+        laundered = put_in_front(workshop, cell.recipe, opened.encoder, cell.output)
+        suspect = replace(opened, encoder=laundered, name=opened.name + (f"+{cell.output}" if cell.output else ""))
         claim = _claim(evaluation.cases[cell.case].claim)
         made = time.perf_counter()
         report = audit(claim, suspect)
@@ -152,6 +154,7 @@ def run_group(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
             "seconds_making": round(made - start, 2),
             "seconds_audit": round(audited - made, 2),
         }
+        opened.discard()
         write_json(evaluation.row_path(cell), row)
     return len(cells)
 

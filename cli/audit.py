@@ -85,7 +85,7 @@ def audit(
         bool, typer.Option("--allow-torchscript", help="Run TorchScript, a program, in the sandbox.")
     ] = False,
     time_limit: Annotated[
-        float, typer.Option(min=1, help="Seconds for loading, or for a batch of 256 images.")
+        float, typer.Option(min=1, help="Seconds for loading, or for some images (32 MiB of them).")
     ] = 300.0,
     memory_limit: Annotated[
         float | None, typer.Option(min=1, help="GiB of address space; 12 and four times the file.", show_default=False)

@@ -60,7 +60,7 @@ def report_folder(suspect: str) -> Path:
     if is_address(suspect):
         return Path("report-" + re.sub(r"[^\w.-]", "_", host_of(suspect, allow_http=True)) + "-endpoint")
     path = Path(suspect)
-    return Path(f"report-{path.stem}-{path.suffix.removeprefix('.')}")
+    return Path(f"report-{path.stem}-{path.suffix[1:]}" if path.suffix else f"report-{path.name}")
 
 
 def open_suspect(

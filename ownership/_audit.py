@@ -73,8 +73,8 @@ def audit(
         ClaimIntegrityError: if a panel member's file does not give the answers that the claim says it gave.
     """
     if len(tried) > 1:
-        several = {"stop_early": stop_early, "auditor_panel": auditor_panel, "paper": paper, "command": command}
-        return _best(claim, suspect, tried, panel_models=panel_models, progress=progress, **several)
+        several = {"stop_early": stop_early, "paper": paper, "command": command, "progress": progress}
+        return _best(claim, suspect, tried, auditor_panel, panel_models, **several)
     suspect = replace(suspect, preprocess=tried[0]) if tried else suspect
     notes = check_probes(claim)
     steps = 2 + len(STATISTICS) + len(auditor_panel) + len(panel_models or ())
@@ -137,8 +137,19 @@ def audit(
     )
 
 
-def _best(claim: Claim, suspect: Suspect, tried: Sequence[Preprocess], **arguments: Any) -> Report:
-    """The report of the preprocessing that says most against the suspect, each tested at its share of alpha."""
+def _best(
+    claim: Claim,
+    suspect: Suspect,
+    tried: Sequence[Preprocess],
+    auditor_panel: Sequence[tuple[Suspect, str]],
+    panel_models: Sequence[Suspect] | None,
+    **arguments: Any,
+) -> Report:
+    """The report of the preprocessing that says most against the suspect, each tested at its share of alpha.
+
+    Only the suspect is asked several times: panel and auditor's encoders prepare their images as they always do.
+    """
+    checked = None if panel_models is None else check_panel(claim, panel_models)
     strict = replace(claim, plan=replace(claim.plan, alpha=share_of_alpha(claim.plan.alpha, tried)))
     reports = [audit(strict, suspect, tried=[p], **arguments) for p in tried]
 
@@ -147,10 +158,13 @@ def _best(claim: Claim, suspect: Suspect, tried: Sequence[Preprocess], **argumen
         return report.verdict is not Verdict.SUPPORTED, bool(report.problems), smallest
 
     best = min(reports, key=says)
+    names = [r.name for r in best.results]
     return replace(
         best,
         suspect={**best.suspect, "preprocess_tried": [p.name for p in tried]},
         queries=sum(r.queries or 0 for r in reports),
+        panel_checked=checked,
+        auditor_panel=tuple(_auditor_member(strict, m, said, names, best.looks) for m, said in auditor_panel),
     )
 
 

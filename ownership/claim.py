@@ -21,9 +21,6 @@ Rules of loading, each with a test that breaks exactly that rule:
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +33,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ownership.answers import Answers, Context
-from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError, printable
+from ownership.errors import ClaimError, ClaimIntegrityError, printable
 from ownership.evidence import Scores
-from ownership.files import canonical_json, parse_canonical, parse_json, read_bytes, sha256, write_bytes
+from ownership.files import canonical_json, new_folder, parse_canonical, parse_json, read_bytes, sha256, write_bytes
 from ownership.plan import STRATA, Plan
 from ownership.probes import Probes
 from ownership.seal import Seal, check_seal, leaf_digests, open_seal
@@ -122,21 +119,9 @@ class Claim:
         content = self._content(parts)
         digest = sha256(canonical_json(content))
         parts["claim.json"] = canonical_json({**content, "content_sha256": digest})
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        except OSError as e:
-            raise OwnershipError(f"cannot write {printable(folder, 300)} ({e.strerror})", "choose another --out") from e
-        try:
+        with new_folder(folder) as new:
             for name, data in parts.items():
-                write_bytes(temporary / name, data, secret=True)
-            if folder.exists():
-                folder.rmdir()
-            os.replace(temporary, folder)
-        except OSError as e:
-            raise OwnershipError(f"cannot write {printable(folder, 300)} ({e.strerror})", "choose another --out") from e
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                write_bytes(new / name, data, secret=True)
         return digest
 
     def _parts(self) -> dict[str, bytes]:

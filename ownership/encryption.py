@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ownership.claim import Claim, refuse_existing
 from ownership.errors import ClaimError, OwnershipError, printable
-from ownership.files import read_bytes, write_bytes
+from ownership.files import new_folder, read_bytes, write_bytes
 
 BLOCK = 512
 MOST_FILES = 10_000
@@ -85,24 +83,10 @@ def decrypt_claim(
         raise OwnershipError(
             f"{printable(file, 300)} cannot be decrypted", "wrong passphrase or key, no age file, or damaged"
         ) from e
-    files = unpack(plain)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as e:
-        raise OwnershipError(f"cannot write {printable(out, 300)} ({e.strerror})", "choose another --out") from e
-    try:
-        for name, content in files.items():
-            write_bytes(temporary / name, content, secret=True)
-        claim = Claim.load(temporary)
-        if out.exists():
-            out.rmdir()
-        temporary.replace(out)
-    except OSError as e:
-        raise OwnershipError(f"cannot write {printable(out, 300)} ({e.strerror})", "choose another --out") from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return claim
+    with new_folder(out) as new:
+        for name, content in unpack(plain).items():
+            write_bytes(new / name, content, secret=True)
+        return Claim.load(new)
 
 
 def pack(folder: Path) -> bytes:

@@ -10,7 +10,7 @@ from ownership.claim import Claim
 from ownership.errors import SuspectError, printable
 from ownership.probes import repeats
 from ownership.remote import RemoteEncoder
-from ownership.suspect import ANSWER_KINDS, Suspect
+from ownership.suspect import Suspect, check_answers
 from ownership.transcript import RememberingEncoder, Transcript, about
 
 
@@ -77,8 +77,7 @@ def load_endpoint(
     Raises:
         SuspectError: if address or transcript cannot be used.
     """
-    if answers not in ANSWER_KINDS:
-        raise SuspectError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(ANSWER_KINDS)}")
+    check_answers(answers)
     host = host_of(url, allow_http=allow_http)
     remote = RemoteEncoder(url=url, token=token, api=api, model=model, batch_size=batch_size)
     kept = Transcript(Path(transcript), remote)

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,32 @@ def write_bytes(path: Path, data: bytes, *, secret: bool = False) -> None:
     except OSError as e:
         raise OwnershipError(
             f"cannot write {printable(path, 300)} ({e.strerror})", "choose another --out, or free space"
+        ) from e
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `folder` to write into, and moves it there at the end: whole or not at all.
+
+    Args:
+        folder: the target; an empty one is replaced.
+
+    Raises:
+        OwnershipError: if it cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield temporary
+            if folder.exists():
+                folder.rmdir()
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as e:
+        raise OwnershipError(
+            f"cannot write {printable(folder, 300)} ({e.strerror})", "write elsewhere, or free space"
         ) from e
 
 

@@ -23,7 +23,7 @@ from ownership.adapting import POOLINGS, Adapted
 from ownership.architectures import is_architecture
 from ownership.errors import SandboxError, SuspectError, UnsafeSuspectError, printable
 from ownership.exported import open_exported, open_torchscript
-from ownership.fitting import fill, stated_in_config
+from ownership.fitting import Stated, fill, stated_in_config
 from ownership.images import EncoderLike
 from ownership.onnx_encoder import ExternalData as ExternalData
 from ownership.onnx_encoder import open_onnx
@@ -65,13 +65,16 @@ class Opened:
         return self.encoder.size if isinstance(self.encoder, Adapted) else None
 
 
-def open_model(path: Path, options: LoadOptions, *, missing_layers: Sequence[str]) -> Opened:
+def open_model(
+    path: Path, options: LoadOptions, *, missing_layers: Sequence[str], config: Path | None = None
+) -> Opened:
     """Returns the encoder in a file.
 
     Args:
-        path: the file; `config.json` beside it, where there is one, says architecture, mean and std as timm does.
+        path: the file.
         options: how to load it.
         missing_layers: of the cage around this process; formats that hold code need all of them.
+        config: a folder's `config.json`, which says architecture, mean and std as timm does.
 
     Raises:
         SuspectError: if it cannot be loaded as an encoder.
@@ -99,8 +102,8 @@ def open_model(path: Path, options: LoadOptions, *, missing_layers: Sequence[str
         return Opened(format=kind, architecture=None, encoder=open_torchscript(path, options.pooling))
     state, stated = _read_safetensors(path) if kind == "safetensors" else (_read_pytorch(path), None)
     _check_state(state)
-    config = stated_in_config(path.with_name("config.json"))
-    architecture, encoder = fill(state, options.arch or stated, config)
+    beside = Stated() if config is None else stated_in_config(config)
+    architecture, encoder = fill(state, options.arch or stated, beside)
     return Opened(format=kind, architecture=architecture, encoder=encoder)
 
 

@@ -13,7 +13,7 @@ from ownership.files import sha256
 from ownership.images import as_uint8, pixel_digests
 from ownership.matrices import Rows, read_rows
 from ownership.probe_folder import ProbeFolder, read_probe_folder
-from ownership.suspect import ANSWER_KINDS, Suspect
+from ownership.suspect import Suspect, check_answers
 
 
 class RecordedEncoder:
@@ -68,8 +68,7 @@ def load_recorded(path: Path | str, probes: Path | str, *, answers: str = "repre
         SuspectError: if the rows or the folder cannot be used.
         UnsafeSuspectError: if the rows are a pickle, a program.
     """
-    if answers not in ANSWER_KINDS:
-        raise SuspectError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(ANSWER_KINDS)}")
+    check_answers(answers)
     folder = read_probe_folder(Path(probes))
     data, rows = read_rows(Path(path), len(folder))
     return Suspect(

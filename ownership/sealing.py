@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ownership.claim import Claim
-from ownership.errors import ClaimError, OwnershipError, printable
-from ownership.files import canonical_json, parse_json, read_bytes, sha256, write_bytes
+from ownership.errors import ClaimError, printable
+from ownership.files import canonical_json, new_folder, parse_json, read_bytes, sha256, write_bytes
 from ownership.merkle import SALT_BYTES, root_hash
 from ownership.seal import FORMAT_VERSION, Seal, leaf_digests, leaf_hashes, plan_sha256, statement
 from ownership.signing import fingerprint, public_pem, sign
@@ -53,16 +50,15 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool
     salts = {name: secrets.token_bytes(SALT_BYTES) for name in digests}
     leaves = leaf_hashes(digests, salts)
     signed = sign(statement(claim.sha256, plan_sha256(content), root_hash(leaves), len(leaves)), signing_key)
-    _write_folder(
-        folder / "seal",
-        {
-            "statement.dsse.json": signed,
-            "owner.pub": public_pem(signing_key.public_key()),
-            "salts.json": canonical_json(
-                {"format_version": FORMAT_VERSION, "salts": {name: salt.hex() for name, salt in salts.items()}}
-            ),
-        },
-    )
+    named = {name: salt.hex() for name, salt in salts.items()}
+    files = {
+        "statement.dsse.json": signed,
+        "owner.pub": public_pem(signing_key.public_key()),
+        "salts.json": canonical_json({"format_version": FORMAT_VERSION, "salts": named}),
+    }
+    with new_folder(folder / "seal") as new:
+        for name, written in files.items():
+            write_bytes(new / name, written, secret=True)
     sealed = Claim.load(folder).seal
     if sealed is None or sealed.claim_sha256 != claim.sha256:
         raise ClaimError("the claim changed while it was sealed", "seal it again, with nothing else at work on it")
@@ -114,16 +110,3 @@ def _sealed(folder: Path) -> Seal:
     if seal is None:
         raise ClaimError("this claim has no seal", "turnmark claim seal")
     return seal
-
-
-def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=".seal.", dir=folder.parent))
-        try:
-            for name, data in files.items():
-                write_bytes(temporary / name, data, secret=True)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as e:
-        raise OwnershipError(f"cannot write {printable(folder, 300)} ({e.strerror})", "check the permissions") from e

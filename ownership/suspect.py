@@ -1,7 +1,7 @@
 """Suspects: a hostile file in, an encoder in a cage out. Our own models: a file in, an encoder in this process.
 
-The format is told from the content, not from the extension, and the bytes that are hashed are those that are loaded.
-What each format may hold is in `loading`, what the cage stops in `sandbox`.
+The format is told from the content, not from the extension; of a suspect, the bytes that are hashed are those that are
+loaded. What each format may hold is in `loading`, what the cage stops in `sandbox`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,12 @@ for class scores.
 """
 
 
+def check_answers(answers: str) -> None:
+    """Raises SuspectError if there is no such kind of answers."""
+    if answers not in ANSWER_KINDS:
+        raise SuspectError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(ANSWER_KINDS)}")
+
+
 def load_suspect(
     path: Path | str,
     arch: str | None = None,
@@ -98,8 +104,7 @@ def load_suspect(
         UnsafeSuspectError: if loading it would run code that is not asked for; nothing ran.
         SandboxError: if it holds code and a layer of the cage is missing here.
     """
-    if answers not in ANSWER_KINDS:
-        raise SuspectError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(ANSWER_KINDS)}")
+    check_answers(answers)
     path = Path(path)
     encoder = SandboxedEncoder(path, options or LoadOptions(arch=arch), limits)
     copied = encoder.copied

@@ -42,7 +42,7 @@ _ERRORS = {"suspect": SuspectError, "unsafe": UnsafeSuspectError, "sandbox": San
 class Limits:
     """What a suspect may take."""
 
-    seconds: float = 300.0  # wall clock, until it is loaded (and a second for 20 MB), and for a batch of images
+    seconds: float = 300.0  # wall clock, until it is loaded (and a second for 20 MB), and for a frame of images
     memory_bytes: int | None = None  # address space; 12 GiB and four times the file if not given
     file_bytes: int = 8 << 30  # largest file that is opened
 
@@ -51,7 +51,7 @@ class SandboxedEncoder:
     """An encoder in a process of its own that is locked in; called like any other.
 
     The file is copied and hashed once; the cage reads the copy. The process can be closed at any time, the next call
-    starts it again.
+    starts it again. On Linux it dies with the thread that started it: close it before that thread ends.
 
     Args:
         path: of the suspect, a file or a folder of `config.json` and weights.

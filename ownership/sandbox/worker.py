@@ -29,7 +29,9 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start:
             if header["op"] == "load":
                 options = LoadOptions(**header["options"])
                 model = None  # the last one's memory first
-                model = open_model(Path(header["folder"]) / header["name"], options, missing_layers=missing)
+                folder = Path(header["folder"])
+                config = folder / "config.json"  # copied only where the suspect is a folder
+                model = open_model(folder / header["name"], options, missing_layers=missing, config=config)
                 size = None if model.size is None else list(model.size)
                 reply = {"format": model.format, "architecture": model.architecture, "size": size}
                 write_frame(outgoing, reply)
@@ -59,9 +61,10 @@ def _answers(model: Opened, images: torch.Tensor) -> np.ndarray[Any, np.dtype[np
 
 def _stated(e: Exception) -> dict[str, str]:
     """An error as a frame."""
-    if isinstance(e, MemoryError) or "alloc" in str(e)[:2000].lower():
-        return {"error": "failure", "message": "suspect: needs more memory than it may take", "hint": "--memory-limit"}
     if not isinstance(e, OwnershipError):  # torch's and onnxruntime's have no common base
+        if isinstance(e, MemoryError) or "alloc" in str(e)[:2000].lower():
+            why, hint = "suspect: needs more memory than it may take", "--memory-limit"
+            return {"error": "failure", "message": why, "hint": hint}
         first = str(e).strip().splitlines()[0][:300] if str(e).strip() else type(e).__name__
         e = SuspectError(f"suspect: cannot take the images: {first}", "it must accept the probes' size and 3 channels")
     kinds = {UnsafeSuspectError: "unsafe", SandboxError: "sandbox", SuspectFailure: "failure"}

@@ -58,6 +58,7 @@ CASES: dict[str, tuple[Made, tuple[str, ...], int, str]] = {
         _just(lambda: save({**g.STATE, "mean": torch.full((1, 3, 1, 1), float("nan"))})), (), 2,
         "tensor mean has 3 values that are not finite",
     ),
+    "a name that sounds like memory": (_just(lambda: g.pt({"alloc": torch.eye(3).to_sparse()})), (), 2, "tensor alloc has an unsupported layout"),
     "another architecture": (
         _just(lambda: save(g.STATE)), ("--arch", "small"), 2, "does not fit small: ",
     ),

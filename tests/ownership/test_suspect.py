@@ -270,3 +270,10 @@ def test_a_name_in_a_file_reaches_no_hub_and_no_folder(name: str, tmp_path: Path
         load_encoder(tmp_path / "m.safetensors")
     with pytest.raises(SuspectError, match="unknown architecture"):
         load_encoder(tmp_path / "m.safetensors", name)
+
+
+def test_a_single_file_does_not_read_what_lies_beside_it(tmp_path: Path) -> None:
+    """In our own process as in the cage: a configuration counts only where the suspect is a folder."""
+    (tmp_path / "config.json").write_text("no json")
+    (tmp_path / "a.safetensors").write_bytes(save(encoder(3).state_dict()))
+    assert load_encoder(tmp_path / "a.safetensors").architecture == "tiny"
