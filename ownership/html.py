@@ -53,7 +53,7 @@ EXPLAINED = {
 
 def verdict_sentence(report: Report) -> str:
     """Returns the verdict as one plain sentence with its error rate."""
-    alpha = f"{100 * report.plan.alpha:g} %"
+    alpha = f"{100 * report.error_rate:g} %"
     if report.verdict is Verdict.SUPPORTED:
         best = min(report.adjusted_pvalues.values())
         return (
@@ -135,7 +135,7 @@ def render_html(report: Report) -> str:
         sealed=seal_lines(report.claim.get("seal")),
         format_p=format_p,
         number=format_number,
-        percent=f"{100 * report.plan.alpha:g} %",
+        percent=f"{100 * report.error_rate:g} %",
         share=report.share,
     )
 

@@ -85,6 +85,11 @@ class Report:
         return next((c for t in self.deciding if (c := closeness_of(t)) is not None), None)
 
     @property
+    def error_rate(self) -> float:
+        """The claim's alpha: what the plan here says, times the preprocessings that were tried, each at its share."""
+        return self.plan.alpha * max(1, len(self.suspect.get("preprocess_tried", ())))
+
+    @property
     def share(self) -> float:
         """What the smallest unadjusted p-value of the last look is held against: Holm's first step."""
         return self.plan.last_alpha / max(1, len(self.deciding))

@@ -16,6 +16,7 @@ from ownership import audit
 from ownership.architectures import Encoder
 from ownership.claim import Claim
 from ownership.errors import SuspectError
+from ownership.html import render_html
 from ownership.preprocessing import NONE, PREPROCESSES, TRIED, Preprocess, parse_preprocess, share_of_alpha
 from ownership.suspect import Suspect, load_suspect
 from ownership.verdict import Verdict
@@ -67,6 +68,8 @@ def test_a_thief_that_expects_other_images_is_found_by_trying(claim: Claim, vict
     assert found.suspect["preprocess"] == "imagenet"
     assert found.suspect["preprocess_tried"] == list(TRIED)
     assert found.plan.alpha == pytest.approx(claim.plan.alpha / len(TRIED))
+    assert found.error_rate == pytest.approx(claim.plan.alpha)
+    assert "in at most 1 % of audits" in render_html(found)
     single = audit(claim, suspect(thief))
     assert found.queries == len(TRIED) * (single.queries or 0)
 
