@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import render
+from cli.auditing import Request, audit_one, audit_several
 from cli.options import Arch
-from cli.suspects import AllowHttp, Api, BatchSize, Model, Probes, Transcript, Without, open_suspect, report_folder
+from cli.suspects import AllowHttp, Api, BatchSize, Model, Probes, Transcript, Without, report_folder
 
 HELP = (
     "Audit a suspect against a claim and write report.json and report.html. Ends with 0 if the claim is supported, "
-    "1 if it is not or the audit is inconclusive."
+    "1 if it is not or the audit is inconclusive. Several suspects: with 0 if one is supported after correction for "
+    "their number, else with 2 if one could not be audited, else with 1."
 )
 
 
 def audit(
     suspect: Annotated[
-        str,
+        list[str],
         typer.Argument(
             help="A model (safetensors, .pt/.pth state dict, .pt2, ONNX, or a folder of config.json and weights); "
             "recorded representations with --probes; or the https:// address of an endpoint (token from "
-            "TURNMARK_TOKEN).",
+            "TURNMARK_TOKEN). Several get a summary, too, corrected for their number.",
             show_default=False,
         ),
     ],
     claim: Annotated[Path, typer.Option(help="The claim's folder.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the report; report-NAME-SUFFIX if not given.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder for the report; report-NAME-SUFFIX if not given. Of several suspects: for the summary and a "
+            "folder for each; reports if not given.",
+            show_default=False,
+        ),
     ] = None,
     arch: Arch = None,
     auditor_panel: Annotated[
@@ -98,69 +104,45 @@ def audit(
     batch_size: BatchSize = 64,
     transcript: Transcript = None,
     allow_http: AllowHttp = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Of several suspects: how many at a time.")] = 1,
 ) -> None:
-    """Audits, writes and prints a report."""
-    from dataclasses import replace
-
-    from ownership import Claim, ClaimError, SuspectError, write_html
-    from ownership import audit as run
-    from ownership.errors import printable
+    """Audits, writes and prints a report, or a summary of several."""
     from ownership.loading import LoadOptions
-    from ownership.preprocessing import parse_preprocess
     from ownership.sandbox.encoder import Limits
-    from ownership.suspect import load_folder
-    from ownership.timestamps import load_roots
     from ownership.verdict import Verdict
 
-    loaded_claim = Claim.load(claim)
-    if roots is not None:
-        if loaded_claim.seal is None:
-            raise ClaimError("the claim is not sealed, so there are no timestamps to check", "leave out --roots")
-        loaded_claim = replace(loaded_claim, seal=loaded_claim.seal.under(load_roots(roots)))
-    tried = parse_preprocess(preprocess)
-    out = out or report_folder(suspect)
-    options = LoadOptions(
-        arch=arch, output=output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
+    request = Request(
+        claim=claim,
+        options=LoadOptions(
+            arch=arch, output=output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
+        ),
+        limits=Limits(
+            seconds=time_limit,
+            memory_bytes=None if memory_limit is None else round(memory_limit * 2**30),
+            file_bytes=round(max_model_gib * 2**30),
+        ),
+        how=Without(
+            probes=probes, api=api, model=model, batch_size=batch_size, transcript=transcript, allow_http=allow_http
+        ),
+        answers=answers,
+        preprocess=preprocess,
+        auditor_panel=auditor_panel,
+        panel_models=panel_models,
+        stop_early=stop_early,
+        paper=paper,
+        roots=roots,
     )
-    limits = Limits(
-        seconds=time_limit,
-        memory_bytes=None if memory_limit is None else round(memory_limit * 2**30),
-        file_bytes=round(max_model_gib * 2**30),
-    )
-    how = Without(
-        probes=probes, api=api, model=model, batch_size=batch_size, transcript=transcript, allow_http=allow_http
-    )
-    loaded, command = open_suspect(
-        suspect, options, limits, answers, how, claim=loaded_claim, out=out, stop_early=stop_early
-    )
-    if preprocess != "none" and loaded.layers is None:
-        raise SuspectError("--preprocess is for models in files", "who embeds the images prepares them, too")
-    command += ["--claim", str(claim)]
-    command += ["--preprocess", preprocess] if preprocess != "none" else []
-    command += ["--answers", answers] if answers != "representations" else []
-    brought = load_folder(auditor_panel) if auditor_panel else []
-    command += ["--auditor-panel", str(auditor_panel)] if auditor_panel else []
-    command += ["--panel-models", str(panel_models)] if panel_models else []
-    command += ["--stop-early"] if stop_early else []
-    command += ["--paper"] if paper else []
-    command += ["--roots", str(roots)] if roots else []
-    try:
-        with render.progress() as progress:
-            report = run(
-                loaded_claim,
-                loaded,
-                stop_early=stop_early,
-                auditor_panel=brought,
-                panel_models=[model for model, _ in load_folder(panel_models)] if panel_models else None,
-                paper=paper,
-                tried=tried,
-                command=printable(shlex.join(command), 4000),
-                progress=progress,
-            )
-    finally:
-        loaded.discard()
-    report.save(out / "report.json")
-    write_html(report, out / "report.html")
+    if len(suspect) > 1:
+        several = audit_several(request, suspect, out or Path("reports"), jobs)
+        if as_json:
+            typer.echo(json.dumps(several.to_dict(), indent=2, sort_keys=True))
+        else:
+            render.several(several)
+            render.out.print(f"summary: {(out or Path('reports')) / 'summary.html'}", markup=False, soft_wrap=True)
+        raise typer.Exit(several.exit_code)
+    out = out or report_folder(suspect[0])
+    with render.progress() as progress:
+        report = audit_one(request, suspect[0], out, progress)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, sort_keys=True))
     else:

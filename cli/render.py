@@ -17,6 +17,7 @@ from ownership.files import Progress as Show
 if TYPE_CHECKING:
     from ownership.power import Power
     from ownership.report import Report
+    from ownership.several import Several
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -116,6 +117,27 @@ def report(r: Report) -> None:
         numbers = [format_number(x) for x in (row.suspect, row.other, row.statistic)]
         table.add_row(row.table, row.title, *numbers, p)
     out.print(table)
+
+
+def several(s: Several) -> None:
+    """Prints what is said of several suspects together."""
+    from ownership.verdict import format_p
+
+    table = Table(box=None, padding=(0, 1))
+    for name in ("suspect", f"among {len(s.rows)}", "p", "adjusted p", "its own report"):
+        table.add_column(name, justify="right" if name in ("p", "adjusted p") else "left", overflow="fold")
+    for row in s.rows:
+        p, adjusted = ("–" if x is None else format_p(x) for x in (row.pvalue, row.adjusted_pvalue))
+        if row.refused is not None:
+            table.add_row(
+                escape(printable(row.name)), f"refused: {escape(printable(row.refused, 400))}", p, adjusted, "–"
+            )
+            continue
+        said = "SUPPORTED" if row.supported else row.verdict if row.verdict == "INCONCLUSIVE" else "NOT_SUPPORTED"
+        table.add_row(escape(printable(row.name)), said, p, adjusted, f"{row.verdict}, {row.folder}")
+    out.print(table)
+    for warning in s.warnings:
+        out.print(f"[yellow]note:[/] {escape(warning)}", soft_wrap=True)
 
 
 def power(found: dict[int, list[Power]], wanted: float) -> None:

@@ -126,7 +126,7 @@ def render_html(report: Report) -> str:
         ]
         if rows:
             families.append({"title": title, "rows": rows})
-    return _template().render(
+    return template("report.html.j2").render(
         report=report,
         content=content,
         families=families,
@@ -151,8 +151,9 @@ def format_number(x: float | None) -> str:
     return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
+@lru_cache(maxsize=2)
+def template(name: str) -> Template:
+    """Returns a page's template; whatever is put into it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -162,7 +163,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def picture(result: TestResult, threshold: float) -> str:

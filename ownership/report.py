@@ -44,10 +44,10 @@ class Report:
     @property
     def auditor_hits(self) -> tuple[str, ...]:
         """The auditor's own independents that the rule would call copies, by the tests that ran on the suspect."""
-        return tuple(m.name for m in self.auditor_panel if self._of(m).verdict is Verdict.SUPPORTED)
+        return tuple(m.name for m in self.auditor_panel if self.placing(m).verdict is Verdict.SUPPORTED)
 
-    def _of(self, member: AuditorMember) -> Report:
-        """This report with a member in the suspect's place."""
+    def placing(self, member: AuditorMember) -> Report:
+        """Returns this report with a member in the suspect's place, tested by the tests that ran on the suspect."""
 
         def scored(results: tuple[TestResult, ...], suffix: str = "") -> tuple[TestResult, ...]:
             known = [r for r in results if r.name + suffix in member.values]
