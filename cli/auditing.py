@@ -57,8 +57,19 @@ def audit_one(request: Request, suspect: str, out: Path, progress: Progress, *, 
         progress: called after every step.
         resume: take the report that is there, if it is of the same suspect, claim and command.
     """
-    from ownership import SuspectError, audit, write_html
+    from ownership.errors import OwnershipError, printable
+    from ownership.files import alone_in
+
+    with alone_in(out, OwnershipError):
+        if (out / "seal").exists() and not resume:
+            raise OwnershipError(f"{printable(out, 300)} holds a signed report", "choose another --out")
+        return _audit_into(request, suspect, out, progress, resume=resume)
+
+
+def _audit_into(request: Request, suspect: str, out: Path, progress: Progress, *, resume: bool) -> Report:
+    from ownership import SuspectError, audit
     from ownership.errors import printable
+    from ownership.html import save_report
     from ownership.preprocessing import parse_preprocess
     from ownership.suspect import load_folder
 
@@ -94,22 +105,25 @@ def audit_one(request: Request, suspect: str, out: Path, progress: Progress, *, 
         )
     finally:
         loaded.discard()
-    write_html(report, out / "report.html")
-    report.save(out / "report.json")  # last: where it is, the audit is finished
+    save_report(report, out)
     return report
 
 
 def _earlier(out: Path, claim: str, suspect: str, command: str) -> Report | None:
     """The report in a folder, if it is what an audit of this suspect would write."""
     from ownership.errors import ReportError
+    from ownership.html import write_html
     from ownership.report import Report
 
     try:
         report = Report.load(out / "report.json")
     except ReportError:
         return None
-    of = report.claim["sha256"], report.suspect["sha256"], report.command
-    return report if of == (claim, suspect, command) else None
+    if (report.claim["sha256"], report.suspect["sha256"], report.command) != (claim, suspect, command):
+        return None
+    if not (out / "report.html").is_file():
+        write_html(report, out / "report.html")
+    return report
 
 
 def load_claim(folder: Path, roots: Path | None) -> Claim:

@@ -35,7 +35,16 @@ from torch import Tensor, nn
 from ownership.answers import Answers, Context
 from ownership.errors import ClaimError, ClaimIntegrityError, printable
 from ownership.evidence import Scores
-from ownership.files import canonical_json, new_folder, parse_canonical, parse_json, read_bytes, sha256, write_bytes
+from ownership.files import (
+    canonical_json,
+    clear_leftovers,
+    new_folder,
+    parse_canonical,
+    parse_json,
+    read_bytes,
+    sha256,
+    write_bytes,
+)
 from ownership.plan import STRATA, Plan
 from ownership.probes import Probes
 from ownership.seal import Seal, check_seal, leaf_digests, open_seal
@@ -119,6 +128,7 @@ class Claim:
         content = self._content(parts)
         digest = sha256(canonical_json(content))
         parts["claim.json"] = canonical_json({**content, "content_sha256": digest})
+        clear_leftovers(folder)
         with new_folder(folder) as new:
             for name, data in parts.items():
                 write_bytes(new / name, data, secret=True)

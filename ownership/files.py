@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +101,53 @@ def new_folder(folder: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as e:
+        if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise OwnershipError(
+                f"{printable(folder, 300)} was written by somebody else meanwhile", "what is there is whole; look at it"
+            ) from e
         raise OwnershipError(
             f"cannot write {printable(folder, 300)} ({e.strerror})", "write elsewhere, or free space"
         ) from e
+
+
+def clear_leftovers(path: Path) -> None:
+    """Removes what runs that were killed while they wrote `path` left beside it (`write_bytes`, `new_folder`)."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path, error: type[OwnershipError]) -> Iterator[None]:
+    """Keeps a second run out of a folder; the lock falls with the process, however that ends.
+
+    Args:
+        folder: made if missing, removed at the end if it is empty then.
+        error: the class to raise.
+
+    Raises:
+        OwnershipError: `error`, if another run is in it.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise error(f"{printable(folder, 300)} cannot be made ({e.strerror})", "choose another --out") from e
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as e:
+        raise error(f"another run is writing into {printable(folder, 300)}", "wait, or choose another --out") from e
+    try:
+        yield
+    finally:
+        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def write_json(path: Path, value: object) -> None:

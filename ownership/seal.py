@@ -179,6 +179,8 @@ def read_replies(folder: Path) -> dict[str, bytes]:
     place = folder / "seal" / "timestamps"
     found = {}
     for path in sorted(place.iterdir()) if place.is_dir() else ():
+        if path.name.startswith("."):  # half of a file that a killed run was writing
+            continue
         data = read_part(folder, f"timestamps/{path.name}")
         if path.name != f"{sha256(data)}.tsr":
             raise ClaimIntegrityError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ownership.claim import Claim
 from ownership.errors import ClaimError, printable
-from ownership.files import canonical_json, new_folder, parse_json, read_bytes, sha256, write_bytes
+from ownership.files import canonical_json, clear_leftovers, new_folder, parse_json, read_bytes, sha256, write_bytes
 from ownership.merkle import SALT_BYTES, root_hash
 from ownership.seal import FORMAT_VERSION, Seal, leaf_digests, leaf_hashes, plan_sha256, statement
 from ownership.signing import fingerprint, public_pem, sign
@@ -43,6 +43,7 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool
                 "a seal is never replaced: its timestamps would be lost; build a claim anew",
             )
         return claim.seal, False
+    clear_leftovers(folder / "seal")
     data = read_bytes(folder / "claim.json", ClaimError, "claim")
     content = parse_json(data, ClaimError, "claim: claim.json")
     probes = read_bytes(folder / "probes.safetensors", ClaimError, "claim")

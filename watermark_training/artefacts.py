@@ -19,14 +19,13 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ from torch import Tensor, nn
 from ownership.architectures import CUSTOM, Encoder
 from ownership.claim import Member, load_projection_head
 from ownership.errors import OwnershipError, SuspectError, TrainingError, printable
-from ownership.files import Progress, finished, read_bytes, read_json, silent, write_bytes, write_json
+from ownership.files import Progress, alone_in, finished, read_bytes, read_json, silent, write_bytes, write_json
 from ownership.images import EncoderLike, images_sha256
 from ownership.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey
@@ -162,7 +161,7 @@ def train_to(
         )
     checkpoint = folder / "checkpoint.pt"
     writes = rank() == 0
-    with alone_in(folder) if writes else nullcontext():
+    with alone_in(folder, TrainingError) if writes else nullcontext():
         watch = Watch(folder) if writes else None
         trained = train(
             data.images,
@@ -182,31 +181,6 @@ def train_to(
             save_trained(trained, folder, described, ancestor)
             checkpoint.unlink(missing_ok=True)
     return True
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of a folder; the lock falls with the process, however that ends.
-
-    Raises:
-        TrainingError: if another run is in it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise TrainingError(f"{printable(folder, 300)} cannot be made ({e.strerror})", "choose another --out") from e
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as e:
-        raise TrainingError(
-            f"another run is writing into {printable(folder, 300)}", "wait, or choose another --out"
-        ) from e
-    try:
-        yield
-    finally:
-        (folder / ".lock").unlink(missing_ok=True)
-        lock.release()
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

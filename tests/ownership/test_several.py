@@ -26,7 +26,9 @@ from ownership.verdict import Verdict, supports
 @pytest.fixture(scope="session")
 def reports(claim: Claim, victim: Encoder) -> dict[str, Report]:
     """Copies of the victim from near to far, and strangers."""
-    models = {f"copy_{i}": Noisy(victim, 20 + i, a) for i, a in enumerate((0.002, 0.05, 0.2, 0.6, 0.9, 1.2, 1.6, 2.2, 3.0))}
+    models = {
+        f"copy_{i}": Noisy(victim, 20 + i, a) for i, a in enumerate((0.002, 0.05, 0.2, 0.6, 0.9, 1.2, 1.6, 2.2, 3.0))
+    }
     models |= {f"stranger_{i}": encoder(60 + i) for i in range(3)}
     return {name: audit(claim, _suspect(model, name)) for name, model in models.items()}
 

@@ -18,9 +18,10 @@ from conftest import encoder
 import watermark_training.objectives as objectives
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError
+from ownership.files import alone_in
 from ownership.images import as_input, represent
 from ownership.watermark import WatermarkKey, secret_key
-from watermark_training.artefacts import alone_in, load_trained, train_to
+from watermark_training.artefacts import load_trained, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.device import pick_device
@@ -174,7 +175,7 @@ def test_a_killed_run_ends_with_the_same_weights(digits: Data, tmp_path: Path) -
 import torch
 from pathlib import Path
 from ownership.watermark import secret_key
-from watermark_training.artefacts import alone_in, load_trained, train_to
+from watermark_training.artefacts import load_trained, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
 from watermark_training.train import train
@@ -249,7 +250,7 @@ def test_a_collapsed_representation_stops_with_advice(digits: Data, monkeypatch:
 def test_two_runs_never_write_into_one_folder(digits: Data, tmp_path: Path) -> None:
     data = Data(name="d", images=digits.images[:64], labels=None)
     config = replace(CONFIG, epochs=1, mark="none")
-    with alone_in(tmp_path / "x"), pytest.raises(TrainingError, match="another run is writing"):
+    with alone_in(tmp_path / "x", TrainingError), pytest.raises(TrainingError, match="another run is writing"):
         train_to(tmp_path / "x", data, config)
     assert train_to(tmp_path / "x", data, config)
     assert not (tmp_path / "x/.lock").exists()
