@@ -9,9 +9,10 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +62,44 @@ def write_bytes(path: Path, data: bytes, *, secret: bool = False) -> None:
     Raises:
         OwnershipError: if the folder or the file cannot be written.
     """
+    write_together({path: data}, secret=secret)
+
+
+def write_together(files: Mapping[Path, bytes], *, secret: bool = False) -> None:
+    """Writes files so that the later ones are never beside an older first one, however this ends.
+
+    All are written to temporary names first; then the later ones that are there are removed, and all moved into place,
+    the first one first.
+
+    Args:
+        files: path -> content, the one that the others follow from first.
+        secret: readable by the owner only (0600).
+
+    Raises:
+        OwnershipError: if one cannot be written; what was there is then as it was.
+    """
+    temporary: dict[Path, str] = {}
+    path = next(iter(files))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
+        for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary[path] = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
             with os.fdopen(descriptor, "wb") as f:
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
-            os.chmod(temporary, 0o600 if secret else 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            os.chmod(temporary[path], 0o600 if secret else 0o666 & ~_umask())
+        for path in list(files)[1:]:
+            path.unlink(missing_ok=True)
+        for path in files:
+            os.replace(temporary[path], path)
     except OSError as e:
         raise OwnershipError(
             f"cannot write {printable(path, 300)} ({e.strerror})", "choose another --out, or free space"
         ) from e
+    finally:
+        for left in temporary.values():
+            Path(left).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -94,10 +116,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            yield temporary
-            if folder.exists():
-                folder.rmdir()
-            os.replace(temporary, folder)
+            with _held(temporary) if sys.platform != "win32" else nullcontext():
+                yield temporary
+                if folder.exists():
+                    folder.rmdir()
+                os.replace(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as e:
@@ -111,12 +134,31 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(path: Path) -> None:
-    """Removes what runs that were killed while they wrote `path` left beside it (`write_bytes`, `new_folder`)."""
+    """Removes what runs that were killed while they wrote `path` left beside it (`write_bytes`, `new_folder`).
+
+    A folder that a living run holds stays; files are removed, so nobody else may be writing `path`.
+    """
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
+        if left.is_symlink() or not left.is_dir():
             left.unlink(missing_ok=True)
+            continue
+        with suppress(OSError), _held(left):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Locks a folder for as long as this process lives at most; raises OSError if another one holds it."""
+    if sys.platform == "win32":  # no such locks: leftovers stay
+        raise OSError("cannot be locked")
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownership.files import clear_leftovers, write_bytes
+from ownership.files import canonical_json, clear_leftovers, write_bytes, write_together
 from ownership.plan import REQUIRED_STRATA
 from ownership.report import Report
 from ownership.results import TestResult
@@ -108,9 +108,8 @@ def save_report(report: Report, folder: Path) -> None:
     """Writes `report.json` and `report.html`: a page is never beside another report's numbers, however this ends."""
     for name in ("report.json", "report.html"):
         clear_leftovers(folder / name)
-    (folder / "report.html").unlink(missing_ok=True)
-    report.save(folder / "report.json")
-    write_html(report, folder / "report.html")
+    page = render_html(report).encode()
+    write_together({folder / "report.json": canonical_json(report.to_dict()), folder / "report.html": page})
 
 
 def write_html(report: Report, path: Path) -> None:

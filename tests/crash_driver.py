@@ -1,13 +1,15 @@
 """Runs commands in forked children and kills them: one line of JSON in, one out (tests/ownership/test_crash.py).
 
 Everything is imported once; a child is a command from its first line on. `kill_at` N kills it (SIGKILL) before its N-th
-change to the file system below `folder`, `after` S kills it S seconds after its start; neither lets it end.
+change to the file system below `folder`, `after` S kills it S seconds after its start. `file_limit` B lets no file grow
+beyond B bytes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -17,8 +19,12 @@ from typing import Any
 CHANGES = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.link", "os.symlink", "os.truncate"}
 
 
-def watch(folder: str, kill_at: int | None, counter: int) -> None:
-    """Counts changes below `folder`, writes each as a byte to `counter`, and kills this process before the N-th."""
+def watch(folder: str, kill_at: int | None, file_limit: int | None, counter: int) -> None:
+    """Counts changes below `folder`, writes each as a byte to `counter`, and kills this process before the N-th.
+
+    The limit on the size of files, which stands in for a full disk (both fail in the middle of a write), is set at the
+    first change that is no lock.
+    """
     seen = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -33,6 +39,9 @@ def watch(folder: str, kill_at: int | None, counter: int) -> None:
         if not os.path.abspath(os.fspath(path)).startswith(folder):
             return
         seen += 1
+        if file_limit is not None and not str(path).endswith((".lock", "report")):
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
         if seen == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         os.write(counter, b".")
@@ -48,7 +57,7 @@ def child(case: dict[str, Any], counter: int) -> None:
     with open(case["said"], "wb") as said:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
-    watch(case["folder"], case.get("kill_at"), counter)
+    watch(case["folder"], case.get("kill_at"), case.get("file_limit"), counter)
     sys.argv = ["turnmark", *case["argv"]]
     code: object = 0
     try:
@@ -65,6 +74,7 @@ def serve() -> None:
     for line in sys.stdin:
         case = json.loads(line)
         read, write = os.pipe()
+        Path(case["said"]).write_bytes(b"")
         start, pid = time.monotonic(), os.fork()
         if pid == 0:
             os.close(read)

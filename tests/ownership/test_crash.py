@@ -12,18 +12,22 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Sealed, encoder
+from conftest import Run, Sealed, encoder
 from PIL import Image
 from safetensors.torch import save_file
 
 from ownership.claim import Claim
+from ownership.errors import OwnershipError
+from ownership.files import alone_in
 from ownership.report import Report
+from ownership.sealing import seal_claim
 from ownership.verify import verify_claim
 from watermark_training.artefacts import weights_bytes
 from watermark_training.data import Data
@@ -40,6 +44,7 @@ class Answer:
     code: int  # minus the signal, if one killed it
     changes: int  # of the file system, before its end
     seconds: float
+    said: str
 
 
 Ask = Callable[..., Answer]
@@ -60,14 +65,13 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     assert process.stdout is not None
     reader = process.stdout
 
-    def call(folder: Path, *argv: object, kill_at: int | None = None, after: float | None = None) -> Answer:
-        case = {"folder": str(folder), "argv": [*map(str, argv)], "kill_at": kill_at, "after": after, "said": str(said)}
+    def call(folder: Path, *argv: object, **how: float | None) -> Answer:
+        case = {"folder": str(folder), "argv": [*map(str, argv)], "said": str(said), **how}
         assert process.stdin is not None
         process.stdin.write(json.dumps(case) + "\n")
         process.stdin.flush()
-        answer = Answer(**json.loads(reader.readline()))
-        if answer.code not in (0, 1, -9):
-            raise AssertionError(said.read_text())
+        answer = Answer(**json.loads(reader.readline()), said=said.read_text())
+        assert answer.code in ((2,) if "file_limit" in how else (0, 1, -9)), answer.said
         return answer
 
     yield call
@@ -228,3 +232,74 @@ def _is_worker(process: Path) -> bool:
     except (OSError, ValueError, IndexError):
         return False
     return b"sandbox/launch.py" in words and parent == 1
+
+
+# ---- full disks, two writers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "limit"), [("build", 20_000), ("seal", 2000), ("attach", 400), ("audit", 3_000)])
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(
+    name: str, limit: int, ask: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], tmp_path: Path
+) -> None:
+    """A limit on the size of files fails in the middle of a write, as a full disk does."""
+    whole_run(name)
+    works[name].prepare(tmp_path)
+    if name == "audit":  # an older report is there
+        ask(tmp_path, *works[name].argv)
+    before = _content(tmp_path)
+    answer = ask(tmp_path, *works[name].argv, file_limit=limit)
+    lines = answer.said.splitlines()
+    assert [line.startswith("error: cannot write") for line in lines].count(True) == 1, answer.said
+    assert "Traceback" not in answer.said
+    assert _content(tmp_path) == before
+    assert not [p for p in tmp_path.rglob(".*") if p.name != ".lock"], "half-written files were left"
+
+
+def test_two_claims_for_one_folder(claim: Claim, tmp_path: Path) -> None:
+    """One wins, the other says so."""
+    ends = _both(lambda: claim.save(tmp_path / "claim"), lambda: claim.save(tmp_path / "claim"))
+    assert sorted(end is None for end in ends) == [False, True]
+    (lost,) = [end for end in ends if end is not None]
+    assert "written by somebody else meanwhile" in str(lost) or "exists already" in str(lost)
+    assert Claim.load(tmp_path / "claim").sha256 == claim.sha256 or claim.sha256 == ""
+
+
+def test_two_seals_for_one_claim(claim_folder: Path, tmp_path: Path) -> None:
+    from ownership.signing import load_signing_key, make_signing_key
+
+    shutil.copytree(claim_folder, tmp_path / "claim")
+    keys = []
+    for name in ("a.key", "b.key"):
+        make_signing_key(tmp_path / name)
+        keys.append(load_signing_key(tmp_path / name, str))
+    ends = _both(*(lambda k=k: seal_claim(tmp_path / "claim", k) for k in keys))  # type: ignore[misc]
+    assert sum(end is None for end in ends) == 1, ends
+    assert Claim.load(tmp_path / "claim").seal is not None
+    assert list(verify_claim(tmp_path / "claim"))
+
+
+def test_two_audits_into_one_folder(run: Run, claim_folder: Path, tmp_path: Path) -> None:
+    with alone_in(tmp_path / "report", OwnershipError):
+        code, _, err = run("audit", "x.onnx", "--claim", claim_folder, "--out", "report")
+    assert code == 2
+    assert "another run is writing into report" in err
+
+
+def _both(*calls: Callable[[], object]) -> list[OwnershipError | None]:
+    """Runs both at once; what each raised."""
+    barrier = threading.Barrier(len(calls))
+    ends: list[OwnershipError | None] = [None] * len(calls)
+
+    def go(i: int, call: Callable[[], object]) -> None:
+        barrier.wait()
+        try:
+            call()
+        except OwnershipError as e:
+            ends[i] = e
+
+    threads = [threading.Thread(target=go, args=(i, call)) for i, call in enumerate(calls)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return ends
