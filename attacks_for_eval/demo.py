@@ -32,31 +32,10 @@ from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data
+from watermark_training.panel import PANEL, Stranger, part_of
 
 FORMATS = ("safetensors", "onnx")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stranger:
-    """An encoder trained without the victim: a panel member or an independent suspect."""
-
-    name: str
-    mark: Mark
-    on_private: bool  # trained on the victim's own images, else on as many images of the world
-
-
-PANEL = (
-    Stranger(name="plain_0", mark="none", on_private=True),
-    Stranger(name="plain_1", mark="none", on_private=True),
-    Stranger(name="plain_2", mark="none", on_private=False),
-    Stranger(name="plain_3", mark="none", on_private=False),
-    Stranger(name="plain_4", mark="none", on_private=False),
-    Stranger(name="marked_0", mark="secret", on_private=True),
-    Stranger(name="marked_1", mark="paper", on_private=True),
-    Stranger(name="marked_2", mark="secret", on_private=False),
-    Stranger(name="marked_3", mark="secret", on_private=False),
-    Stranger(name="marked_4", mark="paper", on_private=False),
-)
 
 INDEPENDENTS = (
     Stranger(name="same_data", mark="none", on_private=True),
@@ -131,7 +110,7 @@ def run_job(data: Data, out: Path, config: JobConfig, *, progress: Progress = si
         for i, stranger in enumerate(strangers):
             train_to(
                 out / f"models/{role}_{stranger.name}",
-                private if stranger.on_private else _part(world, config.n_private, offset + i),
+                private if stranger.on_private else part_of(world, config.n_private, offset + i),
                 train_config(config, stranger.mark, offset + i, config.stranger_epochs),
                 key=_key(offset + i) if stranger.mark == "secret" else None,
                 progress=steps.next(f"training {role} {stranger.name}"),
@@ -197,11 +176,6 @@ def _pick(data: Data, rows: torch.Tensor, part: str) -> Data:
     return Data(name=f"{data.name} ({part})", images=data.images[rows], labels=labels)
 
 
-def _part(world: Data, n: int, seed: int) -> Data:
-    order = torch.randperm(len(world), generator=torch.Generator().manual_seed(seed))
-    return _pick(world, order[:n], f"part {seed}")
-
-
 def _key(seed: int) -> WatermarkKey:
     """The demo repeats itself, so its keys come from the seed; `turnmark train` draws them from the system."""
     return secret_key(torch.Generator().manual_seed(seed))
@@ -254,8 +228,7 @@ def _claim(out: Path, private: Data, public: Data, config: JobConfig, progress: 
     members = []
     for stranger in config.panel:
         loaded = load_trained(out / f"models/panel_{stranger.name}")
-        kind = "plain" if stranger.mark == "none" else "marked"
-        members.append((loaded.member(stranger.name, kind, digest), loaded.encoder))
+        members.append((loaded.member(stranger.name, stranger.kind, digest), loaded.encoder))
     claim_with_references(
         victim,
         private,

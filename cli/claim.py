@@ -33,10 +33,10 @@ def build(
     panel: Annotated[
         list[str],
         typer.Option(
-            help="Independent encoder, [KIND:]PATH; give it many times. KIND is plain, marked (somebody else's "
-            "watermark), invariant (trained on rotated views), ancestor (grown from the same public checkpoint), small "
-            "(of less capacity than the victim) or public (published by others). At least 5 of a kind; with none plain "
-            "or marked a suspect must come close to the owner's own copies.",
+            help="Independent encoder, [KIND:]PATH, or a folder of turnmark panel; give it many times. KIND is plain, "
+            "marked (somebody else's watermark), invariant (trained on rotated views), ancestor (grown from the same "
+            "public checkpoint), small (of less capacity than the victim) or public (published by others). At least 5 of "
+            "a kind; with none plain or marked a suspect must come close to the owner's own copies.",
             show_default=False,
         ),
     ],
@@ -74,8 +74,7 @@ def build(
     owner = load_trained(victim, arch)
     digest = images_sha256(inside.images)
     members = []
-    for i, entry in enumerate(panel):
-        kind, path = _kind_and_path(entry)
+    for i, (kind, path) in enumerate(p for entry in panel for p in _kinds_and_paths(entry)):
         loaded = load_trained(path)
         training = loaded.config.get("train", {})
         unmarked = "invariant" if training.get("rotate") else "plain"
@@ -101,11 +100,14 @@ def build(
     show(out)
 
 
-def _kind_and_path(entry: str) -> tuple[str | None, Path]:
+def _kinds_and_paths(entry: str) -> list[tuple[str | None, Path]]:
+    """What `--panel` names: one encoder, or all in a folder that `turnmark panel` wrote."""
     from ownership.plan import STRATA
+    from watermark_training.panel import members_in
 
-    kind, colon, path = entry.partition(":")
-    return (kind, Path(path)) if colon and kind in STRATA else (None, Path(entry))
+    before, colon, after = entry.partition(":")
+    kind, path = (before, Path(after)) if colon and before in STRATA else (None, Path(entry))
+    return [(kind, member) for member in members_in(path)]
 
 
 @app.command(help="Explain a claim: victim, panel, plan, and what it can find. Checks its digests first.")

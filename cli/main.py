@@ -11,7 +11,23 @@ import sys
 
 import typer
 
-from cli import audit, claim, demo, doctor, embed, evaluate, linear_eval, pack, render, seal, serve, show, steal, train
+from cli import (
+    audit,
+    claim,
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    linear_eval,
+    pack,
+    panel,
+    render,
+    seal,
+    serve,
+    show,
+    steal,
+    train,
+)
 from ownership.errors import OwnershipError, printable
 
 app = typer.Typer(
@@ -25,6 +41,7 @@ app = typer.Typer(
 app.command(help=demo.HELP)(demo.demo)
 app.command(help=train.HELP)(train.train)
 app.command(help=embed.HELP)(embed.embed)
+app.command(help=panel.HELP)(panel.panel)
 app.command(help=pack.HELP)(pack.pack)
 app.command(help=show.HELP)(show.show)
 app.command(help=seal.KEYGEN)(seal.keygen)

@@ -1,0 +1,51 @@
+"""`turnmark panel`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import render
+from cli.options import DATA_HELP, BadImage, Device, Out, Size
+
+HELP = (
+    "Train a panel for a claim: fifteen encoders like the victim, without it: five plain, five with foreign marks, five "
+    "on rotated views; some on your own images. The same command resumes. claim build --panel OUT takes them all."
+)
+
+
+def panel(
+    victim: Annotated[Path, typer.Argument(help="Train folder of the victim.", show_default=False)],
+    private: Annotated[str, typer.Option(help="Images the victim was trained on. " + DATA_HELP, show_default=False)],
+    others: Annotated[str, typer.Option(help="Other images of the same kind, at least as many.", show_default=False)],
+    out: Out,
+    invariant: Annotated[
+        bool, typer.Option(help="Also the five on rotated views, to find thieves who train the mark away.")
+    ] = True,
+    size: Size = None,
+    on_bad_image: BadImage = "stop",
+    device: Device = "auto",
+) -> None:
+    """Trains the panel's members."""
+    from watermark_training.artefacts import load_trained
+    from watermark_training.data import load_data
+    from watermark_training.device import pick_device
+    from watermark_training.panel import PANEL, TURNED, like_the_victim, train_panel
+
+    training = like_the_victim(load_trained(victim).config)
+    inside, outside = (load_data(x, size=size, on_bad_image=on_bad_image) for x in (private, others))  # type: ignore[arg-type]
+    render.skipped([*inside.skipped, *outside.skipped])
+    with render.progress(counted=False) as progress:
+        folders = train_panel(
+            training,
+            inside,
+            outside,
+            out,
+            members=(*PANEL, *TURNED) if invariant else PANEL,
+            device=pick_device(device),
+            progress=progress,
+            warn=render.warn,
+        )
+    render.out.print(f"{len(folders)} panel members: {out}", markup=False, soft_wrap=True)

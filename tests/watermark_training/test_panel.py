@@ -1,0 +1,89 @@
+"""A panel for a claim: kinds, data, keys of its members; nothing is trained twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ownership.errors import TrainingError
+from ownership.images import images_sha256
+from watermark_training.artefacts import load_trained, train_to
+from watermark_training.config import TrainConfig
+from watermark_training.data import Data
+from watermark_training.panel import PANEL, TURNED, like_the_victim, members_in, part_of, train_panel
+
+CONFIG = TrainConfig(arch="tiny", epochs=1, batch_size=32, mark_images=0.5, mark_weight=1.0, seed=40)
+FEW = (PANEL[0], PANEL[5], PANEL[6], TURNED[4])  # plain and marked on private images, public task, turned on others
+
+
+def _part(data: Data, start: int, end: int) -> Data:
+    return Data(name=f"digits[{start}:{end}]", images=data.images[start:end], labels=None)
+
+
+@pytest.fixture
+def victim(digits: Data, tmp_path: Path) -> Path:
+    train_to(tmp_path / "victim", _part(digits, 0, 64), CONFIG)
+    return tmp_path / "victim"
+
+
+def test_members_are_like_the_victim_and_of_their_kind(victim: Path, digits: Data, tmp_path: Path) -> None:
+    private, world = _part(digits, 0, 64), _part(digits, 64, 200)
+    training = like_the_victim(load_trained(victim).config)
+    assert training == CONFIG
+    seen: list[tuple[str, int]] = []
+    folders = train_panel(
+        training, private, world, tmp_path / "panel", members=FEW, progress=lambda w, d, _t: seen.append((w, d))
+    )
+    loaded = [load_trained(f) for f in folders]
+    assert [f.name for f in folders] == ["plain_0", "marked_0", "marked_1", "invariant_4"]
+    assert members_in(tmp_path / "panel") == sorted(folders)
+    stored = [m.config["train"] for m in loaded]
+    assert [(t["mark"], t["rotate"]) for t in stored] == [
+        ("none", False),
+        ("secret", False),
+        ("paper", False),
+        ("none", True),
+    ]
+    assert {t["arch"] for t in stored} == {"tiny"}
+    assert len({t["seed"] for t in stored} | {CONFIG.seed}) == 5
+    own = images_sha256(private.images)
+    assert [m.config["data"]["sha256"] == own for m in loaded] == [True, True, True, False]
+    assert loaded[1].key != load_trained(victim).key
+    assert [d for _, d in seen] == sorted(d for _, d in seen)
+    # the same again: nothing is trained
+    times = [(f / "encoder.safetensors").stat().st_mtime_ns for f in folders]
+    train_panel(training, private, world, tmp_path / "panel", members=FEW)
+    assert [(f / "encoder.safetensors").stat().st_mtime_ns for f in folders] == times
+
+
+def test_the_standard_panel_has_five_of_each_kind_some_on_the_victims_images() -> None:
+    for kind in ("plain", "marked", "invariant"):
+        members = [m for m in (*PANEL, *TURNED) if m.kind == kind]
+        assert len(members) == 5
+        assert 0 < sum(m.on_private for m in members) < 5
+    assert {m.mark for m in PANEL if m.kind == "marked"} == {"secret", "paper"}
+
+
+def test_a_part_is_drawn_by_its_seed(digits: Data) -> None:
+    first, again, other = (part_of(digits, 50, s).images for s in (1, 1, 2))
+    assert first.equal(again)
+    assert not first.equal(other)
+
+
+def test_what_is_refused(victim: Path, digits: Data, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="fewer than the victim's 64"):
+        train_panel(CONFIG, _part(digits, 0, 64), _part(digits, 64, 100), tmp_path / "p")
+    with pytest.raises(TrainingError, match="nothing is known"):
+        like_the_victim({})
+    for wrong in (replace(CONFIG, method="embed"), replace(CONFIG, arch="custom")):
+        with pytest.raises(TrainingError, match="cannot be trained as this victim was"):
+            like_the_victim({"train": wrong.to_dict()})
+
+
+def test_a_train_folder_is_one_member_and_a_mixed_folder_is_none_of_ours(victim: Path, tmp_path: Path) -> None:
+    assert members_in(victim) == [victim]
+    (tmp_path / "notes.txt").write_text("x")
+    assert members_in(tmp_path) == [tmp_path]
+    assert members_in(tmp_path / "weights.onnx") == [tmp_path / "weights.onnx"]

@@ -1,0 +1,146 @@
+"""The panel of a claim: encoders like the victim, trained without it, of the kinds that look guiltiest.
+
+Docs/statistics.md says what each kind is for. Members are trained as the victim was, on as many images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ownership.architectures import CUSTOM
+from ownership.errors import TrainingError
+from ownership.files import Progress, silent
+from ownership.watermark import WatermarkKey
+from watermark_training.artefacts import CONFIG, train_to
+from watermark_training.config import Mark, TrainConfig
+from watermark_training.data import Data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stranger:
+    """An encoder trained without the victim: a panel member or an independent suspect."""
+
+    name: str
+    mark: Mark
+    on_private: bool  # trained on the victim's own images, else on as many images of the world
+    rotate: bool = False  # trained on rotated views
+
+    @property
+    def kind(self) -> str:
+        """Its stratum."""
+        return "invariant" if self.rotate else "plain" if self.mark == "none" else "marked"
+
+
+PANEL = (
+    Stranger(name="plain_0", mark="none", on_private=True),
+    Stranger(name="plain_1", mark="none", on_private=True),
+    Stranger(name="plain_2", mark="none", on_private=False),
+    Stranger(name="plain_3", mark="none", on_private=False),
+    Stranger(name="plain_4", mark="none", on_private=False),
+    Stranger(name="marked_0", mark="secret", on_private=True),
+    Stranger(name="marked_1", mark="paper", on_private=True),
+    Stranger(name="marked_2", mark="secret", on_private=False),
+    Stranger(name="marked_3", mark="secret", on_private=False),
+    Stranger(name="marked_4", mark="paper", on_private=False),
+)
+"""Five plain and five marked ones, two of each trained on the victim's own images."""
+
+TURNED = tuple(Stranger(name=f"invariant_{i}", mark="none", on_private=i < 2, rotate=True) for i in range(5))
+"""Trained on rotated views, for the test that finds thieves who train the mark away."""
+
+
+def members_in(path: Path) -> list[Path]:
+    """Returns the train folders in a folder that holds nothing else than such, or the path itself."""
+    if not path.is_dir() or (path / CONFIG).exists():
+        return [path]
+    inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    return inside if inside and all((p / CONFIG).is_file() for p in inside) else [path]
+
+
+def part_of(world: Data, n: int, seed: int) -> Data:
+    """Returns n images of the world, drawn by a seed."""
+    order = torch.randperm(len(world), generator=torch.Generator().manual_seed(seed))[:n]
+    labels = None if world.labels is None else world.labels[order]
+    return Data(name=f"{world.name} (part {seed})", images=world.images[order], labels=labels)
+
+
+def like_the_victim(config: dict[str, Any]) -> TrainConfig:
+    """Returns the training of a train folder's encoder, from its `config.json`.
+
+    Raises:
+        TrainingError: if it says none, or one that cannot be repeated for strangers.
+    """
+    stored = config.get("train")
+    if not isinstance(stored, dict):
+        raise TrainingError("nothing is known of how the victim was trained", "give its train folder")
+    try:
+        training = TrainConfig(**{f.name: stored[f.name] for f in fields(TrainConfig) if f.name in stored})
+    except TypeError as e:
+        raise TrainingError("the victim's config.json is malformed", "it was written by another program") from e
+    if training.method == "embed" or training.arch == CUSTOM:
+        raise TrainingError(
+            f"strangers cannot be trained as this victim was ({training.arch}, method {training.method})",
+            "train the panel with turnmark train, from the start",
+        )
+    return training
+
+
+def train_panel(
+    training: TrainConfig,
+    private: Data,
+    world: Data,
+    out: Path,
+    *,
+    members: Sequence[Stranger] = (*PANEL, *TURNED),
+    key_of: Callable[[int], WatermarkKey | None] = lambda _: None,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+    warn: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Trains the members of a panel, each into a train folder; what is finished is not done again.
+
+    Args:
+        training: the victim's; mark, rotation and seed are the members' own.
+        private: images that the victim was trained on.
+        world: other images of the same kind, at least as many.
+        out: where the folders are made.
+        members: whom to train.
+        key_of: key of the i-th member; None: a fresh one from the system's randomness.
+        device: where to compute.
+        progress: called after every step, counted over all members.
+        warn: called with advice where a member does not learn.
+
+    Returns:
+        The members' folders.
+
+    Raises:
+        TrainingError: if there are too few images.
+    """
+    if len(world) < len(private):
+        raise TrainingError(
+            f"{len(world)} other images are fewer than the victim's {len(private)}", "give as many, of the same kind"
+        )
+    folders = []
+    for i, member in enumerate(members):
+        seed = training.seed + 1 + i
+        config = replace(training, mark=member.mark, rotate=member.rotate, predictor="trained", seed=seed)
+
+        def show(_what: str, done: int, total: int, i: int = i, name: str = member.name) -> None:
+            progress(f"training {name}", 1000 * i + 1000 * done // max(1, total), 1000 * len(members))
+
+        train_to(
+            out / member.name,
+            private if member.on_private else part_of(world, len(private), seed),
+            config,
+            key=key_of(i) if member.mark == "secret" else None,
+            device=device,
+            progress=show,
+            warn=lambda line, name=member.name: warn(f"{name}: {line}"),  # type: ignore[misc]
+        )
+        folders.append(out / member.name)
+    return folders
