@@ -35,8 +35,8 @@ def build(
         typer.Option(
             help="Independent encoder, [KIND:]PATH, or a folder of turnmark panel; give it many times. KIND is plain, "
             "marked (somebody else's watermark), invariant (trained on rotated views), ancestor (grown from the same "
-            "public checkpoint), small (of less capacity than the victim) or public (published by others). At least 5 of "
-            "a kind; with none plain or marked a suspect must come close to the owner's own copies.",
+            "public checkpoint), small (of less capacity than the victim) or public (published by others). At least 5 "
+            "of a kind; with none plain or marked a suspect must come close to the owner's own copies.",
             show_default=False,
         ),
     ],

@@ -11,8 +11,8 @@ from cli import render
 from cli.options import DATA_HELP, BadImage, Device, Out, Size
 
 HELP = (
-    "Train a panel for a claim: fifteen encoders like the victim, without it: five plain, five with foreign marks, five "
-    "on rotated views; some on your own images. The same command resumes. claim build --panel OUT takes them all."
+    "Train a panel for a claim: fifteen encoders like the victim, without it: five plain, five with foreign marks, "
+    "five on rotated views; some on your own images. The same command resumes. claim build --panel OUT takes them all."
 )
 
 
