@@ -204,7 +204,7 @@ def _roots(path: Path | None) -> tuple[Certificate, ...]:
 
 
 def _stamped(time: str, authority: str, *, trusted: bool) -> str:
-    from ownership.seal import timestamp_line
+    from ownership.statement import timestamp_line
 
     return timestamp_line(time, authority, trusted=trusted)
 
