@@ -11,7 +11,23 @@ import sys
 
 import typer
 
-from cli import audit, claim, demo, doctor, embed, evaluate, linear_eval, pack, render, seal, serve, show, steal, train
+from cli import (
+    audit,
+    claim,
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    linear_eval,
+    pack,
+    render,
+    report,
+    seal,
+    serve,
+    show,
+    steal,
+    train,
+)
 from ownership.errors import OwnershipError, printable
 
 app = typer.Typer(
@@ -31,6 +47,7 @@ app.command(help=seal.KEYGEN)(seal.keygen)
 app.add_typer(claim.app, name="claim")
 app.command(help=steal.HELP)(steal.steal)
 app.command(help=audit.HELP)(audit.audit)
+app.add_typer(report.app, name="report")
 app.command(help=evaluate.HELP)(evaluate.evaluate)
 app.command(help=doctor.HELP)(doctor.doctor)
 app.command("linear-eval", help=linear_eval.HELP)(linear_eval.linear_eval)
