@@ -11,7 +11,26 @@ import typer
 from cli import render
 from cli.auditing import Request, audit_one, audit_several
 from cli.options import Arch
-from cli.suspects import AllowHttp, Api, BatchSize, Model, Probes, Transcript, Without, report_folder
+from cli.suspects import (
+    AllowHttp,
+    AllowTorchscript,
+    Api,
+    AuditorPanel,
+    BatchSize,
+    ExternalData,
+    MaxModelGib,
+    MemoryLimit,
+    Model,
+    Output,
+    PanelModels,
+    Pooling,
+    Probes,
+    TimeLimit,
+    Transcript,
+    Without,
+    limits_of,
+    report_folder,
+)
 
 HELP = (
     "Audit a suspect against a claim and write report.json and report.html. Ends with 0 if the claim is supported, "
@@ -40,21 +59,8 @@ def audit(
         ),
     ] = None,
     arch: Arch = None,
-    auditor_panel: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of independent encoders that you, the auditor, bring: if the claim calls more of them copies "
-            "than alpha allows, it is indiscriminate. NAME.txt beside NAME.onnx says where that one comes from.",
-            show_default=False,
-        ),
-    ] = None,
-    panel_models: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the panel members' files: their answers are computed anew and compared with the claim's.",
-            show_default=False,
-        ),
-    ] = None,
+    auditor_panel: AuditorPanel = None,
+    panel_models: PanelModels = None,
     stop_early: Annotated[
         bool,
         typer.Option(
@@ -80,23 +86,13 @@ def audit(
             "mean=R,G,B/std=R,G,B, or try: several, each at its share of alpha."
         ),
     ] = "none",
-    output: Annotated[
-        str | None, typer.Option(help="Name of the ONNX output that is the representation.", show_default=False)
-    ] = None,
-    pooling: Annotated[str, typer.Option(help="Of models that answer with tokens: cls or mean.")] = "cls",
-    external_data: Annotated[
-        bool, typer.Option("--external-data", help="Read the files beside an ONNX model that it names.")
-    ] = False,
-    allow_torchscript: Annotated[
-        bool, typer.Option("--allow-torchscript", help="Run TorchScript, a program, in the sandbox.")
-    ] = False,
-    time_limit: Annotated[
-        float, typer.Option(min=1, help="Seconds for loading, or for some images (32 MiB of them).")
-    ] = 300.0,
-    memory_limit: Annotated[
-        float | None, typer.Option(min=1, help="GiB of address space; 12 and four times the file.", show_default=False)
-    ] = None,
-    max_model_gib: Annotated[float, typer.Option(min=0.001, help="Largest file that is opened, in GiB.")] = 8.0,
+    output: Output = None,
+    pooling: Pooling = "cls",
+    external_data: ExternalData = False,
+    allow_torchscript: AllowTorchscript = False,
+    time_limit: TimeLimit = 300.0,
+    memory_limit: MemoryLimit = None,
+    max_model_gib: MaxModelGib = 8.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     probes: Probes = None,
     api: Api = "turnmark",
@@ -108,7 +104,6 @@ def audit(
 ) -> None:
     """Audits, writes and prints a report, or a summary of several."""
     from ownership.loading import LoadOptions
-    from ownership.sandbox.encoder import Limits
     from ownership.verdict import Verdict
 
     request = Request(
@@ -116,11 +111,7 @@ def audit(
         options=LoadOptions(
             arch=arch, output=output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
         ),
-        limits=Limits(
-            seconds=time_limit,
-            memory_bytes=None if memory_limit is None else round(memory_limit * 2**30),
-            file_bytes=round(max_model_gib * 2**30),
-        ),
+        limits=limits_of(time_limit, memory_limit, max_model_gib),
         how=Without(
             probes=probes, api=api, model=model, batch_size=batch_size, transcript=transcript, allow_http=allow_http
         ),

@@ -59,9 +59,10 @@ def audit_one(request: Request, suspect: str, out: Path, progress: Progress, *, 
     """
     from ownership.errors import OwnershipError, printable
     from ownership.files import alone_in
+    from ownership.statement import is_sealed
 
     with alone_in(out, OwnershipError):
-        if (out / "seal").exists() and not resume:
+        if is_sealed(out) and not resume:
             raise OwnershipError(f"{printable(out, 300)} holds a signed report", "choose another --out")
         return _audit_into(request, suspect, out, progress, resume=resume)
 

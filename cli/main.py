@@ -22,6 +22,7 @@ from cli import (
     pack,
     panel,
     render,
+    report,
     seal,
     serve,
     show,
@@ -48,6 +49,7 @@ app.command(help=seal.KEYGEN)(seal.keygen)
 app.add_typer(claim.app, name="claim")
 app.command(help=steal.HELP)(steal.steal)
 app.command(help=audit.HELP)(audit.audit)
+app.add_typer(report.app, name="report")
 app.command(help=evaluate.HELP)(evaluate.evaluate)
 app.command(help=doctor.HELP)(doctor.doctor)
 app.command("linear-eval", help=linear_eval.HELP)(linear_eval.linear_eval)

@@ -17,6 +17,7 @@ from ownership.files import Progress as Show
 if TYPE_CHECKING:
     from ownership.power import Power
     from ownership.report import Report
+    from ownership.reproduce import Reproduction
     from ownership.several import Several
 
 out = Console(highlight=False)
@@ -138,6 +139,36 @@ def several(s: Several) -> None:
     out.print(table)
     for warning in s.warnings:
         out.print(f"[yellow]note:[/] {escape(warning)}", soft_wrap=True)
+
+
+def reproduction(r: Reproduction) -> None:
+    """Prints a report's numbers beside those that auditing again gave, and each that differs."""
+    from ownership.html import format_number
+    from ownership.reproduce import P_TOLERANCE
+    from ownership.verdict import format_p
+
+    table = Table(box=None, padding=(0, 1))
+    for name in ("test", "queries", "report", "again", "p", "again", "same"):
+        table.add_column(name, justify="left" if name in ("test", "same") else "right")
+    for row in r.rows:
+        p = "–" if row.pvalue_again is None else format_p(row.pvalue_again)
+        asked = "all" if row.queries is None else str(row.queries)
+        numbers = (format_number(row.value), format_number(row.again), format_p(row.pvalue), p)
+        table.add_row(escape(row.title), asked, *numbers, "yes" if row.same else "NO")
+    out.print(table)
+    lines = [f"not computed again: {what}" for what in r.left_out]
+    lines += [
+        f"other version: {name} {then or 'none'}, now {now or 'none'}" for name, (then, now) in r.versions.items()
+    ]
+    lines += [f"differs: {what}" for what in r.differences]
+    for line in lines:
+        out.print(escape(printable(line, 400)), soft_wrap=True)
+    if not r.differences:
+        out.print(
+            f"reproduced: {r.again.verdict.value}, {r.compared} numbers and words the same (scores within "
+            f"{r.tolerance:g} relative, p-values within {P_TOLERANCE:g})",
+            soft_wrap=True,
+        )
 
 
 def power(found: dict[int, list[Power]], wanted: float) -> None:

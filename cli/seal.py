@@ -15,6 +15,10 @@ from cli import render
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
+    from ownership.sealing import Opened
+    from ownership.statement import Signed
+    from ownership.timestamps import Timestamp
+
 PASSPHRASE = "TURNMARK_PASSPHRASE"  # noqa: S105  the variable's name
 
 Folder = Annotated[Path, typer.Argument(help="The claim's folder.", show_default=False)]
@@ -29,6 +33,20 @@ Roots = Annotated[
 Before = Annotated[
     str | None,
     typer.Option(help="A trusted timestamp must be earlier than this date, such as 2026-05-01.", show_default=False),
+]
+
+SigningKey = Annotated[Path, typer.Option(help="Your signing key, from turnmark keygen.", show_default=False)]
+Request = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write a timestamp request (RFC 3161) to this file: POST it to an authority on any machine, then attach "
+        "its answer.",
+        show_default=False,
+    ),
+]
+Tsa = Annotated[
+    list[str] | None,
+    typer.Option(help="Ask the timestamp authority at this URL; give it for two or more.", show_default=False),
 ]
 
 SEAL = (
@@ -48,37 +66,27 @@ def keygen(out: Annotated[Path, typer.Argument(help="File of the private key.", 
     """Writes a signing key; a passphrase from TURNMARK_PASSPHRASE or the prompt encrypts it."""
     from ownership.signing import make_signing_key
 
-    passphrase = _passphrase("passphrase (empty: none)", new=True, default="")
-    digest = make_signing_key(out, passphrase)
-    if not passphrase:
+    secret = ask_passphrase("passphrase (empty: none)", new=True, default="")
+    digest = make_signing_key(out, secret)
+    if not secret:
         render.warn("this signing key has no passphrase: whoever reads the file can sign as you")
     render.out.print(f"signing key: {out}; public key: {out}.pub, fingerprint {digest}", markup=False, soft_wrap=True)
 
 
 def seal(
     claim: Folder,
-    signing_key: Annotated[Path, typer.Option(help="Your signing key, from turnmark keygen.", show_default=False)],
-    request: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a timestamp request (RFC 3161) to this file: POST it to an authority on any machine, then "
-            "turnmark claim attach.",
-            show_default=False,
-        ),
-    ] = None,
-    tsa: Annotated[
-        list[str] | None,
-        typer.Option(help="Ask the timestamp authority at this URL; give it for two or more.", show_default=False),
-    ] = None,
+    signing_key: SigningKey,
+    request: Request = None,
+    tsa: Tsa = None,
     roots: Roots = None,
 ) -> None:
     """Commits, signs, timestamps."""
-    from ownership.sealing import seal_claim, stamp, write_request
+    from ownership.sealing import seal_claim, sealed_claim
     from ownership.signing import load_signing_key
 
-    trusted = _roots(roots)
-    made, new = seal_claim(claim, load_signing_key(signing_key, _passphrase))
-    _say(
+    trusted = roots_in(roots)
+    made, new = seal_claim(claim, load_signing_key(signing_key, ask_passphrase))
+    say(
         [
             f"sealed: {claim}, {made.leaves} leaves, Merkle root {made.root}"
             if new
@@ -86,14 +94,7 @@ def seal(
             f"key {made.public_key_sha256}",
         ]
     )
-    if request is not None:
-        write_request(claim, request)
-        _say([f"timestamp request: {request}"])
-    for url in tsa or ():
-        stamped = stamp(claim, url, trusted)
-        _say([_stamped(stamped.time.isoformat(), stamped.authority, trusted=stamped.trusted)])
-    if not made.timestamps and not tsa:
-        render.warn("without a timestamp a seal proves nothing about when: --tsa URL, or --request FILE")
+    ask_for_times(claim, made, request, tsa, trusted, sealed_claim)
 
 
 def attach(
@@ -106,8 +107,8 @@ def attach(
     from ownership.files import read_bytes
     from ownership.sealing import attach as store
 
-    stamped = store(claim, read_bytes(reply, OwnershipError, "reply"), _roots(roots))
-    _say([_stamped(stamped.time.isoformat(), stamped.authority, trusted=stamped.trusted)])
+    stamped = store(claim, read_bytes(reply, OwnershipError, "reply"), roots_in(roots))
+    say([stamped_line(stamped)])
 
 
 def verify(claim: Folder, public_key: PublicKey = None, roots: Roots = None, before: Before = None) -> None:
@@ -116,7 +117,7 @@ def verify(claim: Folder, public_key: PublicKey = None, roots: Roots = None, bef
     from ownership.verify import verify_claim
 
     date = None if before is None else parse_date(before)
-    _say(verify_claim(claim, public_key=public_key, roots=_roots(roots), before=date))
+    say(verify_claim(claim, public_key=public_key, roots=roots_in(roots), before=date))
 
 
 def disclose(
@@ -133,7 +134,7 @@ def disclose(
     from ownership.files import write_bytes
 
     write_bytes(out, make(claim, parts, data=data), secret=True)
-    _say([f"disclosure: {out}; it shows {', '.join(parts)} and the signed statement, nothing else of the claim"])
+    say([f"disclosure: {out}; it shows {', '.join(parts)} and the signed statement, nothing else of the claim"])
 
 
 def check_disclosure(
@@ -150,7 +151,7 @@ def check_disclosure(
 
     content = read_bytes(disclosure, OwnershipError, "disclosure")
     date = None if before is None else parse_date(before)
-    _say(check(content, public_key=public_key, roots=_roots(roots), before=date))
+    say(check(content, public_key=public_key, roots=roots_in(roots), before=date))
 
 
 def encrypt(
@@ -167,9 +168,9 @@ def encrypt(
     """Writes the encrypted file."""
     from ownership.encryption import encrypt_claim
 
-    secret = _passphrase("passphrase of the encrypted claim", new=True) if passphrase else ""
+    secret = ask_passphrase("passphrase of the encrypted claim", new=True) if passphrase else ""
     encrypt_claim(claim, out, recipients=recipient or (), passphrase=secret)
-    _say([f"encrypted: {out}; the folder {claim} is still there, in clear"])
+    say([f"encrypted: {out}; the folder {claim} is still there, in clear"])
 
 
 def decrypt(
@@ -184,12 +185,14 @@ def decrypt(
     from ownership.encryption import decrypt_claim
 
     claim = decrypt_claim(
-        file, out, identity=identity, passphrase=lambda: _passphrase("passphrase of the encrypted claim")
+        file, out, identity=identity, passphrase=lambda: ask_passphrase("passphrase of the encrypted claim")
     )
-    _say([f"claim: {out} (SHA-256 {claim.sha256}), verified; keep it secret"])
+    say([f"claim: {out} (SHA-256 {claim.sha256}), verified; keep it secret"])
 
 
-def _passphrase(what: str = "passphrase of the signing key", *, new: bool = False, default: str | None = None) -> str:
+def ask_passphrase(
+    what: str = "passphrase of the signing key", *, new: bool = False, default: str | None = None
+) -> str:
     """From the environment, else from the prompt where somebody can answer; never from the command line."""
     stored = os.environ.get(PASSPHRASE)
     if stored is not None or not sys.stdin.isatty():
@@ -197,18 +200,41 @@ def _passphrase(what: str = "passphrase of the signing key", *, new: bool = Fals
     return str(typer.prompt(what, default=default, show_default=False, hide_input=True, confirmation_prompt=new))
 
 
-def _roots(path: Path | None) -> tuple[Certificate, ...]:
+def roots_in(path: Path | None) -> tuple[Certificate, ...]:
+    """Returns the certificates in a file, if one was given."""
     from ownership.timestamps import load_roots
 
     return () if path is None else load_roots(path)
 
 
-def _stamped(time: str, authority: str, *, trusted: bool) -> str:
-    from ownership.seal import timestamp_line
+def ask_for_times(
+    folder: Path,
+    made: Signed,
+    request: Path | None,
+    tsa: list[str] | None,
+    trusted: tuple[Certificate, ...],
+    opened: Opened,
+) -> None:
+    """Writes a timestamp request and asks authorities, as told; says so where a seal stays without a time."""
+    from ownership.sealing import stamp, write_request
 
-    return timestamp_line(time, authority, trusted=trusted)
+    if request is not None:
+        write_request(folder, request, opened)
+        say([f"timestamp request: {request}"])
+    for url in tsa or ():
+        say([stamped_line(stamp(folder, url, trusted, opened))])
+    if not made.timestamps and not tsa:
+        render.warn("without a timestamp a seal proves nothing about when: --tsa URL, or --request FILE")
 
 
-def _say(lines: Iterable[str]) -> None:
+def stamped_line(stamped: Timestamp) -> str:
+    """Returns a timestamp in words."""
+    from ownership.statement import timestamp_line
+
+    return timestamp_line(stamped.time.isoformat(), stamped.authority, trusted=stamped.trusted)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Prints lines as they are."""
     for line in lines:
         render.out.print(line, markup=False, soft_wrap=True)

@@ -39,6 +39,52 @@ Transcript = Annotated[
 AllowHttp = Annotated[
     bool, typer.Option("--allow-http", help="Send images and token to another machine's http:// address in the clear.")
 ]
+AuditorPanel = Annotated[
+    Path | None,
+    typer.Option(
+        "--auditor-panel",
+        help="Folder of independent encoders that you, the auditor, bring: if the claim calls more of them copies "
+        "than alpha allows, it is indiscriminate. NAME.txt beside NAME.onnx says where that one comes from.",
+        show_default=False,
+    ),
+]
+PanelModels = Annotated[
+    Path | None,
+    typer.Option(
+        "--panel-models",
+        help="Folder of the panel members' files: their answers are computed anew and compared with the claim's.",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    str | None, typer.Option("--output", help="Name of the ONNX output that is the representation.", show_default=False)
+]
+Pooling = Annotated[str, typer.Option("--pooling", help="Of models that answer with tokens: cls or mean.")]
+ExternalData = Annotated[
+    bool, typer.Option("--external-data", help="Read the files beside an ONNX model that it names.")
+]
+AllowTorchscript = Annotated[
+    bool, typer.Option("--allow-torchscript", help="Run TorchScript, a program, in the sandbox.")
+]
+TimeLimit = Annotated[
+    float, typer.Option("--time-limit", min=1, help="Seconds for loading, or for some images (32 MiB of them).")
+]
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option("--memory-limit", min=1, help="GiB of address space; 12 and four times the file.", show_default=False),
+]
+MaxModelGib = Annotated[float, typer.Option("--max-model-gib", min=0.001, help="Largest file that is opened, in GiB.")]
+
+
+def limits_of(time_limit: float, memory_limit: float | None, max_model_gib: float) -> Limits:
+    """Returns what a suspect may take: seconds, GiB, GiB."""
+    from ownership.sandbox.encoder import Limits
+
+    return Limits(
+        seconds=time_limit,
+        memory_bytes=None if memory_limit is None else round(memory_limit * 2**30),
+        file_bytes=round(max_model_gib * 2**30),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,10 +19,10 @@ from ownership.errors import ClaimError, ClaimIntegrityError, printable
 from ownership.files import canonical_json, parse_canonical, parse_json, read_bytes, sha256, unbase64, unhex
 from ownership.images import image_bytes
 from ownership.merkle import SALT_BYTES, inclusion_path, leads_to, salted_leaf
-from ownership.seal import check_timestamps, leaf_digests, leaf_hashes, open_statement, read_part, read_salts
+from ownership.seal import PUBLIC_KEY, leaf_digests, leaf_hashes, open_statement, read_salts
 from ownership.signing import load_public_key
+from ownership.statement import check_timestamps, read_part, verify_signature, verify_times
 from ownership.timestamps import need_roots
-from ownership.verify import verify_statement, verify_times
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -70,7 +70,7 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
         {
             "format_version": FORMAT_VERSION,
             "statement": claim.seal.envelope.decode(),
-            "public_key": read_part(folder, "owner.pub").decode(),
+            "public_key": read_part(folder, PUBLIC_KEY, ClaimIntegrityError).decode(),
             "timestamps": [base64.b64encode(reply).decode() for reply in claim.seal.replies.values()],
             "parts": parts,
         }
@@ -112,7 +112,7 @@ def check_disclosure(
         raise ClaimIntegrityError("disclosure: it shows no part", "get the original")
     seal = open_statement(envelope, load_public_key(pem, ClaimIntegrityError, "disclosure: its public key"))
     yield f"claim        {seal.claim_sha256}"
-    yield from verify_statement(seal, public_key)
+    yield from verify_signature(seal, public_key)
     for name, digest, salt, index, path, data in parts:
         if data is not None and sha256(data) != digest.hex():
             raise ClaimIntegrityError(
@@ -124,7 +124,7 @@ def check_disclosure(
             )
         shown = "digest only" if data is None else f"{len(data)} bytes"
         yield f"part         {printable(name)}: sealed ({shown}, SHA-256 {digest.hex()})"
-    yield from verify_times(check_timestamps(stored, seal.envelope, roots), before)
+    yield from verify_times(check_timestamps(stored, seal.envelope, roots, seal.error), before, seal.error)
 
 
 def disclosed_data(disclosure: bytes) -> dict[str, bytes]:

@@ -11,6 +11,7 @@ OwnershipError(message, hint)        exit 2: usage or input refused
 ├── SandboxError                 exit 4: a layer of the cage is missing that this file needs
 ├── TrainingError                    training or extraction cannot go on
 └── ReportError                      a report cannot be written or read
+    └── ReportIntegrityError         exit 6: a report or its signature does not verify, or is not reproduced
 ```
 
 A negative finding is a result, not an error; these mean "could not test". Exit codes: docs/format.md.
@@ -73,6 +74,12 @@ class TrainingError(OwnershipError):
 
 class ReportError(OwnershipError):
     """A report cannot be written or read."""
+
+
+class ReportIntegrityError(ReportError):
+    """A report, its page or its signature does not verify, or its numbers do not come out again."""
+
+    exit_code = 6
 
 
 def printable(text: object, limit: int = 120) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import math
+import platform
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownership.files import canonical_json, clear_leftovers, write_bytes, write_together
+from ownership.files import canonical_json, clear_leftovers, sha256, write_bytes, write_together
 from ownership.plan import REQUIRED_STRATA
 from ownership.report import Report
 from ownership.results import TestResult
@@ -17,6 +20,8 @@ from ownership.verdict import Verdict, format_p
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+    from ownership.custody import Custody
 
 FAMILIES = {
     "distance": "Representation distance",
@@ -117,8 +122,14 @@ def write_html(report: Report, path: Path) -> None:
     write_bytes(path, render_html(report).encode())
 
 
-def render_html(report: Report) -> str:
-    """Returns the page; no scripts, no outside resources, every foreign string escaped."""
+def render_html(report: Report, custody: Custody | None = None) -> str:
+    """Returns the page; no scripts, no outside resources, every foreign string escaped.
+
+    Args:
+        report: the numbers.
+        custody: of a signed report, shown with the key it is signed with.
+    """
+    report = Report.from_dict(json.loads(canonical_json(report.to_dict())))  # names in a file's order, not in memory's
     content = report.to_dict()
     families: list[dict[str, Any]] = []
     for family, title in FAMILIES.items():
@@ -136,6 +147,8 @@ def render_html(report: Report) -> str:
             families.append({"title": title, "rows": rows})
     return template("report.html.j2").render(
         report=report,
+        custody=custody,
+        renderer=renderer(),
         content=content,
         families=families,
         sentence=verdict_sentence(report),
@@ -146,6 +159,15 @@ def render_html(report: Report) -> str:
         percent=f"{100 * report.error_rate:g} %",
         share=report.share,
     )
+
+
+@lru_cache(maxsize=1)
+def renderer() -> str:
+    """Returns what a page says it was rendered by: the same renderer makes the same bytes of the same numbers."""
+    here = Path(__file__).parent
+    sources = b"".join(path.read_bytes() for path in (*sorted(here.glob("*.py")), *sorted(here.glob("templates/*"))))
+    parts = (f"turnmark {version('turnmark')} build {sha256(sources)[:12]}", f"matplotlib {version('matplotlib')}")
+    return ", ".join((*parts, f"jinja2 {version('jinja2')}", platform.machine()))
 
 
 def format_number(x: float | None) -> str:

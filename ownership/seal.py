@@ -13,53 +13,54 @@ The claim's digest alone pins the claim. The tree adds that single parts can be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from ownership.errors import ClaimIntegrityError, printable
-from ownership.files import canonical_json, parse_canonical, read_bytes, sha256, unhex
+from ownership.errors import ClaimIntegrityError, OwnershipError
+from ownership.files import canonical_json, parse_canonical, sha256, unhex
 from ownership.images import images_sha256
 from ownership.merkle import SALT_BYTES, root_hash, salted_leaf
-from ownership.signing import fingerprint, load_public_key, open_envelope
-from ownership.timestamps import Timestamp, read_reply
+from ownership.signing import fingerprint, load_public_key
+from ownership.statement import (
+    ENVELOPE,
+    UNTIMESTAMPED,
+    Signed,
+    in_toto,
+    is_sealed,
+    open_in_toto,
+    read_part,
+    read_replies,
+    timestamp_line,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.x509 import Certificate
 
 FORMAT_VERSION = 1
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://turnmark.invalid/seal/v1"
+PUBLIC_KEY = "owner.pub"
 
 UNSEALED = "UNSEALED: nobody signed this claim; whoever can write to it can replace it whole"
-UNTIMESTAMPED = "UNTIMESTAMPED: proves nothing about when"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seal:
+class Seal(Signed):
     """A claim's seal, its signature and tree checked."""
+
+    error: ClassVar[type[OwnershipError]] = ClaimIntegrityError
+    covers: ClassVar[str] = "claim and plan"
+    signer: ClassVar[str] = "owner"
+    secret: ClassVar[bool] = True
 
     claim_sha256: str
     plan_sha256: str
     root: str  # of the Merkle tree, hexadecimal
     leaves: int
-    public_key_sha256: str  # fingerprint of the key it was signed with
-    timestamps: tuple[Timestamp, ...] = ()
-    envelope: bytes = field(default=b"", repr=False)  # the signed bytes, which timestamps cover
-    replies: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # of timestamp authorities, by name
-
-    def under(self, roots: Sequence[Certificate]) -> Seal:
-        """Returns the seal with its timestamps checked against the verifier's root certificates; none: unchecked.
-
-        Raises:
-            ClaimIntegrityError: if a timestamp does not cover the seal, or does not chain to one of the roots.
-        """
-        return replace(self, timestamps=check_timestamps(self.replies, self.envelope, roots))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what a report tells of it."""
@@ -73,21 +74,15 @@ class Seal:
 
 
 def statement(claim_sha256: str, plan_sha256: str, root: bytes, leaves: int) -> bytes:
-    """Returns what is signed: an in-toto statement (v1) about the claim, as canonical JSON."""
-    return canonical_json(
-        {
-            "_type": STATEMENT_TYPE,
-            "subject": [{"name": "claim", "digest": {"sha256": claim_sha256}}],
-            "predicateType": PREDICATE_TYPE,
-            "predicate": {
-                "format_version": FORMAT_VERSION,
-                "claim_sha256": claim_sha256,
-                "plan_sha256": plan_sha256,
-                "merkle_root": root.hex(),
-                "leaves": leaves,
-            },
-        }
-    )
+    """Returns what is signed about a claim."""
+    predicate = {
+        "format_version": FORMAT_VERSION,
+        "claim_sha256": claim_sha256,
+        "plan_sha256": plan_sha256,
+        "merkle_root": root.hex(),
+        "leaves": leaves,
+    }
+    return in_toto({"claim": claim_sha256}, PREDICATE_TYPE, predicate)
 
 
 def open_statement(envelope: bytes, key: Ed25519PublicKey) -> Seal:
@@ -96,25 +91,20 @@ def open_statement(envelope: bytes, key: Ed25519PublicKey) -> Seal:
     Raises:
         ClaimIntegrityError: if signature or statement are not what they should be.
     """
-    payload = open_envelope(envelope, key)
-    what = "seal: the signed statement"
-    content = parse_canonical(payload, ClaimIntegrityError, what)
-    if content.get("predicateType") != PREDICATE_TYPE:
-        raise ClaimIntegrityError(f"{what} is no seal: {printable(content.get('predicateType'))}", "update turnmark")
-    try:
+
+    def again(content: dict[str, Any]) -> bytes:
         predicate = content["predicate"]
         claim, plan, leaves = (predicate[k] for k in ("claim_sha256", "plan_sha256", "leaves"))
-        root = unhex(predicate["merkle_root"])
-        again = statement(claim, plan, root, leaves)
-    except (KeyError, TypeError, ValueError) as e:
-        raise ClaimIntegrityError(f"{what} is malformed", "it was written by another program") from e
-    if again != payload or type(leaves) is not int or leaves < 1 or not isinstance(claim, str):
-        raise ClaimIntegrityError(f"{what} is malformed", "it was written by another program")
+        if type(leaves) is not int or leaves < 1 or not isinstance(claim, str):
+            raise TypeError("fields of another type")
+        return statement(claim, plan, unhex(predicate["merkle_root"]), leaves)
+
+    predicate = open_in_toto(envelope, key, PREDICATE_TYPE, again, ClaimIntegrityError)["predicate"]
     return Seal(
-        claim_sha256=claim,
-        plan_sha256=str(plan),
-        root=root.hex(),
-        leaves=leaves,
+        claim_sha256=predicate["claim_sha256"],
+        plan_sha256=str(predicate["plan_sha256"]),
+        root=predicate["merkle_root"],
+        leaves=predicate["leaves"],
         public_key_sha256=fingerprint(key),
         envelope=envelope,
     )
@@ -130,10 +120,10 @@ def open_seal(folder: Path, content: Mapping[str, Any]) -> Seal | None:
     Raises:
         ClaimIntegrityError: if anything is wrong.
     """
-    if not (folder / "seal").exists() and not (folder / "seal").is_symlink():
+    if not is_sealed(folder):
         return None
-    public = read_part(folder, "owner.pub")
-    envelope = read_part(folder, "statement.dsse.json")
+    public = read_part(folder, PUBLIC_KEY, ClaimIntegrityError)
+    envelope = read_part(folder, ENVELOPE, ClaimIntegrityError)
     seal = open_statement(envelope, load_public_key(public, ClaimIntegrityError, "seal: owner.pub"))
     if content.get("content_sha256") != seal.claim_sha256:
         raise ClaimIntegrityError(
@@ -159,35 +149,7 @@ def check_seal(folder: Path, seal: Seal, digests: Mapping[str, str]) -> Seal:
     leaves = leaf_hashes(digests, read_salts(folder, digests))
     if len(leaves) != seal.leaves or root_hash(leaves).hex() != seal.root:
         raise ClaimIntegrityError("seal: the salts do not lead to the sealed root", "salts.json was changed")
-    return replace(seal, replies=read_replies(folder)).under(())
-
-
-def check_timestamps(
-    stored: Mapping[str, bytes], envelope: bytes, roots: Sequence[Certificate] = ()
-) -> tuple[Timestamp, ...]:
-    """Returns what the stored replies (name -> bytes) say about an envelope, in order of time.
-
-    Raises:
-        ClaimIntegrityError: if one of them is not good.
-    """
-    found = [read_reply(data, envelope, roots, name=name) for name, data in stored.items()]
-    return tuple(sorted(found, key=lambda t: (t.time, t.sha256)))
-
-
-def read_replies(folder: Path) -> dict[str, bytes]:
-    """Returns the timestamp replies beside a seal, by name; each must bear its own digest as its name."""
-    place = folder / "seal" / "timestamps"
-    found = {}
-    for path in sorted(place.iterdir()) if place.is_dir() else ():
-        if path.name.startswith("."):  # half of a file that a killed run was writing
-            continue
-        data = read_part(folder, f"timestamps/{path.name}")
-        if path.name != f"{sha256(data)}.tsr":
-            raise ClaimIntegrityError(
-                f"seal: timestamps/{printable(path.name)} is not what its name says", "it was changed or damaged"
-            )
-        found[path.name] = data
-    return found
+    return replace(seal, replies=read_replies(folder, ClaimIntegrityError)).under(())
 
 
 def leaf_digests(claim_json: bytes, content: Mapping[str, Any], probes: bytes) -> dict[str, str]:
@@ -217,7 +179,7 @@ def leaf_hashes(digests: Mapping[str, str], salts: Mapping[str, bytes]) -> list[
 def read_salts(folder: Path, names: Mapping[str, Any]) -> dict[str, bytes]:
     """Returns the salt of every leaf; raises ClaimIntegrityError unless there is one for each, and no other."""
     what = "seal: salts.json"
-    content = parse_canonical(read_part(folder, "salts.json"), ClaimIntegrityError, what)
+    content = parse_canonical(read_part(folder, "salts.json", ClaimIntegrityError), ClaimIntegrityError, what)
     if content.get("format_version") != FORMAT_VERSION or set(content) != {"format_version", "salts"}:
         raise ClaimIntegrityError(f"{what} is of another version", "update turnmark")
     salts = content["salts"]
@@ -232,14 +194,6 @@ def read_salts(folder: Path, names: Mapping[str, Any]) -> dict[str, bytes]:
     return decoded
 
 
-def read_part(folder: Path, name: str) -> bytes:
-    """Returns a file of the seal; raises ClaimIntegrityError if it is missing or a link."""
-    path = folder / "seal" / name
-    if (folder / "seal").is_symlink() or path.is_symlink() or not path.is_file():
-        raise ClaimIntegrityError(f"seal: {printable(name)} is missing", "get the original claim")
-    return read_bytes(path, ClaimIntegrityError, "seal")
-
-
 def plan_sha256(content: Mapping[str, Any]) -> str:
     """Returns the digest of a claim's plan: SHA-256 of its canonical JSON."""
     return sha256(canonical_json(content.get("plan")))
@@ -252,9 +206,3 @@ def seal_lines(seal: Mapping[str, Any] | None) -> list[str]:
     lines = [f"sealed with the key {seal['public_key_sha256']}, Merkle root {seal['root']}"]
     lines += [timestamp_line(t["time"], t["authority"], trusted=t["trusted"]) for t in seal["timestamps"]]
     return lines if seal["timestamps"] else [*lines, UNTIMESTAMPED]
-
-
-def timestamp_line(time: str, authority: str, *, trusted: bool) -> str:
-    """Returns one timestamp in words."""
-    said = "its authority chains to a root you trust" if trusted else "its authority was NOT checked against a root"
-    return f"timestamp {time} by {authority}: it covers this seal; {said}"

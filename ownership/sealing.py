@@ -1,18 +1,19 @@
-"""Sealing a claim: what its owner does once, before any dispute."""
+"""Sealing a claim, what its owner does once, before any dispute; and timestamps for what is sealed or signed."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ownership.claim import Claim
-from ownership.errors import ClaimError, printable
+from ownership.errors import ClaimError, OwnershipError, printable
 from ownership.files import canonical_json, clear_leftovers, new_folder, parse_json, read_bytes, sha256, write_bytes
 from ownership.merkle import SALT_BYTES, root_hash
-from ownership.seal import FORMAT_VERSION, Seal, leaf_digests, leaf_hashes, plan_sha256, statement
+from ownership.seal import FORMAT_VERSION, PUBLIC_KEY, Seal, leaf_digests, leaf_hashes, plan_sha256, statement
 from ownership.signing import fingerprint, public_pem, sign
+from ownership.statement import ENVELOPE, Signed
 from ownership.timestamps import Timestamp, ask_authority, read_reply, request
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool
     signed = sign(statement(claim.sha256, plan_sha256(content), root_hash(leaves), len(leaves)), signing_key)
     named = {name: salt.hex() for name, salt in salts.items()}
     files = {
-        "statement.dsse.json": signed,
-        "owner.pub": public_pem(signing_key.public_key()),
+        ENVELOPE: signed,
+        PUBLIC_KEY: public_pem(signing_key.public_key()),
         "salts.json": canonical_json({"format_version": FORMAT_VERSION, "salts": named}),
     }
     with new_folder(folder / "seal") as new:
@@ -66,48 +67,67 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool
     return sealed, True
 
 
-def write_request(folder: Path, out: Path) -> None:
-    """Writes a timestamp request for a sealed claim to `out`; it tells an authority a digest and nothing else.
+def sealed_claim(folder: Path) -> Seal:
+    """Returns the seal of a claim that verifies; raises ClaimError if it has none."""
+    seal = Claim.load(folder).seal
+    if seal is None:
+        raise ClaimError("this claim has no seal", "turnmark claim seal")
+    return seal
+
+
+Opened = Callable[[Path], Signed]
+"""What opens the seal in a folder: `sealed_claim`, or `ownership.report_seal.signed_report`."""
+
+
+def write_request(folder: Path, out: Path, opened: Opened = sealed_claim) -> None:
+    """Writes a timestamp request for what is sealed to `out`; it tells an authority a digest and nothing else.
+
+    Args:
+        folder: of the claim or report.
+        out: the request's file.
+        opened: opens its seal.
 
     Raises:
-        ClaimError: if the claim is not sealed, or `out` would lie in its folder.
+        OwnershipError: if it has no seal, or `out` would lie in its folder.
     """
-    envelope = _sealed(folder).envelope
+    seal = opened(folder)
     if folder.resolve() in out.resolve().parents:
-        raise ClaimError(f"{printable(out, 300)} lies in the claim's folder", "write the request elsewhere")
-    write_bytes(out, request(envelope).as_bytes())
+        raise OwnershipError(f"{printable(out, 300)} lies in the sealed folder", "write the request elsewhere")
+    write_bytes(out, request(seal.envelope).as_bytes())
 
 
-def attach(folder: Path, reply: bytes, roots: Sequence[Certificate] = (), *, nonce: int | None = None) -> Timestamp:
+def attach(
+    folder: Path,
+    reply: bytes,
+    roots: Sequence[Certificate] = (),
+    *,
+    nonce: int | None = None,
+    opened: Opened = sealed_claim,
+) -> Timestamp:
     """Stores an authority's reply with a seal, once it is shown to cover it; several authorities may answer.
 
     Args:
-        folder: the claim's.
+        folder: of the claim or report.
         reply: what the authority answered.
         roots: certificates it must chain to; none: not checked.
         nonce: of the request it must answer, if it was asked just now.
+        opened: opens the seal.
 
     Raises:
-        ClaimIntegrityError: if the reply does not cover the seal, or is of no trusted authority.
-        ClaimError: if the claim is not sealed.
+        OwnershipError: the seal's `error`, if the reply does not cover it or is of no trusted authority; or that there
+            is no seal.
     """
-    timestamp = read_reply(reply, _sealed(folder).envelope, roots, nonce=nonce)
-    write_bytes(folder / "seal" / "timestamps" / f"{sha256(reply)}.tsr", reply, secret=True)
+    seal = opened(folder)
+    timestamp = read_reply(reply, seal.envelope, roots, nonce=nonce, error=seal.error)
+    write_bytes(folder / "seal" / "timestamps" / f"{sha256(reply)}.tsr", reply, secret=seal.secret)
     return timestamp
 
 
-def stamp(folder: Path, url: str, roots: Sequence[Certificate] = ()) -> Timestamp:
+def stamp(folder: Path, url: str, roots: Sequence[Certificate] = (), opened: Opened = sealed_claim) -> Timestamp:
     """Asks an authority for a timestamp and stores its reply.
 
     Raises:
         OwnershipError: if it gives no reply, or one that does not cover the seal.
     """
-    query = request(_sealed(folder).envelope)
-    return attach(folder, ask_authority(url, query.as_bytes()), roots, nonce=query.nonce)
-
-
-def _sealed(folder: Path) -> Seal:
-    seal = Claim.load(folder).seal
-    if seal is None:
-        raise ClaimError("this claim has no seal", "turnmark claim seal")
-    return seal
+    query = request(opened(folder).envelope)
+    return attach(folder, ask_authority(url, query.as_bytes()), roots, nonce=query.nonce, opened=opened)

@@ -126,41 +126,39 @@ def sign(payload: bytes, key: Ed25519PrivateKey) -> bytes:
     )
 
 
-def open_envelope(envelope: bytes, key: Ed25519PublicKey) -> bytes:
+def open_envelope(envelope: bytes, key: Ed25519PublicKey, error: type[OwnershipError] = ClaimIntegrityError) -> bytes:
     """Returns the payload of a signed envelope.
 
     Raises:
-        ClaimIntegrityError: unless it is an envelope of our type with exactly one signature, good under `key`.
+        OwnershipError: `error`, unless it is an envelope of our type with exactly one signature, good under `key`.
     """
     from cryptography.exceptions import InvalidSignature
 
     what = "seal: statement.dsse.json"
-    content = parse_canonical(envelope, ClaimIntegrityError, what)
+    content = parse_canonical(envelope, error, what)
     if set(content) != {"payload", "payloadType", "signatures"}:
-        raise ClaimIntegrityError(f"{what} is no DSSE envelope", "it needs payload, payloadType, signatures")
+        raise error(f"{what} is no DSSE envelope", "it needs payload, payloadType, signatures")
     if content["payloadType"] != PAYLOAD_TYPE:
-        raise ClaimIntegrityError(
-            f"{what} is of type {printable(content['payloadType'])}", f"a seal is of type {PAYLOAD_TYPE}"
-        )
+        raise error(f"{what} is of type {printable(content['payloadType'])}", f"a seal is of type {PAYLOAD_TYPE}")
     signatures = content["signatures"]
     if not isinstance(signatures, list) or len(signatures) != 1:
         count = len(signatures) if isinstance(signatures, list) else "no"
-        raise ClaimIntegrityError(f"{what} holds {count} signatures, not one", "it was changed; get the original")
+        raise error(f"{what} holds {count} signatures, not one", "it was changed; get the original")
     if not isinstance(signatures[0], dict) or set(signatures[0]) != {"keyid", "sig"}:
-        raise ClaimIntegrityError(f"{what}: its signature is malformed", "it needs keyid and sig")
+        raise error(f"{what}: its signature is malformed", "it needs keyid and sig")
     if signatures[0]["keyid"] != fingerprint(key):
-        raise ClaimIntegrityError(
+        raise error(
             f"{what} names the key {printable(signatures[0]['keyid'])}, not {fingerprint(key)}",
             "it was signed with another key, or the public key was exchanged",
         )
     try:
         payload, signature = unbase64(content["payload"]), unbase64(signatures[0]["sig"])
     except (TypeError, ValueError) as e:
-        raise ClaimIntegrityError(f"{what} holds malformed base64", "it was changed; get the original") from e
+        raise error(f"{what} holds malformed base64", "it was changed; get the original") from e
     try:
         key.verify(signature, pre_authentication(PAYLOAD_TYPE, payload))
     except InvalidSignature as e:
-        raise ClaimIntegrityError(f"{what}: the signature is wrong", "it was changed; get the original") from e
+        raise error(f"{what}: the signature is wrong", "it was changed; get the original") from e
     return payload
 
 

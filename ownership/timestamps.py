@@ -57,7 +57,13 @@ def load_roots(path: Path) -> tuple[Certificate, ...]:
 
 
 def read_reply(
-    reply: bytes, data: bytes, roots: Sequence[Certificate] = (), *, nonce: int | None = None, name: str = "reply"
+    reply: bytes,
+    data: bytes,
+    roots: Sequence[Certificate] = (),
+    *,
+    nonce: int | None = None,
+    name: str = "reply",
+    error: type[OwnershipError] = ClaimIntegrityError,
 ) -> Timestamp:
     """Returns what a timestamp reply says about `data`.
 
@@ -67,22 +73,25 @@ def read_reply(
         roots: authorities that the verifier trusts; with none, whose word it is stays open.
         nonce: of the request, if this must be the answer to it.
         name: of the reply, for messages.
+        error: the class to raise.
 
     Raises:
-        ClaimIntegrityError: if it is malformed, a refusal, over other data, or of no trusted authority.
+        OwnershipError: `error`, if it is malformed, a refusal, over other data, or of no trusted authority.
     """
     from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
 
     what = f"timestamp {printable(name)}"
     with _foreign(
-        what, "is no timestamp reply in strict DER",
+        what,
+        "is no timestamp reply in strict DER",
         "some authorities sort their certificates wrongly: `openssl ts -verify` reads those; ask another authority",
-    ):  # fmt: skip
+        error,
+    ):
         response = decode_timestamp_response(reply)
         status = response.status
     if status != 0:
-        raise ClaimIntegrityError(f"{what}: the authority refused (status {status})", "ask it again, or another")
-    with _foreign(what, "is malformed", "it was changed or damaged; get the original"):
+        raise error(f"{what}: the authority refused (status {status})", "ask it again, or another")
+    with _foreign(what, "is malformed", "it was changed or damaged; get the original", error):
         info = response.tst_info
         imprint, stated = info.message_imprint, info.gen_time.astimezone(UTC)
         algorithm, digest, answered = imprint.hash_algorithm.dotted_string, imprint.message, info.nonce
@@ -93,19 +102,19 @@ def read_reply(
             )
         authority = _signer(response)
     if algorithm != SHA512 or digest != hashlib.sha512(data).digest():
-        raise ClaimIntegrityError(f"{what} does not cover this seal", "it is of another claim, or over another hash")
+        raise error(f"{what} does not cover this seal", "it is of another one, or over another hash")
     if nonce is not None and answered != nonce:
-        raise ClaimIntegrityError(f"{what} does not answer this request (nonce)", "ask the authority again")
+        raise error(f"{what} does not answer this request (nonce)", "ask the authority again")
     if roots:
         builder = VerifierBuilder()
         for root in dict.fromkeys(roots):
             builder = builder.add_root_certificate(root)
         try:
-            with _foreign(what, "is malformed", "it was changed or damaged; get the original"):
+            with _foreign(what, "is malformed", "it was changed or damaged; get the original", error):
                 builder.build().verify_message(response, data)
-        except ClaimIntegrityError as e:
+        except error as e:
             if isinstance(e.__cause__, VerificationError):
-                raise ClaimIntegrityError(
+                raise error(
                     f"{what}: no trusted authority vouches for it ({printable(e.__cause__)})",
                     "it was changed, or its root is not among --roots",
                 ) from e
@@ -180,7 +189,7 @@ def _signer(response: TimeStampResponse) -> str:
 
 
 @contextmanager
-def _foreign(what: str, problem: str, hint: str) -> Iterator[None]:
+def _foreign(what: str, problem: str, hint: str, error: type[OwnershipError]) -> Iterator[None]:
     """Whatever a parser of foreign bytes raises or warns of becomes one integrity error.
 
     A panic of a Rust parser is no Exception, and the set of what they raise is not documented: hence the breadth.
@@ -192,4 +201,4 @@ def _foreign(what: str, problem: str, hint: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as e:
-        raise ClaimIntegrityError(f"{what} {problem}", hint) from e
+        raise error(f"{what} {problem}", hint) from e

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ownership.claim import Claim
-from ownership.errors import ClaimIntegrityError, OwnershipError, printable
-from ownership.files import read_bytes, read_json
-from ownership.seal import UNTIMESTAMPED, Seal, timestamp_line
-from ownership.signing import fingerprint, load_public_key
-from ownership.timestamps import Timestamp, need_roots
+from ownership.errors import ClaimIntegrityError, printable
+from ownership.files import read_json
+from ownership.seal import PUBLIC_KEY
+from ownership.statement import ENVELOPE, verify_signature, verify_times
+from ownership.timestamps import need_roots
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -40,49 +40,15 @@ def verify_claim(
         raise ClaimIntegrityError("this claim has no seal", "turnmark claim seal")
     _refuse_extras(folder)
     yield "files        nothing else lies in its folder"
-    yield from verify_statement(claim.seal, public_key)
+    yield from verify_signature(claim.seal, public_key)
     yield f"Merkle root  {claim.seal.root}: the salts of all {claim.seal.leaves} leaves lead to it"
-    yield from verify_times(claim.seal.under(roots).timestamps, before)
-
-
-def verify_statement(seal: Seal, public_key: Path | None) -> Iterator[str]:
-    """Yields a line for signature and key; raises ClaimIntegrityError if it is not the owner's key."""
-    yield f"signature    good, of claim and plan, by the key {seal.public_key_sha256}"
-    if public_key is None:
-        yield "key          NOT compared with the owner's: give --public-key"
-        return
-    data = read_bytes(public_key, OwnershipError, "public key")
-    owner = fingerprint(load_public_key(data, OwnershipError, f"public key: {printable(public_key, 300)}"))
-    if owner != seal.public_key_sha256:
-        raise ClaimIntegrityError(
-            f"seal: signed with the key {seal.public_key_sha256}, not with the owner's, {owner}",
-            "somebody else sealed this claim",
-        )
-    yield "key          it is the one given"
-
-
-def verify_times(timestamps: Sequence[Timestamp], before: datetime | None) -> Iterator[str]:
-    """Yields a line for every timestamp; raises ClaimIntegrityError if none is trusted and earlier than `before`."""
-    for t in timestamps:
-        yield timestamp_line(t.time.isoformat(), t.authority, trusted=t.trusted)
-    if not timestamps:
-        yield UNTIMESTAMPED
-    if before is None:
-        return
-    early = [t for t in timestamps if t.trusted and t.time < before]
-    if not early:
-        when = f"the first timestamp is of {timestamps[0].time.isoformat()}" if timestamps else "there is no timestamp"
-        raise ClaimIntegrityError(
-            f"seal: not shown to be earlier than {before.isoformat()}: {when}",
-            "a claim proves itself only from its first trusted timestamp on",
-        )
-    yield f"date         earlier than {before.isoformat()}"
+    yield from verify_times(claim.seal.under(roots).timestamps, before, claim.seal.error)
 
 
 def _refuse_extras(folder: Path) -> None:
     """Raises ClaimIntegrityError for a file that neither the claim nor its seal accounts for."""
     known = {*read_json(folder / "claim.json", ClaimIntegrityError, "claim")["parts"], "claim.json"}
-    known |= {f"seal/{name}" for name in ("statement.dsse.json", "owner.pub", "salts.json")}
+    known |= {f"seal/{name}" for name in (ENVELOPE, PUBLIC_KEY, "salts.json")}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not path.is_dir() and name not in known and not name.startswith("seal/timestamps/"):

@@ -30,7 +30,7 @@ from ownership.html import render_html
 from ownership.images import image_bytes, images_sha256
 from ownership.merkle import inclusion_path, leads_to, leaf_hash, node_hash, root_hash, salted_leaf
 from ownership.report import Report
-from ownership.seal import UNSEALED, UNTIMESTAMPED, open_statement
+from ownership.seal import UNSEALED, open_statement
 from ownership.sealing import attach, seal_claim, stamp, write_request
 from ownership.signing import (
     fingerprint,
@@ -41,6 +41,7 @@ from ownership.signing import (
     pre_authentication,
     sign,
 )
+from ownership.statement import UNTIMESTAMPED
 from ownership.summary import describe
 from ownership.suspect import load_suspect
 from ownership.timestamps import ask_authority, load_roots, parse_date, read_reply

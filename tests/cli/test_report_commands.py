@@ -1,0 +1,190 @@
+"""`turnmark report sign`, `attach`, `verify`, `reproduce`: from an audit to a signed report that others re-run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Run, Sealed, encoder
+
+from ownership.claim import Claim
+from ownership.errors import ReportError
+from ownership.files import read_json, sha256, write_json
+from ownership.loading import LoadOptions
+from ownership.report import Report
+from ownership.reproduce import Circumstances, circumstances
+from watermark_training.artefacts import weights_bytes
+
+
+@pytest.fixture
+def brought(tmp_path: Path) -> None:
+    """A suspect, an auditor's own encoder and two of the panel's files, in the folder that commands run in."""
+    files = {"suspect": 3, "own/mine": 40} | {f"models/m{i}": 10 + i for i in (2, 7)}
+    for name, seed in files.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(weights_bytes(encoder(seed), "tiny"))
+    (tmp_path / "own/mine.txt").write_text("trained at home")
+
+
+def test_from_audit_to_a_signed_report_that_is_reproduced(
+    run: Run, sealed: Sealed, brought: None, tmp_path: Path
+) -> None:
+    brings = ("--auditor-panel", "own", "--panel-models", "models")
+    code, _, _ = run("audit", "suspect.safetensors", "--claim", sealed.folder, "--paper", "--out", "r", *brings)
+    assert code == 1
+    numbers = Path("r/report.json").read_bytes()
+    code, out, _ = run("report", "verify", "r")
+    assert code == 0
+    assert out.splitlines()[-1].startswith("UNSIGNED: ")
+
+    assert run("keygen", "auditor.key")[0] == 0
+    custody = ("claim: from Jane Roe, 2026-05-01", "suspect: from the court, 2026-05-02T10:00:00+02:00, by John Doe",
+               "suspect: from John Doe, 2026-05-03", "panel: from Jane Roe, 2026-05-01")  # fmt: skip
+    stated = [word for text in custody for word in ("--received", text)]
+    signing = ("report", "sign", "r", "--signing-key", "auditor.key", "--auditor", "Ada Lovelace", *stated)
+    code, out, err = run(*signing, "--request", "r.tsq")
+    assert code == 0
+    assert out.startswith("signed: r\nkey ")
+    key = out.splitlines()[1].removeprefix("key ")
+    assert "proves nothing about when" in err
+    assert run(*signing)[1].startswith("signed already with this key, and nothing changed")
+    code, _, err = run(*signing, "--received", "auditor: from me, 2026-05-01")
+    assert code == 2
+    assert "another chain of custody" in err
+    assert Path("r/report.json").read_bytes() == numbers  # no date in it
+    page = Path("r/report.html").read_text()
+    key = re.search(r"fingerprint (\w+)", run("keygen", "other.key")[1])
+    assert key is not None
+    for shown in (
+        "Chain of custody",
+        "Ada Lovelace",
+        "from the court, 2026-05-02T10:00:00+02:00, by John Doe; from John",
+    ):
+        assert shown in page
+
+    sealed.first.reply(tmp_path / "r.tsq", tmp_path / "r.tsr")
+    assert run("report", "attach", "r", "r.tsr", "--roots", sealed.second.roots)[0] == 6
+    code, out, _ = run("report", "attach", "r", "r.tsr", "--roots", sealed.first.roots)
+    assert code == 0
+    assert "by CN=First authority: it covers this seal; its authority chains to a root you trust" in out
+    whole = ("--public-key", "auditor.key.pub", "--roots", sealed.first.roots)
+    code, out, _ = run("report", "verify", "r", *whole, "--before", "2100-01-01")
+    assert code == 0
+    said = out.splitlines()
+    digests = {"claim": Claim.load(sealed.folder).sha256, "suspect": sha256(Path("suspect.safetensors").read_bytes())}
+    for what, digest in digests.items():
+        assert any(line.startswith(f"custody      {what} (SHA-256 {digest[:16]}…): from ") for line in said)
+    assert sum(line.startswith("custody      panel m") for line in said) == 2
+    assert "custody      auditor mine.safetensors" in out
+    assert "not stated from whom" in out
+    assert [line.split()[0] for line in said if not line.startswith("custody")] == [
+        "report", "signature", "key", "page", "signed", "timestamp", "date",
+    ]  # fmt: skip
+    assert run("report", "verify", "r", *whole, "--before", "2020-01-01")[0] == 6
+    assert run("report", "verify", "r", "--before", "2020-01-01")[0] == 2
+    code, _, err = run("report", "verify", "r", "--public-key", "other.key.pub")
+    assert code == 6
+    assert "not with the auditor's" in err
+
+    again = ("report", "reproduce", "r", "--claim", sealed.folder, "--suspect", "suspect.safetensors")
+    code, out, _ = run(*again, *brings)
+    assert code == 0
+    assert "reproduced: NOT_SUPPORTED" in out
+    assert "not computed again" not in out
+    code, out, _ = run(*again)
+    assert code == 0
+    assert "--auditor-panel was not given" in out
+    assert "--panel-models was not given" in out
+
+
+def test_what_is_not_reproduced_is_named(run: Run, sealed: Sealed, brought: None, tmp_path: Path) -> None:
+    run("audit", "suspect.safetensors", "--claim", sealed.folder, "--out", "r")
+    on = ("--claim", sealed.folder, "--suspect", "suspect.safetensors")
+    report = Report.load(Path("r/report.json"))
+    changed = [replace(r, value=r.value + 0.01) if r.name == "cka" else r for r in report.results]
+    replace(report, results=tuple(changed), versions={**report.versions, "torch": "0.1"}).save(Path("other.json"))
+    code, out, err = run(
+        "report", "reproduce", "other.json", "--claim", sealed.folder, "--suspect", "suspect.safetensors"
+    )
+    assert code == 6
+    assert "not reproduced: " in err
+    assert "cka value" in err
+    assert re.search(r"^differs: cka value 0\.\d+, again 0\.\d+$", out, flags=re.M)
+    assert "other version: torch 0.1, now " in out
+    assert re.search(r"CKA.* NO *$", out, flags=re.M)
+    assert not re.search(r"Partial.* NO *$", out, flags=re.M)
+    loose = ("--tolerance", "0.1")
+    only = run(
+        "report", "reproduce", "other.json", "--claim", sealed.folder, "--suspect", "suspect.safetensors", *loose
+    )
+    assert "cka value" not in only[1]
+
+    code, _, err = run("report", "reproduce", "r", "--claim", sealed.folder, "--suspect", "own/mine.safetensors")
+    assert code == 6
+    assert "this suspect is not the report's" in err
+    content = read_json(Path("r/report.json"), ReportError, "report")
+    write_json(Path("third.json"), {**content, "claim": {**content["claim"], "sha256": "0" * 64}})
+    code, _, err = run(
+        "report", "reproduce", "third.json", "--claim", sealed.folder, "--suspect", "suspect.safetensors"
+    )
+    assert code == 6
+    assert "this claim is not the report's" in err
+    code, _, _ = run("report", "reproduce", "nowhere", *on)
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--stop-early",),
+        ("--preprocess", "try"),
+        ("--preprocess", "bgr+imagenet", "--paper"),
+        ("--answers", "logits"),
+        ("--arch", "tiny"),
+    ],
+    ids=" ".join,
+)
+def test_an_audit_of_any_kind_is_repeated_as_it_was(
+    run: Run, claim_folder: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "s p.safetensors").write_bytes(weights_bytes(encoder(1), "tiny"))  # the victim itself
+    run("audit", "s p.safetensors", "--claim", claim_folder, "--out", "r", *options)
+    code, out, err = run(
+        "report", "reproduce", "r/report.json", "--claim", claim_folder, "--suspect", "s p.safetensors"
+    )
+    assert code == 0, err
+    assert "reproduced: " in out
+
+
+def test_recorded_rows_are_reproduced(run: Run, claim_folder: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    from ownership.images import as_input
+    from watermark_training.data import load_data
+
+    run("claim", "probes", claim_folder, "--out", "probes")
+    images = load_data("probes").images
+    rows = encoder(3)(as_input(images)).detach().numpy()
+    np.save("rows.npy", rows)
+    code, _, err = run("audit", "rows.npy", "--probes", "probes", "--claim", claim_folder, "--out", "r")
+    assert code in (0, 1), err
+    again = ("report", "reproduce", "r", "--claim", claim_folder, "--suspect", "rows.npy")
+    assert run(*again, "--probes", "probes")[0] == 0
+    np.save("rows.npy", rows + 1)
+    assert run(*again, "--probes", "probes")[0] == 6
+
+
+def test_a_report_gives_a_suspect_no_leave() -> None:
+    """What a report's command allows is not allowed by that: the person who repeats it has to."""
+    command = (
+        "turnmark audit --paper --allow-torchscript --external-data --claim --stop-early --roots /x --pooling mean"
+    )
+    how = circumstances(command)
+    assert how == Circumstances(pooling="mean")
+    assert how.options(LoadOptions()) == LoadOptions(pooling="mean")
+    assert how.options(LoadOptions(output="h", allow_torchscript=True)).allow_torchscript
+    with pytest.raises(ReportError, match="cannot be read"):
+        circumstances("turnmark audit 'cut off…")
