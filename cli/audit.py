@@ -91,6 +91,9 @@ def audit(
         float | None, typer.Option(min=1, help="GiB of address space; 12 and four times the file.", show_default=False)
     ] = None,
     max_model_gib: Annotated[float, typer.Option(min=0.001, help="Largest file that is opened, in GiB.")] = 8.0,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Write report.pdf as well, with a Chromium or Chrome that is there.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     probes: Probes = None,
     api: Api = "turnmark",
@@ -106,12 +109,15 @@ def audit(
     from ownership import audit as run
     from ownership.errors import printable
     from ownership.loading import LoadOptions
+    from ownership.pdf import find_browser, write_pdf
     from ownership.preprocessing import parse_preprocess
     from ownership.sandbox.encoder import Limits
     from ownership.suspect import load_folder
     from ownership.timestamps import load_roots
     from ownership.verdict import Verdict
 
+    if pdf:
+        find_browser()  # before anything long
     loaded_claim = Claim.load(claim)
     if roots is not None:
         if loaded_claim.seal is None:
@@ -166,5 +172,7 @@ def audit(
     else:
         render.report(report)
         render.out.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
+    if pdf:
+        write_pdf(out / "report.html", out / "report.pdf")
     if report.verdict is not Verdict.SUPPORTED:
         raise typer.Exit(1)
