@@ -13,6 +13,7 @@ from ownership.files import read_bytes, read_json
 from ownership.seal import UNTIMESTAMPED, Seal, timestamp_line
 from ownership.signing import fingerprint, load_public_key
 from ownership.timestamps import Timestamp, need_roots
+from ownership.withheld import NAME, Withheld
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -36,13 +37,24 @@ def verify_claim(
     need_roots(before, roots)
     claim = Claim.load(folder)
     yield f"claim        {claim.sha256}: every file matches its digest"
+    yield from withheld_lines(claim.withheld)
     if claim.seal is None:
         raise ClaimIntegrityError("this claim has no seal", "turnmark claim seal")
-    _refuse_extras(folder)
+    _refuse_extras(folder, claim.withheld)
     yield "files        nothing else lies in its folder"
     yield from verify_statement(claim.seal, public_key)
-    yield f"Merkle root  {claim.seal.root}: the salts of all {claim.seal.leaves} leaves lead to it"
+    hidden = len(claim.withheld.leaves)
+    salts = f"all {claim.seal.leaves} leaves" if not hidden else f"{claim.seal.leaves - hidden} leaves"
+    yield f"Merkle root  {claim.seal.root}: the salts of {salts} lead to it" + (
+        f", with {hidden} leaves that are withheld" if hidden else ""
+    )
     yield from verify_times(claim.seal.under(roots).timestamps, before)
+
+
+def withheld_lines(withheld: Withheld) -> Iterator[str]:
+    """Yields a line that says what is withheld from a view; of a whole claim none."""
+    if withheld.parts:
+        yield f"withheld     {', '.join(withheld.parts)}: this is a view of the claim, enough for an audit's verdict"
 
 
 def verify_statement(seal: Seal, public_key: Path | None) -> Iterator[str]:
@@ -79,9 +91,10 @@ def verify_times(timestamps: Sequence[Timestamp], before: datetime | None) -> It
     yield f"date         earlier than {before.isoformat()}"
 
 
-def _refuse_extras(folder: Path) -> None:
+def _refuse_extras(folder: Path, withheld: Withheld) -> None:
     """Raises ClaimIntegrityError for a file that neither the claim nor its seal accounts for."""
     known = {*read_json(folder / "claim.json", ClaimIntegrityError, "claim")["parts"], "claim.json"}
+    known |= {NAME} if withheld.parts else set()
     known |= {f"seal/{name}" for name in ("statement.dsse.json", "owner.pub", "salts.json")}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
