@@ -93,6 +93,9 @@ def audit(
     time_limit: TimeLimit = 300.0,
     memory_limit: MemoryLimit = None,
     max_model_gib: MaxModelGib = 8.0,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Write report.pdf as well, with a Chromium or Chrome that is there.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     probes: Probes = None,
     api: Api = "turnmark",
@@ -103,8 +106,13 @@ def audit(
     jobs: Annotated[int, typer.Option(min=1, help="Of several suspects: how many at a time.")] = 1,
 ) -> None:
     """Audits, writes and prints a report, or a summary of several."""
+    from ownership.errors import SuspectError
     from ownership.loading import LoadOptions
+    from ownership.pdf import find_browser, write_pdf
     from ownership.verdict import Verdict
+
+    if pdf:
+        find_browser()  # before anything long
 
     request = Request(
         claim=claim,
@@ -124,6 +132,8 @@ def audit(
         roots=roots,
     )
     if len(suspect) > 1:
+        if pdf:
+            raise SuspectError("--pdf is for one suspect", "print the pages that are wanted")
         several = audit_several(request, suspect, out or Path("reports"), jobs)
         if as_json:
             typer.echo(json.dumps(several.to_dict(), indent=2, sort_keys=True))
@@ -134,6 +144,8 @@ def audit(
     out = out or report_folder(suspect[0])
     with render.progress() as progress:
         report = audit_one(request, suspect[0], out, progress)
+    if pdf:
+        write_pdf(out / "report.html", out / "report.pdf")
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, sort_keys=True))
     else:

@@ -68,9 +68,10 @@ def progress(*, counted: bool = True) -> Iterator[Show]:
 
 def report(r: Report) -> None:
     """Prints a report's verdict, reasons and tests."""
-    from ownership.html import format_number, verdict_sentence
+    from ownership.html import verdict_sentence
     from ownership.seal import seal_lines
     from ownership.verdict import format_p
+    from ownership.wording import format_number
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
     out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect['name'])}")
@@ -143,9 +144,9 @@ def several(s: Several) -> None:
 
 def reproduction(r: Reproduction) -> None:
     """Prints a report's numbers beside those that auditing again gave, and each that differs."""
-    from ownership.html import format_number
     from ownership.reproduce import P_TOLERANCE
     from ownership.verdict import format_p
+    from ownership.wording import format_number
 
     table = Table(box=None, padding=(0, 1))
     for name in ("test", "queries", "report", "again", "p", "again", "same"):

@@ -57,6 +57,9 @@ ATTACH = "Store a timestamp authority's reply with a sealed claim."
 VERIFY = "Verify a sealed claim, a line a check; ends with 6 if one fails."
 DISCLOSE = "Show single parts of a sealed claim to others, provably sealed, and nothing about the rest."
 CHECK = "Check a disclosure, a line a check; ends with 6 if one fails."
+VIEW = (
+    "Write a view of a claim for an auditor: all that the verdict needs, without your private images and the exact key."
+)
 ENCRYPT = "Write a claim to one encrypted file (age): for keeping, and for sending to an auditor."
 DECRYPT = "Open an encrypted claim into a new folder, once it verifies."
 KEYGEN = "Make a signing key (Ed25519): OUT, readable by you only, and OUT.pub to publish."
@@ -152,6 +155,15 @@ def check_disclosure(
     content = read_bytes(disclosure, OwnershipError, "disclosure")
     date = None if before is None else parse_date(before)
     say(check(content, public_key=public_key, roots=roots_in(roots), before=date))
+
+
+def view(claim: Folder, out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)]) -> None:
+    """Writes a view."""
+    from ownership.view import write_view
+    from ownership.withheld import NAME
+
+    withheld = write_view(claim, out)
+    say([f"view: {out}; withheld: {', '.join(withheld.parts)} ({NAME}); it still holds secrets, for the auditor only"])
 
 
 def encrypt(

@@ -201,6 +201,9 @@ def _results(claim: Claim, answers: Answers, kind: str) -> tuple[list[TestResult
     for name in set(scores) - set(scores if sayable is None else sayable):
         del scores[name]
         skipped[name] = f"it needs representations; the suspect is declared to give {kind}"
+    if claim.withheld.parts:
+        why = "the owner's private images are withheld from this view of the claim"
+        skipped |= {name: why for name, s in STATISTICS.items() if s.family == "inference"}
     results = []
     for name, value in scores.items():
         try:
@@ -282,9 +285,10 @@ def _describe_claim(claim: Claim) -> dict[str, Any]:
         ],
         "references": [m.name for m in claim.references],
         "dropped": list(claim.dropped),
-        "watermark": claim.key is not None,
+        "watermark": claim.predictor is not None,
         "probes": {name: len(images) for name, images in sorted(claim.probes.items())},
         "image_size": list(claim.probes["public"].shape[1:]),
+        "withheld": list(claim.withheld.parts),
         "seal": None if claim.seal is None else claim.seal.to_dict(),
     }
 

@@ -6,22 +6,24 @@ claim/
 ├── key.json                the watermark key (secret)
 ├── predictor.safetensors   the rotation predictor (secret)
 ├── projection_head.safetensors
-├── probes.safetensors      every probe image, uint8, and the watermark labels
+├── probes.safetensors      every other probe image, uint8, and the watermark labels
+├── private_probes.safetensors      the owner's private images, which only dataset inference asks about
 ├── representations/*.safetensors   answers of the victim, of every panel member, of every reference surrogate
-└── seal/                   signature, Merkle tree, timestamps, if its owner sealed it (ownership.seal)
+├── seal/                   signature, Merkle tree, timestamps, if its owner sealed it (ownership.seal)
+└── withheld.json           of a view for an auditor: which parts are not in it (ownership.withheld)
 ```
 
 Rules of loading, each with a test that breaks exactly that rule:
 
 1. `claim.json` is canonical JSON of a known format version and matches its own `content_sha256`.
 2. If it is sealed, its owner's signature is good and of this very claim, and everything leads to the signed root.
-3. Every part it names is there, and matches its SHA-256. Nothing else is read.
+3. Every part it names is there, or properly withheld, and matches its SHA-256. Nothing else is read.
 4. Only then are tensors parsed and numbers used.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +37,17 @@ from torch import Tensor, nn
 from ownership.answers import Answers, Context
 from ownership.errors import ClaimError, ClaimIntegrityError, printable
 from ownership.evidence import Scores
-from ownership.files import (
-    canonical_json,
-    clear_leftovers,
-    new_folder,
-    parse_canonical,
-    parse_json,
-    read_bytes,
-    sha256,
-    write_bytes,
-)
+from ownership.files import canonical_json, new_folder, parse_canonical, parse_json, read_bytes, sha256, write_bytes
 from ownership.plan import STRATA, Plan
 from ownership.probes import Probes
+from ownership.projection import load_projection_head
 from ownership.seal import Seal, check_seal, leaf_digests, open_seal
 from ownership.watermark import RotationPredictor, WatermarkKey
+from ownership.withheld import PRIVATE_PROBES, PRIVATE_SETS, Withheld, open_withheld, private_part
 
-FORMAT_VERSION = 2
-READABLE = (1, 2)
-"""Version 2 adds the scores of the looks."""
+FORMAT_VERSION = 3
+READABLE = (1, 2, 3)
+"""Version 2 adds the scores of the looks, version 3 keeps private images apart from the other probes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +87,7 @@ class Claim:
     projection_head: nn.Module | None = None
     sha256: str = ""  # content digest; empty until saved or loaded
     seal: Seal | None = None  # None: unsealed
+    withheld: Withheld = field(default_factory=Withheld)  # what its owner keeps back, if this is a view
 
     @property
     def context(self) -> Context:
@@ -120,27 +116,31 @@ class Claim:
             The content digest.
 
         Raises:
-            ClaimError: if the folder exists and is not empty.
+            ClaimError: if the folder exists and is not empty, or this is a view.
             OwnershipError: if it cannot be written.
         """
         refuse_existing(folder)
+        if self.withheld.parts:
+            raise ClaimError("a view of a claim cannot be written as a claim", "copy its folder")
         parts = self._parts()
         content = self._content(parts)
         digest = sha256(canonical_json(content))
         parts["claim.json"] = canonical_json({**content, "content_sha256": digest})
-        clear_leftovers(folder)
         with new_folder(folder) as new:
             for name, data in parts.items():
                 write_bytes(new / name, data, secret=True)
         return digest
 
     def _parts(self) -> dict[str, bytes]:
-        probes = dict(self.probes)
+        probes = {name: images for name, images in self.probes.items() if name not in PRIVATE_SETS}
+        private = {name: images for name, images in self.probes.items() if name in PRIVATE_SETS}
         if self.watermark_labels is not None:
             probes["watermark_labels"] = self.watermark_labels
         if self.watermark_angles is not None:
             probes["watermark_angles"] = self.watermark_angles
         parts = {"probes.safetensors": save(probes)}
+        if private:
+            parts[PRIVATE_PROBES] = save(private)
         if self.key is not None and self.predictor is not None:
             parts["key.json"] = canonical_json(self.key.to_dict())
             parts["predictor.safetensors"] = save(self.predictor.state_dict())
@@ -182,17 +182,24 @@ class Claim:
         content = _verified_content(data)
         seal = open_seal(folder, content)
         _check_version(content)
-        parts = {name: _verified_part(folder, name, entry) for name, entry in content["parts"].items()}
+        withheld = open_withheld(folder, content, None if seal is None else seal.leaves)
+        shown = {name: entry for name, entry in content["parts"].items() if name not in withheld.parts}
+        parts = {name: _verified_part(folder, name, entry) for name, entry in shown.items()}
         if seal is not None:
-            seal = check_seal(folder, seal, leaf_digests(data, content, parts.get("probes.safetensors", b"")))
+            digests = leaf_digests(data, shown, parts.get(private_part(shown)))
+            seal = check_seal(folder, seal, digests, withheld.leaves)
         try:
-            return replace(cls._from_content(content, parts), seal=seal)
+            return replace(cls._from_content(content, parts, withheld), seal=seal)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as e:
             raise ClaimError("claim: a field is missing or malformed", "it was written by another program") from e
 
     @classmethod
-    def _from_content(cls, content: dict[str, Any], parts: dict[str, bytes]) -> Claim:
+    def _from_content(cls, content: dict[str, Any], parts: dict[str, bytes], withheld: Withheld) -> Claim:
         probes = load(parts["probes.safetensors"])
+        if content["format_version"] >= 3 and not set(PRIVATE_SETS).isdisjoint(probes):
+            raise ValueError("private images among the other probes")
+        if PRIVATE_PROBES in parts:
+            probes |= _private(load(parts[PRIVATE_PROBES]))
         labels, angles = (probes.pop(f"watermark_{name}", None) for name in ("labels", "angles"))
         victim = _member(content["victim"])
         members = tuple(_member(m) for m in content["panel"])
@@ -200,8 +207,11 @@ class Claim:
             raise ClaimError("claim: a panel member of an unknown stratum", f"one of: {', '.join(STRATA)}")
         references = tuple(_member(m) for m in content["references"])
         key = predictor = head = None
+        if ("key.json" in content["parts"]) != ("predictor.safetensors" in content["parts"]):
+            raise ValueError("a key without its predictor, or the other way round")
         if "key.json" in parts:
             key = WatermarkKey.from_dict(parse_json(parts["key.json"], ClaimError, "claim: key.json"))
+        if "predictor.safetensors" in parts:
             predictor = RotationPredictor(victim.dim)
             predictor.load_state_dict(load(parts["predictor.safetensors"]))
             predictor.eval()
@@ -210,6 +220,8 @@ class Claim:
         answers = {}
         for m in (victim, *members, *references):
             sets = {k: v.float().numpy() for k, v in load(parts[f"representations/{m.name}.safetensors"]).items()}
+            if PRIVATE_PROBES in withheld.parts:
+                sets = {k: v for k, v in sets.items() if k not in PRIVATE_SETS}
             _check_rows(sets, probes)
             answers[m.name] = Answers(m.name, sets)
         return cls(
@@ -231,6 +243,7 @@ class Claim:
             predictor=predictor,
             projection_head=head,
             sha256=content["content_sha256"],
+            withheld=withheld,
         )
 
 
@@ -277,6 +290,12 @@ def _verified_part(folder: Path, name: str, entry: object) -> bytes:
     return data
 
 
+def _private(probes: Probes) -> Probes:
+    if not set(probes) <= set(PRIVATE_SETS):
+        raise ValueError("other probes among the private images")
+    return probes
+
+
 def _member(value: dict[str, Any]) -> Member:
     return Member(**{f.name: value[f.name] for f in fields(Member)})
 
@@ -294,22 +313,3 @@ def _by_look(content: dict[str, Any], field: str) -> dict[int, Scores]:
 def _check_rows(sets: dict[str, NDArray[np.float32]], probes: Probes) -> None:
     if set(sets) != set(probes) or any(sets[k].ndim != 2 or len(sets[k]) != len(probes[k]) for k in probes):
         raise ValueError("representations do not fit the probes")
-
-
-def load_projection_head(tensors: dict[str, Tensor]) -> nn.Module:
-    """Returns a head `Linear - [BatchNorm -] ReLU - Linear` (SimCLR's has no BatchNorm) from its weights.
-
-    Raises:
-        KeyError, ValueError, RuntimeError: if these are not its weights.
-    """
-    (hidden, dim), normalised = tensors["0.weight"].shape, "1.running_mean" in tensors
-    out = len(tensors["3.weight" if normalised else "2.weight"])
-    head = projection_head(dim, hidden, out, normalised=normalised)
-    head.load_state_dict(tensors)
-    return head.eval()
-
-
-def projection_head(dim: int, hidden: int, out: int, *, normalised: bool = False) -> nn.Sequential:
-    """Returns a fresh head g: representations `(n, dim)` -> projections `(n, out)`."""
-    middle = [nn.BatchNorm1d(hidden), nn.ReLU()] if normalised else [nn.ReLU()]
-    return nn.Sequential(nn.Linear(dim, hidden), *middle, nn.Linear(hidden, out))

@@ -19,10 +19,11 @@ from ownership.errors import ClaimError, ClaimIntegrityError, printable
 from ownership.files import canonical_json, parse_canonical, parse_json, read_bytes, sha256, unbase64, unhex
 from ownership.images import image_bytes
 from ownership.merkle import SALT_BYTES, inclusion_path, leads_to, salted_leaf
-from ownership.seal import PUBLIC_KEY, leaf_digests, leaf_hashes, open_statement, read_salts
+from ownership.seal import PUBLIC_KEY, leaf_hashes, open_statement, read_digests, read_salts
 from ownership.signing import load_public_key
 from ownership.statement import check_timestamps, read_part, verify_signature, verify_times
 from ownership.timestamps import need_roots
+from ownership.withheld import private_part
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -39,20 +40,19 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
         data: with the parts' data; else their digests.
 
     Raises:
-        ClaimError: if the claim is not sealed or has no such part.
+        ClaimError: if the claim is not sealed, has no such part, or is a view from which it is withheld.
         ClaimIntegrityError: if it does not verify.
     """
     claim = Claim.load(folder)
     if claim.seal is None:
         raise ClaimError("this claim has no seal", "turnmark claim seal")
-    claim_json = read_bytes(folder / "claim.json", ClaimError, "claim")
-    content = parse_json(claim_json, ClaimError, "claim: claim.json")
-    probes = read_bytes(folder / "probes.safetensors", ClaimError, "claim")
-    digests = leaf_digests(claim_json, content, probes)
-    salts = read_salts(folder, digests)
-    leaves, order = leaf_hashes(digests, salts), sorted(digests)
+    content, digests = read_digests(folder, claim.withheld)
+    salts, hidden = read_salts(folder, digests), claim.withheld.leaves
+    leaves, order = leaf_hashes(digests, salts, hidden), sorted({*digests, *hidden})
     parts: list[dict[str, Any]] = []
     for name in dict.fromkeys(names):
+        if name in hidden:
+            raise ClaimError(f"{printable(name)} is withheld from this view of the claim", "only its owner can show it")
         if name not in digests:
             raise ClaimError(f"this claim has no part {printable(name)!r}", f"one of: {', '.join(order[:4])}, ...")
         index = order.index(name)
@@ -63,7 +63,9 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
                 "salt": salts[name].hex(),
                 "index": index,
                 "path": [step.hex() for step in inclusion_path(leaves, index)],
-                "data": base64.b64encode(_data(folder, name, probes)).decode() if data else None,
+                "data": base64.b64encode(_data(folder, name, private_part(content["parts"]))).decode()
+                if data
+                else None,
             }
         )
     made = canonical_json(
@@ -147,8 +149,8 @@ def _part(value: dict[str, Any]) -> tuple[str, bytes, bytes, int, list[bytes], b
     return name, digest, salt, index, path, None if data is None else unbase64(data)
 
 
-def _data(folder: Path, name: str, probes: bytes) -> bytes:
+def _data(folder: Path, name: str, private: str) -> bytes:
     kind, _, number = name.partition("/")
     if kind == "private":
-        return image_bytes(load(probes)["private"][int(number)])
+        return image_bytes(load(read_bytes(folder / private, ClaimError, "claim"))["private"][int(number)])
     return read_bytes(folder / name, ClaimError, "claim")

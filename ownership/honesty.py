@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ownership.answers import Answers
 from ownership.claim import Claim
+from ownership.errors import ClaimError
 from ownership.images import images_sha256
 from ownership.results import Decoys
 from ownership.scores import watermark_success
 from ownership.similarity import Array, ridge_map
-from ownership.watermark import WatermarkKey, secret_key
+from ownership.watermark import secret_key
 
 SEPARABLE = 0.65
 """Area under the ROC curve from which on private and public probes count as told apart (with p < .001)."""
@@ -95,14 +96,15 @@ def decoy_keys(claim: Claim, answers: Answers) -> Decoys | None:
         answers: the suspect's.
     """
     victim = claim.answers[claim.victim.name]
-    if claim.key is None or claim.watermark_angles is None or answers.dim != victim.dim:
+    if claim.predictor is None or claim.watermark_angles is None or answers.dim != victim.dim:
         return None
     angles, half = claim.watermark_angles, len(claim.watermark_angles) // 2
     generator = torch.Generator().manual_seed(2**31 + claim.plan.seed)
-    keys = [claim.key, *(secret_key(generator) for _ in range(DECOYS))]
+    labels = [_own_labels(claim, angles), *(secret_key(generator).labels(angles) for _ in range(DECOYS))]
     theirs, suspects = _directions(victim.get("watermark")), _directions(answers.get("watermark"))
     rates, own = (
-        [_refitted(theirs[:half], read[half:], key, angles, half) for key in keys] for read in (suspects, theirs)
+        [_refitted(theirs[:half], read[half:], own_or_decoy, half) for own_or_decoy in labels]
+        for read in (suspects, theirs)
     )
     return Decoys(
         claimed=watermark_success(answers, claim.context),
@@ -114,10 +116,19 @@ def decoy_keys(claim: Claim, answers: Answers) -> Decoys | None:
     )
 
 
-def _refitted(learnt: Array, read: Array, key: WatermarkKey, angles: Tensor, half: int) -> float:
-    labels: NDArray[np.float64] = 2.0 * key.labels(angles).numpy() - 1
-    weights, intercept = ridge_map(learnt, labels[:half, None])
-    return float(np.mean(np.sign(read @ weights + intercept)[:, 0] == labels[half:]))
+def _own_labels(claim: Claim, angles: Tensor) -> Tensor:
+    """By the claim's key; where that is withheld, as the claim states them."""
+    if claim.key is not None:
+        return claim.key.labels(angles)
+    if claim.watermark_labels is None:
+        raise ClaimError("claim: watermark angles without labels", "it was written by another program")
+    return claim.watermark_labels
+
+
+def _refitted(learnt: Array, read: Array, labels: Tensor, half: int) -> float:
+    signs: NDArray[np.float64] = 2.0 * labels.numpy() - 1
+    weights, intercept = ridge_map(learnt, signs[:half, None])
+    return float(np.mean(np.sign(read @ weights + intercept)[:, 0] == signs[half:]))
 
 
 def _directions(x: Array) -> Array:

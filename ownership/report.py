@@ -6,19 +6,23 @@ disagrees with its numbers is refused.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ownership.errors import ClaimError, ReportError
+from ownership.explanations import Explanation, explanations_of
 from ownership.files import read_json, write_json
 from ownership.paper import PaperTest
 from ownership.plan import Plan
 from ownership.results import AuditorMember, Decoys, Look, TestResult, adjusted
 from ownership.stats import ImageLevelTest
+from ownership.strength import Strength, strength_of
 from ownership.verdict import Verdict, closeness_of, decide, supports
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""Version 2 added the looks, version 3 what follows from the numbers in `strength` and `explanations`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,27 +44,46 @@ class Report:
     decoys: Decoys | None = None  # the mark as read by predictors fitted afterwards
     auditor_panel: tuple[AuditorMember, ...] = ()
     paper: tuple[PaperTest, ...] = ()  # the paper's own tests, if asked for; they never decide
+    schema: int = SCHEMA_VERSION  # that it is written in, 2 or later; a plan of rule turnmark-1 is written in the first
 
     @property
     def auditor_hits(self) -> tuple[str, ...]:
         """The auditor's own independents that the rule would call copies, by the tests that ran on the suspect."""
-        return tuple(m.name for m in self.auditor_panel if self.placing(m).verdict is Verdict.SUPPORTED)
+        return tuple(m.name for m in self.auditor_panel if self._of(m).verdict is Verdict.SUPPORTED)
 
-    def placing(self, member: AuditorMember) -> Report:
-        """Returns this report with a member in the suspect's place, tested by the tests that ran on the suspect."""
+    def _of(self, member: AuditorMember) -> Report:
+        """This report with a member of the auditor's own in the suspect's place."""
 
-        def scored(results: tuple[TestResult, ...], suffix: str = "") -> tuple[TestResult, ...]:
-            known = [r for r in results if r.name + suffix in member.values]
-            return tuple(replace(r, value=member.values[r.name + suffix]) for r in known)
+        def place(test: TestResult, suffix: str) -> TestResult | None:
+            name = test.name + suffix
+            return replace(test, value=member.values[name]) if name in member.values else None
+
+        return replace(self.placing(place), problems=member.problems)
+
+    def placing(self, place: Callable[[TestResult, str], TestResult | None]) -> Report:
+        """Returns this report with another encoder in the suspect's place.
+
+        Args:
+            place: gives a test of that encoder for one of the suspect; None: it has none. Its second argument is empty
+                at the last look, "@QUERIES" at the others.
+        """
+
+        def placed(results: tuple[TestResult, ...], suffix: str = "") -> tuple[TestResult, ...]:
+            return tuple(test for r in results if (test := place(r, suffix)) is not None)
 
         return replace(
             self,
-            results=scored(self.results),
-            looks=tuple(replace(x, results=scored(x.results, f"@{x.queries}")) for x in self.looks),
-            problems=member.problems,
+            results=placed(self.results),
+            looks=tuple(replace(x, results=placed(x.results, f"@{x.queries}")) for x in self.looks),
+            problems=(),
             auditor_panel=(),
             paper=(),
         )
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether an early look decided and nothing more was asked: its results are then the last ones."""
+        return bool(self.looks) and self.results == self.looks[-1].results
 
     @property
     def answers(self) -> str:
@@ -111,6 +134,16 @@ class Report:
         """Why the verdict is what it is, in plain sentences."""
         return decide(self)[1]
 
+    @property
+    def strength(self) -> Strength:
+        """How strong the verdict is."""
+        return strength_of(self)
+
+    @property
+    def explanations(self) -> tuple[Explanation, ...]:
+        """The innocent explanations considered, each with what the panel says."""
+        return explanations_of(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON-ready values; every number of the HTML page is in it."""
         first = self.plan.rule == "turnmark-1"
@@ -130,9 +163,12 @@ class Report:
             "notes": list(self.notes),
             "decoys": None if self.decoys is None else {**asdict(self.decoys), "decoys": list(self.decoys.decoys)},
         }
+        if self.schema >= 3:
+            later["strength"] = self.strength.to_dict()
+            later["explanations"] = [e.to_dict() for e in self.explanations]
         return {
             **({} if first else later),
-            "schema_version": 1 if first else SCHEMA_VERSION,
+            "schema_version": 1 if first else self.schema,
             "verdict": self.verdict.value,
             "reasons": list(self.reasons),
             "plan": self.plan.to_dict(),
@@ -155,7 +191,8 @@ class Report:
         Raises:
             ReportError: if it is malformed, of another version, or its verdict does not follow from its numbers.
         """
-        if value.get("schema_version") not in (1, SCHEMA_VERSION):
+        version = value.get("schema_version")
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
             raise ReportError("report of another schema version", "update turnmark")
         try:
             report = cls(
@@ -178,14 +215,15 @@ class Report:
                     AuditorMember(**{**m, "problems": tuple(m["problems"])}) for m in value.get("auditor_panel", ())
                 ),
                 paper=tuple(PaperTest(**t) for t in value.get("paper", ())),
+                schema=SCHEMA_VERSION if version == 1 else version,
             )
             derived = report.to_dict()
             # the first reports lack the last three fields, the first ones of schema 2 the closeness
-            added: dict[str, Any] = {"auditor_panel": [], "auditor_hits": [], "paper": []}
-            if "closeness" in derived:
+            added: dict[str, Any] = {"auditor_panel": [], "auditor_hits": [], "paper": []} if version < 3 else {}
+            if version == 2:
                 added["closeness"] = derived["closeness"]
             stored = {**added, **value}
-            if stored["schema_version"] == 1:  # its sentences were worded otherwise; the numbers must follow
+            if version == 1:  # its sentences were worded otherwise; the numbers must follow
                 stored["reasons"] = derived["reasons"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ClaimError) as e:
             raise ReportError("report: a field is missing or malformed") from e

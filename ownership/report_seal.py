@@ -143,8 +143,7 @@ def sign_report(
     page = _rendered(report, custody)
     numbers = read_bytes(folder / NUMBERS, ReportError, "report")
     signed = sign(statement({NUMBERS: sha256(numbers), PAGE: sha256(page)}, custody), signing_key)
-    for name in (PAGE, "seal"):
-        clear_leftovers(folder / name)
+    clear_leftovers(folder / PAGE)
     write_bytes(folder / PAGE, page)  # a run that is killed here is mended by the same command
     with new_folder(folder / "seal") as new:
         new.chmod(0o755)  # for others to check, unlike a claim's

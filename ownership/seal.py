@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from ownership.errors import ClaimIntegrityError, OwnershipError
-from ownership.files import canonical_json, parse_canonical, sha256, unhex
+from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
+from ownership.files import canonical_json, parse_canonical, parse_json, read_bytes, sha256, unhex
 from ownership.images import images_sha256
 from ownership.merkle import SALT_BYTES, root_hash, salted_leaf
 from ownership.signing import fingerprint, load_public_key
@@ -37,6 +37,7 @@ from ownership.statement import (
     read_replies,
     timestamp_line,
 )
+from ownership.withheld import Withheld, private_part
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -135,45 +136,67 @@ def open_seal(folder: Path, content: Mapping[str, Any]) -> Seal | None:
     return seal
 
 
-def check_seal(folder: Path, seal: Seal, digests: Mapping[str, str]) -> Seal:
+def check_seal(folder: Path, seal: Seal, digests: Mapping[str, str], withheld: Mapping[str, bytes]) -> Seal:
     """Returns the seal with its timestamps, once the salts lead to its root and every timestamp covers it.
 
     Args:
         folder: the claim's.
         seal: from `open_seal`.
         digests: from `leaf_digests`, once the claim's parts were checked.
+        withheld: leaves of what is not in the folder, by name.
 
     Raises:
         ClaimIntegrityError: if anything is wrong.
     """
-    leaves = leaf_hashes(digests, read_salts(folder, digests))
+    leaves = leaf_hashes(digests, read_salts(folder, digests), withheld)
     if len(leaves) != seal.leaves or root_hash(leaves).hex() != seal.root:
         raise ClaimIntegrityError("seal: the salts do not lead to the sealed root", "salts.json was changed")
     return replace(seal, replies=read_replies(folder, ClaimIntegrityError)).under(())
 
 
-def leaf_digests(claim_json: bytes, content: Mapping[str, Any], probes: bytes) -> dict[str, str]:
+def leaf_digests(claim_json: bytes, parts: Mapping[str, Any], private: bytes | None) -> dict[str, str]:
     """Returns what the tree commits to: name -> SHA-256, for every file of a claim and every private image.
 
     Args:
         claim_json: the file's bytes.
-        content: what it holds.
-        probes: bytes of probes.safetensors, whose digest was checked.
+        parts: its entries of the parts that are there.
+        private: bytes of the part that holds the private images, whose digest was checked; None: withheld.
     """
+    part = private_part(parts)
     try:
-        images = load(probes).get("private")
-        digests = {f"private/{i}": images_sha256(image) for i, image in enumerate(() if images is None else images)}
+        images = () if private is None else load(private).get("private", ())
+        digests = {f"private/{i}": images_sha256(image) for i, image in enumerate(images)}
     except (SafetensorError, ValueError, TypeError, RuntimeError) as e:
-        raise ClaimIntegrityError("claim integrity: probes.safetensors cannot be read", "get the original") from e
-    parts = {name: str(entry["sha256"]) for name, entry in content["parts"].items()}
-    if not parts.keys().isdisjoint(digests):
+        raise ClaimIntegrityError(f"claim integrity: {part} cannot be read", "get the original") from e
+    files = {name: str(entry["sha256"]) for name, entry in parts.items()}
+    if not files.keys().isdisjoint(digests):
         raise ClaimIntegrityError("claim integrity: a file is named as a private image", "get the original")
-    return {**digests, **parts, "claim.json": sha256(claim_json)}
+    return {**digests, **files, "claim.json": sha256(claim_json)}
 
 
-def leaf_hashes(digests: Mapping[str, str], salts: Mapping[str, bytes]) -> list[bytes]:
-    """Returns the tree's leaves, in order of their names' code points."""
-    return [salted_leaf(salts[name], name, bytes.fromhex(digests[name])) for name in sorted(digests)]
+def read_digests(folder: Path, withheld: Withheld) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the content of claim.json, and `leaf_digests`, of a claim that was loaded, and so verified, just now."""
+    claim_json = read_bytes(folder / "claim.json", ClaimError, "claim")
+    content = parse_json(claim_json, ClaimError, "claim: claim.json")
+    shown = {name: entry for name, entry in content["parts"].items() if name not in withheld.parts}
+    part = private_part(content["parts"])
+    private = None if part in withheld.parts else read_bytes(folder / part, ClaimError, "claim")
+    return content, leaf_digests(claim_json, shown, private)
+
+
+def leaf_hashes(
+    digests: Mapping[str, str], salts: Mapping[str, bytes], withheld: Mapping[str, bytes] | None = None
+) -> list[bytes]:
+    """Returns the tree's leaves, in order of their names' code points; those withheld as they are given."""
+    hashes = {name: salted_leaf(salts[name], name, bytes.fromhex(digest)) for name, digest in digests.items()}
+    hashes |= withheld or {}
+    return [hashes[name] for name in sorted(hashes)]
+
+
+def salts_json(salts: Mapping[str, bytes]) -> bytes:
+    """Returns the content of salts.json."""
+    named = {name: salt.hex() for name, salt in salts.items()}
+    return canonical_json({"format_version": FORMAT_VERSION, "salts": named})
 
 
 def read_salts(folder: Path, names: Mapping[str, Any]) -> dict[str, bytes]:

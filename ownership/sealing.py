@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from ownership.claim import Claim
 from ownership.errors import ClaimError, OwnershipError, printable
-from ownership.files import canonical_json, clear_leftovers, new_folder, parse_json, read_bytes, sha256, write_bytes
+from ownership.files import new_folder, sha256, write_bytes
 from ownership.merkle import SALT_BYTES, root_hash
-from ownership.seal import FORMAT_VERSION, PUBLIC_KEY, Seal, leaf_digests, leaf_hashes, plan_sha256, statement
+from ownership.seal import PUBLIC_KEY, Seal, leaf_hashes, plan_sha256, read_digests, salts_json, statement
 from ownership.signing import fingerprint, public_pem, sign
 from ownership.statement import ENVELOPE, Signed
 from ownership.timestamps import Timestamp, ask_authority, read_reply, request
@@ -33,7 +33,7 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool
 
     Raises:
         ClaimIntegrityError: if the claim, or the seal it has, does not verify.
-        ClaimError: if another key has sealed it.
+        ClaimError: if another key has sealed it, or it is an unsealed view.
     """
     claim = Claim.load(folder)
     key = fingerprint(signing_key.public_key())
@@ -44,19 +44,16 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool
                 "a seal is never replaced: its timestamps would be lost; build a claim anew",
             )
         return claim.seal, False
-    clear_leftovers(folder / "seal")
-    data = read_bytes(folder / "claim.json", ClaimError, "claim")
-    content = parse_json(data, ClaimError, "claim: claim.json")
-    probes = read_bytes(folder / "probes.safetensors", ClaimError, "claim")
-    digests = leaf_digests(data, content, probes)
+    if claim.withheld.parts:
+        raise ClaimError("a view of a claim cannot be sealed", "seal the whole claim, then make the view")
+    content, digests = read_digests(folder, claim.withheld)
     salts = {name: secrets.token_bytes(SALT_BYTES) for name in digests}
     leaves = leaf_hashes(digests, salts)
     signed = sign(statement(claim.sha256, plan_sha256(content), root_hash(leaves), len(leaves)), signing_key)
-    named = {name: salt.hex() for name, salt in salts.items()}
     files = {
         ENVELOPE: signed,
         PUBLIC_KEY: public_pem(signing_key.public_key()),
-        "salts.json": canonical_json({"format_version": FORMAT_VERSION, "salts": named}),
+        "salts.json": salts_json(salts),
     }
     with new_folder(folder / "seal") as new:
         for name, written in files.items():

@@ -17,8 +17,9 @@ from ownership.errors import OwnershipError, ReportError, printable
 from ownership.files import Progress, silent, write_bytes, write_json
 from ownership.plan import Plan
 from ownership.report import Report
-from ownership.results import AuditorMember, Look, TestResult
+from ownership.results import Look, TestResult
 from ownership.stats import holm
+from ownership.strength import placing_reference
 from ownership.verdict import Verdict, supports
 
 SCHEMA_VERSION = 1
@@ -225,7 +226,7 @@ def suspect_pvalue(report: Report) -> float | None:
         return None
     plan, shares = report.plan, _shares(report.plan)
     looks = list(report.looks)
-    if not looks or looks[-1].results != report.results:  # else an early look ended it: there was no last one
+    if not report.ended_early:
         looks.append(Look(queries=0, alpha=plan.last_alpha, results=report.deciding))
     smallest = min(_level(x.results) / shares[x.queries] for x in looks)
     return min(1.0, smallest * max(1, len(report.suspect.get("preprocess_tried", ()))))
@@ -248,19 +249,11 @@ def carried(report: Report, alpha: float) -> int | None:
     Each is put in the suspect's place: Holm's first step holds its p-value against alpha / number of suspects.
     """
     names = list(dict.fromkeys(n for r in report.results for n in r.references))
-    found = [suspect_pvalue(report.placing(_reference(report, name))) for name in names]
+    found = [suspect_pvalue(placing_reference(report, name)) for name in names]
     if not found:
         return None
     middle = median(1.0 if p is None else p for p in found)
     return math.floor(alpha / middle) if middle > 0 else 10**6
-
-
-def _reference(report: Report, name: str) -> AuditorMember:
-    """A reference surrogate, as a member that can be put in the suspect's place."""
-    values = {r.name: r.references[name] for r in report.results if name in r.references}
-    for look in report.looks:
-        values |= {f"{r.name}@{look.queries}": r.references[name] for r in look.results if name in r.references}
-    return AuditorMember(name=name, sha256="", provenance="", values=values, problems=())
 
 
 def folders(names: Sequence[str], name_of: Callable[[str], str]) -> Iterator[tuple[str, str]]:

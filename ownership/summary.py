@@ -10,6 +10,7 @@ from ownership.seal import seal_lines
 from ownership.stats import composite_threshold
 from ownership.testing import strata_scores
 from ownership.verdict import NEARER
+from ownership.verify import withheld_lines
 
 
 def describe(claim: Claim) -> list[str]:
@@ -19,7 +20,7 @@ def describe(claim: Claim) -> list[str]:
     lines = [
         f"victim      {claim.victim.architecture or 'unknown architecture'}, {claim.victim.dim} numbers an answer,"
         f" SHA-256 {claim.victim.sha256}",
-        f"watermark   {'yes, the key is in the claim' if claim.key else 'none: no watermark evidence'}",
+        f"watermark   {_said_of_mark(claim)}",
         "panel       " + ", ".join(f"{n} {kind}" for kind, n in counts.items() if n),
         "probes      " + ", ".join(f"{len(x)} {name.replace('_', ' ')}" for name, x in sorted(claim.probes.items())),
         f"plan        {' and '.join(plan.deciding)} decide, {plan.correction.title()}, alpha {plan.alpha:g}, "
@@ -27,6 +28,7 @@ def describe(claim: Claim) -> list[str]:
         + (f"; looks after {' and '.join(map(str, claim.look_scores))} queries" if claim.look_scores else ""),
     ]
     lines += [f"            left out: {printable(d)}" for d in claim.dropped]
+    lines += withheld_lines(claim.withheld)
     lines += [f"seal        {line}" for line in seal_lines(None if claim.seal is None else claim.seal.to_dict())]
     must = "deciding tests of two families must reject"
     if not any(counts[kind] for kind in REQUIRED_STRATA):
@@ -72,6 +74,12 @@ def describe(claim: Claim) -> list[str]:
             else "warning     no reference surrogate reaches a threshold: audits that find nothing will be inconclusive"
         )
     return lines
+
+
+def _said_of_mark(claim: Claim) -> str:
+    if claim.key is None:
+        return "none: no watermark evidence" if claim.predictor is None else "yes, its key is withheld"
+    return "yes, the key is in the claim"
 
 
 def left_out(claim: Claim) -> list[str]:

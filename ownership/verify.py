@@ -13,6 +13,7 @@ from ownership.files import read_json
 from ownership.seal import PUBLIC_KEY
 from ownership.statement import ENVELOPE, verify_signature, verify_times
 from ownership.timestamps import need_roots
+from ownership.withheld import NAME, Withheld
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -36,18 +37,30 @@ def verify_claim(
     need_roots(before, roots)
     claim = Claim.load(folder)
     yield f"claim        {claim.sha256}: every file matches its digest"
+    yield from withheld_lines(claim.withheld)
     if claim.seal is None:
         raise ClaimIntegrityError("this claim has no seal", "turnmark claim seal")
-    _refuse_extras(folder)
+    _refuse_extras(folder, claim.withheld)
     yield "files        nothing else lies in its folder"
     yield from verify_signature(claim.seal, public_key)
-    yield f"Merkle root  {claim.seal.root}: the salts of all {claim.seal.leaves} leaves lead to it"
+    hidden = len(claim.withheld.leaves)
+    salts = f"all {claim.seal.leaves} leaves" if not hidden else f"{claim.seal.leaves - hidden} leaves"
+    yield f"Merkle root  {claim.seal.root}: the salts of {salts} lead to it" + (
+        f", with {hidden} leaves that are withheld" if hidden else ""
+    )
     yield from verify_times(claim.seal.under(roots).timestamps, before, claim.seal.error)
 
 
-def _refuse_extras(folder: Path) -> None:
+def withheld_lines(withheld: Withheld) -> Iterator[str]:
+    """Yields a line that says what is withheld from a view; of a whole claim none."""
+    if withheld.parts:
+        yield f"withheld     {', '.join(withheld.parts)}: this is a view of the claim, enough for an audit's verdict"
+
+
+def _refuse_extras(folder: Path, withheld: Withheld) -> None:
     """Raises ClaimIntegrityError for a file that neither the claim nor its seal accounts for."""
     known = {*read_json(folder / "claim.json", ClaimIntegrityError, "claim")["parts"], "claim.json"}
+    known |= {NAME} if withheld.parts else set()
     known |= {f"seal/{name}" for name in (ENVELOPE, PUBLIC_KEY, "salts.json")}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -111,7 +111,8 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
     for name, data in names.items():
         need(sha256(data).hex() == claim["parts"][name]["sha256"], f"{name}: its digest")
     leaves = {name: sha256(data) for name, data in names.items()} | {"claim.json": sha256(claim_json)}
-    leaves |= {f"private/{i}": sha256(x) for i, x in enumerate(private_images(names["probes.safetensors"]))}
+    part = "private_probes.safetensors" if claim["format_version"] >= 3 else "probes.safetensors"
+    leaves |= {f"private/{i}": sha256(x) for i, x in enumerate(private_images(names[part]))}
     salts = parse(read(seal / "salts.json"), "salts.json")
     need(salts.keys() == {"format_version", "salts"} and salts["format_version"] == 1, "salts.json: its fields")
     need(isinstance(salts["salts"], dict) and salts["salts"].keys() == leaves.keys(), "salts.json: its leaves")

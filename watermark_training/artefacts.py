@@ -31,10 +31,11 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ownership.architectures import CUSTOM, Encoder
-from ownership.claim import Member, load_projection_head
+from ownership.claim import Member
 from ownership.errors import OwnershipError, SuspectError, TrainingError, printable
 from ownership.files import Progress, alone_in, finished, read_bytes, read_json, silent, write_bytes, write_json
 from ownership.images import EncoderLike, images_sha256
+from ownership.projection import load_projection_head
 from ownership.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.config import TrainConfig

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ownership.architectures import Encoder
-from ownership.claim import projection_head
+from ownership.projection import projection_head
 from ownership.watermark import TURN, rotate
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig

@@ -67,6 +67,7 @@ def _flip(path: Path, at: int) -> None:
         "claim.json",
         "key.json",
         "probes.safetensors",
+        "private_probes.safetensors",
         "predictor.safetensors",
         "projection_head.safetensors",
         "representations/victim.safetensors",

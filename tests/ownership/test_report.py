@@ -16,12 +16,13 @@ from conftest import encoder
 from ownership import audit
 from ownership.claim import Claim
 from ownership.errors import ReportError
-from ownership.html import format_number, render_html, write_html
+from ownership.html import render_html, write_html
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.results import TestResult
 from ownership.suspect import Suspect
 from ownership.verdict import Verdict, accuses_too_many, format_p
+from ownership.wording import format_number
 
 
 def result(
@@ -138,6 +139,7 @@ def test_reports_of_before_closeness_are_read_and_a_forged_one_is_not() -> None:
         report(result("partial_rsa_relative", FAR, LOW, LOW)),
         report(against_small("partial_rsa", 2.1), plan=BY_CLOSENESS),
     ):
+        r = replace(r, schema=2)
         stored = json.loads(json.dumps(r.to_dict()))
         assert Report.from_dict({k: v for k, v in stored.items() if k != "closeness"}) == r
         with pytest.raises(ReportError, match="does not follow"):
@@ -213,7 +215,7 @@ def test_round_trip(real: Report, tmp_path: Path) -> None:
     real.save(tmp_path / "report.json")
     assert Report.load(tmp_path / "report.json") == real
     stored = json.loads((tmp_path / "report.json").read_bytes())
-    assert stored["schema_version"] == 2
+    assert stored["schema_version"] == 3
     shuffled = json.loads((tmp_path / "report.json").read_bytes(), object_pairs_hook=lambda p: dict(reversed(p)))
     assert Report.from_dict(shuffled).to_dict() == real.to_dict()
     assert stored["verdict"] == real.verdict.value
@@ -296,7 +298,7 @@ def test_the_page_is_self_contained_escaped_and_complete(real: Report, tmp_path:
     text = " ".join(page.text)
     for expected in (
         "NOT SUPPORTED", "This is not proof of innocence", real.claim["sha256"] or "not saved", "ab" * 32,
-        real.command, "image-level", "Reproduce", "torch", f"seed {real.plan.seed}",
+        real.command, "image-level", "Repeat the audit", "torch", f"seed {real.plan.seed}",
     ):  # fmt: skip
         assert expected in text
     assert html.count("<svg") == len(real.results)

@@ -20,6 +20,7 @@ from ownership.errors import ClaimIntegrityError, ReportError, SuspectError
 from ownership.report import Report
 from ownership.several import Audited, _level, audit_several, carried, folders, summarise, suspect_pvalue
 from ownership.stats import holm
+from ownership.strength import placing_reference
 from ownership.verdict import Verdict, supports
 
 
@@ -129,7 +130,7 @@ def test_many_suspects_are_more_than_a_small_panel_carries(reports: dict[str, Re
     assert carries is not None
     assert carries >= 1
     # the claim's reference is as near as this copy, so the number follows from a p-value of that size
-    reference = suspect_pvalue(weak.placing(_placed(weak)))
+    reference = suspect_pvalue(placing_reference(weak, "reference_mse"))
     assert reference is not None
     assert carries == int(0.01 / reference)
     few = summarise(weak.claim["sha256"], 0.01, [Audited(name="a", folder="a", report=weak)])
@@ -144,12 +145,6 @@ def test_many_suspects_are_more_than_a_small_panel_carries(reports: dict[str, Re
     shrunk = replace(many, carries=3)
     assert any("11 suspects are more than this panel can carry: among more than 3" in w for w in shrunk.warnings)
     assert any("not known" in w for w in replace(many, carries=None).warnings)
-
-
-def _placed(report: Report):  # type: ignore[no-untyped-def]
-    from ownership.several import _reference
-
-    return _reference(report, "reference_mse")
 
 
 def test_supported_alone_but_not_among_many(reports: dict[str, Report]) -> None:

@@ -1,0 +1,88 @@
+"""A test as a picture: where the suspect lies among panel, reference surrogates and threshold."""
+
+from __future__ import annotations
+
+import io
+import re
+from html import escape
+
+from ownership.results import TestResult
+from ownership.verdict import format_p
+from ownership.wording import format_number
+
+MEMBER, REFERENCE, SUSPECT, LINE = "#46535f", "#7a4f00", "#a01818", "#1b1f24"
+"""Colours; each group has a shape of its own, too, so that the picture reads in black and white."""
+
+
+def picture(result: TestResult, threshold: float) -> str:
+    """Returns an SVG with a title for those who cannot see it: a row of points a stratum, references, the suspect.
+
+    Beyond the threshold (the dashed line) the ground is shaded. The same input gives the same bytes.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    rows: list[tuple[str, list[float], str, str]] = [
+        (f"panel: {name}", list(by_name.values()), "o", MEMBER) for name, by_name in result.members.items()
+    ]
+    if result.references:
+        rows.append(("reference surrogates", list(result.references.values()), "^", REFERENCE))
+    rows.append(("suspect", [result.value], "D", SUSPECT))
+    with mpl.rc_context({"svg.hashsalt": "turnmark", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7.0, 0.62 + 0.23 * len(rows)), layout="constrained")
+        figure.patch.set_visible(False)
+        canvas = FigureCanvasSVG(figure)
+        axes = figure.subplots()
+        for y, (_, values, marker, colour) in enumerate(rows):
+            size = 64 if marker == "D" else 34
+            axes.scatter(
+                values, [y] * len(values), marker=marker, s=size, facecolor=colour, edgecolor="white", linewidth=0.7
+            )
+        low, high = axes.get_xlim()
+        low, high = min(low, threshold - 0.04 * (high - low)), max(high, threshold + 0.04 * (high - low))
+        axes.set_xlim(low, high)
+        axes.axvspan(
+            *((threshold, high) if result.alternative == "greater" else (low, threshold)), color="#f0ece2", zorder=0
+        )
+        axes.axvline(threshold, color=LINE, linestyle="--", linewidth=1)
+        axes.annotate(
+            "threshold", (threshold, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
+            textcoords="offset points", fontsize=8, ha="center", va="bottom", color=LINE,
+        )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [label for label, *_ in rows], fontsize=9)
+        axes.get_yticklabels()[-1].set_fontweight("bold")
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.tick_params(axis="x", labelsize=8, color=LINE)
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="y", color="#d0d7de", linewidth=0.6)
+        axes.set_axisbelow(True)  # over the shade, under the points
+        out = io.StringIO()
+        canvas.print_svg(  # type: ignore[no-untyped-call]
+            out, metadata={"Date": None, "Creator": None}
+        )
+    return _in_a_page(out.getvalue(), result.name, in_words(result, threshold))
+
+
+def in_words(result: TestResult, threshold: float) -> str:
+    """Returns what the picture shows."""
+    groups = [(f"panel {name}", by_name.values()) for name, by_name in result.members.items()]
+    if result.references:
+        groups.append(("reference surrogates", result.references.values()))
+    shown = "; ".join(f"{n} {format_number(min(v))} to {format_number(max(v))}" for n, v in groups)
+    return (
+        f"{result.title}: suspect {format_number(result.value)}, threshold {format_number(threshold)}, p "
+        f"{format_p(result.pvalue)}; {shown}"
+    )
+
+
+def _in_a_page(svg: str, name: str, words: str) -> str:
+    """An SVG beside others in one page: ids that differ, the page's own typeface, a title that is read aloud."""
+    prefix = re.sub(r"[^a-z0-9]", "-", name.lower())
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg[svg.index("<svg") :])
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
+    svg = re.sub(r'font: (\w+ )?(\d+px) [^"]*', r"font: \1\2 inherit", svg)
+    head = f'<svg role="img" aria-labelledby="{prefix}-title"'
+    title = f'<title id="{prefix}-title">{escape(words)}</title>'
+    return re.sub(r"<svg([^>]*)>", lambda m: f"{head}{m[1]}>{title}", svg, count=1)

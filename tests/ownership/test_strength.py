@@ -1,0 +1,212 @@
+"""Strength of a verdict: known answers computed by hand, monotone in what the references say, limits said."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_report import FAR, LOW, NEAR, against_small, report, result
+
+from ownership.errors import ReportError
+from ownership.explanations import ABSENT, ALIKE, SET_APART, UNTESTED
+from ownership.plan import Plan
+from ownership.report import Report
+from ownership.results import AuditorMember, Look
+from ownership.strength import ENFSI, NO_SUPPORT, lower_bound, strength_of, upper_bound, verbal
+from ownership.verdict import Verdict
+
+STRONG, WEAK = 9.0, 0.2
+
+
+def suspected(value: float, k: int, n: int, **changes: Any) -> Report:
+    """A report whose claim has n reference surrogates, k of which get SUPPORTED in the suspect's place."""
+    references = (STRONG,) * k + (WEAK,) * (n - k)
+    return report(result("partial_rsa_relative", value, LOW, LOW, references), **changes)
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "by_hand"),
+    [
+        (3, 3, 0.05 ** (1 / 3)),  # all of n: p^n = .05
+        (10, 10, 0.05**0.1),
+        (1, 3, 1 - 0.95 ** (1 / 3)),  # one of n: 1 - (1 - p)^n = .05
+        (2, 3, 0.13535),  # 3 p^2 - 2 p^3 = .05
+        (0, 3, 0.0),
+    ],
+)
+def test_known_bounds(k: int, n: int, by_hand: float) -> None:
+    p = lower_bound(k, n)
+    assert p == pytest.approx(by_hand, abs=1e-5)
+    if k:
+        tail = sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
+        assert tail == pytest.approx(0.05)
+    assert upper_bound(n - k, n) == pytest.approx(1 - by_hand, abs=1e-5)
+
+
+@given(st.integers(1, 60), st.data())
+def test_bounds_are_monotone_and_on_the_safe_side(n: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, n - 1))
+    assert 0 <= lower_bound(k, n) < lower_bound(k + 1, n) < 1
+    assert lower_bound(k, n) <= k / n <= upper_bound(k, n) <= 1
+    assert lower_bound(k + 1, n + 1) > lower_bound(k, n)
+
+
+def test_supported_by_hand() -> None:
+    r = suspected(FAR, 3, 3)
+    assert r.verdict is Verdict.SUPPORTED
+    s = r.strength
+    assert (s.references, s.reached, s.favours, s.support) == (3, ("r0", "r1", "r2"), "copied", "moderate support")
+    assert s.probability == pytest.approx(0.05 ** (1 / 3))
+    assert s.likelihood_ratio == pytest.approx(0.05 ** (1 / 3) / 0.01)
+    assert "at least 36.8 times" in s.statement
+
+
+def test_not_supported_by_hand() -> None:
+    s = suspected(NEAR, 3, 3).strength
+    assert s.likelihood_ratio == pytest.approx((1 - 0.05 ** (1 / 3)) / 0.99)
+    assert (s.favours, s.support) == ("independent", NO_SUPPORT)
+    s = suspected(NEAR, 40, 40).strength
+    assert s.likelihood_ratio == pytest.approx((1 - 0.05 ** (1 / 40)) / 0.99)
+    assert s.support == "moderate support"
+    assert suspected(NEAR, 2, 3).strength.reached == ("r0", "r1")
+
+
+@given(st.integers(1, 12), st.data())
+def test_the_ratio_is_monotone_in_k(n: int, data: st.DataObject) -> None:
+    """More references that reach the verdict: SUPPORTED says more for a copy, NOT_SUPPORTED more against one."""
+    k = data.draw(st.integers(0, n - 1))
+    fewer, more = (suspected(FAR, i, n).strength for i in (k, k + 1))
+    assert fewer.likelihood_ratio is not None
+    assert more.likelihood_ratio is not None
+    assert len(fewer.reached) == k
+    assert fewer.likelihood_ratio < more.likelihood_ratio <= 1 / 0.01
+    if k:  # with none that reach it the claim is powerless, and the verdict INCONCLUSIVE
+        fewer, more = (suspected(NEAR, i, n).strength for i in (k, k + 1))
+        assert fewer.likelihood_ratio is not None
+        assert more.likelihood_ratio is not None
+        assert fewer.likelihood_ratio > more.likelihood_ratio > 0
+
+
+def test_when_nothing_can_be_stated() -> None:
+    none = suspected(FAR, 0, 0).strength
+    assert none.likelihood_ratio is none.support is None
+    assert "no reference surrogates" in none.statement
+    inconclusive = suspected(FAR, 3, 3, problems=("bad",))
+    assert inconclusive.verdict is Verdict.INCONCLUSIVE
+    assert inconclusive.strength.likelihood_ratio is None
+    assert "inconclusive" in inconclusive.strength.statement
+    nobody = suspected(FAR, 0, 2).strength  # its own references do not reach what the suspect reached
+    assert (nobody.likelihood_ratio, nobody.support) == (0.0, NO_SUPPORT)
+
+
+def test_tried_preprocessings_and_a_references_missing_test() -> None:
+    """Several tries share alpha: the error rate is that of all; a reference without a score counts as missed."""
+    r = suspected(FAR, 3, 3)
+    tried = replace(
+        r, plan=replace(r.plan, alpha=0.005), suspect={**r.suspect, "preprocess_tried": ["none", "imagenet"]}
+    )
+    assert tried.strength.error_rate == pytest.approx(0.01)
+    assert tried.strength.likelihood_ratio == pytest.approx(r.strength.likelihood_ratio)
+    r = replace(r, claim={**r.claim, "references": ["r0", "r1", "r2", "another"]})
+    assert (r.strength.references, len(r.strength.reached)) == (4, 3)
+
+
+def test_an_early_end_counts_early_looks_only() -> None:
+    """A reference that the last look's larger share would find, on an early look's numbers, is not counted."""
+    value = 0.15 + 0.1118 * (6 / 5) ** 0.5 * 5.0  # t = 5, df 4: p about .0037
+    test = result("partial_rsa_relative", FAR, LOW, LOW, (STRONG, value))
+    plan = Plan(looks=(250,), look_shares=(0.2,))
+    early = report(test, plan=plan, looks=(Look(queries=250, alpha=0.002, results=(test,)),))
+    assert early.ended_early
+    assert early.verdict is Verdict.SUPPORTED
+    assert early.strength.reached == ("r0",)
+    whole = replace(early, looks=(Look(queries=250, alpha=0.002, results=(replace(test, value=NEAR),)),))
+    assert not whole.ended_early
+    assert whole.strength.reached == ("r0", "r1")
+
+
+def test_a_reference_is_none_to_itself() -> None:
+    """Against small members closeness decides: the only reference would come all the way to itself."""
+    plan = Plan(looks=(), look_shares=(), deciding=("partial_rsa",))
+    alone = report(against_small("partial_rsa", 3.0, (3.15,)), plan=plan)
+    assert alone.verdict is Verdict.SUPPORTED
+    assert alone.strength.reached == ()
+    two = report(against_small("partial_rsa", 3.0, (3.15, 2.9)), plan=plan)
+    assert two.strength.reached == ("r0", "r1")
+
+
+def test_the_scale() -> None:
+    words = [NO_SUPPORT, *(w for _, _, w in ENFSI)]
+    assert [verbal(x) for x in (1.9, 2, 10, 100, 1000, 1e4, 1e6)] == words
+    assert [verbal(x) for x in (9.99, 99.9, 999, 9999, 999_999)] == words[1:-1]
+    assert verbal(0.0) == NO_SUPPORT
+    assert all(below == following[0] for (_, below, _), following in pairwise(ENFSI))
+
+
+def test_it_is_derived_and_a_forged_one_is_refused() -> None:
+    r = suspected(FAR, 3, 3)
+    stored = json.loads(json.dumps(r.to_dict()))
+    assert Report.from_dict(stored) == r
+    for field, value in (("likelihood_ratio", 1e6), ("support", "strong support"), ("reached", ["r0"])):
+        with pytest.raises(ReportError, match="does not follow"):
+            Report.from_dict({**stored, "strength": {**stored["strength"], field: value}})
+    for gone in ("strength", "explanations", "closeness"):
+        with pytest.raises(ReportError, match="does not follow"):
+            Report.from_dict({k: v for k, v in stored.items() if k != gone})
+    stored["explanations"][0]["finding"] = "excluded"
+    with pytest.raises(ReportError, match="does not follow"):
+        Report.from_dict(stored)
+
+
+def test_reports_of_schema_2_are_read_and_stay_what_they_are() -> None:
+    r = suspected(FAR, 3, 3, schema=2)
+    stored = json.loads(json.dumps(r.to_dict()))
+    assert stored["schema_version"] == 2
+    assert not {"strength", "explanations"} & set(stored)
+    again = Report.from_dict(stored)
+    assert again.to_dict() == stored
+    assert strength_of(again) == suspected(FAR, 3, 3).strength
+    with pytest.raises(ReportError):
+        Report.from_dict({**stored, "strength": r.strength.to_dict()})
+
+
+# explanations
+
+
+def by_name(r: Report) -> dict[str, Any]:
+    return {e.name: e for e in r.explanations}
+
+
+def panel(*kinds: str, private: tuple[int, ...] = ()) -> list[dict[str, Any]]:
+    names = [f"{kind}{i}" for kind in kinds for i in range(5)]
+    return [
+        {"name": n, "kind": n[:-1], "mark": None, "data": None, "sha256": "a" * 64, "trained_on_private": i in private}
+        for i, n in enumerate(names)
+    ]
+
+
+def test_what_the_panel_says_of_each_explanation() -> None:
+    far = suspected(FAR, 1, 1)
+    r = replace(far, claim={**far.claim, "panel": panel("plain", "marked", private=(2,))})
+    said = by_name(r)
+    assert {n: e.finding for n, e in said.items()} == {
+        "plain": SET_APART, "marked": SET_APART, "ancestor": ABSENT, "invariant": ABSENT, "same data": SET_APART,
+        "unpublished ancestor": ABSENT, "chance": SET_APART,
+    }  # fmt: skip
+    assert said["marked"].pvalues == {"partial_rsa_relative": r.results[0].strata["marked"].pvalue}
+    near = by_name(replace(r, results=(replace(r.results[0], value=NEAR),)))
+    assert {near[n].finding for n in ("plain", "marked", "same data", "chance")} == {ALIKE}
+    untested = by_name(replace(r, results=(), problems=("bad",)))
+    assert {untested[n].finding for n in ("plain", "marked", "same data", "chance")} == {UNTESTED}
+
+
+def test_chance_counts_the_auditors_own_encoders() -> None:
+    own = AuditorMember(name="own", sha256="a", provenance="", values={"partial_rsa_relative": 0.1}, problems=())
+    r = suspected(FAR, 1, 1, auditor_panel=(own,))
+    assert "0 of 1" in by_name(r)["chance"].said
