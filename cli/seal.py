@@ -65,15 +65,19 @@ DECRYPT = "Open an encrypted claim into a new folder, once it verifies."
 KEYGEN = "Make a signing key (Ed25519): OUT, readable by you only, and OUT.pub to publish."
 
 
-def keygen(out: Annotated[Path, typer.Argument(help="File of the private key.", show_default=False)]) -> None:
-    """Writes a signing key; a passphrase from TURNMARK_PASSPHRASE or the prompt encrypts it."""
+def keygen(
+    out: Annotated[list[Path], typer.Argument(help="File of the private key; several for several keys.")],
+) -> None:
+    """Writes signing keys; a passphrase from TURNMARK_PASSPHRASE or the prompt encrypts each."""
     from ownership.signing import make_signing_key
 
-    secret = ask_passphrase("passphrase (empty: none)", new=True, default="")
-    digest = make_signing_key(out, secret)
-    if not secret:
-        render.warn("this signing key has no passphrase: whoever reads the file can sign as you")
-    render.out.print(f"signing key: {out}; public key: {out}.pub, fingerprint {digest}", markup=False, soft_wrap=True)
+    for path in out:
+        secret = ask_passphrase(f"passphrase of {path} (empty: none)", new=True, default="")
+        digest = make_signing_key(path, secret)
+        if not secret:
+            render.warn(f"{path} has no passphrase: whoever reads the file can sign with it")
+        line = f"signing key: {path}; public key: {path}.pub, fingerprint {digest}"
+        render.out.print(line, markup=False, soft_wrap=True)
 
 
 def seal(

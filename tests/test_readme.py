@@ -5,10 +5,12 @@ from __future__ import annotations
 import doctest
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,7 +45,7 @@ def test_options_named_by_hand_exist() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     block = README.split("## By hand")[1].split("## As a library")[0].replace("\\\n", " ")
     lines = [line.strip().split("#")[0] for line in block.splitlines() if line.strip().startswith("turnmark ")]
-    assert len(lines) == 14
+    assert len(lines) == 13
     for line in lines:
         words = line.split()
         command = commands[words[1]]
@@ -51,6 +53,27 @@ def test_options_named_by_hand_exist() -> None:
             command = command.commands[words[2]]
         known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
         assert {w for w in words if w.startswith("--")} <= known, line
+
+
+def test_a_case_in_eight_commands(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newcomer's walk, as written: from a trained victim to a verified, reproduced report."""
+    monkeypatch.setenv("TURNMARK_PASSPHRASE", "")
+    section = README.split("## A case in eight commands")[1].split("\n## ")[0]
+    lines = [line.strip() for line in section.splitlines() if line.startswith("    turnmark ")]
+    assert [line.split()[1] for line in lines[:2]] == ["train", "steal"]
+    assert 0 < len(lines[2:]) <= 8
+    said = {}
+    for line in lines:
+        code, out, err = run(*shlex.split(line)[1:])
+        assert code == 0, f"{line}\n{out}{err}"
+        said[" ".join(line.split()[1:3])] = out
+    assert said["audit stolen/encoder.onnx"].startswith("SUPPORTED")
+    assert "UNTIMESTAMPED" in said["audit stolen/encoder.onnx"]
+    assert "A. Expert" in said["report verify"]
+    assert "from the court, 2026-05-02" in said["report verify"]
+    assert said["report reproduce"].splitlines()[-1].startswith("reproduced: SUPPORTED")
+    page = Path("report/report.html").read_text(encoding="utf-8")
+    assert "from the court, 2026-05-02" in page
 
 
 def test_ci_runs_the_readmes_command() -> None:
