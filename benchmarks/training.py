@@ -4,6 +4,7 @@
     TURNMARK_DATA=runs/data python benchmarks/training.py mark --data fashion-mnist --seed 0
                                                         # marked and plain twin, linear probe, surrogates' mark
     python benchmarks/training.py memory --images 1000000
+    python benchmarks/training.py precision             # a training step in bfloat16 over one in float32
     python benchmarks/training.py --print               # the tables from committed rows
 
 `mark`: victim and plain twin see the same 10,000 images in the same passes; a thief asks 10,000 others, none rotated;
@@ -140,6 +141,22 @@ def our_steps(images: Tensor, mark: str) -> float:
     return len(images) / (time.perf_counter() - start)
 
 
+def run_precision(rounds: int) -> dict[str, Any]:
+    """Alternates training steps in float32 and in bfloat16; the fastest round of each counts."""
+    images, rates = torch.randint(0, 256, (512, 3, 32, 32), dtype=torch.uint8), {"float32": 0.0, "bfloat16": 0.0}
+    for _ in range(rounds):
+        for precision in rates:
+            config = TrainConfig(arch="resnet18", epochs=1, batch_size=128, precision=precision)  # type: ignore[arg-type]
+            start = time.perf_counter()
+            train(images, config)
+            rates[precision] = max(rates[precision], len(images) / (time.perf_counter() - start))
+    return {
+        "images_per_second": {name: round(v, 1) for name, v in rates.items()},
+        "bfloat16_over_float32": round(rates["bfloat16"] / rates["float32"], 2),
+        "auto": "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32",
+    }
+
+
 def ceiling() -> float:
     """Returns how many times faster this machine multiplies in bfloat16 than in float32: the kernel's own gain."""
     rates = {}
@@ -170,6 +187,13 @@ def run_speed(steps: int, rounds: int) -> dict[str, Any]:
         "bfloat16_ceiling": round(ceiling(), 2),
         "bfloat16": has_bfloat16(torch.device("cpu")),
     }
+
+
+def _cpu() -> str:
+    """The CPU's own name, its vendor and model number (Linux)."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    found = dict(line.replace("\t", "").split(":", 1) for line in reversed(lines) if ":" in line)
+    return f"{found['vendor_id'].strip()} family {found['cpu family'].strip()} model {found['model'].strip()}"
 
 
 def _anonymous_mib() -> float:
@@ -240,6 +264,8 @@ def print_tables() -> None:
             f"\nmarked over lightly's plain: {r['over_lightly']:.2f} (bfloat16 multiplication over float32 here: "
             f"{r['bfloat16_ceiling']:.2f}); time of marked over plain: {r['mark_overhead']:.3f}\n"
         )
+    for r in (r for r in rows if r["what"] == "precision"):
+        print(f"{r['cpu']}: bfloat16 over float32 {r['bfloat16_over_float32']:.2f}; auto takes {r['auto']}\n")
     for r in (r for r in rows if r["what"] == "memory"):
         print(
             f"{r['images']:,} mapped images ({r['file_mib']:,} MiB): {r['peak_mib'][1]:.0f} MiB beyond the file, "
@@ -260,7 +286,7 @@ def print_tables() -> None:
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("speed", "mark", "memory"))
+    parser.add_argument("what", nargs="?", choices=("speed", "mark", "memory", "precision"))
     parser.add_argument("--data", choices=PARTS, default="fashion-mnist")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=6)
@@ -278,6 +304,8 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             keep("speed", {"rounds": arguments.rounds}, run_speed(arguments.steps, arguments.rounds))
+    elif arguments.what == "precision":
+        keep("precision", {"rounds": arguments.rounds, "cpu": _cpu()}, run_precision(arguments.rounds))
     elif arguments.what == "memory":
         keep("memory", {"count": arguments.images}, run_memory(arguments.images))
     else:
