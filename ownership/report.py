@@ -6,6 +6,7 @@ disagrees with its numbers is refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -227,7 +228,7 @@ class Report:
                 stored["reasons"] = derived["reasons"]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ClaimError) as e:
             raise ReportError("report: a field is missing or malformed") from e
-        if stored != derived:
+        if not _follows(stored, derived):
             raise ReportError("report: its verdict or a derived number does not follow from its numbers")
         return report
 
@@ -239,6 +240,17 @@ class Report:
     def load(cls, path: Path) -> Report:
         """Reads a report written by `save`; raises ReportError if it cannot be."""
         return cls.from_dict(read_json(path, ReportError, "report"))
+
+
+def _follows(stored: Any, derived: Any) -> bool:
+    """Whether a stored value is the derived one; the last digits depend on versions of libraries and on the machine."""
+    if isinstance(stored, dict) and isinstance(derived, dict):
+        return stored.keys() == derived.keys() and all(_follows(v, derived[k]) for k, v in stored.items())
+    if isinstance(stored, list) and isinstance(derived, list):
+        return len(stored) == len(derived) and all(map(_follows, stored, derived))
+    if isinstance(stored, float) and isinstance(derived, float):
+        return math.isclose(stored, derived, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(stored == derived)
 
 
 def _decoys(value: dict[str, Any] | None) -> Decoys | None:

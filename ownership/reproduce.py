@@ -181,7 +181,11 @@ def compare(
     Compared are the scores of everybody, the p-values, the verdict and what was not computed; not the sentences, the
     versions, nor what follows from those scores alone.
     """
-    then, now = _leaves(report), _leaves(again)
+    known = {r.name for _, _, r in _tests(report)} | set(report.skipped)
+    added = sorted({r.name for r in again.results} - known)  # by a later version
+    now_known = {name: why for name, why in again.skipped.items() if name in known}
+    same_tests = replace(again, results=tuple(r for r in again.results if r.name in known), skipped=now_known)
+    then, now = _leaves(report), _leaves(same_tests)
     if report.queries is None:  # the first reports did not count
         for leaves, name in product((then, now), ("queries", "decided_after")):
             leaves.pop(name, None)
@@ -201,7 +205,7 @@ def compare(
         rows=tuple(_rows(report, again, wrong)),
         differences=tuple(wrong.values()),
         compared=len({*then, *now}),
-        left_out=tuple(left_out),
+        left_out=(*left_out, *(f"{name}: the report is of before that test" for name in added)),
         versions=versions,
         tolerance=tolerance,
     )
@@ -228,8 +232,9 @@ def _leaves(report: Report) -> dict[str, Any]:
     """What is compared: place -> number or word."""
     content = report.to_dict()
     found: dict[str, Any] = {"verdict": report.verdict.value, "plan": content["plan"]}
-    found |= {k: report.suspect.get(k) for k in ("dim", "answers", "resized_to", "preprocess", "preprocess_tried")}
-    found |= {"answers": report.answers, "problems": len(report.problems), "skipped": sorted(report.skipped)}
+    found |= {k: report.suspect.get(k) for k in ("dim", "resized_to", "preprocess_tried")}
+    found |= {"preprocess": report.suspect.get("preprocess", "none"), "answers": report.answers}
+    found |= {"problems": len(report.problems)} | {f"{name} computed": False for name in report.skipped}
     found |= {k: content[k] for k in ("queries", "decided_after", "closeness") if k in content}
     found["auditor_hits"] = list(report.auditor_hits)
     for place, _, r in _tests(report):

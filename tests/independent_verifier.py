@@ -1,6 +1,6 @@
-"""A verifier of sealed claims, written from docs/format.md ("Seal, format 1"): nothing of Turnmark is imported.
+"""A verifier of sealed claims and signed reports, written from docs/format.md: nothing of Turnmark is imported.
 
-    python independent_verifier.py CLAIM [OWNER.pub [ROOTS.pem]]
+    python independent_verifier.py CLAIM|REPORT [KEY.pub [ROOTS.pem]]
 
 Prints "good", or what is wrong and ends with 6. Timestamps are left to `openssl ts -verify`.
 """
@@ -13,6 +13,7 @@ import json
 import math
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,22 +72,18 @@ def root(leaves: list[bytes]) -> bytes:
     return sha256(b"\x01", root(leaves[:k]), root(leaves[k:]))
 
 
-def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -> None:
-    claim_json = read(folder / "claim.json")
-    claim = parse(claim_json, "claim.json")
-    digest = claim.pop("content_sha256", None)
-    need(sha256(canonical(claim)).hex() == digest, "claim.json: its digest")
-
+def opened(folder: Path, name: str, expected: Path | None) -> bytes:
+    """The payload of the envelope in folder/seal, its signature checked."""
     seal = folder / "seal"
     need(seal.is_dir() and not seal.is_symlink(), "no seal")
-    pem, envelope_bytes = read(seal / "owner.pub"), read(seal / "statement.dsse.json")
+    pem, envelope_bytes = read(seal / name), read(seal / "statement.dsse.json")
     try:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as e:
-        raise Bad("owner.pub: no key") from e
-    need(isinstance(key, Ed25519PublicKey), "owner.pub: no Ed25519 key")
-    need(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) == pem, "owner.pub: more than a key")
-    need(owner is None or owner.read_bytes() == pem, "not the owner's key")
+        raise Bad(f"{name}: no key") from e
+    need(isinstance(key, Ed25519PublicKey), f"{name}: no Ed25519 key")
+    need(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) == pem, f"{name}: more than a key")
+    need(expected is None or expected.read_bytes() == pem, "another key than the one given")
     envelope, kind = parse(envelope_bytes, "envelope"), b"application/vnd.in-toto+json"
     try:
         payload = base64.b64decode(envelope["payload"], validate=True)
@@ -105,6 +102,25 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
         key.verify(sig, b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload))
     except InvalidSignature as e:
         raise Bad("signature") from e
+    return payload
+
+
+def check_timestamps(folder: Path, roots: Path | None) -> None:
+    seal = folder / "seal"
+    for path in (seal / "timestamps").iterdir() if (seal / "timestamps").is_dir() else ():
+        need(path.name == sha256(read(path)).hex() + ".tsr", "a timestamp's name")
+        if roots is not None:
+            command = ["openssl", "ts", "-verify", "-data", seal / "statement.dsse.json", "-in", path, "-CAfile", roots]
+            need(subprocess.run(command, capture_output=True).returncode == 0, "a timestamp")
+
+
+def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -> None:
+    claim_json = read(folder / "claim.json")
+    claim = parse(claim_json, "claim.json")
+    digest = claim.pop("content_sha256", None)
+    need(sha256(canonical(claim)).hex() == digest, "claim.json: its digest")
+
+    payload = opened(folder, "owner.pub", owner)
     need(f'"claim_sha256": "{digest}"'.encode() in payload, "the seal is of another claim")
 
     names = {name: read(folder / name) for name in sorted(claim["parts"])}
@@ -113,7 +129,7 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
     leaves = {name: sha256(data) for name, data in names.items()} | {"claim.json": sha256(claim_json)}
     part = "private_probes.safetensors" if claim["format_version"] >= 3 else "probes.safetensors"
     leaves |= {f"private/{i}": sha256(x) for i, x in enumerate(private_images(names[part]))}
-    salts = parse(read(seal / "salts.json"), "salts.json")
+    salts = parse(read(folder / "seal/salts.json"), "salts.json")
     need(salts.keys() == {"format_version", "salts"} and salts["format_version"] == 1, "salts.json: its fields")
     need(isinstance(salts["salts"], dict) and salts["salts"].keys() == leaves.keys(), "salts.json: its leaves")
     hashed = []
@@ -135,16 +151,51 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
         },
     }
     need(canonical(statement) == payload, "the statement is of something else")
-    for path in (seal / "timestamps").iterdir() if (seal / "timestamps").is_dir() else ():
-        need(path.name == sha256(read(path)).hex() + ".tsr", "a timestamp's name")
-        if roots is not None:
-            command = ["openssl", "ts", "-verify", "-data", seal / "statement.dsse.json", "-in", path, "-CAfile", roots]
-            need(subprocess.run(command, capture_output=True).returncode == 0, "a timestamp")
+    check_timestamps(folder, roots)
+
+
+def verify_report(folder: Path, auditor: Path | None = None, roots: Path | None = None) -> None:
+    files = {name: read(folder / name) for name in ("report.json", "report.html")}
+    report = parse(files["report.json"], "report.json")
+    payload = opened(folder, "auditor.pub", auditor)
+    stated = parse(payload, "the statement")["predicate"]
+    examined = {"claim": report["claim"]["sha256"], "suspect": report["suspect"]["sha256"]}
+    if "probes_sha256" in report["suspect"]:
+        examined["probes"] = report["suspect"]["probes_sha256"]
+    members = {m["name"]: m["sha256"] for m in report["claim"]["panel"]}
+    checked = report.get("panel_checked") or {}
+    examined |= {f"panel {n}": members[n] for n in checked if checked[n] == "verified"}
+    examined |= {f"auditor {m['name']}": m["sha256"] for m in report.get("auditor_panel", ())}
+    ways = [[{k: r[k] for k in ("source", "on", "by")} for r in item["received"]] for item in stated["custody"]]
+    need(datetime.fromisoformat(stated["signed_at"]).tzinfo, "the time of signing")
+    for way in ways:
+        for step in way:
+            datetime.fromisoformat(step["on"])
+            need(isinstance(step["source"], str) and isinstance(step["by"], str | None), "a name")
+    need(isinstance(stated["auditor"], str | None), "the auditor's name")
+    need(len(ways) == len(examined), "custody of something else")
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": n, "digest": {"sha256": sha256(data).hex()}} for n, data in files.items()],
+        "predicateType": "https://turnmark.invalid/report/v1",
+        "predicate": {
+            "format_version": 1,
+            "auditor": stated["auditor"],
+            "signed_at": stated["signed_at"],
+            "custody": [
+                {"what": what, "sha256": digest, "received": way}
+                for (what, digest), way in zip(examined.items(), ways, strict=True)
+            ],
+        },
+    }
+    need(canonical(statement) == payload, "the statement is of something else")
+    check_timestamps(folder, roots)
 
 
 if __name__ == "__main__":
     try:
-        verify(*map(Path, sys.argv[1:]))
+        place, *others = map(Path, sys.argv[1:])
+        (verify if (place / "claim.json").exists() else verify_report)(place, *others)
     except Bad as e:
         print("bad:", e)
         sys.exit(6)

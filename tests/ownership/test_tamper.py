@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import independent_verifier
 import pytest
 from conftest import Sealed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tampering import INTRUDER, Bench, Change, edited, files_of, flipped, other
 from tsa import make_authority
 
 from ownership.answers import Answers
@@ -34,69 +35,7 @@ from ownership.timestamps import load_roots, parse_date, read_reply
 from ownership.verify import verify_claim
 from ownership.watermark import WatermarkKey
 
-Change = dict[str, bytes | None]
-Files = dict[str, bytes]
 STATEMENT, PUBLIC, SALTS = "seal/statement.dsse.json", "seal/owner.pub", "seal/salts.json"
-INTRUDER = Ed25519PrivateKey.generate()
-
-
-def files_of(folder: Path) -> Files:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-@dataclass
-class Bench:
-    """A copy of the sealed claim that a change is done to, judged, and undone."""
-
-    folder: Path
-    files: Files
-    older: Files  # another sealed claim of the same owner and key
-    sealed: Sealed
-    cases: int = 0
-
-    def judge(self, change: Change, **options: Any) -> ClaimIntegrityError | None:
-        """What verifying says; None: nothing. With no options the independent verifier is asked, too."""
-        self._write(change)
-        try:
-            list(verify_claim(self.folder, **options))
-            found = None
-        except ClaimIntegrityError as e:
-            found = e
-        try:
-            if not set(options) - {"public_key"}:
-                agreed = self._independent(change, options.get("public_key")) == (found is None)
-                assert agreed, (found, list(change))
-        finally:
-            self._write({name: self.files.get(name) for name in change})
-        return found
-
-    def refuses(self, cases: Iterator[tuple[str, Change, str]], at_least: int, **options: Any) -> None:
-        """Asserts for every (name, change, message) that it is refused with 6 and that message."""
-        wrong, count = [], 0
-        for name, change, message in cases:
-            count += 1
-            found = self.judge(change, **options)
-            if found is None or found.exit_code != 6 or not re.search(message, found.message):
-                wrong.append(f"{name}: {found!r}, expected {message!r}")
-        self.cases += count
-        assert not wrong, f"{len(wrong)} of {count}: " + "\n".join(wrong[:10])
-        assert count >= at_least
-
-    def _independent(self, change: Change, owner: Path | None) -> bool:
-        stamped = any(name.startswith("seal/timestamps/") for name in change)  # else OpenSSL would be asked for nothing
-        try:
-            independent_verifier.verify(self.folder, owner, self.folder.parent / "roots.pem" if stamped else None)
-        except (independent_verifier.Bad, KeyError, TypeError, ValueError, AttributeError):
-            return False
-        return True
-
-    def _write(self, change: Change) -> None:
-        for name, data in change.items():
-            path = self.folder / name
-            if data is None:
-                path.unlink(missing_ok=True)
-            else:
-                path.write_bytes(data)
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +55,10 @@ def bench(sealed: Sealed, claim: Claim, tmp_path_factory: pytest.TempPathFactory
     folder = shutil.copytree(sealed.folder, place / "claim")
     pems = [a.roots.read_bytes() for a in (sealed.first, sealed.second)]
     (place / "roots.pem").write_bytes(b"".join(pems))
-    made = Bench(folder, files_of(folder), files_of(place / "older"), sealed)
+    made = Bench(folder, files_of(folder), files_of(place / "older"), sealed, verify_claim, independent_verifier.verify)
     yield made
     assert files_of(folder) == made.files  # every change was undone
     print(f"\ntamper table: {made.cases} cases")
-
-
-def flipped(data: bytes, at: int, bit: int = 0) -> bytes:
-    return data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :]
 
 
 def message_about(name: str) -> str:
@@ -217,43 +152,6 @@ def test_replay_of_an_older_claim(bench: Bench) -> None:
 
 
 # fields
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths to all fields and entries of a JSON value."""
-    if path:
-        yield path
-    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for step, inner in steps:
-        yield from places(inner, (*path, step))
-
-
-def other(value: Any) -> Any:
-    """Another value of the same type."""
-    if isinstance(value, bool) or value is None:
-        return not value
-    if isinstance(value, int | float):
-        return value + 1
-    if isinstance(value, str):
-        return value[:-1] + chr(ord(value[-1]) ^ 1) if value else "x"
-    if isinstance(value, list):
-        return [*value, "x"]
-    return {**value, "x": 1}
-
-
-def edited(content: Any) -> Iterator[tuple[str, Any]]:
-    """Every field changed, and every field removed, one at a time."""
-    for path in places(content):
-        for how in ("changed", "removed"):
-            new = copy.deepcopy(content)
-            at = new
-            for step in path[:-1]:
-                at = at[step]
-            if how == "changed":
-                at[path[-1]] = other(at[path[-1]])
-            else:
-                del at[path[-1]]
-            yield f"{'/'.join(map(str, path))} {how}", new
 
 
 def test_every_field_of_the_claim(bench: Bench) -> None:
