@@ -1,4 +1,4 @@
-"""A verifier of sealed claims and signed reports, written from docs/format.md: nothing of Turnmark is imported.
+"""A verifier of sealed claims, views and signed reports, written from docs/format.md: nothing of Turnmark is imported.
 
     python independent_verifier.py CLAIM|REPORT [KEY.pub [ROOTS.pem]]
 
@@ -123,21 +123,37 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
     payload = opened(folder, "owner.pub", owner)
     need(f'"claim_sha256": "{digest}"'.encode() in payload, "the seal is of another claim")
 
-    names = {name: read(folder / name) for name in sorted(claim["parts"])}
+    hidden, hidden_parts = {}, []
+    if (folder / "withheld.json").exists():
+        view = parse(read(folder / "withheld.json"), "withheld.json")
+        possible = ("key.json", "private_probes.safetensors", "projection_head.safetensors")
+        hidden_parts = [name for name in possible if name in claim["parts"]]
+        need(possible[1] in hidden_parts, "withheld.json: nothing to withhold")
+        need(not any((folder / name).exists() for name in hidden_parts), "a withheld part is there")
+        images = json.loads(payload)["predicate"]["leaves"] - len(claim["parts"]) - 1
+        hidden = view.pop("leaves", None)
+        need(view == {"format_version": 1, "claim_sha256": digest, "parts": hidden_parts}, "withheld.json: its fields")
+        need(isinstance(hidden, dict), "withheld.json: no leaves")
+        need(hidden.keys() == {*hidden_parts, *(f"private/{i}" for i in range(images))}, "withheld.json: its leaves")
+        need(
+            all(isinstance(x, str) and len(x) == 64 and x == bytes.fromhex(x).hex() for x in hidden.values()), "a leaf"
+        )
+    names = {name: read(folder / name) for name in sorted(set(claim["parts"]) - set(hidden_parts))}
     for name, data in names.items():
         need(sha256(data).hex() == claim["parts"][name]["sha256"], f"{name}: its digest")
     leaves = {name: sha256(data) for name, data in names.items()} | {"claim.json": sha256(claim_json)}
     part = "private_probes.safetensors" if claim["format_version"] >= 3 else "probes.safetensors"
-    leaves |= {f"private/{i}": sha256(x) for i, x in enumerate(private_images(names[part]))}
+    leaves |= {f"private/{i}": sha256(x) for i, x in enumerate(private_images(names[part]) if not hidden else ())}
     salts = parse(read(folder / "seal/salts.json"), "salts.json")
     need(salts.keys() == {"format_version", "salts"} and salts["format_version"] == 1, "salts.json: its fields")
     need(isinstance(salts["salts"], dict) and salts["salts"].keys() == leaves.keys(), "salts.json: its leaves")
-    hashed = []
-    for name in sorted(leaves):
+    hashes = {name: bytes.fromhex(leaf) for name, leaf in hidden.items()}
+    for name in leaves:
         text = salts["salts"][name]
         need(isinstance(text, str) and len(text) == 64 and not set(text) - set("0123456789abcdef"), "a salt")
         encoded = name.encode()
-        hashed.append(sha256(b"\0", bytes.fromhex(text), len(encoded).to_bytes(4, "big"), encoded, leaves[name]))
+        hashes[name] = sha256(b"\0", bytes.fromhex(text), len(encoded).to_bytes(4, "big"), encoded, leaves[name])
+    hashed = [hashes[name] for name in sorted(hashes)]
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": "claim", "digest": {"sha256": digest}}],

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import independent_verifier
 import numpy as np
 import pytest
 from conftest import Noisy, Run, Sealed, encoder
@@ -82,6 +83,7 @@ def test_it_loads_and_says_what_is_withheld(sealed: Sealed, view: Path) -> None:
     ]  # fmt: skip
     assert PRIVATE_PROBES in lines[1]
     assert "with 103 leaves that are withheld" in lines[5]
+    independent_verifier.verify(view, sealed.public)
     assert any("yes, its key is withheld" in line for line in describe(loaded))
 
 
@@ -182,6 +184,8 @@ def test_a_tampered_list_is_refused(view: Path, tmp_path: Path, change: Any) -> 
     with pytest.raises(ClaimIntegrityError, match=r"withheld\.json|do not lead to the sealed root") as e:
         Claim.load(_tampered(view, tmp_path, change))
     assert e.value.exit_code == 6
+    with pytest.raises((independent_verifier.Bad, ValueError, TypeError)):
+        independent_verifier.verify(tmp_path / "copy")
 
 
 def test_a_tampered_list_of_an_unsealed_view_is_refused(bare: Path, tmp_path: Path) -> None:
@@ -309,8 +313,6 @@ def test_claims_of_format_2_are_read_sealed_and_disclosed(sealed: Sealed, claim_
     assert seal.leaves == 1 + len(json.loads((old / "claim.json").read_bytes())["parts"]) + 100
     assert len(list(verify_claim(old, public_key=sealed.public))) == 6
     list(check_disclosure(disclose(old, ["private/7"], data=True)))
-    import independent_verifier
-
     independent_verifier.verify(old, sealed.public)
     a, b = (audit(c, suspect(encoder(77))) for c in (loaded, whole))
     assert a.results == b.results
