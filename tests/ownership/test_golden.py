@@ -8,7 +8,7 @@ from pathlib import Path
 import independent_verifier
 import pytest
 
-from ownership import load_suspect
+from ownership import audit, load_suspect
 from ownership.claim import FORMAT_VERSION, READABLE, Claim
 from ownership.disclosure import check_disclosure, disclosed_data
 from ownership.files import canonical_json
@@ -28,6 +28,7 @@ REPORTS = {
     "report-2-first.json": "claim-2",
     "report-2.json": "claim-2",
     "report-signed/report.json": "claim-2-sealed",
+    "report-3.json": "claim-3",
 }
 
 
@@ -66,7 +67,7 @@ def test_a_report_is_read_and_reproduced(name: str, claim: str) -> None:
     found.require()
 
 
-@pytest.mark.parametrize("claim", ["claim-1", "claim-2", "claim-2-sealed"])
+@pytest.mark.parametrize("claim", ["claim-1", "claim-2", "claim-2-sealed", "claim-3"])
 def test_a_claim_is_written_as_it_was(claim: str, tmp_path: Path) -> None:
     """Loading and saving a claim of today's format gives its bytes; what is older is read, and written as today's."""
     loaded = Claim.load(GOLDEN / claim)
@@ -74,7 +75,7 @@ def test_a_claim_is_written_as_it_was(claim: str, tmp_path: Path) -> None:
     assert loaded.key is not None
     assert sum(map(len, loaded.probes.values())) > 200
     digest = loaded.save(tmp_path / "again")
-    old = json.loads((GOLDEN / claim / "claim.json").read_bytes())["format_version"] == 1
+    old = json.loads((GOLDEN / claim / "claim.json").read_bytes())["format_version"] < FORMAT_VERSION
     assert (digest == loaded.sha256) is not old
     assert Claim.load(tmp_path / "again").scores == loaded.scores
 
@@ -91,3 +92,12 @@ def test_what_was_sealed_and_signed_verifies() -> None:
     assert disclosed_data(shown)["key.json"] == (GOLDEN / "claim-2-sealed/key.json").read_bytes()
     independent_verifier.verify(GOLDEN / "claim-2-sealed", GOLDEN / "owner.pub", GOLDEN / "roots.pem")
     independent_verifier.verify_report(GOLDEN / "report-signed", GOLDEN / "auditor.pub", GOLDEN / "roots.pem")
+
+
+def test_a_view_is_read_and_comes_to_the_same_verdict() -> None:
+    stored, view = Report.load(GOLDEN / "report-3.json"), Claim.load(GOLDEN / "view-3")
+    assert view.sha256 == stored.claim["sha256"]
+    assert view.withheld.parts
+    again = audit(view, load_suspect(MODELS / "suspect.onnx"))
+    assert again.verdict is stored.verdict
+    assert again.adjusted_pvalues == pytest.approx(stored.adjusted_pvalues, rel=1e-3)

@@ -21,7 +21,9 @@ from ownership.files import canonical_json
 from ownership.html import write_html
 from ownership.preprocessing import parse_preprocess
 from ownership.report_seal import sign_report
+from ownership.several import Audited, summarise
 from ownership.suspect import Suspect
+from ownership.view import write_view
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOLDEN = ROOT / "tests/golden"
@@ -30,11 +32,12 @@ SCHEMAS = {p.name.removesuffix(".schema.json"): json.loads(p.read_bytes()) for p
 NAMES: dict[str, tuple[str, ...]] = {
     "claim": ("data", "scores", "reference_scores", "look_scores", "look_reference_scores", "parts"),
     "report": ("skipped", "versions", "members", "references", "strata", "probes", "values", "files", "sandbox",
-               "panel_checked"),
+               "panel_checked", "pvalues"),
+    "withheld": ("leaves",),
 }  # fmt: skip
 """Objects whose keys are names, not fields."""
 
-OPTIONAL = {"closeness", "seal", "files", "resized_to", "preprocess", "sandbox"}
+OPTIONAL = {"files", "resized_to", "preprocess", "sandbox"}
 """Missing in earlier reports of schema 2."""
 
 
@@ -73,14 +76,21 @@ def fresh(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "statement": [payload(e) for e in envelopes],
         "disclosure": [json.loads(disclose(sealed.folder, ["key.json", "private/1"], data=d)) for d in (True, False)],
     }
-    made["claim"] += [read(f"{name}/claim.json") for name in ("claim-1", "claim-2", "claim-2-sealed")]
+    made["claim"] += [read(f"{name}/claim.json") for name in ("claim-1", "claim-2", "claim-2-sealed", "claim-3")]
     made["report"] += [read(p.relative_to(GOLDEN).as_posix()) for p in sorted(GOLDEN.rglob("report*.json"))]
     made["disclosure"].append(read("disclosure.json"))
+    several = summarise(
+        claim.sha256, 0.01, [Audited(name="a", folder="a", report=whole), Audited(name="b", refused="no")]
+    )
+    made["summary"] = [json.loads(canonical_json(several.to_dict()))]
+    for source in (sealed.folder, GOLDEN / "claim-3"):
+        write_view(source, folder / f"view-{source.name}")
+        made.setdefault("withheld", []).append(json.loads((folder / f"view-{source.name}/withheld.json").read_bytes()))
     return made
 
 
 def test_the_schemas_are_schemas() -> None:
-    assert SCHEMAS.keys() == {"claim", "report", "statement", "envelope", "disclosure"}
+    assert SCHEMAS.keys() == {"claim", "report", "statement", "envelope", "disclosure", "withheld", "summary"}
     for schema in SCHEMAS.values():
         Draft202012Validator.check_schema(schema)
         assert schema["$id"].endswith(".schema.json")
@@ -91,7 +101,7 @@ def test_what_is_written_validates(fresh: dict[str, list[Any]], kind: str) -> No
     for value in fresh[kind]:
         errors = [f"{e.json_path}: {e.message[:300]}" for e in Draft202012Validator(SCHEMAS[kind]).iter_errors(value)]
         assert not errors
-    assert len(fresh["report"]) == 9
+    assert len(fresh["report"]) == 10
 
 
 def _fields(kind: str, value: Any) -> Iterator[tuple[Any, ...]]:
@@ -125,7 +135,12 @@ def test_a_field_more_less_or_misnamed_is_refused(fresh: dict[str, list[Any]], k
                     at[path[-1] + "x"] = stored
             count += 1
             assert not valid(kind, new), f"{path} {how}"
-    assert count > {"claim": 80, "report": 200, "statement": 30, "envelope": 12, "disclosure": 25}[kind]
+    assert (
+        count
+        > {"claim": 80, "report": 200, "statement": 30, "envelope": 12, "disclosure": 25, "withheld": 9, "summary": 35}[
+            kind
+        ]
+    )
 
 
 def test_values_of_another_kind_are_refused(fresh: dict[str, list[Any]]) -> None:
