@@ -104,6 +104,7 @@ def audit(
     from ownership.errors import printable
     from ownership.loading import LoadOptions
     from ownership.preprocessing import parse_preprocess
+    from ownership.report_seal import refuse_signed
     from ownership.suspect import load_folder
     from ownership.timestamps import load_roots
     from ownership.verdict import Verdict
@@ -115,6 +116,7 @@ def audit(
         loaded_claim = replace(loaded_claim, seal=loaded_claim.seal.under(load_roots(roots)))
     tried = parse_preprocess(preprocess)
     out = out or report_folder(suspect)
+    refuse_signed(out)
     options = LoadOptions(
         arch=arch, output=output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
     )
