@@ -84,6 +84,10 @@ class Claim:
     sha256: str = ""  # content digest; empty until saved or loaded
     seal: Seal | None = None  # None: unsealed
 
+    def __post_init__(self) -> None:
+        # safetensors gives tensors in another order each time; which probes are asked twice must not depend on it
+        object.__setattr__(self, "probes", dict(sorted(self.probes.items())))
+
     @property
     def context(self) -> Context:
         """What scores are taken against."""
