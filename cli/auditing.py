@@ -57,13 +57,13 @@ def audit_one(request: Request, suspect: str, out: Path, progress: Progress, *, 
         progress: called after every step.
         resume: take the report that is there, if it is of the same suspect, claim and command.
     """
-    from ownership.errors import OwnershipError, printable
+    from ownership.errors import OwnershipError
     from ownership.files import alone_in
-    from ownership.statement import is_sealed
+    from ownership.report_seal import refuse_signed
 
     with alone_in(out, OwnershipError):
-        if is_sealed(out) and not resume:
-            raise OwnershipError(f"{printable(out, 300)} holds a signed report", "choose another --out")
+        if not resume:
+            refuse_signed(out)
         return _audit_into(request, suspect, out, progress, resume=resume)
 
 

@@ -1,7 +1,8 @@
 """The entry point: the commands, and the one place where errors become a line and an exit code.
 
 Exit codes: 0 done or supported; 1 not supported or inconclusive (a report exists); 2 usage or input refused;
-4 a layer of the sandbox is missing; 6 a claim or report fails verification; 130 interrupted.
+4 a layer of the sandbox is missing; 6 a claim or report fails verification, or a report is not reproduced;
+130 interrupted.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ A suspect need not be a file: `load_recorded` and `load_endpoint`.
 
 An owner makes the claim with `build_claim`. Read on in this order: `_audit` (the engine), `evidence` and `scores` (what
 is measured), `testing` and `stats` (how it is tested), `verdict` and `report` (what follows), `claim` and `build` (what
-is fixed before), `seal` and `merkle` (how others can know that it was).
+is fixed before), `statement`, `seal` and `merkle` (how others can know that it was), `report_seal`, `custody` and
+`reproduce` (how they check a report).
 
 Names are loaded when first used, so that `import ownership` costs nothing.
 """
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         DataError,
         OwnershipError,
         ReportError,
+        ReportIntegrityError,
         SandboxError,
         SuspectError,
         TrainingError,
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from ownership.probe_folder import export_probes
     from ownership.recorded import load_recorded
     from ownership.report import Report
+    from ownership.report_seal import sign_report, verify_report
+    from ownership.reproduce import reproduce
     from ownership.results import TestResult
     from ownership.sealing import seal_claim
     from ownership.suspect import Suspect, load_encoder, load_suspect
@@ -65,6 +69,7 @@ _HOMES = {
     "DataError": "errors",
     "OwnershipError": "errors",
     "ReportError": "errors",
+    "ReportIntegrityError": "errors",
     "SandboxError": "errors",
     "SuspectError": "errors",
     "TrainingError": "errors",
@@ -75,6 +80,9 @@ _HOMES = {
     "export_probes": "probe_folder",
     "load_recorded": "recorded",
     "Report": "report",
+    "sign_report": "report_seal",
+    "verify_report": "report_seal",
+    "reproduce": "reproduce",
     "TestResult": "results",
     "Verdict": "verdict",
     "seal_claim": "sealing",
@@ -100,6 +108,7 @@ __all__ = [
     "Plan",
     "Report",
     "ReportError",
+    "ReportIntegrityError",
     "RotationPredictor",
     "SandboxError",
     "Suspect",
@@ -118,9 +127,12 @@ __all__ = [
     "load_suspect",
     "paper_key",
     "render_html",
+    "reproduce",
     "seal_claim",
     "secret_key",
+    "sign_report",
     "verify_claim",
+    "verify_report",
     "write_html",
 ]
 

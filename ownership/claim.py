@@ -89,6 +89,10 @@ class Claim:
     seal: Seal | None = None  # None: unsealed
     withheld: Withheld = field(default_factory=Withheld)  # what its owner keeps back, if this is a view
 
+    def __post_init__(self) -> None:
+        # safetensors gives tensors in another order each time; which probes are asked twice must not depend on it
+        object.__setattr__(self, "probes", dict(sorted(self.probes.items())))
+
     @property
     def context(self) -> Context:
         """What scores are taken against."""

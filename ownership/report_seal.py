@@ -199,6 +199,12 @@ def read_report(data: bytes) -> Report:
         return report
 
 
+def refuse_signed(folder: Path) -> None:
+    """Raises ReportError if a report in this folder is signed: it would no longer verify if it were written anew."""
+    if is_sealed(folder):
+        raise ReportError(f"{printable(folder, 300)} holds a signed report", "choose another --out")
+
+
 def load_report(path: Path) -> Report:
     """Returns the report in a folder, whose seal must be good if there is one, or in a file.
 

@@ -65,6 +65,10 @@ def test_from_audit_to_a_signed_report_that_is_reproduced(
     ):
         assert shown in page
 
+    code, _, err = run("audit", "suspect.safetensors", "--claim", sealed.folder, "--out", "r")
+    assert code == 2
+    assert "r holds a signed report" in err
+
     sealed.first.reply(tmp_path / "r.tsq", tmp_path / "r.tsr")
     assert run("report", "attach", "r", "r.tsr", "--roots", sealed.second.roots)[0] == 6
     code, out, _ = run("report", "attach", "r", "r.tsr", "--roots", sealed.first.roots)

@@ -240,3 +240,9 @@ def test_leave_one_out_names_a_member_that_stands_out(claim: Claim) -> None:
     high = {**claim.scores, "partial_rsa_relative": {**claim.scores["partial_rsa_relative"], "m7": 90.0}}
     after = left_out(replace(claim, scores=high))
     assert "m7" in after
+
+
+def test_probes_are_in_the_same_order_whenever_a_claim_is_read(claim: Claim, claim_folder: Path) -> None:
+    """They are asked in this order, and which are asked twice is drawn by it."""
+    orders = {tuple(c.probes) for c in (claim, *(Claim.load(claim_folder) for _ in range(5)))}
+    assert orders == {tuple(sorted(claim.probes))}

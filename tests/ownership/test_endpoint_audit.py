@@ -570,3 +570,22 @@ def test_options_that_do_not_fit_are_refused(options: tuple[str, ...], run: Run,
     assert (code, out) == (2, "")
     assert err.count("error:") == 1
     assert "hint:" in err
+
+
+def test_an_endpoints_report_is_reproduced_from_its_transcript(
+    run: Run, claim_folder: Path, near: Noisy, tmp_path: Path
+) -> None:
+    """Nobody is asked: the answers are in the report's folder, and their digest is the suspect's."""
+    with serving(near) as (server, url):
+        assert run("audit", url, "--claim", claim_folder, "--api", "openai", "--model", "m", "--out", "r")[0] == 0
+        asked = len(server.requests)
+        again = ("report", "reproduce", "r", "--claim", claim_folder, "--suspect", url)
+        code, out, _ = run(*again)
+        assert code == 0
+        assert "reproduced: SUPPORTED" in out
+        assert len(server.requests) == asked
+        code, _, err = run(*again, "--transcript", "nowhere")
+        assert code == 6
+        assert "this suspect is not the report's" in err
+        assert len(server.requests) == asked
+    assert not Path("nowhere").exists()
