@@ -6,7 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownership.files import write_bytes
+from ownership.errors import ReportError
+from ownership.files import canonical_json, parse_json, write_bytes
 from ownership.picture import picture
 from ownership.plan import STRATA
 from ownership.report import Report
@@ -57,6 +58,8 @@ def write_html(report: Report, path: Path) -> None:
 
 def render_html(report: Report) -> str:
     """Returns the page; no scripts, no outside resources, every foreign string escaped."""
+    # as it is read from report.json: its fields have an order there, so that a page depends on nothing but that file
+    report = Report.from_dict(parse_json(canonical_json(report.to_dict()), ReportError, "report"))
     content = report.to_dict()
     families: list[dict[str, Any]] = []
     for family, title in FAMILIES.items():
