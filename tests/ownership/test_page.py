@@ -161,6 +161,11 @@ def test_the_page_needs_nothing_else(page: str) -> None:
     assert not re.search(r"\son\w+=", page)
 
 
+def test_the_page_of_a_stored_report_is_that_of_the_audit(page: str, found: Report, tmp_path: Path) -> None:
+    found.save(tmp_path / "report.json")
+    assert render_html(Report.load(tmp_path / "report.json")) == page
+
+
 def test_print_rules() -> None:
     assert re.search(r"@page \{ margin: [^;]+;", CSS)
     assert "counter(page)" in CSS
