@@ -5,6 +5,7 @@
                                                         # marked and plain twin, linear probe, surrogates' mark
     python benchmarks/training.py memory --images 1000000
     python benchmarks/training.py precision             # a training step in bfloat16 over one in float32
+    python benchmarks/training.py augment --rounds 20   # views by ours, by kornia, by torchvision
     python benchmarks/training.py --print               # the tables from committed rows
 
 `mark`: victim and plain twin see the same 10,000 images in the same passes; a thief asks 10,000 others, none rotated;
@@ -22,6 +23,7 @@ import os
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import chain, islice, repeat
@@ -43,6 +45,7 @@ from ownership.architectures import make_encoder
 from ownership.files import canonical_json, sha256
 from ownership.images import as_input, as_uint8, represent
 from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs, secret_key
+from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
 from watermark_training.device import has_bfloat16
@@ -157,6 +160,53 @@ def run_precision(rounds: int) -> dict[str, Any]:
     }
 
 
+def run_augment(rounds: int) -> dict[str, Any]:
+    """Alternates a view of 1,024 images by ours, by kornia in batches, by torchvision one by one; the best counts.
+
+    The same operations with the same strengths; kornia is no dependency (pip install kornia).
+    """
+    from kornia import augmentation as kornia
+    from torchvision.transforms import v2
+    from torchvision.transforms.functional import to_pil_image
+
+    images = torch.rand(1024, 3, 32, 32)
+    pictures = [to_pil_image(x) for x in images]
+    batched = kornia.AugmentationSequential(
+        kornia.RandomResizedCrop((32, 32), scale=(0.08, 1.0)),
+        kornia.RandomHorizontalFlip(),
+        kornia.ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
+        kornia.RandomGrayscale(p=0.2),
+        kornia.RandomGaussianBlur((3, 3), (0.1, 2.0), p=1.0),
+    )
+    one_by_one = v2.Compose(
+        [
+            v2.RandomResizedCrop(32, scale=(0.08, 1.0)),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8),
+            v2.RandomGrayscale(p=0.2),
+            v2.GaussianBlur(3, (0.1, 2.0)),
+            v2.PILToTensor(),
+        ]
+    )
+    generator = torch.Generator().manual_seed(0)
+    ways: dict[str, Callable[[], object]] = {
+        "ours": lambda: simclr_view(images, generator),
+        "kornia": lambda: batched(images),
+        "torchvision": lambda: [one_by_one(x) for x in pictures],
+    }
+    rates = dict.fromkeys(ways, 0.0)
+    for _ in range(rounds):
+        for name, view in ways.items():
+            start = time.perf_counter()
+            view()
+            rates[name] = max(rates[name], len(images) / (time.perf_counter() - start))
+    return {
+        "images_per_second": {name: round(v) for name, v in rates.items()},
+        "over_kornia": round(rates["ours"] / rates["kornia"], 2),
+        "over_torchvision": round(rates["ours"] / rates["torchvision"], 2),
+    }
+
+
 def ceiling() -> float:
     """Returns how many times faster this machine multiplies in bfloat16 than in float32: the kernel's own gain."""
     rates = {}
@@ -264,6 +314,9 @@ def print_tables() -> None:
             f"\nmarked over lightly's plain: {r['over_lightly']:.2f} (bfloat16 multiplication over float32 here: "
             f"{r['bfloat16_ceiling']:.2f}); time of marked over plain: {r['mark_overhead']:.3f}\n"
         )
+    for r in (r for r in rows if r["what"] == "augment"):
+        rates = ", ".join(f"{name} {v:,}" for name, v in r["images_per_second"].items())
+        print(f"{r['cpu']}: images/s {rates}; ours over kornia {r['over_kornia']}\n")
     for r in (r for r in rows if r["what"] == "precision"):
         print(f"{r['cpu']}: bfloat16 over float32 {r['bfloat16_over_float32']:.2f}; auto takes {r['auto']}\n")
     for r in (r for r in rows if r["what"] == "memory"):
@@ -286,7 +339,7 @@ def print_tables() -> None:
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("speed", "mark", "memory", "precision"))
+    parser.add_argument("what", nargs="?", choices=("speed", "mark", "memory", "precision", "augment"))
     parser.add_argument("--data", choices=PARTS, default="fashion-mnist")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=6)
@@ -304,6 +357,8 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             keep("speed", {"rounds": arguments.rounds}, run_speed(arguments.steps, arguments.rounds))
+    elif arguments.what == "augment":
+        keep("augment", {"rounds": arguments.rounds, "cpu": _cpu()}, run_augment(arguments.rounds))
     elif arguments.what == "precision":
         keep("precision", {"rounds": arguments.rounds, "cpu": _cpu()}, run_precision(arguments.rounds))
     elif arguments.what == "memory":
