@@ -1,4 +1,4 @@
-"""kill -9 at any moment of build, seal, attach and audit: never half a claim or report, never a lost one.
+"""kill -9 at any moment of build, seal, attach, audit and sign: never half a claim or report, never a lost one.
 
 A case kills the command before its N-th change to the file system, N drawn, or at a drawn time. Then what is there must
 be whole, and the same command must bring it to its end. Ten cases in CI, two hundred in the slow tier.
@@ -23,18 +23,22 @@ from conftest import Run, Sealed, encoder
 from PIL import Image
 from safetensors.torch import save_file
 
+from ownership import audit, load_suspect
 from ownership.claim import Claim
 from ownership.errors import OwnershipError
 from ownership.files import alone_in
+from ownership.html import save_report
 from ownership.report import Report
+from ownership.report_seal import verify_report
 from ownership.sealing import seal_claim
+from ownership.statement import is_sealed
 from ownership.verify import verify_claim
 from watermark_training.artefacts import weights_bytes
 from watermark_training.data import Data
 
 ROOT = Path(__file__).parents[2]
-CASES = {"build": 2, "seal": 3, "attach": 2, "audit": 3}
-SLOW = {"build": 50, "seal": 50, "attach": 30, "audit": 70}
+CASES = {"build": 2, "seal": 2, "attach": 2, "audit": 3, "sign": 2}
+SLOW = {"build": 45, "seal": 45, "attach": 30, "audit": 60, "sign": 30}
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ def works(
     suspect = place / "suspect.safetensors"
     save_file({k: v.contiguous() for k, v in encoder(1).state_dict().items()}, suspect)
 
+    report = audit(Claim.load(claim_folder), load_suspect(suspect))
+
     def claim_is_whole(folder: Path) -> bool:
         hidden = {p.name for p in folder.iterdir() if p.name.startswith(".")}
         assert {p.name for p in folder.iterdir()} - hidden <= {"claim"}
@@ -131,6 +137,16 @@ def works(
             assert Report.load(report).verdict
         return report.exists() and page.exists()
 
+    def signature_is_whole(folder: Path) -> bool:
+        assert Report.load(folder / "report/report.json").verdict
+        assert (folder / "report/report.html").read_text().rstrip().endswith("</html>")
+        if is_sealed(folder / "report"):
+            assert list(verify_report(folder / "report"))
+        return is_sealed(folder / "report")
+
+    def unsigned(folder: Path) -> None:
+        save_report(report, folder / "report")
+
     def unsealed(folder: Path) -> None:
         shutil.copytree(claim_folder, folder / "claim")
 
@@ -142,6 +158,7 @@ def works(
         "build": Work((*build, *panel, "--no-reference", "--out", "claim"), lambda _: None, claim_is_whole),
         "seal": Work(("claim", "seal", "claim", "--signing-key", owner), unsealed, seal_is_whole),
         "attach": Work(("claim", "attach", "claim", reply), unstamped, stamp_is_whole),
+        "sign": Work(("report", "sign", "report", "--signing-key", owner), unsigned, signature_is_whole),
         "audit": Work(("audit", suspect, "--claim", claim_folder, "--out", "report"), lambda _: None, report_is_whole),
     }
 
@@ -183,6 +200,8 @@ def run_case(
         assert {k: v for k, v in _content(folder).items() if k in before} == before, "what was whole was changed"
     if name in ("seal", "attach"):
         assert list(verify_claim(folder / "claim")), "leftovers of the killed run are in the way"
+    if name == "sign":
+        assert list(verify_report(folder / "report"))
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -237,7 +256,9 @@ def _is_worker(process: Path) -> bool:
 # ---- full disks, two writers ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "limit"), [("build", 20_000), ("seal", 2000), ("attach", 400), ("audit", 3_000)])
+@pytest.mark.parametrize(
+    ("name", "limit"), [("build", 20_000), ("seal", 2000), ("attach", 400), ("sign", 3_000), ("audit", 3_000)]
+)
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(
     name: str, limit: int, ask: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], tmp_path: Path
 ) -> None:
