@@ -3,8 +3,8 @@
     python benchmarks/main_job.py digits --seeds 0 1 2 3 4 --work runs/digits
     python benchmarks/main_job.py fashion-mnist --seeds 0 --work runs/fashion
 
-Every audit is one row of `benchmarks/results/main_job.jsonl`, keyed by the hash of its configuration; rows that are
-there are kept, models lie under --work and are never committed. The run resumes model by model. `--table` prints the
+Every audit is one row of `benchmarks/results/main_job.jsonl`, with the hash of configuration and plan; running a seed
+replaces its rows, models lie under --work and are never committed. The run resumes model by model. `--table` prints the
 committed rows as the tables of docs/results.md and runs nothing.
 """
 
@@ -22,6 +22,7 @@ from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Stranger, demo_config
 from cli.render import progress
 from ownership._audit import versions
 from ownership.files import canonical_json, sha256
+from ownership.plan import Plan
 from ownership.verdict import format_p
 from watermark_training.data import load_data
 
@@ -63,10 +64,10 @@ def stored() -> list[dict[str, Any]]:
 def run(data: str, seed: int, work: Path) -> None:
     """Runs one job and replaces its rows."""
     config = config_of(data, seed)
-    key = sha256(canonical_json({"data": data, **asdict(config)}))[:16]
+    key = sha256(canonical_json({"data": data, **asdict(config), "plan": Plan(seed=config.seed).to_dict()}))[:16]
     with progress(counted=False) as show:
         rows = run_job(load_data(data), work / f"seed-{seed}", config, progress=show)
-    kept = [r for r in stored() if r["key"] != key]
+    kept = [r for r in stored() if (r["data"], r["seed"]) != (data, seed)]
     kept += [{"key": key, "data": data, "seed": seed, "versions": versions(), **summary(row)} for row in rows]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("".join(json.dumps(r, sort_keys=True) + "\n" for r in kept))
@@ -77,15 +78,17 @@ def table() -> None:
     rows = stored()
     for data in sorted({r["data"] for r in rows}):
         print(f"\n### {data}\n")
-        print("| suspect | seed | verdict (safetensors, ONNX) | partial RSA, p | watermark success, p | CKA, p |")
-        print("|---|---|---|---|---|---|")
+        print(
+            "| suspect | seed | verdict (safetensors, ONNX) | partial RSA, relative, p | watermark success, p |", end=""
+        )
+        print(" answers to turned images, p | CKA, p |\n|---|---|---|---|---|---|---|")
         mine = [r for r in rows if r["data"] == data]
         for name, seed in dict.fromkeys((r["suspect"], r["seed"]) for r in mine):
             pair = [r for r in mine if (r["suspect"], r["seed"]) == (name, seed)]
             tests = pair[0]["tests"]
             cells = [
                 f"{tests[t]['value']:.3f}, {format_p(tests[t]['pvalue'])}" if t in tests else "–"
-                for t in ("partial_rsa", "watermark_success", "cka")
+                for t in ("partial_rsa_relative", "watermark_success", "partial_rsa_turned", "cka")
             ]
             verdicts = ", ".join(r["verdict"] for r in sorted(pair, key=lambda r: r["format"], reverse=True))
             print(f"| {name} | {seed} | {verdicts} | {' | '.join(cells)} |")
