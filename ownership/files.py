@@ -178,7 +178,7 @@ def alone_in(folder: Path, error: type[OwnershipError]) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise error(f"{printable(folder, 300)} cannot be made ({e.strerror})", "choose another --out") from e
+        raise error(f"cannot write {printable(folder, 300)} ({e.strerror})", "choose another --out") from e
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)
