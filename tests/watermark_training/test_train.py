@@ -255,7 +255,7 @@ def test_two_runs_never_write_into_one_folder(digits: Data, tmp_path: Path) -> N
     assert train_to(tmp_path / "x", data, config)
     assert not (tmp_path / "x/.lock").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match="cannot be made"):
+    with pytest.raises(TrainingError, match="cannot write"):
         train_to(tmp_path / "file/x", data, config)
 
 
