@@ -142,8 +142,7 @@ def audit(
             render.out.print(f"summary: {(out or Path('reports')) / 'summary.html'}", markup=False, soft_wrap=True)
         raise typer.Exit(several.exit_code)
     out = out or report_folder(suspect[0])
-    with render.progress() as progress:
-        report = audit_one(request, suspect[0], out, progress)
+    report = audit_one(request, suspect[0], out, render.progress)
     if pdf:
         write_pdf(out / "report.html", out / "report.pdf")
     if as_json:

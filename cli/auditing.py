@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from ownership.report import Report
     from ownership.sandbox.encoder import Limits
     from ownership.several import Audited, Several
+
+    Showing = Callable[[], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +51,14 @@ class Request:
         return [*out, *(["--stop-early"] if self.stop_early else []), *(["--paper"] if self.paper else [])]
 
 
-def audit_one(request: Request, suspect: str, out: Path, progress: Progress, *, resume: bool = False) -> Report:
+def audit_one(request: Request, suspect: str, out: Path, showing: Showing, *, resume: bool = False) -> Report:
     """Audits one suspect and writes its report.
 
     Args:
         request: the options.
         suspect: a file, folder or address.
         out: the report's folder.
-        progress: called after every step.
+        showing: gives what shows progress, once the audit begins.
         resume: take the report that is there, if it is of the same suspect, claim and command.
     """
     from ownership.errors import OwnershipError
@@ -64,10 +68,10 @@ def audit_one(request: Request, suspect: str, out: Path, progress: Progress, *, 
     with alone_in(out, OwnershipError):
         if not resume:
             refuse_signed(out)
-        return _audit_into(request, suspect, out, progress, resume=resume)
+        return _audit_into(request, suspect, out, showing, resume=resume)
 
 
-def _audit_into(request: Request, suspect: str, out: Path, progress: Progress, *, resume: bool) -> Report:
+def _audit_into(request: Request, suspect: str, out: Path, showing: Showing, *, resume: bool) -> Report:
     from ownership import SuspectError, audit
     from ownership.errors import printable
     from ownership.html import save_report
@@ -93,17 +97,18 @@ def _audit_into(request: Request, suspect: str, out: Path, progress: Progress, *
         earlier = _earlier(out, claim.sha256, loaded.sha256, words) if resume else None
         if earlier is not None:
             return earlier
-        report = audit(
-            claim,
-            loaded,
-            stop_early=request.stop_early,
-            auditor_panel=load_folder(request.auditor_panel) if request.auditor_panel else [],
-            panel_models=[m for m, _ in load_folder(request.panel_models)] if request.panel_models else None,
-            paper=request.paper,
-            tried=tried,
-            command=words,
-            progress=progress,
-        )
+        with showing() as progress:
+            report = audit(
+                claim,
+                loaded,
+                stop_early=request.stop_early,
+                auditor_panel=load_folder(request.auditor_panel) if request.auditor_panel else [],
+                panel_models=[m for m, _ in load_folder(request.panel_models)] if request.panel_models else None,
+                paper=request.paper,
+                tried=tried,
+                command=words,
+                progress=progress,
+            )
     finally:
         loaded.discard()
     save_report(report, out)
@@ -170,5 +175,5 @@ def _one_of_several(request: Request, out: Path, places: dict[str, str], suspect
     from ownership.several import Audited
 
     place = places[suspect]
-    report = audit_one(request, suspect, out / place, silent, resume=True)
+    report = audit_one(request, suspect, out / place, lambda: nullcontext(silent), resume=True)
     return Audited(name=suspect, folder=place, report=report)

@@ -119,18 +119,26 @@ def new_folder(folder: Path) -> Iterator[Path]:
         try:
             with _held(temporary) if sys.platform != "win32" else nullcontext():
                 yield temporary
-                if folder.exists():
-                    folder.rmdir()
-                os.replace(temporary, folder)
+                _move(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as e:
-        if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise OwnershipError(
-                f"{printable(folder, 300)} was written by somebody else meanwhile", "what is there is whole; look at it"
-            ) from e
         raise OwnershipError(
             f"cannot write {printable(folder, 300)} ({e.strerror})", "write elsewhere, or free space"
+        ) from e
+
+
+def _move(temporary: Path, folder: Path) -> None:
+    """Moves a folder to where nothing is, or an empty one."""
+    try:
+        if folder.exists():
+            folder.rmdir()
+        os.replace(temporary, folder)
+    except OSError as e:
+        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise OwnershipError(
+            f"{printable(folder, 300)} was written by somebody else meanwhile", "what is there is whole; look at it"
         ) from e
 
 
