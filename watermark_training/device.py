@@ -37,7 +37,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Returns whether the device computes faster in bfloat16 than in float32.
 
     A CPU does with AMX, and AMD's do with AVX-512 BF16. Intel's instruction of that name alone has half the throughput,
-    and where a virtual machine hides AMX a training step takes 1.3 to 1.6 times as long as in float32 (measured on an
+    and where a virtual machine hides AMX a training step takes 1.3 times as long as in float32 (measured on an
     Emerald Rapids, docs/results.md, "Training").
     """
     if device.type == "cuda":
