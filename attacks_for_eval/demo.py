@@ -23,7 +23,7 @@ from ownership._audit import audit
 from ownership.claim import Claim
 from ownership.errors import DataError
 from ownership.files import Progress, silent, write_json
-from ownership.html import write_html
+from ownership.html import save_report
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.suspect import load_suspect
@@ -256,8 +256,7 @@ def _audits(
             report = audit(claim, suspect, command=command)
             suspect.close()
             folder = out / f"reports/{name}-{suffix}"
-            report.save(folder / "report.json")
-            write_html(report, folder / "report.html")
+            save_report(report, folder)
             progress("auditing", i * len(FORMATS) + j + 1, len(suspects) * len(FORMATS))
             yield Row(name=name, role=role, format=suffix, report=report, folder=folder)
 

@@ -59,15 +59,12 @@ def audit_one(request: Request, suspect: str, out: Path, showing: Showing, *, re
         suspect: a file, folder or address.
         out: the report's folder.
         showing: gives what shows progress, once the audit begins.
-        resume: take the report that is there, if it is of the same suspect, claim and command.
+        resume: take the report that is there, if it is of the same suspect, claim, command and versions.
     """
     from ownership.errors import OwnershipError
     from ownership.files import alone_in
-    from ownership.report_seal import refuse_signed
 
     with alone_in(out, OwnershipError):
-        if not resume:
-            refuse_signed(out)
         return _audit_into(request, suspect, out, showing, resume=resume)
 
 
@@ -76,6 +73,7 @@ def _audit_into(request: Request, suspect: str, out: Path, showing: Showing, *, 
     from ownership.errors import printable
     from ownership.html import save_report
     from ownership.preprocessing import parse_preprocess
+    from ownership.report_seal import refuse_signed
     from ownership.suspect import load_folder
 
     claim = load_claim(request.claim, request.roots)
@@ -97,6 +95,7 @@ def _audit_into(request: Request, suspect: str, out: Path, showing: Showing, *, 
         earlier = _earlier(out, claim.sha256, loaded.sha256, words) if resume else None
         if earlier is not None:
             return earlier
+        refuse_signed(out)
         with showing() as progress:
             report = audit(
                 claim,
@@ -117,6 +116,7 @@ def _audit_into(request: Request, suspect: str, out: Path, showing: Showing, *, 
 
 def _earlier(out: Path, claim: str, suspect: str, command: str) -> Report | None:
     """The report in a folder, if it is what an audit of this suspect would write."""
+    from ownership._audit import versions
     from ownership.errors import ReportError
     from ownership.html import write_html
     from ownership.report import Report
@@ -125,7 +125,8 @@ def _earlier(out: Path, claim: str, suspect: str, command: str) -> Report | None
         report = Report.load(out / "report.json")
     except ReportError:
         return None
-    if (report.claim["sha256"], report.suspect["sha256"], report.command) != (claim, suspect, command):
+    made_of = report.claim["sha256"], report.suspect["sha256"], report.command, report.versions
+    if made_of != (claim, suspect, command, versions()):
         return None
     if not (out / "report.html").is_file():
         write_html(report, out / "report.html")

@@ -7,13 +7,14 @@ of several is corrected by Holm over all of them, tested or not.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ownership.errors import OwnershipError, ReportError, printable
+from ownership.errors import ClaimIntegrityError, OwnershipError, ReportError, printable
 from ownership.files import Progress, silent, write_bytes, write_json
 from ownership.plan import Plan
 from ownership.report import Report
@@ -161,11 +162,9 @@ def audit_several(
 def _guarded(audit_one: Callable[[str], Audited], name: str) -> Audited:
     try:
         return audit_one(name)
-    except ReportError:
+    except ClaimIntegrityError:  # then all the audits are worth nothing
         raise
     except OwnershipError as e:
-        if e.exit_code == 6:  # the claim is broken: so are all the audits
-            raise
         return Audited(name=name, refused=f"{e.message}" + (f" ({e.hint})" if e.hint else ""))
 
 
@@ -253,13 +252,17 @@ def carried(report: Report, alpha: float) -> int | None:
     if not found:
         return None
     middle = median(1.0 if p is None else p for p in found)
-    return math.floor(alpha / middle) if middle > 0 else 10**6
+    return math.floor(alpha / max(middle, sys.float_info.min))
 
 
 def folders(names: Sequence[str], name_of: Callable[[str], str]) -> Iterator[tuple[str, str]]:
     """Yields each suspect with the name of its report's folder; equal ones are numbered."""
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     for name in names:
-        folder = name_of(name)
-        seen[folder] = seen.get(folder, 0) + 1
-        yield name, folder if seen[folder] == 1 else f"{folder}-{seen[folder]}"
+        plain = folder = name_of(name)
+        number = 1
+        while folder in taken:
+            number += 1
+            folder = f"{plain}-{number}"
+        taken.add(folder)
+        yield name, folder

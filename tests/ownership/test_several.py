@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,6 +186,8 @@ def test_one_bad_suspect_does_not_stop_the_others_but_a_broken_claim_does(report
 
     with pytest.raises(ClaimIntegrityError):
         audit_several(["a"], broken)
+    sent = pickle.loads(pickle.dumps(ClaimIntegrityError("changed", "get the original")))  # from another process
+    assert (sent.message, sent.hint) == ("changed", "get the original")
 
 
 def test_folders_of_one_name_are_numbered() -> None:
@@ -192,9 +196,11 @@ def test_folders_of_one_name_are_numbered() -> None:
         ("b/x.onnx", "x-2"),
         ("c.onnx", "c"),
     ]
+    assert len({f for _, f in folders(["x-2", "a/x", "b/x"], lambda s: Path(s).name)}) == 3
 
 
-def test_the_command(run: Run, job: Job, tmp_path: Path) -> None:
+def test_the_command(run: Run, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TURNMARK_PASSPHRASE", "")
     (tmp_path / "notes.onnx").write_bytes(b"not a model <b>")
     suspects = [job.folder / f"suspects/{n}.onnx" for n in ("surrogate_mse", "independent_foreign_key")]
     command = ("audit", *suspects, tmp_path / "notes.onnx", "--claim", job.folder / "claim", "--out", "all")
@@ -219,6 +225,18 @@ def test_the_command(run: Run, job: Job, tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == before
     assert second.read_bytes() == stored
     assert json.loads(out) == summary
+    # a signed report of something else is never written over: that suspect is refused, the others are audited
+    run("keygen", "auditor.key")
+    kept = first.read_bytes()
+    first.write_bytes(stored)
+    (first.parent / "report.html").write_bytes((second.parent / "report.html").read_bytes())
+    run("report", "sign", first.parent, "--signing-key", "auditor.key")
+    code, out, _ = run(*command, "--json")
+    assert code == 2
+    assert "holds a signed report" in json.loads(out)["suspects"][0]["refused"]
+    assert first.read_bytes() == stored
+    shutil.rmtree(first.parent / "seal")
+    first.write_bytes(kept)
     # a report of something else in its place is not taken for it
     first.write_bytes(stored)
     run(*command)
