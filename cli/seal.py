@@ -131,7 +131,7 @@ def disclose(
     claim: Folder,
     parts: Annotated[
         list[str],
-        typer.Argument(metavar="PART...", help="claim.json, key.json, ..., private/0, ...", show_default=False),
+        typer.Argument(metavar="PART...", help="plan, claim.json, key.json, ..., private/0, ...", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="File to write.", show_default=False)],
     data: Annotated[bool, typer.Option("--data", help="With the parts' data, not only their digests.")] = False,

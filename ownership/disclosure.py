@@ -19,7 +19,7 @@ from ownership.errors import ClaimError, ClaimIntegrityError, printable
 from ownership.files import canonical_json, parse_canonical, parse_json, read_bytes, sha256, unbase64, unhex
 from ownership.images import image_bytes
 from ownership.merkle import SALT_BYTES, inclusion_path, leads_to, salted_leaf
-from ownership.seal import PUBLIC_KEY, leaf_hashes, open_statement, read_digests, read_salts
+from ownership.seal import PUBLIC_KEY, leaf_hashes, open_statement, plan_sha256, read_digests, read_salts
 from ownership.signing import load_public_key
 from ownership.statement import check_timestamps, read_part, verify_signature, verify_times
 from ownership.timestamps import need_roots
@@ -28,7 +28,11 @@ from ownership.withheld import private_part
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 adds the plan; a disclosure without it is written as version 1."""
+
+PLAN = "plan"
+FIELDS = {"format_version", "statement", "public_key", "timestamps", "parts"}
 
 
 def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes:
@@ -36,7 +40,8 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
 
     Args:
         folder: the claim's; it is verified first.
-        names: files of the claim ("key.json"), or "private/I" for one private image.
+        names: files of the claim ("key.json"), "private/I" for one private image, or "plan" for the plan alone, whose
+            digest the owner signed: claim.json would show the rest with it.
         data: with the parts' data; else their digests.
 
     Raises:
@@ -50,11 +55,13 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
     salts, hidden = read_salts(folder, digests), claim.withheld.leaves
     leaves, order = leaf_hashes(digests, salts, hidden), sorted({*digests, *hidden})
     parts: list[dict[str, Any]] = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(n for n in names if n != PLAN):
         if name in hidden:
             raise ClaimError(f"{printable(name)} is withheld from this view of the claim", "only its owner can show it")
         if name not in digests:
-            raise ClaimError(f"this claim has no part {printable(name)!r}", f"one of: {', '.join(order[:4])}, ...")
+            raise ClaimError(
+                f"this claim has no part {printable(name)!r}", f"one of: plan, {', '.join(order[:4])}, ..."
+            )
         index = order.index(name)
         parts.append(
             {
@@ -70,7 +77,7 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
         )
     made = canonical_json(
         {
-            "format_version": FORMAT_VERSION,
+            **({"format_version": 2, "plan": content["plan"]} if PLAN in names else {"format_version": 1}),
             "statement": claim.seal.envelope.decode(),
             "public_key": read_part(folder, PUBLIC_KEY, ClaimIntegrityError).decode(),
             "timestamps": [base64.b64encode(reply).decode() for reply in claim.seal.replies.values()],
@@ -102,19 +109,26 @@ def check_disclosure(
     """
     need_roots(before, roots)
     content = parse_canonical(disclosure, ClaimIntegrityError, "disclosure")
-    if content.get("format_version") != FORMAT_VERSION:
+    version = content.get("format_version")
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise ClaimIntegrityError("disclosure of another version, or none at all", "update turnmark")
+    if set(content) != FIELDS | ({PLAN} if version == 2 else set()):
+        raise ClaimIntegrityError("disclosure: a field is missing or malformed", "get the original")
     try:
         envelope, pem = content["statement"].encode(), content["public_key"].encode()
         stored = {f"{i + 1}": unbase64(t) for i, t in enumerate(content["timestamps"])}
         parts = [_part(value) for value in content["parts"]]
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise ClaimIntegrityError("disclosure: a field is missing or malformed", "get the original") from e
-    if not parts:
+    if not parts and version == 1:
         raise ClaimIntegrityError("disclosure: it shows no part", "get the original")
     seal = open_statement(envelope, load_public_key(pem, ClaimIntegrityError, "disclosure: its public key"))
     yield f"claim        {seal.claim_sha256}"
     yield from verify_signature(seal, public_key)
+    if version == 2:
+        if plan_sha256(content) != seal.plan_sha256:
+            raise ClaimIntegrityError("disclosure: the plan is not the sealed one", "get the original")
+        yield f"plan         sealed: {canonical_json(content[PLAN]).decode().strip()}"
     for name, digest, salt, index, path, data in parts:
         if data is not None and sha256(data) != digest.hex():
             raise ClaimIntegrityError(

@@ -90,6 +90,10 @@ def test_what_was_sealed_and_signed_verifies() -> None:
     shown = (GOLDEN / "disclosure.json").read_bytes()
     list(check_disclosure(shown, public_key=GOLDEN / "owner.pub", **trusted))
     assert disclosed_data(shown)["key.json"] == (GOLDEN / "claim-2-sealed/key.json").read_bytes()
+    plan = list(
+        check_disclosure((GOLDEN / "disclosure-2.json").read_bytes(), public_key=GOLDEN / "owner.pub", **trusted)
+    )
+    assert any(line.startswith("plan         sealed") for line in plan)
     independent_verifier.verify(GOLDEN / "claim-2-sealed", GOLDEN / "owner.pub", GOLDEN / "roots.pem")
     independent_verifier.verify_report(GOLDEN / "report-signed", GOLDEN / "auditor.pub", GOLDEN / "roots.pem")
 

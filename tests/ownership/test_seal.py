@@ -25,7 +25,7 @@ from ownership._audit import audit
 from ownership.claim import Claim
 from ownership.disclosure import check_disclosure, disclose, disclosed_data
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
-from ownership.files import sha256
+from ownership.files import canonical_json, sha256
 from ownership.html import render_html
 from ownership.images import image_bytes, images_sha256
 from ownership.merkle import inclusion_path, leads_to, leaf_hash, node_hash, root_hash, salted_leaf
@@ -376,6 +376,28 @@ def test_a_disclosure_shows_parts_and_nothing_else(sealed: Sealed, claim: Claim)
     assert shown == set(names)
     assert (sealed.folder / "key.json").read_bytes() not in disclose(sealed.folder, names)
     assert disclosed_data(disclose(sealed.folder, names)) == {}
+
+
+def test_the_plan_is_disclosed_alone(sealed: Sealed, claim: Claim) -> None:
+    """This was the plan: its digest is in what was signed, so nothing else of the claim is shown with it."""
+    made = disclose(sealed.folder, ["plan"])
+    content = json.loads(made)
+    assert content["plan"] == claim.plan.to_dict()
+    assert content["parts"] == []
+    lines = list(check_disclosure(made, public_key=sealed.public, roots=sealed.roots, before=sealed.later))
+    (line,) = (x for x in lines if x.startswith("plan "))
+    assert '"alpha": 0.01' in line
+    for wrong in (
+        {**content, "plan": {**content["plan"], "alpha": 0.05}},
+        {**content, "plan": None},
+        {**content, "format_version": 1},
+        {k: v for k, v in content.items() if k != "plan"},
+        {**content, "more": 1},
+    ):
+        with pytest.raises(ClaimIntegrityError):
+            list(check_disclosure(canonical_json(wrong)))
+    both = disclose(sealed.folder, ["private/7", "plan"], data=True)
+    assert set(disclosed_data(both)) == {"private/7"}
 
 
 def test_every_part_can_be_disclosed(sealed: Sealed) -> None:
