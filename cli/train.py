@@ -43,6 +43,9 @@ def train(
     min_crop: Annotated[float, typer.Option(help="Smallest share of the area that a crop keeps.")] = 0.08,
     flip: Annotated[bool, typer.Option(help="Mirror views at random.")] = True,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Through torch.compile: faster after a minute; needs a C++ compiler.")
+    ] = False,
     key_seed: KeySeed = None,
     size: Size = None,
     on_bad_image: BadImage = "stop",
@@ -77,6 +80,7 @@ def train(
         predictor=predictor,  # type: ignore[arg-type]  # checked by TrainConfig
         seed=seed,
         precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
+        compile=compile_,
     )
     key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))
     images = load_data(data, size=size, on_bad_image=on_bad_image)  # type: ignore[arg-type]  # checked there

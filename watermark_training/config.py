@@ -39,6 +39,7 @@ class TrainConfig:
     predictor: Literal["trained", "frozen"] = "trained"  # with the encoder; or as the key drew it (docs/adr/0002)
     seed: int = 0  # initial weights, order, augmentation (with a secret mark: together with the key); never the key
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where hardware has it
+    compile: bool = False  # whether torch.compile makes the encoder's passes: faster steps after a minute of compiling
 
     def __post_init__(self) -> None:
         if self.arch != CUSTOM and not is_architecture(self.arch):
@@ -69,4 +70,5 @@ class TrainConfig:
 
         So the folders of earlier versions are known again.
         """
-        return {k: v for k, v in asdict(self).items() if (k, v) not in (("accumulate", 1), ("predictor", "trained"))}
+        later = {"accumulate": 1, "predictor": "trained", "compile": False}
+        return {k: v for k, v in asdict(self).items() if k not in later or v != later[k]}

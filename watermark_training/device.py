@@ -1,15 +1,17 @@
-"""Where training runs and in which precision, and initial weights that depend on our generator only."""
+"""Where training runs, in which precision, compiled or not; initial weights that depend on our generator only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from ownership.architectures import Encoder, make_encoder
-from ownership.errors import TrainingError
+from ownership.errors import TrainingError, printable
 
 
 @contextmanager
@@ -24,6 +26,26 @@ def seeded_architecture(arch: str, generator: torch.Generator) -> Encoder:
     """Returns a freshly initialised encoder whose weights depend on the generator only."""
     with seeded(generator):
         return make_encoder(arch)
+
+
+def compiled(encoder: Encoder) -> Callable[[Tensor], Tensor]:
+    """Returns the encoder's forward pass through `torch.compile`; it compiles when first called, for about a minute."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns of no GPU where none was asked for
+    fast: Callable[[Tensor], Tensor] = torch.compile(encoder)
+    return fast
+
+
+@contextmanager
+def compile_errors() -> Iterator[None]:
+    """Says what `torch.compile` throws, in the forward or the backward pass, as TrainingError."""
+    try:
+        yield
+    except Exception as e:
+        if not type(e).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise TrainingError(
+            f"torch.compile failed ({printable(e, 200)})", "it needs a C++ compiler; or leave out --compile"
+        ) from e
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

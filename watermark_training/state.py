@@ -19,7 +19,7 @@ from ownership.files import canonical_json, sha256, write_bytes
 from ownership.images import as_input, images_sha256, three_channels
 from ownership.watermark import WatermarkKey, paper_key
 from watermark_training.config import TrainConfig
-from watermark_training.device import autocast, seeded, seeded_architecture
+from watermark_training.device import autocast, compiled, seeded, seeded_architecture
 from watermark_training.distributed import average_gradients, mean_over_processes, of_first, rank, world
 from watermark_training.mark import RotationWatermark, fresh_key
 from watermark_training.objectives import Contrastive, Keeping, Objective
@@ -81,6 +81,7 @@ class State:
         if world() > 1 and device.type == "cuda":  # elsewhere each process normalises with its own part of the batch
             for module in self._modules().values():  # containers: their layers are replaced in place
                 nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        self.forward = compiled(self.encoder) if config.compile else self.encoder
         self.batch_size = min(config.batch_size, n) // world() * world()
         self.steps_per_epoch = n // self.batch_size
         self.optimizer = torch.optim.Adam(self._parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -172,7 +173,7 @@ class State:
             module.train(name != "encoder" or self.config.method != "embed")
         mark = accuracy = torch.zeros(())
         with autocast(self.device, self.config.precision):
-            representations = self.encoder(x)
+            representations = self.forward(x)
             learnt = self.objective.loss(representations[:upright], x[:upright])
             if self.mark is not None and labels is not None:
                 mark = self.mark.loss(representations[upright:], labels)

@@ -24,6 +24,7 @@ from ownership.files import Progress, silent
 from ownership.images import as_input, check_images
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.config import TrainConfig
+from watermark_training.device import compile_errors
 from watermark_training.state import State
 
 UNLEARNT = 0.55
@@ -93,7 +94,8 @@ def train(
     total, saved = config.epochs * state.steps_per_epoch, time.monotonic()
     while state.epoch < config.epochs:
         for batch in state.batches(len(images)):
-            state.step(as_input(images[batch.to(images.device)].to(state.device)))
+            with compile_errors():
+                state.step(as_input(images[batch.to(images.device)].to(state.device)))
             progress("training", state.epoch * state.steps_per_epoch + state.done, total)
             whole = state.done % config.accumulate == 0 and state.done < state.steps_per_epoch
             if whole and time.monotonic() - saved >= save_every:

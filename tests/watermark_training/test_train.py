@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -110,6 +111,35 @@ def test_gradients_of_several_steps_make_one_update(digits: Data, key: Watermark
         train(x, config, key=key, checkpoint=checkpoint, save_every=0.0, progress=stop)
     assert _same(whole.encoder, train(x, config, key=key, checkpoint=checkpoint).encoder)
     assert "accumulate" not in CONFIG.to_dict()  # folders of before there was a choice are known again
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_learns_the_same_and_resumes(digits: Data, key: WatermarkKey, tmp_path: Path) -> None:
+    x, config, checkpoint = digits.images[:128], replace(CONFIG, epochs=2), tmp_path / "checkpoint.pt"
+    fast = replace(config, compile=True)
+    whole, eager = train(x, fast, key=key), train(x, config, key=key)
+    for a, b in zip(whole.metrics, eager.metrics, strict=True):  # rounding alone differs, and adds up
+        assert a == pytest.approx(b, rel=2e-3)
+
+    def stop(_what: str, done: int, _total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(x, fast, key=key, checkpoint=checkpoint, save_every=0.0, progress=stop)
+    assert _same(whole.encoder, train(x, fast, key=key, checkpoint=checkpoint).encoder)
+    assert "compile" not in CONFIG.to_dict()  # folders of before there was a choice are known again
+
+
+def test_what_cannot_be_compiled_is_said(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    torch.compiler.reset()
+    with pytest.raises(TrainingError, match=r"torch.compile failed .*compiler") as said:
+        train(digits.images[:64], replace(CONFIG, epochs=1, compile=True))
+    assert "leave out --compile" in (said.value.hint or "")
 
 
 class _Mine(torch.nn.Module):
