@@ -31,8 +31,8 @@ def train(
     ] = "secret",
     mark_images: Annotated[
         float, typer.Option(help="Share of each batch that learns the mark; .5 for few images or few passes.")
-    ] = 1 / 16,
-    mark_weight: Annotated[float, typer.Option(help="Of the mark's loss beside the method's own.")] = 2.0,
+    ] = 0.1,
+    mark_weight: Annotated[float, typer.Option(help="Of the mark's loss beside the method's own.")] = 1.0,
     predictor: Annotated[
         str, typer.Option(help="The rotation predictor: trained with the encoder, or frozen as the secret key drew it.")
     ] = "trained",

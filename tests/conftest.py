@@ -96,7 +96,7 @@ def victim() -> Encoder:
 def trained(digits: Data, key: WatermarkKey) -> Trained:
     """A really trained small watermarked encoder."""
     config = TrainConfig(arch="tiny", epochs=25, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False)
-    config = replace(config, mark_images=0.5, mark_weight=1.0)  # few images, few passes
+    config = replace(config, mark_images=0.5)  # few images, few passes
     return train(digits.images[:256], config, key=key)
 
 

@@ -34,7 +34,7 @@ class RotationWatermark(nn.Module):
     Args:
         dim: length d of a representation.
         key: the owner's; a fresh one, from the system's randomness, if not given.
-        share: of each batch that is shown rotated, two views an image; a sixteenth costs a sixteenth of the time and
+        share: of each batch that is shown rotated, two views an image; a tenth costs a tenth of the time and
             is enough for a long training, a short one needs a half.
         weight: of the loss.
         trained: whether the predictor learns with the encoder (the paper's text); else it keeps the weights drawn from
@@ -52,8 +52,8 @@ class RotationWatermark(nn.Module):
         dim: int,
         key: WatermarkKey | None = None,
         *,
-        share: float = 1 / 16,
-        weight: float = 2.0,
+        share: float = 0.1,
+        weight: float = 1.0,
         trained: bool = True,
     ) -> None:
         super().__init__()

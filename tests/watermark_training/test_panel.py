@@ -14,7 +14,7 @@ from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.panel import PANEL, TURNED, like_the_victim, members_in, part_of, train_panel
 
-CONFIG = TrainConfig(arch="tiny", epochs=1, batch_size=32, mark_images=0.5, mark_weight=1.0, seed=40)
+CONFIG = TrainConfig(arch="tiny", epochs=1, batch_size=32, mark_images=0.5, seed=40)
 FEW = (PANEL[0], PANEL[5], PANEL[6], TURNED[4])  # plain and marked on private images, public task, turned on others
 
 
