@@ -8,9 +8,9 @@
     python benchmarks/training.py augment --rounds 20   # views by ours, by kornia, by torchvision
     python benchmarks/training.py --print               # the tables from committed rows
 
-`mark`: victim and plain twin see the same 10,000 images (CIFAR-10: 20,000) in the same passes; a thief asks 10,000 others,
-none rotated; the mark is read on test images nobody trained on. Development was on the first 14,000 training images, these
-come after (Fashion-MNIST); or on victims of the last 20,000, read on training images, with another key (CIFAR-10).
+`mark`: victim and plain twin see the same 10,000 images (CIFAR-10: 20,000) in the same passes; a thief asks 10,000
+others, none rotated; the mark is read on test images nobody trained on. Development was on the first 14,000 training
+images, these come after (Fashion-MNIST); or on victims of the last 20,000, read on training images (CIFAR-10).
 `speed`: one network (ResNet-18, CIFAR form), batch 256, whatever threads there are. lightly's loop: its SimCLR
 transform on PIL images in a DataLoader with as many workers as cores, float32, its projection head and loss.
 """
@@ -61,7 +61,7 @@ PARTS = {  # data -> victim's images, thief's queries, labelled images to learn 
 
 
 def trained_on(data: str) -> TrainConfig:
-    """Returns the configuration of a data set's victims: CIFAR-10 has twice the images, and as many steps are enough."""
+    """Returns the configuration of a data set's victims: CIFAR-10 has twice the images, so fewer passes."""
     return replace(MARKED, epochs=20) if data == "cifar10" else MARKED
 
 
@@ -330,8 +330,8 @@ def print_tables() -> None:
             f"{r['images']:,} mapped images ({r['file_mib']:,} MiB): {r['peak_mib'][1]:.0f} MiB beyond the file, "
             f"{r['more_mib']:.0f} more than for 4,096\n"
         )
-    print("| data | images, passes | mark | seeds | probe, plain | marked | points lost | victim | MSE thief | InfoNCE |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    head = ("data", "images, passes", "mark", "seeds", "probe, plain", "marked", "lost", "victim", "MSE thief", "InfoNCE")
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for r in (r for r in rows if r["what"] == "mark"):
         first, last = map(int, r.get("victim_images", "[0:10000]").split("[")[1].rstrip("]").split(":"))
