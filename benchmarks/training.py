@@ -330,7 +330,7 @@ def print_tables() -> None:
             f"{r['images']:,} mapped images ({r['file_mib']:,} MiB): {r['peak_mib'][1]:.0f} MiB beyond the file, "
             f"{r['more_mib']:.0f} more than for 4,096\n"
         )
-    head = ("data", "images, passes", "mark", "seeds", "probe, plain", "marked", "lost", "victim", "MSE thief", "InfoNCE")
+    head = ("data", "images, passes", "mark", "seeds", "probe, plain", "marked", "lost", "victim", "MSE", "InfoNCE")
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for r in (r for r in rows if r["what"] == "mark"):
