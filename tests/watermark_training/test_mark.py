@@ -136,7 +136,9 @@ def test_the_papers_resnet34_has_the_papers_parameters() -> None:
 
 def test_training_with_a_frozen_predictor(digits: Data, key: WatermarkKey) -> None:
     """It keeps the weights that the key's seed drew, and the encoder alone learns to be read by them."""
-    config = TrainConfig(arch="tiny", epochs=25, batch_size=64, lr=2e-3, temperature=0.2, mark_images=0.5, flip=False)
+    config = TrainConfig(
+        arch="tiny", epochs=25, batch_size=64, lr=2e-3, temperature=0.2, mark_images=0.5, mark_weight=2.0, flip=False
+    )
     frozen = train(digits.images[:256], replace(config, predictor="frozen"), key=key)
     assert frozen.predictor is not None
     drawn = RotationPredictor(64, key.predictor_seed).state_dict()
