@@ -88,7 +88,8 @@ class Group:
     def thief(self, victim: int) -> Workshop:
         """Where what is stolen from a victim (0: from the start; 1: grown) is made; trains the victim if need be."""
         folder = self.work / f"victim_{victim}"
-        start, epochs = None, self.scale.epochs
+        start: Encoder | None = None
+        epochs = self.scale.epochs
         if victim:
             start, epochs = weights_of(self.shop.make(self.checkpoint)), self.scale.fine_tune_epochs
         recipe = independent(self.scale, "victim", 190 + victim, mark="secret")
