@@ -82,8 +82,8 @@ class Group:
                 name=f"{scale.data}:{split}[{a}:{b}]", images=images, labels=None if labels is None else labels[a:b]
             )
         self.shop = Workshop(folder=self.work / "models", sources=self.sources, settings=SETTINGS)
-        images = len(self.sources["checkpoint"])
-        self.checkpoint = independent(scale, "checkpoint", 950, source="checkpoint", images=images)
+        size = len(self.sources["checkpoint"])
+        self.checkpoint = independent(scale, "checkpoint", 950, source="checkpoint", images=size)
 
     def thief(self, victim: int) -> Workshop:
         """Where what is stolen from a victim (0: from the start; 1: grown) is made; trains the victim if need be."""
