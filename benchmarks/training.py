@@ -334,6 +334,7 @@ def print_tables() -> None:
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for r in (r for r in rows if r["what"] == "mark"):
+        # rows of before there was a choice say no images: 10,000 then
         first, last = map(int, r.get("victim_images", "[0:10000]").split("[")[1].rstrip("]").split(":"))
         mark = f"{r['train']['mark_images']:g} of a batch, weight {r['train']['mark_weight']:g}"
         groups.setdefault((r["data"], f"{last - first:,}, {r['train']['epochs']}", mark), []).append(r)
@@ -364,6 +365,8 @@ def main() -> None:
         config = {"data": arguments.data, "seed": arguments.seed, "train": trained, "theft": asdict(THEFT)}
         config["victim_images"] = PARTS[arguments.data][0]
         keep("mark", config, run_mark(arguments.data, arguments.seed))
+    elif arguments.what == "speed" and arguments.steps < 2:
+        parser.error("--steps: at least 2, the first is left out")
     elif arguments.what == "speed":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -83,9 +83,14 @@ def partial_rsa_relative(suspect: Answers, context: Context) -> float:
     if not np.diag(cov).min() > 0:
         raise NotApplicable("a similarity structure is constant")
     z = [fisher_z(float(r)) for r in partial_correlations(cov, 0)]
-    others, cut = sorted(z[1:]), max(1, len(context.panel) // 10)
-    kept = others[cut:-cut]
-    return (z[0] - float(np.mean(kept))) / math.hypot(float(np.std(kept, ddof=1)), 0.01)
+    return beyond_others(z[0], z[1:])
+
+
+def beyond_others(value: float, others: Sequence[float]) -> float:
+    """Returns (value - mean) / sqrt(variance + .01^2) of the others, a tenth of which is left out at either end."""
+    cut = max(1, len(others) // 10)
+    kept = sorted(others)[cut:-cut]
+    return (value - float(np.mean(kept))) / math.hypot(float(np.std(kept, ddof=1)), 0.01)
 
 
 def partial_rsa_turned(suspect: Answers, context: Context) -> float:

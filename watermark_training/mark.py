@@ -34,7 +34,7 @@ class RotationWatermark(nn.Module):
     Args:
         dim: length d of a representation.
         key: the owner's; a fresh one, from the system's randomness, if not given.
-        share: of each batch that is shown rotated, two views an image; a tenth costs a tenth of the time and
+        share: of each batch that is shown rotated, two views an image; a tenth is a tenth more views and
             is enough for a long training, a short one needs a half.
         weight: of the loss.
         trained: whether the predictor learns with the encoder (the paper's text); else it keeps the weights drawn from

@@ -4,7 +4,7 @@ Parts of Fashion-MNIST's 60,000 training images (and 10,000 test images), and of
 
 | Fashion-MNIST | CIFAR-10 | who |
 |---|---|---|
-| 0 to 14,000; test 0 to 1,000 | none | development: every choice was made on these |
+| 0 to 14,000; test 0 to 1,000 | 0 to 10,000, 46,000 on; test 0 to 1,000, 5,000 on | development (`development.py`) |
 | 4,000 to 10,000 | the same | a public checkpoint's own images |
 | 14,000 to 34,000 | 12,000 to 20,000 | the victims, 4,000 each: their private images |
 | 34,000 to 42,000 | 20,000 to 28,000 | panel members on other data |
@@ -12,7 +12,7 @@ Parts of Fashion-MNIST's 60,000 training images (and 10,000 test images), and of
 | 50,000 to 60,000 | 36,000 to 46,000 | the thief's queries |
 | test 1,000 to 10,000 | the same | the owners' public images, 1,800 each |
 
-Nothing was chosen on CIFAR-10: its run repeats the choices made on Fashion-MNIST.
+Nothing was chosen on CIFAR-10 so far: its run repeats the choices made on Fashion-MNIST.
 """
 
 from __future__ import annotations

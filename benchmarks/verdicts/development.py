@@ -3,9 +3,11 @@
     TURNMARK_DATA=runs/data python benchmarks/verdicts/development.py --data cifar10 --work runs/development --jobs 2
     python benchmarks/verdicts/development.py --print        # the committed rows as tables
 
-What decides is chosen here and judged by `run.py`, on other models: disjoint by seed, and their images by `PARTS`. Two
-victims share a panel (the second one grew from a public checkpoint, whose fine-tunes are in its panel only). A row is
-one suspect's score by one candidate, its distance from the hardest stratum in standard deviations, and the p-value.
+What decides is chosen here and judged by `run.py`, on other models: disjoint by seed and by the images that victims and
+independents learn from. The thief's queries overlap the images of the judge's public checkpoint, and on Fashion-MNIST
+the checkpoint here has the same ones (`PARTS`, `design.py`). Two victims share a panel (the second one grew from a
+public checkpoint, whose fine-tunes are in its panel only). A row is one suspect's score by one candidate, its distance
+from the hardest stratum in standard deviations, and the p-value.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from ownership.answers import Answers, Context
 from ownership.architectures import Encoder
 from ownership.images import as_input, as_uint8, represent
 from ownership.plan import Plan
-from ownership.scores import partial_rsa, partial_rsa_relative, partial_rsa_turned
+from ownership.scores import beyond_others, partial_rsa, partial_rsa_relative, partial_rsa_turned
 from ownership.similarity import Array, whiten
 from ownership.stats import case_control_test, fisher_z
 from ownership.suspect import load_encoder
@@ -111,10 +113,8 @@ class Group:
             yield "invariant", independent(self.scale, "panel", 8060 + i, source=source, objective="rotated")
         yield "ancestor", self.checkpoint
         for i in range(9):
-            yield (
-                "ancestor",
-                self.kin(8040 + i, "private" if i % 6 < 3 else "panel", ("none", "secret", "paper")[i % 3]),
-            )
+            source = "private" if i % 6 < 3 else "panel"
+            yield "ancestor", self.kin(8040 + i, source, ("none", "secret", "paper")[i % 3])
 
     def kin(self, seed: int, source: str, mark: str) -> Recipe:
         """Returns the recipe of a fine-tune of the public checkpoint."""
@@ -210,7 +210,10 @@ def _directions(a: Answers, turned: bool, k: int) -> Array:
 
 
 def _hat(kernel: Array, penalty: float, folds: int = 5) -> Array:
-    """The matrix that takes targets to their kernel ridge predictions from the other folds, `(n, n)`."""
+    """The matrix that takes targets to their ridge predictions from the other folds, `(n, n)`.
+
+    In the dual form, unlike `ridge_map`: a panel together has more directions than there are images.
+    """
     n, out = len(kernel), np.zeros_like(kernel)
     fold = np.random.default_rng(0).permutation(n) % folds
     for f in range(folds):
@@ -248,12 +251,8 @@ def predicted(*, turned: bool = False, relative: bool = False, penalty: float = 
         value = fisher_z(skill(suspect, context.victim, context.panel))
         if not relative:
             return value
-        others = sorted(
-            fisher_z(skill(suspect, m, tuple(o for o in context.panel if o is not m))) for m in context.panel
-        )
-        cut = max(1, len(others) // 10)
-        kept = others[cut:-cut]
-        return float((value - np.mean(kept)) / np.std(kept, ddof=1))
+        rest = {m: context.without(m).panel for m in context.panel}
+        return beyond_others(value, [fisher_z(skill(suspect, m, others)) for m, others in rest.items()])
 
     return score
 
@@ -277,9 +276,7 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     assert owner is not None
     asked: dict[str, tuple[str, Answers]] = {}
     for role, name, path in group.models(victim):
-        encoder = load_encoder(path).encoder
-        assert isinstance(encoder, Encoder)
-        asked[name] = (role, group.answers(name, encoder))
+        asked[name] = (role, group.answers(name, weights_of(path)))
     panel = [(role, a) for role, a in asked.values() if role in STRATA]
     context = Context(plan=PLAN, victim=group.answers("victim", owner[0]), panel=tuple(a for _, a in panel))
     rows = []
@@ -305,7 +302,7 @@ def print_tables(rows: list[dict[str, Any]]) -> None:
         print(f"\n{data}, victim {victim}\n\n| suspect | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
         for suspect in dict.fromkeys(r["suspect"] for r in mine):
             found = {r["candidate"]: r for r in mine if r["suspect"] == suspect}
-            cells = [f"{found[n]['effect']:.1f}{'*' if found[n]['pvalue'] < 0.0017 else ''}" for n in names]
+            cells = [f"{r['effect']:.1f}{'*' if r['pvalue'] < 0.0017 else ''}" for r in map(found.__getitem__, names)]
             print(f"| {suspect} | {' | '.join(cells)} |")
 
 
