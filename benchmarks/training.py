@@ -23,10 +23,8 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
-from itertools import chain, islice, repeat
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -34,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
+from speed import cpu, run_augment, run_precision, run_speed
 from torch import Tensor, nn
 
 from attacks_for_eval.black_box import BlackBox
@@ -41,14 +40,11 @@ from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.linear import linear_evaluation
 from ownership._audit import versions
-from ownership.architectures import make_encoder
 from ownership.files import canonical_json, sha256
 from ownership.images import as_input, as_uint8, represent
 from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs, secret_key
-from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
-from watermark_training.device import has_bfloat16
 from watermark_training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
@@ -100,154 +96,6 @@ def run_mark(data: str, seed: int) -> dict[str, Any]:
             surrogate = extract(BlackBox(trained.encoder), queries.images, theft)
             row[f"surrogate_{loss}"] = read_mark(surrogate, trained.predictor, shown, labels)
     return row
-
-
-def lightly_steps(images: Tensor, steps: int) -> float:
-    """Returns the images a second of lightly's SimCLR example with our network in its place."""
-    from lightly.loss import NTXentLoss
-    from lightly.models.modules import SimCLRProjectionHead
-    from lightly.transforms import SimCLRTransform
-    from torch.utils.data import DataLoader, Dataset
-    from torchvision.transforms.functional import to_pil_image
-
-    transform = SimCLRTransform(input_size=images.shape[-1], gaussian_blur=0.0)
-
-    class Pictures(Dataset[list[Tensor]]):
-        def __init__(self) -> None:
-            self.pictures = [to_pil_image(x) for x in images]
-
-        def __len__(self) -> int:
-            return len(self.pictures)
-
-        def __getitem__(self, i: int) -> list[Tensor]:
-            views: list[Tensor] = transform(self.pictures[i])
-            return views
-
-    encoder = make_encoder("resnet18").train()
-    head, criterion = SimCLRProjectionHead(512, 512, 128), NTXentLoss()
-    optimizer = torch.optim.SGD([*encoder.parameters(), *head.parameters()], lr=0.06)
-    loader = DataLoader(Pictures(), 256, shuffle=True, drop_last=True, num_workers=os.cpu_count() or 1)
-    start = 0.0
-    for step, (x0, x1) in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
-        loss = criterion(head(encoder(x0)), head(encoder(x1)))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if step == 0:  # the loader's processes start and, in our loop, the network may be compiled
-            start = time.perf_counter()
-    return (steps - 1) * 256 / (time.perf_counter() - start)
-
-
-def our_steps(images: Tensor, mark: str, *, compile: bool = False) -> float:
-    """Returns the images a second of one pass of ours, its first step left out as above."""
-    config = TrainConfig(arch="resnet18", epochs=1, batch_size=256, mark=mark, compile=compile)  # type: ignore[arg-type]
-    ends: list[float] = []
-    train(images, config, progress=lambda *_: ends.append(time.perf_counter()))
-    return (len(images) - 256) / (ends[-1] - ends[0])
-
-
-def run_precision(rounds: int) -> dict[str, Any]:
-    """Alternates training steps in float32 and in bfloat16; the fastest round of each counts."""
-    images, rates = torch.randint(0, 256, (512, 3, 32, 32), dtype=torch.uint8), {"float32": 0.0, "bfloat16": 0.0}
-    for _ in range(rounds):
-        for precision in rates:
-            config = TrainConfig(arch="resnet18", epochs=1, batch_size=128, precision=precision)  # type: ignore[arg-type]
-            start = time.perf_counter()
-            train(images, config)
-            rates[precision] = max(rates[precision], len(images) / (time.perf_counter() - start))
-    return {
-        "images_per_second": {name: round(v, 1) for name, v in rates.items()},
-        "bfloat16_over_float32": round(rates["bfloat16"] / rates["float32"], 2),
-        "auto": "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32",
-    }
-
-
-def run_augment(rounds: int) -> dict[str, Any]:
-    """Alternates a view of 1,024 images by ours, by kornia in batches, by torchvision one by one; the best counts.
-
-    The same operations with the same strengths; kornia is no dependency (pip install kornia).
-    """
-    from kornia import augmentation as kornia
-    from torchvision.transforms import v2
-    from torchvision.transforms.functional import to_pil_image
-
-    images = torch.rand(1024, 3, 32, 32)
-    pictures = [to_pil_image(x) for x in images]
-    batched = kornia.AugmentationSequential(
-        kornia.RandomResizedCrop((32, 32), scale=(0.08, 1.0)),
-        kornia.RandomHorizontalFlip(),
-        kornia.ColorJitter(0.8, 0.8, 0.8, 0.2, p=0.8),
-        kornia.RandomGrayscale(p=0.2),
-        kornia.RandomGaussianBlur((3, 3), (0.1, 2.0), p=1.0),
-    )
-    one_by_one = v2.Compose(
-        [
-            v2.RandomResizedCrop(32, scale=(0.08, 1.0)),
-            v2.RandomHorizontalFlip(),
-            v2.RandomApply([v2.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8),
-            v2.RandomGrayscale(p=0.2),
-            v2.GaussianBlur(3, (0.1, 2.0)),
-            v2.PILToTensor(),
-        ]
-    )
-    generator = torch.Generator().manual_seed(0)
-    ways: dict[str, Callable[[], object]] = {
-        "ours": lambda: simclr_view(images, generator),
-        "kornia": lambda: batched(images),
-        "torchvision": lambda: [one_by_one(x) for x in pictures],
-    }
-    rates = dict.fromkeys(ways, 0.0)
-    for _ in range(rounds):
-        for name, view in ways.items():
-            start = time.perf_counter()
-            view()
-            rates[name] = max(rates[name], len(images) / (time.perf_counter() - start))
-    return {
-        "images_per_second": {name: round(v) for name, v in rates.items()},
-        "over_kornia": round(rates["ours"] / rates["kornia"], 2),
-        "over_torchvision": round(rates["ours"] / rates["torchvision"], 2),
-    }
-
-
-def ceiling() -> float:
-    """Returns how many times faster this machine multiplies in bfloat16 than in float32: the kernel's own gain."""
-    rates = {}
-    for kind in (torch.float32, torch.bfloat16):
-        a, best = torch.randn(2048, 2048, dtype=kind), float("inf")
-        for _ in range(8):
-            start = time.perf_counter()
-            a @ a
-            best = min(best, time.perf_counter() - start)
-        rates[kind] = 2 * 2048**3 / best
-    return rates[torch.bfloat16] / rates[torch.float32]
-
-
-def run_speed(steps: int, rounds: int) -> dict[str, Any]:
-    """Alternates lightly's loop with ours, marked and plain; the fastest round of each counts."""
-    images = torch.randint(0, 256, (256 * steps, 3, 32, 32), dtype=torch.uint8)
-    rates: dict[str, list[float]] = {"lightly": [], "marked": [], "plain": [], "marked, compiled": []}
-    for _ in range(rounds):
-        rates["lightly"].append(lightly_steps(images, steps))
-        rates["marked"].append(our_steps(images, "secret"))
-        rates["marked, compiled"].append(our_steps(images, "secret", compile=True))
-        rates["plain"].append(our_steps(images, "none"))
-    best = {name: max(values) for name, values in rates.items()}
-    return {
-        "steps": steps,
-        "images_per_second": {name: [round(v, 1) for v in values] for name, values in rates.items()},
-        "over_lightly": round(best["marked"] / best["lightly"], 2),
-        "compiled_over_lightly": round(best["marked, compiled"] / best["lightly"], 2),
-        "mark_overhead": round(best["plain"] / best["marked"], 3),
-        "bfloat16_ceiling": round(ceiling(), 2),
-        "bfloat16": has_bfloat16(torch.device("cpu")),
-    }
-
-
-def _cpu() -> str:
-    """The CPU's own name, its vendor and model number (Linux)."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    found = dict(line.replace("\t", "").split(":", 1) for line in reversed(lines) if ":" in line)
-    return f"{found['vendor_id'].strip()} family {found['cpu family'].strip()} model {found['model'].strip()}"
 
 
 def _anonymous_mib() -> float:
@@ -370,11 +218,11 @@ def main() -> None:
     elif arguments.what == "speed":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            keep("speed", {"rounds": arguments.rounds, "cpu": _cpu()}, run_speed(arguments.steps, arguments.rounds))
+            keep("speed", {"rounds": arguments.rounds, "cpu": cpu()}, run_speed(arguments.steps, arguments.rounds))
     elif arguments.what == "augment":
-        keep("augment", {"rounds": arguments.rounds, "cpu": _cpu()}, run_augment(arguments.rounds))
+        keep("augment", {"rounds": arguments.rounds, "cpu": cpu()}, run_augment(arguments.rounds))
     elif arguments.what == "precision":
-        keep("precision", {"rounds": arguments.rounds, "cpu": _cpu()}, run_precision(arguments.rounds))
+        keep("precision", {"rounds": arguments.rounds, "cpu": cpu()}, run_precision(arguments.rounds))
     elif arguments.what == "memory":
         keep("memory", {"count": arguments.images}, run_memory(arguments.images))
     else:
