@@ -32,7 +32,7 @@ from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data
-from watermark_training.panel import PANEL, Stranger, part_of
+from watermark_training.panel import Stranger, part_of, strangers
 
 FORMATS = ("safetensors", "onnx")
 
@@ -63,7 +63,7 @@ class JobConfig:
     queries: tuple[int, ...] = ()  # of each theft; empty: all of the world
     losses: tuple[str, ...] = ("mse", "infonce", "softnn")
     reference_epochs: int = 100
-    panel: tuple[Stranger, ...] = PANEL
+    panel: tuple[Stranger, ...] = strangers(invariant=False)
     independents: tuple[Stranger, ...] = INDEPENDENTS
     seed: int = 0
 
@@ -105,9 +105,9 @@ def run_job(data: Data, out: Path, config: JobConfig, *, progress: Progress = si
     victim_config = train_config(config, "secret", config.seed * 1000 + 1, config.epochs)
     with_key = _key(config.seed * 1000 + 1)
     train_to(out / "models/victim", private, victim_config, key=with_key, progress=steps.next("training the victim"))
-    for role, strangers in (("panel", config.panel), ("independent", config.independents)):
+    for role, group in (("panel", config.panel), ("independent", config.independents)):
         offset = config.seed * 1000 + (100 if role == "panel" else 200)
-        for i, stranger in enumerate(strangers):
+        for i, stranger in enumerate(group):
             train_to(
                 out / f"models/{role}_{stranger.name}",
                 private if stranger.on_private else part_of(world, config.n_private, offset + i),

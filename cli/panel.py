@@ -12,7 +12,8 @@ from cli.options import DATA_HELP, BadImage, Device, Out, Size
 
 HELP = (
     "Train a panel for a claim: fifteen encoders like the victim, without it: five plain, five with foreign marks, "
-    "five on rotated views; some on your own images. The same command resumes. claim build --panel OUT takes them all."
+    "five on rotated views; some on your own images. The same command resumes, and with more --members adds to what is "
+    "there. claim build --panel OUT takes them all."
 )
 
 
@@ -21,8 +22,11 @@ def panel(
     private: Annotated[str, typer.Option(help="Images the victim was trained on. " + DATA_HELP, show_default=False)],
     others: Annotated[str, typer.Option(help="Other images of the same kind, at least as many.", show_default=False)],
     out: Out,
+    members: Annotated[
+        int, typer.Option(min=5, help="Of each kind; turnmark claim power says how many a claim needs.")
+    ] = 5,
     invariant: Annotated[
-        bool, typer.Option(help="Also the five on rotated views, to find thieves who train the mark away.")
+        bool, typer.Option(help="Also those on rotated views, to find thieves who train the mark away.")
     ] = True,
     size: Size = None,
     on_bad_image: BadImage = "stop",
@@ -32,7 +36,7 @@ def panel(
     from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
-    from watermark_training.panel import PANEL, TURNED, like_the_victim, train_panel
+    from watermark_training.panel import like_the_victim, strangers, train_panel
 
     training = like_the_victim(load_trained(victim).config)
     inside, outside = (load_data(x, size=size, on_bad_image=on_bad_image) for x in (private, others))  # type: ignore[arg-type]
@@ -43,7 +47,7 @@ def panel(
             inside,
             outside,
             out,
-            members=(*PANEL, *TURNED) if invariant else PANEL,
+            members=strangers(members, invariant=invariant),
             device=pick_device(device),
             progress=progress,
             warn=render.warn,

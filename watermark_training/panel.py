@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 
 from ownership.architectures import CUSTOM
 from ownership.errors import TrainingError
 from ownership.files import Progress, silent
-from ownership.watermark import WatermarkKey
 from watermark_training.artefacts import CONFIG, train_to
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data
@@ -36,22 +36,26 @@ class Stranger:
         return "invariant" if self.rotate else "plain" if self.mark == "none" else "marked"
 
 
-PANEL = (
-    Stranger(name="plain_0", mark="none", on_private=True),
-    Stranger(name="plain_1", mark="none", on_private=True),
-    Stranger(name="plain_2", mark="none", on_private=False),
-    Stranger(name="plain_3", mark="none", on_private=False),
-    Stranger(name="plain_4", mark="none", on_private=False),
-    Stranger(name="marked_0", mark="secret", on_private=True),
-    Stranger(name="marked_1", mark="paper", on_private=True),
-    Stranger(name="marked_2", mark="secret", on_private=False),
-    Stranger(name="marked_3", mark="secret", on_private=False),
-    Stranger(name="marked_4", mark="paper", on_private=False),
-)
-"""Five plain and five marked ones, two of each trained on the victim's own images."""
+def strangers(members: int = 5, *, invariant: bool = True) -> tuple[Stranger, ...]:
+    """Returns a panel: so many members of each stratum, two of each trained on the victim's own images.
 
-TURNED = tuple(Stranger(name=f"invariant_{i}", mark="none", on_private=i < 2, rotate=True) for i in range(5))
-"""Trained on rotated views, for the test that finds thieves who train the mark away."""
+    A larger panel holds the smaller one. Five are the fewest that `claim build` tests against;
+    `turnmark claim power` says how many a claim needs.
+
+    Args:
+        members: of a stratum, plain and marked; every third mark is the paper's public one.
+        invariant: whether as many trained on rotated views belong to it, for the test that finds thieves who train the
+            mark away.
+
+    >>> [s.name for s in strangers(1)]
+    ['plain_0', 'marked_0', 'invariant_0']
+    """
+    out = [Stranger(name=f"plain_{i}", mark="none", on_private=i < 2) for i in range(members)]
+    marks: tuple[Mark, ...] = ("secret", "paper", "secret")
+    out += [Stranger(name=f"marked_{i}", mark=marks[i % 3], on_private=i < 2) for i in range(members)]
+    if invariant:
+        out += [Stranger(name=f"invariant_{i}", mark="none", on_private=i < 2, rotate=True) for i in range(members)]
+    return tuple(out)
 
 
 def members_in(path: Path) -> list[Path]:
@@ -96,8 +100,7 @@ def train_panel(
     world: Data,
     out: Path,
     *,
-    members: Sequence[Stranger] = (*PANEL, *TURNED),
-    key_of: Callable[[int], WatermarkKey | None] = lambda _: None,
+    members: Sequence[Stranger],
     device: torch.device | str = "cpu",
     progress: Progress = silent,
     warn: Callable[[str], None] = lambda _: None,
@@ -109,8 +112,7 @@ def train_panel(
         private: images that the victim was trained on.
         world: other images of the same kind, at least as many.
         out: where the folders are made.
-        members: whom to train.
-        key_of: key of the i-th member; None: a fresh one from the system's randomness.
+        members: whom to train; the seed of each follows from its name, so that a panel can grow.
         device: where to compute.
         progress: called after every step, counted over all members.
         warn: called with advice where a member does not learn.
@@ -127,7 +129,7 @@ def train_panel(
         )
     folders = []
     for i, member in enumerate(members):
-        seed = training.seed + 1 + i
+        seed = training.seed + 1 + crc32(member.name.encode())
         config = replace(training, mark=member.mark, rotate=member.rotate, predictor="trained", seed=seed)
 
         def show(_what: str, done: int, total: int, i: int = i, name: str = member.name) -> None:
@@ -137,7 +139,6 @@ def train_panel(
             out / member.name,
             private if member.on_private else part_of(world, len(private), seed),
             config,
-            key=key_of(i) if member.mark == "secret" else None,
             device=device,
             progress=show,
             warn=lambda line, name=member.name: warn(f"{name}: {line}"),  # type: ignore[misc]

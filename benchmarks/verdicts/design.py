@@ -25,6 +25,7 @@ from typing import Any
 from attacks_for_eval.recipes import Recipe
 
 PRIVATE, PUBLIC = 4000, 1800
+MEMBERS = 16  # of a stratum
 
 PUBLIC_ENCODERS = (
     "akamaster_cifar10_resnet20.onnx",
@@ -59,6 +60,11 @@ class Scale:
     strangers: bool = False  # public encoders are test independents (where they are not panel members)
 
     @property
+    def indices(self) -> range:
+        """The victims."""
+        return range(self.victims)
+
+    @property
     def slices(self) -> dict[str, tuple[str, int, int]]:
         """Name of a source -> split, first image, end."""
         others = self.first + PRIVATE * self.victims
@@ -70,7 +76,7 @@ class Scale:
             "probe-learn": ("train", 0, 3_000),  # linear probe: labelled images nobody else was trained on
             "probe-test": ("test", 0, 5_000),
         }
-        for v in range(self.victims):
+        for v in self.indices:
             out[f"private_{v}"] = ("train", self.first + PRIVATE * v, self.first + PRIVATE * (v + 1))
             out[f"public_{v}"] = ("test", 1_000 + PUBLIC * v, 1_000 + PUBLIC * (v + 1))
         return out
@@ -112,29 +118,24 @@ def independent(scale: Scale, kind: str, seed: int, **fields: Any) -> Recipe:
     )
 
 
-def panel(scale: Scale, victim: int, checkpoint: str, kindred: int = 6) -> Iterator[tuple[str, Recipe]]:
+def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Recipe]]:
     """Yields the stratum and recipe of each panel member of a victim; `checkpoint` is the file it may have grown from.
 
-    Seven plain and seven marked, three of each on the victim's private images and four, shared by all claims, on other
-    data; six trained on rotated views, two of them on the private images; for a victim that grew from a checkpoint
-    that one and `kindred` fine-tunes of it.
+    16 a stratum, as many as `turnmark claim power` asks for: plain and marked, three of each on the victim's private
+    images; trained on rotated views, two of them on the private images; for a victim that grew from a checkpoint that
+    one and fine-tunes of it. All others are on other data and shared by the claims.
     """
     own = 1000 + 100 * victim
-    for i in range(7):
+    for i in range(MEMBERS):
         seed, source = (own + i, f"private_{victim}") if i < 3 else (1900 + i, "panel")
         yield "plain", independent(scale, "panel", seed, source=source)
-    for i in range(7):
+    for i in range(MEMBERS):
         seed, source = (own + 20 + i, f"private_{victim}") if i < 3 else (1920 + i, "panel")
-        yield "marked", independent(scale, "panel", seed, source=source, mark="paper" if i in (0, 3) else "secret")
-    for i in range(6):
+        yield "marked", independent(scale, "panel", seed, source=source, mark="secret" if i % 4 else "paper")
+    for i in range(MEMBERS):
         seed, source = (own + 60 + i, f"private_{victim}") if i < 2 else (1960 + i, "panel")
         yield "invariant", independent(scale, "panel", seed, source=source, objective="rotated")
-    yield from kin(scale, victim, checkpoint, kindred)
-
-
-def more_kin(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Recipe]]:
-    """Yields the panel with 15 fine-tunes: `turnmark claim power` asks for 16 members of that stratum (claim 4)."""
-    return panel(scale, victim, checkpoint, 15)
+    yield from kin(scale, victim, checkpoint, MEMBERS - 1)
 
 
 def affordable(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Recipe]]:
@@ -152,10 +153,10 @@ def affordable(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str
         yield "small", independent(scale, "panel", seed + 40, source=source, objective="rotated", **fields)
     for name in PUBLIC_ENCODERS:
         yield "public", stranger(scale, name)
-    yield from kin(scale, victim, checkpoint)
+    yield from kin(scale, victim, checkpoint, 6)
 
 
-def kin(scale: Scale, victim: int, checkpoint: str, kindred: int = 6) -> Iterator[tuple[str, Recipe]]:
+def kin(scale: Scale, victim: int, checkpoint: str, kindred: int) -> Iterator[tuple[str, Recipe]]:
     """Yields the stratum of a victim that grew from a checkpoint: that one and fine-tunes of it, half on its images."""
     if victim not in scale.grown:
         return

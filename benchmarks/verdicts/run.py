@@ -7,7 +7,6 @@
     python benchmarks/verdicts/run.py --print                # the tables of docs/results.md from committed rows, and
                                                              # docs/price.png
     ... --panels affordable --public runs/public             # small and public encoders (benchmarks/public_encoders.py)
-    ... --panels "more kin"                                  # victims 3 and 4 with 16 members of their ancestor stratum
     ... --data cifar10                                       # the same on CIFAR-10
 
 Five victims, each with its own claim and panel; test independents, each audited against every claim; test surrogates
@@ -51,9 +50,8 @@ SETTINGS = Settings()
 PLAN = Plan(n_public=1000, n_watermark=250, n_private=250)
 
 
-PANELS = {"whole": design.panel, "more kin": design.more_kin, "affordable": design.affordable}
-"""The victim's like, trained for the purpose; the same with more fine-tunes of a grown victim's checkpoint (only for
-those); small encoders and public ones."""
+PANELS = {"whole": design.panel, "affordable": design.affordable}
+"""The victim's like, trained for the purpose; small encoders and public ones."""
 
 
 def sources(scale: Scale) -> dict[str, Data]:
@@ -136,7 +134,7 @@ class Bench:
         """Returns what the cells are run with."""
         cases = {}
         for kind in PANELS:
-            for v in self.victims(kind):
+            for v in self.scale.indices:
                 name = case_name(v, kind)
                 cases[name] = Case(name=name, victim=self.victim_folder(v), claim=self.claim_folder(v, kind))
         return Evaluation(
@@ -149,7 +147,7 @@ class Bench:
 
     def cells(self, kind: str = "whole") -> Iterator[Cell]:
         """Yields every audit against claims with a panel of a kind; what matters most first."""
-        names = {v: case_name(v, kind) for v in self.victims(kind)}
+        names = {v: case_name(v, kind) for v in self.scale.indices}
         if kind == "affordable":
             yield from self._affordable(names)
             return
@@ -171,10 +169,6 @@ class Bench:
         for recipe in design.independents(self.scale, self.checkpoint.name):
             yield from (Cell(recipe=recipe, case=name) for name in names.values())
 
-    def victims(self, kind: str) -> tuple[int, ...]:
-        """Returns the victims that have a claim with a panel of a kind."""
-        return self.scale.grown if kind == "more kin" else tuple(range(self.scale.victims))
-
     def _affordable(self, names: dict[int, str]) -> Iterator[Cell]:
         # public encoders are in the panel
         yield from (cell for cell in self._independents(names) if cell.recipe.objective != "file")
@@ -193,10 +187,10 @@ def case_name(victim: int, kind: str) -> str:
 
 def make_panels(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
     """Makes victims and panel members; what is there is kept."""
-    victims = range(bench.scale.victims)
+    victims = bench.scale.indices
     bench.strangers.make(bench.scale.checkpoint)
     first: list[Any] = [joblib.delayed(bench.train_victim)(v) for v in victims]
-    members = [r for kind in kinds for v in bench.victims(kind) for _, r in bench.panel(v, kind)]
+    members = [r for kind in kinds for v in bench.scale.indices for _, r in bench.panel(v, kind)]
     members = [r for r in members if r.objective != "file"]
     first += [joblib.delayed(bench.strangers.make)(r) for r in dict.fromkeys(members)]
     _run(first, jobs, "victims and panels", show)
@@ -210,7 +204,7 @@ def make_models(bench: Bench, jobs: int, show: Progress) -> None:
             continue
         of = cell.case if cell.recipe.role == "surrogate" else ""
         groups.setdefault((cell.recipe.base, of), []).append(cell.recipe)
-    thieves = {f"victim_{v}": bench.thief(v) for v in range(bench.scale.victims)} | {"": bench.strangers}
+    thieves = {f"victim_{v}": bench.thief(v) for v in bench.scale.indices} | {"": bench.strangers}
     tasks = [
         joblib.delayed(_make_group)(thieves[of], recipes)
         for (_, of), recipes in groups.items()
@@ -232,7 +226,7 @@ def _run(tasks: Sequence[Any], jobs: int, what: str, show: Progress) -> None:
 def audit_all(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
     """Builds the claims, audits every model and writes the rows to be committed."""
     for kind in kinds:
-        builds = [joblib.delayed(bench.build)(v, kind) for v in bench.victims(kind)]
+        builds = [joblib.delayed(bench.build)(v, kind) for v in bench.scale.indices]
         _run(builds, jobs, f"claims, {kind} panels", show)
         evaluate(bench.evaluation(), list(bench.cells(kind)), jobs=jobs, progress=show)
     collect(bench)
@@ -241,12 +235,11 @@ def audit_all(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> 
 def collect(bench: Bench) -> None:
     """Writes the rows that are done, to be committed; says how many are not."""
     evaluation = bench.evaluation()
-    built = [kind for kind in PANELS if all(bench.claim_folder(v, kind).is_dir() for v in bench.victims(kind))]
+    built = [kind for kind in PANELS if all(bench.claim_folder(v, kind).is_dir() for v in bench.scale.indices)]
     cells = [c for kind in built for c in bench.cells(kind)]
     learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
     probed = {
-        v: probe(load_trained(bench.victim_folder(v)).encoder, learn, test)["utility"]
-        for v in range(bench.scale.victims)
+        v: probe(load_trained(bench.victim_folder(v)).encoder, learn, test)["utility"] for v in bench.scale.indices
     }
     utility = {case_name(v, kind): value for v, value in probed.items() for kind in PANELS}
     paths = [path for cell in cells if (path := evaluation.row_path(cell)).is_file()]

@@ -12,10 +12,10 @@ from ownership.images import images_sha256
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
-from watermark_training.panel import PANEL, TURNED, like_the_victim, members_in, part_of, train_panel
+from watermark_training.panel import like_the_victim, members_in, part_of, strangers, train_panel
 
 CONFIG = TrainConfig(arch="tiny", epochs=1, batch_size=32, mark_images=0.5, seed=40)
-FEW = (PANEL[0], PANEL[5], PANEL[6], TURNED[4])  # plain and marked on private images, public task, turned on others
+FEW = tuple(strangers()[i] for i in (0, 5, 6, 14))  # plain and marked on private images, public task, turned on others
 
 
 def _part(data: Data, start: int, end: int) -> Data:
@@ -58,12 +58,27 @@ def test_members_are_like_the_victim_and_of_their_kind(victim: Path, digits: Dat
     assert [(f / "encoder.safetensors").stat().st_mtime_ns for f in folders] == times
 
 
-def test_the_standard_panel_has_five_of_each_kind_some_on_the_victims_images() -> None:
+@pytest.mark.parametrize("n", [5, 16])
+def test_a_panel_has_as_many_of_each_kind_some_on_the_victims_images(n: int) -> None:
+    panel = strangers(n)
     for kind in ("plain", "marked", "invariant"):
-        members = [m for m in (*PANEL, *TURNED) if m.kind == kind]
-        assert len(members) == 5
-        assert 0 < sum(m.on_private for m in members) < 5
-    assert {m.mark for m in PANEL if m.kind == "marked"} == {"secret", "paper"}
+        members = [m for m in panel if m.kind == kind]
+        assert len(members) == n
+        assert 0 < sum(m.on_private for m in members) < n
+    assert {m.mark for m in panel if m.kind == "marked"} == {"secret", "paper"}
+    assert {m.kind for m in strangers(n, invariant=False)} == {"plain", "marked"}
+
+
+def test_a_panel_grows_around_what_is_there(victim: Path, digits: Data, tmp_path: Path) -> None:
+    private, world = _part(digits, 0, 64), _part(digits, 64, 200)
+    small, large = (tuple(m for m in strangers(n) if m.kind == "plain")[-2:] for n in (5, 6))
+    assert [m.name for m in large] == ["plain_4", "plain_5"]
+    first = train_panel(CONFIG, private, world, tmp_path / "panel", members=small)[1]
+    kept = (first / "encoder.safetensors").stat().st_mtime_ns
+    both = train_panel(CONFIG, private, world, tmp_path / "panel", members=large)
+    assert both[0] == first
+    assert (first / "encoder.safetensors").stat().st_mtime_ns == kept
+    assert len({load_trained(f).sha256 for f in both}) == 2
 
 
 def test_a_part_is_drawn_by_its_seed(digits: Data) -> None:
@@ -74,7 +89,7 @@ def test_a_part_is_drawn_by_its_seed(digits: Data) -> None:
 
 def test_what_is_refused(victim: Path, digits: Data, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="fewer than the victim's 64"):
-        train_panel(CONFIG, _part(digits, 0, 64), _part(digits, 64, 100), tmp_path / "p")
+        train_panel(CONFIG, _part(digits, 0, 64), _part(digits, 64, 100), tmp_path / "p", members=FEW)
     with pytest.raises(TrainingError, match="nothing is known"):
         like_the_victim({})
     for wrong in (replace(CONFIG, method="embed"), replace(CONFIG, arch="custom")):
