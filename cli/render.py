@@ -191,6 +191,6 @@ def power(found: dict[int, list[Power]], wanted: float) -> None:
     out.print(table)
     out.print(
         "found: chance that a suspect as close to the victim as that reference surrogate is found in the stratum where "
-        "that is hardest; distances are in standard deviations of the panel and as uncertain as it is small. turnmark panel --members trains "
-        "more of them."
+        "that is hardest; distances are in standard deviations of the panel and as uncertain as it is small. "
+        "turnmark panel --members trains more of them."
     )
