@@ -32,8 +32,9 @@ from watermark_training.train import train
 
 OBJECTIVES = (*TRAININGS, "rotated", "supervised", "rotation", "untrained", "taught", "file")
 """How independents are trained: the methods of `turnmark train`; SimCLR on rotated views; labels; which of the four
-quarter-turns an image was given (Gidaris et al. 2018); not at all; by a theft's loss from an encoder of their own, made
-from the same images: what the theft is worth without its victim; by somebody else: `ancestor` is its file."""
+quarter-turns an image was given (Gidaris et al. 2018); not at all; by a theft's loss from another encoder than the
+victim, `ancestor` (a public one) or else one of their own, made from the same images: what the theft is worth without its
+victim; by somebody else: `ancestor` is its file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +50,9 @@ class Recipe:
     seed: int = 0
     objective: str = "simclr"  # independents: name in OBJECTIVES
     mark: Mark = "none"  # independents: somebody else's watermark
-    ancestor: str = ""  # independents: file of weights that training goes on from; relative to where models are kept
-    method: str = "direct"  # surrogates: name in METHODS, but for those that need a head
-    loss: str = "mse"  # surrogates: name in LOSSES
+    ancestor: str = ""  # independents: file of weights that training starts or learns from; where models are kept
+    method: str = "direct"  # surrogates, and who is taught: name in METHODS, but for those that need a head
+    loss: str = "mse"  # the same: name in LOSSES
     view: View = "none"  # surrogates: what the victim is asked (paper, Table 17)
     laundering: tuple[str, ...] = ()  # surrogates: in order, names in LAUNDERINGS, an argument after a colon
 
@@ -203,13 +204,14 @@ class Workshop:
         data = self.chosen(recipe)
         if recipe.objective in ("supervised", "rotation"):
             return self._classifier(recipe, data, generator)
-        if recipe.objective == "taught":
-            teacher = _weights(load_encoder(self.make(replace(recipe, objective="simclr", loss="mse"))).encoder)
-            return extract(BlackBox(teacher), data.images, self.theft(recipe), labels=data.labels)
         start = None
         if recipe.ancestor:
-            loaded = load_encoder(self.folder / recipe.ancestor, recipe.arch).encoder
-            start = _weights(loaded)
+            start = _weights(load_encoder(self.folder / recipe.ancestor, recipe.arch).encoder)
+        if recipe.objective == "taught":
+            teacher = start or _weights(
+                load_encoder(self.make(replace(recipe, objective="simclr", loss="mse", method="direct"))).encoder
+            )
+            return extract(BlackBox(teacher), data.images, self.theft(recipe), labels=data.labels)
         key = secret_key(torch.Generator().manual_seed(recipe.seed)) if recipe.mark == "secret" else None
         return train(data.images, self.settings.training(recipe), key=key, start=start).encoder
 

@@ -122,7 +122,7 @@ class Group:
         return independent(self.scale, "kin", seed, source=source, mark=mark, ancestor=name, epochs=epochs)
 
     def innocents(self) -> Iterator[Recipe]:
-        """Yields independents that are in no panel; those of kind "kin" are for victim 1 only."""
+        """Yields independents that are in no panel; those with an ancestor are for victim 1 only."""
         for i, objective in enumerate(("simclr", "rotated", "simclr", "rotated", "barlow", "supervised", "rotated")):
             source = "private" if i % 3 else "panel"
             yield independent(self.scale, objective, 8100 + i, source=source, objective=objective)
@@ -130,9 +130,16 @@ class Group:
             yield independent(self.scale, "foreign key", 8120 + i, source=("private", "panel")[i], mark="secret")
         for i, arch in enumerate(("small_wide", "small_vgg")):
             yield independent(self.scale, arch, 8130 + i, source=("private", "panel")[i], arch=arch)
-        for i in range(3):
-            yield self.kin(8140 + i, ("private", "panel")[i % 2], ("none", "secret", "secret")[i])
         yield independent(self.scale, "queries", 8150, source="queries", images=5000)
+        # of victim 1's public checkpoint: fine-tunes, on rotated views too, and students of its answers
+        for i in range(5):
+            recipe = self.kin(8140 + i, ("private", "panel")[i % 2], ("none", "secret", "secret", "none", "none")[i])
+            yield recipe if i < 3 else replace(recipe, kind="kin, rotated", objective="rotated")
+        fields = {"objective": "taught", "ancestor": self.shop.path(self.checkpoint).name, "source": "queries"}
+        for i, loss in enumerate(("mse", "infonce")):
+            for method in ("direct", "turned"):
+                taught = {"loss": loss, "method": method, "images": self.scale.usual, "epochs": self.scale.passes}
+                yield independent(self.scale, f"student, {loss}, {method}", 8160 + i, **fields, **taught)
 
     def thefts(self, victim: int) -> Iterator[Recipe]:
         """Yields the hard cases, and one easy one."""
@@ -156,11 +163,12 @@ class Group:
     def models(self, victim: int) -> Iterator[tuple[str, str, Path]]:
         """Yields role or stratum, name and file of everybody that a victim is read against, those made so far."""
         thief = self.thief(victim)
-        every = [(stratum, f"{stratum} {i}", self.shop.path(r)) for i, (stratum, r) in enumerate(self.members())]
-        every += [("innocent", f"{r.kind} {r.seed}", self.shop.path(r)) for r in self.innocents()]
-        every += [("theft", r.kind, thief.path(r)) for r in self.thefts(victim)]
-        for role, name, path in every:
-            if path.is_file() and (victim or not name.startswith(("ancestor", "kin"))):
+        made = [(stratum, f"{stratum} {i}", r, self.shop) for i, (stratum, r) in enumerate(self.members())]
+        made += [("innocent", f"{r.kind} {r.seed}", r, self.shop) for r in self.innocents()]
+        made += [("theft", r.kind, r, thief) for r in self.thefts(victim)]
+        for role, name, recipe, shop in made:
+            path = shop.path(recipe)
+            if path.is_file() and (victim or not (recipe.ancestor or role == "ancestor")):
                 yield role, name, path
 
     def answers(self, name: str, encoder: Encoder) -> Answers:
