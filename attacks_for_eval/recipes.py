@@ -33,8 +33,8 @@ from watermark_training.train import train
 OBJECTIVES = (*TRAININGS, "rotated", "supervised", "rotation", "untrained", "taught", "file")
 """How independents are trained: the methods of `turnmark train`; SimCLR on rotated views; labels; which of the four
 quarter-turns an image was given (Gidaris et al. 2018); not at all; by a theft's loss from another encoder than the
-victim, `ancestor` (a public one) or else one of their own, made from the same images: what the theft is worth without its
-victim; by somebody else: `ancestor` is its file."""
+victim, `ancestor` (a public one) or else one of their own, made from the same images: what the theft is worth without
+its victim; by somebody else: `ancestor` is its file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
