@@ -28,7 +28,7 @@ class Answers:
 
     name: str
     sets: dict[str, NDArray[np.float32]]
-    _rsa: dict[int, Structure] = field(default_factory=dict, repr=False)
+    _rsa: dict[str, Structure] = field(default_factory=dict, repr=False)
 
     @property
     def dim(self) -> int:
@@ -49,23 +49,30 @@ class Answers:
         """Returns the answers to the first so many probes of the named sets; without the other sets."""
         return Answers(self.name, {k: self.sets[k][:n] for k, n in sizes.items() if k in self.sets})
 
-    def rsa(self, plan: Plan, first: int | None = None) -> Structure:
-        """Returns the similarity structure over the public probes (`rsa_vector`), computed once.
+    def rsa(self, plan: Plan) -> Structure:
+        """Returns the similarity structure over the public probes (`rsa_vector`), computed once."""
+        return self._kept("public", plan, plan.rsa_directions, lambda: self.get("public"))
 
-        Args:
-            plan: directions and shrinkage.
-            first: over the first so many probes only.
-        """
-        n = len(self.get("public")) if first is None else first
-        return self._kept(n, plan, lambda: self.get("public")[:n])
+    def rsa_upright(self, plan: Plan) -> Structure:
+        """Returns the same over the public probes that are also shown turned, as the invariant reading takes it."""
+
+        def shown() -> Array:
+            return self.get("public")[: len(self.get("turned")) // plan.turns]
+
+        return self._kept("upright", plan, plan.turned_directions, shown)
 
     def rsa_turned(self, plan: Plan) -> Structure:
         """Returns the same over the mean answer to each probe's turned copies."""
-        return self._kept(0, plan, lambda: self.get("turned").reshape(plan.turns, -1, self.dim).mean(0))
 
-    def _kept(self, key: int, plan: Plan, answers: Callable[[], Array]) -> Structure:
+        def mean() -> Array:
+            out: Array = self.get("turned").reshape(plan.turns, -1, self.dim).mean(0)
+            return out
+
+        return self._kept("turned", plan, plan.turned_directions, mean)
+
+    def _kept(self, key: str, plan: Plan, directions: int, answers: Callable[[], Array]) -> Structure:
         if key not in self._rsa:
-            self._rsa[key] = Structure(rsa_vector(answers(), plan.rsa_directions, plan.rsa_shrinkage))
+            self._rsa[key] = Structure(rsa_vector(answers(), directions, plan.rsa_shrinkage))
         return self._rsa[key]
 
 

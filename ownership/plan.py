@@ -52,10 +52,11 @@ class Plan:
     min_probes: int = 200  # public probes below which an audit is inconclusive
     n_public: int = 1000  # public probes, unrotated: representation distance, alignment, dataset inference
     n_watermark: int = 500  # public images shown rotated, two views each
-    n_turned: int = 300  # public probes that are also shown turned, for the invariant reading of partial RSA
-    turns: int = 4  # times each, at random angles
+    n_turned: int = 1000  # public probes that are also shown turned, for the invariant reading of partial RSA
+    turns: int = 2  # times each, at random angles (docs/adr/0018)
     n_private: int = 500  # private images, and as many public ones, for dataset inference
     rsa_directions: int = 32  # k of partial RSA (docs/adr/0006)
+    turned_directions: int = 64  # k of the invariant reading (docs/adr/0018)
     rsa_shrinkage: float = 1e-2  # c of partial RSA
     ridge_penalty: float = 1e-2  # of the alignment, in units of the mean variance
     gmm_components: int = 10  # of the likelihood test; diagonal
@@ -82,7 +83,8 @@ class Plan:
             raise ClaimError(f"plan: alpha is {self.alpha}", "above 0, at most .05")
         if self.min_stratum < MIN_STRATUM:
             raise ClaimError(f"plan: strata of {self.min_stratum} members", f"at least {MIN_STRATUM}")
-        for name in ("n_public", "n_watermark", "n_turned", "n_private", "rsa_directions", "gmm_components"):
+        probes = ("n_public", "n_watermark", "n_turned", "n_private")
+        for name in (*probes, "rsa_directions", "turned_directions", "gmm_components"):
             if getattr(self, name) < 2:
                 raise ClaimError(f"plan: {name} is {getattr(self, name)}", "at least 2")
         numbers = (self.rsa_shrinkage, self.ridge_penalty, self.repeat_share, self.repeat_tolerance)
@@ -107,8 +109,13 @@ class Plan:
         return {"public": asked - marked, "watermark": marked} if watermark else {"public": asked}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plan as JSON-ready values; a plan of rule turnmark-1 as it was written then."""
+        """Returns the plan as JSON-ready values, as it was written when it was made.
+
+        Plans of rule turnmark-1 knew no looks; plans of before docs/adr/0018 took `rsa_directions` for both readings.
+        """
         value = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if self.turned_directions == self.rsa_directions or self.rule == "turnmark-1":
+            del value["turned_directions"]
         if self.rule == "turnmark-1":
             value = {k: v for k, v in value.items() if k not in SINCE_2}
         return value
@@ -120,8 +127,9 @@ class Plan:
         Raises:
             ClaimError: if a field is missing, unknown or out of range.
         """
-        if value.get("rule") == "turnmark-1":
+        if value.get("rule") == "turnmark-1" and not set(value) & set(SINCE_2):
             value = {**value, **SINCE_2}
+        value = {"turned_directions": value.get("rsa_directions"), **value}
         types: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
         if set(value) != set(types):
             raise ClaimError("plan: fields missing or unknown", "the claim was written by another version")

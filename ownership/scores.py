@@ -100,8 +100,8 @@ def partial_rsa_turned(suspect: Answers, context: Context) -> float:
     upright one; the mean over turned copies brings the victim's structure out, which one view of it hides. Given the
     panel's structures of both kinds: what any encoder, or any rotation-invariant one, shares is no evidence.
     """
-    plan, n = context.plan, len(suspect.get("turned")) // context.plan.turns
-    upright = (a.rsa(plan, n) for a in (context.victim, *context.panel))
+    plan = context.plan
+    upright = (a.rsa_upright(plan) for a in (context.victim, *context.panel))
     return _partial(next(upright), suspect.rsa_turned(plan), *upright, *(a.rsa_turned(plan) for a in context.panel))
 
 

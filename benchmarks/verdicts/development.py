@@ -15,32 +15,30 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import joblib
-import numpy as np
 import torch
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
+from candidates import CANDIDATES, NOISES, PLAN, named
 from design import SCALES, Scale, independent, theft
 
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from cli.render import progress
-from ownership.answers import Answers, Context
+from ownership.answers import Answers, Context, NotApplicable
 from ownership.architectures import Encoder
 from ownership.images import as_input, as_uint8, represent
-from ownership.plan import Plan
-from ownership.scores import beyond_others, partial_rsa, partial_rsa_relative, partial_rsa_turned
-from ownership.similarity import Array, whiten
-from ownership.stats import case_control_test, fisher_z
+from ownership.stats import case_control_test
 from ownership.suspect import load_encoder
-from ownership.watermark import TURN, rotate, secret_key
+from ownership.watermark import TURN, rotate, rotated_pairs, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.data import Data, load_data
+from watermark_training.mark import RotationWatermark
 
 RESULTS = Path(__file__).parents[1] / "results" / "development.jsonl"
 PARTS = {  # name -> split, first image, end
@@ -60,13 +58,11 @@ PARTS = {  # name -> split, first image, end
     },
 }
 SETTINGS = Settings()
-PLAN = Plan(n_public=1000, n_turned=1000, turns=8)
 STRATA = ("plain", "marked", "invariant", "ancestor")
 
 
-def weights_of(path: Path) -> Encoder:
-    """Returns one of our own encoders."""
-    encoder = load_encoder(path).encoder
+def weights_of(encoder: object) -> Encoder:
+    """Returns one of our own encoders as that."""
     assert isinstance(encoder, Encoder)
     return encoder
 
@@ -87,19 +83,21 @@ class Group:
         size = len(self.sources["checkpoint"])
         self.checkpoint = independent(scale, "checkpoint", 950, source="checkpoint", images=size)
 
+    def victim_folder(self, victim: int) -> Path:
+        """Where a victim lies."""
+        return self.work / f"victim_{victim}"
+
     def thief(self, victim: int) -> Workshop:
         """Where what is stolen from a victim (0: from the start; 1: grown) is made; trains the victim if need be."""
-        folder = self.work / f"victim_{victim}"
-        start: Encoder | None = None
-        epochs = self.scale.epochs
+        folder, start, epochs = self.victim_folder(victim), None, self.scale.epochs
         if victim:
-            start, epochs = weights_of(self.shop.make(self.checkpoint)), self.scale.fine_tune_epochs
+            start = weights_of(load_encoder(self.shop.make(self.checkpoint)).encoder)
+            epochs = self.scale.fine_tune_epochs
         recipe = independent(self.scale, "victim", 190 + victim, mark="secret")
         key = secret_key(torch.Generator().manual_seed(190 + victim))
         train_to(folder, self.sources["private"], SETTINGS.training(recipe, epochs=epochs), key=key, start=start)
         loaded = load_trained(folder)
-        assert isinstance(loaded.encoder, Encoder)
-        return replace(self.shop, victim=(loaded.encoder, loaded.sha256))
+        return replace(self.shop, victim=(weights_of(loaded.encoder), loaded.sha256))
 
     def members(self) -> Iterator[tuple[str, Recipe]]:
         """Yields the stratum and recipe of each panel member; those of "ancestor" are victim 1's only."""
@@ -171,12 +169,13 @@ class Group:
             if path.is_file() and (victim or not (recipe.ancestor or role == "ancestor")):
                 yield role, name, path
 
-    def answers(self, name: str, encoder: Encoder) -> Answers:
-        """Asks an encoder for its answers to the public images, upright and turned."""
+    def answers(self, name: str, encoder: Encoder, marked: Tensor) -> Answers:
+        """Asks an encoder for its answers to the public images, upright and turned, and to rotated pairs of them."""
         public = self.sources["public"].images
         angles = torch.rand(PLAN.turns * PLAN.n_turned, generator=torch.Generator().manual_seed(0)) * TURN
         turned = as_uint8(rotate(as_input(public[: PLAN.n_turned]).repeat(PLAN.turns, 1, 1, 1), angles))
-        return Answers(name, {k: represent(encoder, x).numpy() for k, x in (("public", public), ("turned", turned))})
+        shown = {"public": public, "turned": turned, "watermark": marked}
+        return Answers(name, {k: represent(encoder, x).numpy() for k, x in shown.items()})
 
     def jobs(self) -> Iterator[Any]:
         """Yields what is to be made, once the victims are there."""
@@ -187,106 +186,30 @@ class Group:
             yield from (joblib.delayed(thief.make)(r) for r in self.thefts(victim) if not thief.path(r).is_file())
 
 
-# ---- candidates ----------------------------------------------------------------------------------------------------
-
-
-def turned(probes: int, turns: int) -> Callable[[Answers, Context], float]:
-    """Returns the turned reading with so many probes, shown turned so many times."""
-    plan = replace(PLAN, n_turned=probes, turns=turns)
-
-    @cache
-    def fewer(a: Answers) -> Answers:
-        shown = a.sets["turned"].reshape(PLAN.turns, PLAN.n_turned, -1)[:turns, :probes]
-        return Answers(a.name, {"public": a.sets["public"], "turned": shown.reshape(turns * probes, -1)})
-
-    def score(suspect: Answers, context: Context) -> float:
-        others = tuple(map(fewer, context.panel))
-        return fisher_z(
-            partial_rsa_turned(fewer(suspect), replace(context, plan=plan, victim=fewer(context.victim), panel=others))
-        )
-
-    return score
-
-
-@cache
-def _directions(a: Answers, turned: bool, k: int) -> Array:
-    """Whitened leading directions of the answers (mean over turns) `(n, k)`, of mean square 1."""
-    x = a.get("turned").reshape(PLAN.turns, -1, a.dim).mean(0) if turned else a.get("public")
-    w = whiten(x, k, PLAN.rsa_shrinkage)
-    scaled: Array = w / np.sqrt(np.mean(np.square(w)))
-    return scaled
-
-
-def _hat(kernel: Array, penalty: float, folds: int = 5) -> Array:
-    """The matrix that takes targets to their ridge predictions from the other folds, `(n, n)`.
-
-    In the dual form, unlike `ridge_map`: a panel together has more directions than there are images.
-    """
-    n, out = len(kernel), np.zeros_like(kernel)
-    fold = np.random.default_rng(0).permutation(n) % folds
-    for f in range(folds):
-        here, there = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
-        inner = kernel[np.ix_(there, there)]
-        inner = inner + penalty * np.trace(inner) / len(there) * np.eye(len(there))
-        out[np.ix_(here, there)] = np.linalg.solve(inner, kernel[np.ix_(there, here)]).T
-    return out
-
-
-@cache
-def _own_hat(a: Answers, turned: bool, penalty: float) -> Array:
-    w = _directions(a, turned, 64)
-    return _hat(w @ w.T, penalty)
-
-
-@cache
-def _peculiar(target: Answers, given: tuple[Answers, ...], penalty: float) -> Array:
-    """What of an encoder's leading directions the others together do not predict."""
-    directions = _directions(target, False, 32)
-    kernel = sum(_directions(a, False, 64) @ _directions(a, False, 64).T for a in given)
-    out: Array = directions - _hat(np.asarray(kernel), penalty) @ directions
-    return out
-
-
-def predicted(*, turned: bool = False, relative: bool = False, penalty: float = 0.1) -> Callable[..., float]:
-    """Returns: how well a suspect's answers predict, by ridge on other images, what is peculiar to the victim."""
-
-    def skill(suspect: Answers, target: Answers, given: tuple[Answers, ...]) -> float:
-        rest = _peculiar(target, given, penalty)
-        shown = _own_hat(suspect, turned, penalty) @ rest
-        return float(np.sum(rest * shown) / (np.linalg.norm(rest) * np.linalg.norm(shown)))
-
-    def score(suspect: Answers, context: Context) -> float:
-        value = fisher_z(skill(suspect, context.victim, context.panel))
-        if not relative:
-            return value
-        rest = {m: context.without(m).panel for m in context.panel}
-        return beyond_others(value, [fisher_z(skill(suspect, m, others)) for m, others in rest.items()])
-
-    return score
-
-
-CANDIDATES: dict[str, Callable[[Answers, Context], float]] = {
-    "partial RSA": lambda a, c: fisher_z(partial_rsa(a, c)),
-    "relative": partial_rsa_relative,
-    "turned 300x4": turned(300, 4),
-    "turned 300x8": turned(300, 8),
-    "turned 1000x4": turned(1000, 4),
-    "turned 1000x8": turned(1000, 8),
-    "predicted": predicted(),
-    "predicted, relative": predicted(relative=True),
-    "predicted from turned": predicted(turned=True),
-}
-
-
 def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     """Returns the rows of one victim."""
-    owner = group.thief(victim).victim
-    assert owner is not None
+    owner = load_trained(group.victim_folder(victim))
+    assert owner.key is not None
+    predictors = nn.ModuleDict()
+    for noise in NOISES:
+        settled = RotationWatermark(weights_of(owner.encoder).dim, owner.key)
+        images, generator = group.sources["private"].images, torch.Generator().manual_seed(0)
+        settled.settle(owner.encoder, images, generator, noise=noise)
+        predictors[named(noise)] = settled.predictor.eval()
+    views, labels, _ = rotated_pairs(
+        as_input(group.sources["public"].images), owner.key, torch.Generator().manual_seed(1)
+    )
     asked: dict[str, tuple[str, Answers]] = {}
     for role, name, path in group.models(victim):
-        asked[name] = (role, group.answers(name, weights_of(path)))
+        asked[name] = (role, group.answers(name, weights_of(load_encoder(path).encoder), as_uint8(views)))
     panel = [(role, a) for role, a in asked.values() if role in STRATA]
-    context = Context(plan=PLAN, victim=group.answers("victim", owner[0]), panel=tuple(a for _, a in panel))
+    context = Context(
+        plan=PLAN,
+        victim=group.answers("victim", weights_of(owner.encoder), as_uint8(views)),
+        panel=tuple(a for _, a in panel),
+        watermark_labels=labels.numpy(),
+        predictor=predictors,
+    )
     rows = []
     for candidate in names:
         score = CANDIDATES[candidate]
@@ -294,7 +217,11 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
         for name, (role, a) in asked.items():
             if role in STRATA:
                 continue
-            value, strata = score(a, context), [s for s in STRATA if any(role == s for role, _ in panel)]
+            try:
+                value = score(a, context)
+            except NotApplicable:  # the mark is not read where a representation has another length
+                continue
+            strata = [s for s in STRATA if any(role == s for role, _ in panel)]
             tests = [case_control_test(value, [x for role, x in of_members if role == s]) for s in strata]
             hardest = max(tests, key=lambda t: t.pvalue)
             row = {"data": group.scale.data, "victim": victim, "role": role, "suspect": name, "candidate": candidate}
@@ -310,7 +237,9 @@ def print_tables(rows: list[dict[str, Any]]) -> None:
         print(f"\n{data}, victim {victim}\n\n| suspect | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
         for suspect in dict.fromkeys(r["suspect"] for r in mine):
             found = {r["candidate"]: r for r in mine if r["suspect"] == suspect}
-            cells = [f"{r['effect']:.1f}{'*' if r['pvalue'] < 0.0017 else ''}" for r in map(found.__getitem__, names)]
+            cells = [
+                f"{r['effect']:.1f}{'*' if r['pvalue'] < 0.0017 else ''}" if (r := found.get(n)) else "" for n in names
+            ]
             print(f"| {suspect} | {' | '.join(cells)} |")
 
 

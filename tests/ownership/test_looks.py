@@ -168,11 +168,20 @@ def test_looks_are_checked(looks: tuple[int, ...], shares: tuple[float, ...]) ->
 
 
 def test_plans_of_the_first_rule_are_read_and_written_as_they_were() -> None:
-    old = {k: v for k, v in Plan().to_dict().items() if k not in ("looks", "look_shares", "n_turned", "turns")}
+    later = ("looks", "look_shares", "n_turned", "turns", "turned_directions")
+    old = {k: v for k, v in Plan().to_dict().items() if k not in later}
     old |= {"rule": "turnmark-1", "deciding": ["partial_rsa", "watermark_success"], "rsa_directions": 16}
     plan = Plan.from_dict(old)
     assert plan.to_dict() == old
     assert plan.last_alpha == plan.alpha
+
+
+def test_plans_of_one_number_of_directions_are_read_and_written_as_they_were() -> None:
+    old = {k: v for k, v in Plan().to_dict().items() if k != "turned_directions"}
+    plan = Plan.from_dict(old)
+    assert plan.turned_directions == plan.rsa_directions == old["rsa_directions"]
+    assert plan.to_dict() == old
+    assert Plan.from_dict(Plan().to_dict()) == Plan()
 
 
 # ---- the panel's files ----------------------------------------------------------------------------------------------

@@ -1,0 +1,89 @@
+"""Candidates for evidence: scores of one encoder's answers in a context, compared by `development.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+from scipy.special import logit
+from torch import nn
+
+from ownership.answers import Answers, Context
+from ownership.plan import Plan
+from ownership.scores import partial_rsa, partial_rsa_relative, partial_rsa_turned, watermark_success
+from ownership.similarity import covariance, partial_correlation
+from ownership.stats import fisher_z
+
+PLAN = Plan(n_public=1000, n_turned=1000, turns=4)
+NOISES = (0.0, 1.0, 2.0)
+"""Strengths of the noise that predictors are settled with."""
+
+
+def turned(probes: int, turns: int, directions: int = 64, *, upright: bool = True) -> Callable[..., float]:
+    """Returns the turned reading with so many probes and turns; or given the panel's turned answers only."""
+    plan = replace(PLAN, n_turned=probes, turns=turns, turned_directions=directions)
+
+    @cache
+    def fewer(a: Answers) -> Answers:
+        shown = a.sets["turned"].reshape(PLAN.turns, PLAN.n_turned, -1)[:turns, :probes]
+        return Answers(a.name, {"public": a.sets["public"], "turned": shown.reshape(turns * probes, -1)})
+
+    def score(suspect: Answers, context: Context) -> float:
+        victim, others = fewer(context.victim), tuple(map(fewer, context.panel))
+        if upright:
+            return fisher_z(
+                partial_rsa_turned(fewer(suspect), replace(context, plan=plan, victim=victim, panel=others))
+            )
+        given = [a.rsa_turned(plan) for a in others]
+        cov = covariance([victim.rsa_upright(plan), fewer(suspect).rsa_turned(plan), *given])
+        return fisher_z(partial_correlation(cov, 0, 1, list(range(2, len(cov)))))
+
+    return score
+
+
+def relative(directions: int) -> Callable[[Answers, Context], float]:
+    """Returns the relative reading with so many directions."""
+    plan = replace(PLAN, rsa_directions=directions)
+
+    @cache
+    def upright(a: Answers) -> Answers:
+        return Answers(a.name, {"public": a.sets["public"]})  # an encoder keeps its structure for one number only
+
+    def score(suspect: Answers, context: Context) -> float:
+        others = tuple(map(upright, context.panel))
+        return partial_rsa_relative(
+            upright(suspect), replace(context, plan=plan, victim=upright(context.victim), panel=others)
+        )
+
+    return score
+
+
+def mark(noise: float) -> Callable[[Answers, Context], float]:
+    """Returns the watermark success rate (logit), the predictor settled with so much noise."""
+
+    def score(suspect: Answers, context: Context) -> float:
+        assert isinstance(context.predictor, nn.ModuleDict)
+        of_noise = replace(context, predictor=context.predictor[named(noise)])
+        return float(logit(watermark_success(suspect, of_noise)))
+
+    return score
+
+
+def named(noise: float) -> str:
+    """Returns the name of a noise's predictor in the context."""
+    return f"noise {noise:g}".replace(".", "_")
+
+
+CANDIDATES: dict[str, Callable[[Answers, Context], float]] = {
+    "partial RSA": lambda a, c: fisher_z(partial_rsa(a, c)),
+    "relative": relative(32),
+    "relative, k 64": relative(64),
+    "turned 300x4, k 32": turned(300, 4, 32),
+    "turned 1000x4, k 32": turned(1000, 4, 32),
+    "turned 1000x1": turned(1000, 1),
+    "turned 1000x2": turned(1000, 2),
+    "turned 1000x4": turned(1000, 4),
+    "turned, upright not given": turned(1000, 4, upright=False),
+    **{f"mark, noise {n:g}": mark(n) for n in NOISES},
+}
