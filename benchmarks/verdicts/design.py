@@ -12,7 +12,7 @@ Parts of Fashion-MNIST's 60,000 training images (and 10,000 test images), and of
 | 50,000 to 60,000 | 36,000 to 46,000 | the thief's queries |
 | test 1,000 to 10,000 | the same | the owners' public images, 1,800 each |
 
-Nothing was chosen on CIFAR-10 so far: its run repeats the choices made on Fashion-MNIST.
+The turned reading was chosen on CIFAR-10's development models (docs/adr/0018), the rest on Fashion-MNIST's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from attacks_for_eval.recipes import Recipe
@@ -201,6 +202,13 @@ def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
     ):
         fields = {"source": source, "mark": mark, "ancestor": checkpoint, "epochs": scale.fine_tune_epochs}
         yield independent(scale, "fine-tune of the public checkpoint", 5240 + i, **fields)
+    for i, source in enumerate((last, "others")):
+        fields = {"source": source, "objective": "rotated", "ancestor": checkpoint, "epochs": scale.fine_tune_epochs}
+        yield independent(scale, "fine-tune of it on rotated views", 5250 + i, **fields)
+    taught = {"source": "queries", "images": scale.usual, "epochs": scale.passes, "ancestor": checkpoint}
+    for i, (loss, method) in enumerate(product(("mse", "infonce"), ("direct", "turned"))):
+        fields = {"objective": "taught", "loss": loss, "method": method, **taught}
+        yield independent(scale, "student of the public checkpoint", 5310 + i, **fields)
     for i, arch in enumerate((scale.arch, "small_vgg", "small_vit")):
         yield independent(scale, "untrained", 5260 + i, arch=arch, objective="untrained")
     for i, images in enumerate((1000, 2048, 5000, 10_000)):
