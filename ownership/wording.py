@@ -51,6 +51,7 @@ PLAN_EXPLAINED = {
     "turns": "times each, at random angles",
     "n_private": "most private images, and as many public ones, for dataset inference",
     "rsa_directions": "leading directions of the representations that are compared",
+    "turned_directions": "the same, where images are shown turned",
     "rsa_shrinkage": "how much weak directions are damped",
     "ridge_penalty": "of the linear map from the suspect's to the victim's representations",
     "gmm_components": "of the mixture model of dataset inference",

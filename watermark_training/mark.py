@@ -14,24 +14,19 @@ from torch import Tensor, nn
 
 from ownership.errors import TrainingError
 from ownership.files import write_bytes
-from ownership.images import EncoderLike, as_input, as_uint8, represent, three_channels
+from ownership.images import EncoderLike, three_channels
 from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs, secret_key
-
-SETTLE_IMAGES = 10_000
-SETTLE_PASSES = 50
-"""Images that the predictor is fitted to in the end, at most, and passes over four views of each."""
 
 
 class RotationWatermark(nn.Module):
     """Teaches an encoder to carry a secret rotation watermark, beside whatever else it learns.
 
-    Three lines in a loop of one's own (and two at its end)::
+    Three lines in a loop of one's own (and a fourth that keeps the secret)::
 
         mark = RotationWatermark(dim=512)                          # a fresh secret key
         optimizer = torch.optim.Adam([*encoder.parameters(), *mark.parameters()])
         loss = contrastive_loss + mark(encoder, images)            # images (b, 3, h, w) float in [0, 1], every step
-        mark.settle(encoder, images)                               # at the end; uint8 images it was trained on
-        mark.save(folder / "predictor.safetensors")                # secret, mode 0600
+        mark.save(folder / "predictor.safetensors")                # at the end; secret, mode 0600
 
     Where one forward pass is to serve both losses, `views` gives the images and `loss` takes their representations.
     Nothing but the rotation may tell the two kinds of views apart: give images before any augmentation.
@@ -94,44 +89,6 @@ class RotationWatermark(nn.Module):
         """Returns the loss on images `(b, c, h, w)` in `[0, 1]`: turns them, asks the encoder, reads the answers."""
         turned, labels = self.views(images)
         return self.loss(encoder(three_channels(turned)), labels)
-
-    def settle(
-        self, encoder: EncoderLike, images: Tensor, generator: torch.Generator | None = None, *, noise: float = 1.0
-    ) -> None:
-        """Fits the predictor anew to what the encoder has become; to be called once training is over.
-
-        The answers get noise as strong as their spread: the predictor then rests on what many directions agree on, and
-        reads thieves better, who copy the smaller directions badly (docs/adr/0017). A predictor that is not trained
-        stays as it is.
-
-        Args:
-            encoder: as trained; a module is used in eval mode, on the device it is on.
-            images: `(n, c, h, w)` uint8, what it was trained on; at most 10,000, drawn at random, are shown turned,
-                four views each.
-            generator: source of all that is random (CPU); the mark's own if not given.
-            noise: standard deviation of the noise, in units of that of the answers.
-        """
-        if not any(p.requires_grad for p in self.predictor.parameters()):
-            return
-        generator = generator or self._generator
-        rows = torch.randperm(len(images), generator=generator)[:SETTLE_IMAGES]
-        answers, kinds = [], []
-        for some in torch.split(rows.repeat(2), 256):
-            views, labels, _ = rotated_pairs(as_input(images[some]).cpu(), self.key, generator)
-            answers.append(F.normalize(represent(encoder, as_uint8(views)), dim=1))
-            kinds.append(labels)
-        x, y = torch.cat(answers), torch.cat(kinds)
-        scale = noise * (x - x.mean(0)).square().mean().sqrt()
-        fresh = RotationPredictor(x.shape[1], self.key.predictor_seed)
-        optimizer = torch.optim.Adam(fresh.parameters(), lr=1e-3, weight_decay=1e-4)
-        for _ in range(SETTLE_PASSES):
-            for batch in torch.split(torch.randperm(len(x), generator=generator), 512):
-                shaken = x[batch] + scale * torch.randn(x[batch].shape, generator=generator)
-                loss = F.cross_entropy(fresh(shaken), y[batch])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-        self.predictor.load_state_dict(fresh.state_dict())
 
     def save(self, path: Path) -> None:
         """Writes the predictor with the key in its header, readable by the owner alone: what a claim is built with."""

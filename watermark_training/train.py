@@ -108,8 +108,6 @@ def train(
                 warn(line)
         state.save(checkpoint)
         saved = time.monotonic()
-    if state.mark is not None:
-        state.mark.settle(state.encoder, images, state.generator)
     return _result(state)
 
 

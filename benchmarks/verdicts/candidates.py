@@ -6,18 +6,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
+import torch
+import torch.nn.functional as F
 from scipy.special import logit
-from torch import nn
+from torch import Tensor, nn
 
 from ownership.answers import Answers, Context
+from ownership.architectures import Encoder
+from ownership.images import as_input, as_uint8, represent
 from ownership.plan import Plan
 from ownership.scores import partial_rsa, partial_rsa_relative, partial_rsa_turned, watermark_success
 from ownership.similarity import covariance, partial_correlation
 from ownership.stats import fisher_z
+from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs
 
 PLAN = Plan(n_public=1000, n_turned=1000, turns=4)
 NOISES = (0.0, 1.0, 2.0)
-"""Strengths of the noise that predictors are settled with."""
+"""Strengths of the noise that predictors are fitted anew with; "mark, as trained" is the claim's own."""
 
 
 def turned(probes: int, turns: int, directions: int = 64, *, upright: bool = True) -> Callable[..., float]:
@@ -59,20 +64,46 @@ def relative(directions: int) -> Callable[[Answers, Context], float]:
     return score
 
 
-def mark(noise: float) -> Callable[[Answers, Context], float]:
-    """Returns the watermark success rate (logit), the predictor settled with so much noise."""
+def mark(name: str) -> Callable[[Answers, Context], float]:
+    """Returns the watermark success rate (logit) by one of the context's predictors."""
 
     def score(suspect: Answers, context: Context) -> float:
         assert isinstance(context.predictor, nn.ModuleDict)
-        of_noise = replace(context, predictor=context.predictor[named(noise)])
-        return float(logit(watermark_success(suspect, of_noise)))
+        of_one = replace(context, predictor=context.predictor[name])
+        return float(logit(watermark_success(suspect, of_one)))
 
     return score
 
 
 def named(noise: float) -> str:
     """Returns the name of a noise's predictor in the context."""
-    return f"noise {noise:g}".replace(".", "_")
+    return f"noise {noise:g}"
+
+
+def settled(encoder: Encoder, key: WatermarkKey, images: Tensor, noise: float) -> RotationPredictor:
+    """Returns a rotation predictor fitted to a finished encoder, its answers with so much noise (docs/adr/0017).
+
+    Args:
+        encoder: as trained.
+        key: the owner's.
+        images: `(n, c, h, w)` uint8, what it was trained on; each is shown turned, four views.
+        noise: standard deviation of the noise, in units of that of the answers scaled to length 1.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shown = [rotated_pairs(as_input(x), key, generator)[:2] for x in torch.split(images.repeat(2, 1, 1, 1), 256)]
+    x = F.normalize(torch.cat([represent(encoder, as_uint8(views)) for views, _ in shown]), dim=1)
+    y = torch.cat([labels for _, labels in shown])
+    scale = noise * (x - x.mean(0)).square().mean().sqrt()
+    predictor = RotationPredictor(x.shape[1], key.predictor_seed)
+    optimizer = torch.optim.Adam(predictor.parameters(), lr=1e-3, weight_decay=1e-4)
+    for _ in range(50):
+        for batch in torch.split(torch.randperm(len(x), generator=generator), 512):
+            shaken = x[batch] + scale * torch.randn(x[batch].shape, generator=generator)
+            loss = F.cross_entropy(predictor(shaken), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return predictor.eval()
 
 
 CANDIDATES: dict[str, Callable[[Answers, Context], float]] = {
@@ -85,5 +116,6 @@ CANDIDATES: dict[str, Callable[[Answers, Context], float]] = {
     "turned 1000x2": turned(1000, 2),
     "turned 1000x4": turned(1000, 4),
     "turned, upright not given": turned(1000, 4, upright=False),
-    **{f"mark, noise {n:g}": mark(n) for n in NOISES},
+    "mark, as trained": mark("as trained"),
+    **{f"mark, {named(n)}": mark(named(n)) for n in NOISES},
 }

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from candidates import CANDIDATES, NOISES, PLAN, named
+from candidates import CANDIDATES, NOISES, PLAN, named, settled
 from design import SCALES, Scale, independent, theft
 
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
@@ -38,7 +38,6 @@ from ownership.suspect import load_encoder
 from ownership.watermark import TURN, rotate, rotated_pairs, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.data import Data, load_data
-from watermark_training.mark import RotationWatermark
 
 RESULTS = Path(__file__).parents[1] / "results" / "development.jsonl"
 PARTS = {  # name -> split, first image, end
@@ -190,12 +189,11 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     """Returns the rows of one victim."""
     owner = load_trained(group.victim_folder(victim))
     assert owner.key is not None
-    predictors = nn.ModuleDict()
+    assert owner.predictor is not None
+    images = group.sources["private"].images
+    predictors = nn.ModuleDict({"as trained": owner.predictor})
     for noise in NOISES:
-        settled = RotationWatermark(weights_of(owner.encoder).dim, owner.key)
-        images, generator = group.sources["private"].images, torch.Generator().manual_seed(0)
-        settled.settle(owner.encoder, images, generator, noise=noise)
-        predictors[named(noise)] = settled.predictor.eval()
+        predictors[named(noise)] = settled(weights_of(owner.encoder), owner.key, images, noise)
     views, labels, _ = rotated_pairs(
         as_input(group.sources["public"].images), owner.key, torch.Generator().manual_seed(1)
     )

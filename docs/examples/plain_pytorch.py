@@ -1,4 +1,4 @@
-"""The rotation watermark in a SimCLR loop of one's own: the lines that are marked (*).
+"""The rotation watermark in a SimCLR loop of one's own: the four lines that are marked (*).
 
 python docs/examples/plain_pytorch.py [STEPS]
 """
@@ -54,7 +54,6 @@ def main(steps: int) -> float:
         if step % 50 == 0 or step == steps - 1:
             print(f"step {step}: loss {loss.item():.3f}, mark {mark.accuracy.item():.2f}")
     out = Path(mkdtemp(prefix="turnmark-example-"))
-    mark.settle(encoder, load_data("digits").images)  # (*) fits the predictor to what the encoder has become
     mark.save(out / "predictor.safetensors")  # (*) the owner's secret
     print(f"the key is in {out / 'predictor.safetensors'}")
     return float(mark.accuracy)

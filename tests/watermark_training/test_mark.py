@@ -146,38 +146,3 @@ def test_training_with_a_frozen_predictor(digits: Data, key: WatermarkKey) -> No
     assert frozen.metrics[-1]["mark_accuracy"] > 0.55
     assert frozen.config.to_dict()["predictor"] == "frozen"
     assert "predictor" not in config.to_dict()
-
-
-def test_a_settled_predictor_rests_on_what_many_directions_agree_on() -> None:
-    """One faint direction tells the kinds apart surely, 60 strong ones a little each; a bad copy lacks the faint one.
-
-    Fitted without noise, the predictor reads .999 of the original and .707 of the copy.
-    """
-    key = WatermarkKey(cuts=(0.0, math.pi), margin=0.3, predictor_seed=0)
-    across = torch.linspace(-1, 1, 16).expand(16, 16)
-    pictures = (127 + 127 * across).to(torch.uint8).expand(1000, 1, 16, 16)
-    g = torch.Generator().manual_seed(1)
-
-    def answer(x: torch.Tensor, faint: float) -> torch.Tensor:
-        kind = (x.mean(1) * across.T).sum((1, 2)).sign()[:, None]  # turned by less than half a circle, or more
-        strong = torch.randn(len(x), 60, generator=g) + 0.1 * kind
-        return torch.cat([faint * kind, strong], 1)
-
-    views, labels, _ = rotated_pairs(as_input(pictures), key, g)
-
-    def rate(predictor: RotationPredictor, faint: float) -> float:
-        with torch.inference_mode():
-            read = predictor(represent(lambda x: answer(x, faint), as_uint8(views))).argmax(1)
-        return float((read == labels).float().mean())
-
-    mark = RotationWatermark(61, key)
-    mark.settle(lambda x: answer(x, 0.5), pictures, g)
-    assert rate(mark.predictor, 0.5) > 0.85
-    assert rate(mark.predictor, 0.0) > 0.74
-
-
-def test_settling_leaves_a_frozen_predictor_alone(digits: Data, key: WatermarkKey) -> None:
-    frozen = RotationWatermark(64, key, trained=False)
-    before = {k: v.clone() for k, v in frozen.predictor.state_dict().items()}
-    frozen.settle(encoder(1), digits.images[:32])
-    assert all(torch.equal(v, before[k]) for k, v in frozen.predictor.state_dict().items())
