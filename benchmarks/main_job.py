@@ -79,7 +79,7 @@ def table() -> None:
     for data in sorted({r["data"] for r in rows}):
         print(f"\n### {data}\n")
         print(
-            "| suspect | seed | verdict (safetensors, ONNX) | partial RSA, relative, p | watermark success, p |", end=""
+            "| suspect | seed | verdict (safetensors, ONNX) | partial RSA, relative, p | watermark, AUC, p |", end=""
         )
         print(" answers to turned images, p | CKA, p |\n|---|---|---|---|---|---|---|")
         mine = [r for r in rows if r["data"] == data]
@@ -88,7 +88,7 @@ def table() -> None:
             tests = pair[0]["tests"]
             cells = [
                 f"{tests[t]['value']:.3f}, {format_p(tests[t]['pvalue'])}" if t in tests else "–"
-                for t in ("partial_rsa_relative", "watermark_success", "partial_rsa_turned", "cka")
+                for t in ("partial_rsa_relative", "watermark_auc", "partial_rsa_turned", "cka")
             ]
             verdicts = ", ".join(r["verdict"] for r in sorted(pair, key=lambda r: r["format"], reverse=True))
             print(f"| {name} | {seed} | {verdicts} | {' | '.join(cells)} |")

@@ -23,6 +23,7 @@ from ownership.scores import (
     partial_rsa_relative,
     partial_rsa_turned,
     watermark_aligned,
+    watermark_auc,
     watermark_success,
 )
 from ownership.similarity import Array
@@ -102,6 +103,14 @@ STATISTICS: dict[str, Statistic] = {
             score=partial_rsa,
             scale="fisher_z",
             uses_panel=True,
+        ),
+        Statistic(
+            name="watermark_auc",
+            family="watermark",
+            title="Watermark, area under the ROC curve",
+            null_hypothesis=_NULL_WATERMARK,
+            score=watermark_auc,
+            scale="logit",
         ),
         Statistic(
             name="watermark_success",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from ownership.answers import Answers, Context, NotApplicable
 from ownership.similarity import (
@@ -31,19 +32,47 @@ from ownership.stats import MIN_STRATUM, fisher_z, standardised_gap
 
 def watermark_hits(answers: Array, context: Context) -> NDArray[np.bool_]:
     """Returns for each rotated probe whether the owner's predictor reads its label from these answers, `(2 w,)`."""
+    logits, labels = _predicted(answers, context)
+    hits: NDArray[np.bool_] = logits.argmax(1) == labels
+    return hits
+
+
+def _predicted(answers: Array, context: Context) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The predictor's logits of these answers, `(2 w, 2)`, and the true labels."""
     if context.predictor is None or context.watermark_labels is None:
         raise NotApplicable("the claim has no watermark predictor")
     if answers.shape[1] != context.victim.dim:
         raise NotApplicable(f"representations have {answers.shape[1]} numbers, the victim's {context.victim.dim}")
     with torch.inference_mode():
         logits = context.predictor(torch.from_numpy(answers.astype(np.float32)))
-    hits: NDArray[np.bool_] = logits.argmax(1).numpy() == context.watermark_labels
-    return hits
+    return logits.numpy(), context.watermark_labels
 
 
 def _rate(hits: NDArray[np.bool_]) -> float:
-    """Share of hits, kept half a probe away from 0 and 1 so that its logit is finite."""
-    return float(np.clip(hits.mean(), 0.5 / len(hits), 1 - 0.5 / len(hits)))
+    """Share of hits, with a finite logit."""
+    return _inside(float(hits.mean()), len(hits))
+
+
+def _inside(rate: float, n: int) -> float:
+    """A rate kept half a probe away from 0 and 1, so that its logit is finite."""
+    return min(max(rate, 0.5 / n), 1 - 0.5 / n)
+
+
+def watermark_auc(suspect: Answers, context: Context) -> float:
+    """Area under the ROC curve of the predictor's log-odds on the suspect's raw representations (docs/adr/0019).
+
+    The share of pairs of rotated probes, one of each label, in which the predictor finds label 1 likelier for the one
+    that has it; ties count half. Unlike the success rate it needs no threshold, which answers unlike the victim's
+    miss: then every probe gets the same label, and exactly half are hits whoever is asked.
+    """
+    logits, labels = _predicted(suspect.get("watermark"), context)
+    marked = labels == 1
+    ones = int(marked.sum())
+    if not 0 < ones < len(labels):
+        raise NotApplicable("all watermark probes have the same label")
+    ranks = rankdata(logits[:, 1].astype(np.float64) - logits[:, 0])
+    wins = float(ranks[marked].sum()) - ones * (ones + 1) / 2
+    return _inside(wins / (ones * (len(labels) - ones)), len(labels))
 
 
 def watermark_success(suspect: Answers, context: Context) -> float:

@@ -11,15 +11,22 @@ import torch.nn.functional as F
 from scipy.special import logit
 from torch import Tensor, nn
 
-from ownership.answers import Answers, Context
+from ownership.answers import Answers, Context, NotApplicable
 from ownership.architectures import Encoder
 from ownership.images import as_input, as_uint8, represent
 from ownership.plan import Plan
-from ownership.scores import partial_rsa, partial_rsa_relative, partial_rsa_turned, watermark_success
+from ownership.scores import (
+    partial_rsa,
+    partial_rsa_relative,
+    partial_rsa_turned,
+    watermark_auc,
+    watermark_success,
+)
 from ownership.similarity import covariance, partial_correlation
 from ownership.stats import fisher_z
 from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs
 
+Score = Callable[[Answers, Context], float]
 PLAN = Plan(n_public=1000, n_turned=1000, turns=4)
 NOISES = (0.0, 1.0, 2.0)
 """Strengths of the noise that predictors are fitted anew with; "mark, as trained" is the claim's own."""
@@ -64,15 +71,26 @@ def relative(directions: int) -> Callable[[Answers, Context], float]:
     return score
 
 
-def mark(name: str) -> Callable[[Answers, Context], float]:
-    """Returns the watermark success rate (logit) by one of the context's predictors."""
+def mark(name: str, reading: Callable[[Answers, Context], float] = watermark_success) -> Score:
+    """Returns a reading of the mark (logit of a rate) by one of the context's predictors."""
 
     def score(suspect: Answers, context: Context) -> float:
         assert isinstance(context.predictor, nn.ModuleDict)
-        of_one = replace(context, predictor=context.predictor[name])
-        return float(logit(watermark_success(suspect, of_one)))
+        return float(logit(reading(suspect, replace(context, predictor=context.predictor[name]))))
 
     return score
+
+
+def paired(suspect: Answers, context: Context) -> float:
+    """Share of images whose view of label 1 has the larger log-odds for it of its two views."""
+    if suspect.dim != context.victim.dim:
+        raise NotApplicable("another length")
+    assert context.predictor is not None
+    with torch.inference_mode():
+        logits = context.predictor(torch.from_numpy(suspect.sets["watermark"]))
+    zero, one = (logits[:, 1] - logits[:, 0]).chunk(2)
+    wins = float((one > zero).float().mean() + (one == zero).float().mean() / 2)
+    return min(max(wins, 0.5 / len(one)), 1 - 0.5 / len(one))
 
 
 def named(noise: float) -> str:
@@ -106,7 +124,7 @@ def settled(encoder: Encoder, key: WatermarkKey, images: Tensor, noise: float) -
     return predictor.eval()
 
 
-CANDIDATES: dict[str, Callable[[Answers, Context], float]] = {
+CANDIDATES: dict[str, Score] = {
     "partial RSA": lambda a, c: fisher_z(partial_rsa(a, c)),
     "relative": relative(32),
     "relative, k 64": relative(64),
@@ -116,6 +134,9 @@ CANDIDATES: dict[str, Callable[[Answers, Context], float]] = {
     "turned 1000x2": turned(1000, 2),
     "turned 1000x4": turned(1000, 4),
     "turned, upright not given": turned(1000, 4, upright=False),
-    "mark, as trained": mark("as trained"),
-    **{f"mark, {named(n)}": mark(named(n)) for n in NOISES},
+    **{
+        f"mark, {p}{reading}": mark(p, score)
+        for p in ("as trained", *map(named, NOISES))
+        for reading, score in (("", watermark_success), (", paired", paired), (", area", watermark_auc))
+    },
 }

@@ -227,6 +227,11 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def stored() -> list[dict[str, Any]]:
+    """Returns the committed rows."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
+
+
 def print_tables(rows: list[dict[str, Any]]) -> None:
     """Prints distance from the hardest stratum in standard deviations, a table a victim; * where p < .0017."""
     for data, victim in dict.fromkeys((r["data"], r["victim"]) for r in rows):
@@ -251,9 +256,8 @@ def main() -> None:
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--print", action="store_true", dest="show")
     arguments = parser.parse_args()
-    stored = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
     if arguments.show:
-        print_tables(stored)
+        print_tables(stored())
         return
     scale = SCALES[arguments.data]
     if arguments.passes:
@@ -267,7 +271,7 @@ def main() -> None:
     print_tables(rows)
     if not arguments.passes:
         again = {(r["data"], r["candidate"]) for r in rows}
-        kept = [r for r in stored if (r["data"], r["candidate"]) not in again]
+        kept = [r for r in stored() if (r["data"], r["candidate"]) not in again]
         RESULTS.write_text("".join(json.dumps(r, sort_keys=True) + "\n" for r in [*kept, *rows]))
 
 

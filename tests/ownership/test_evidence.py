@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Noisy, encoder
+from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
 from ownership.answers import Answers, NotApplicable
@@ -16,7 +17,14 @@ from ownership.architectures import Encoder
 from ownership.claim import Claim
 from ownership.evidence import SCALES, STATISTICS, score_members, score_one
 from ownership.probes import ask
-from ownership.scores import augmentation_scores, gmm_scores, loss_scores, watermark_hits
+from ownership.scores import (
+    augmentation_scores,
+    gmm_scores,
+    loss_scores,
+    watermark_auc,
+    watermark_hits,
+    watermark_success,
+)
 from ownership.similarity import covariance, partial_correlation
 
 
@@ -100,6 +108,49 @@ def test_watermark_hits_count_the_predictors_labels(claim: Claim, victim: Encode
     assert hits.sum() == expected
 
 
+class Read(torch.nn.Module):
+    """A predictor that takes two of the answers' numbers as its logits."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :2]
+
+
+@pytest.mark.parametrize("decimals", [0, 6])
+def test_watermark_auc_counts_ordered_pairs(claim: Claim, decimals: int) -> None:
+    """A loop over all pairs of one probe of each label, ties one half; and scikit-learn's area."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    logits = np.round(rng.normal(size=(60, 64)) + 0.5 * labels[:, None] * np.eye(64)[1], decimals).astype(np.float32)
+    context = replace(claim.context, predictor=Read(), watermark_labels=labels)
+    odds = logits[:, 1].astype(float) - logits[:, 0]
+    pairs = [(a > b) + (a == b) / 2 for a in odds[labels == 1] for b in odds[labels == 0]]
+    read = watermark_auc(Answers("x", {"watermark": logits}), context)
+    assert read == pytest.approx(np.mean(pairs))
+    assert read == pytest.approx(roc_auc_score(labels, odds))
+    assert 0.5 < read < 1
+
+
+def test_watermark_auc_needs_no_threshold(claim: Claim) -> None:
+    """Answers that all fall on one side of the predictor's threshold: half are hits whatever they say of the angle."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(200) % 2
+    context = replace(claim.context, predictor=Read(), watermark_labels=labels)
+    rates = []
+    for signal in (0.0, 2.0):
+        logits = np.zeros((200, 64), dtype=np.float32)
+        logits[:, 1] = rng.normal(size=200) + signal * labels + 50
+        answers = Answers("x", {"watermark": logits})
+        assert watermark_success(answers, context) == 0.5
+        rates.append(watermark_auc(answers, context))
+    assert rates[0] == pytest.approx(0.5, abs=0.12)
+    assert rates[1] > 0.85
+    perfect = np.zeros((200, 64), dtype=np.float32)
+    perfect[:, 1] = labels
+    assert watermark_auc(Answers("x", {"watermark": perfect}), context) == 1 - 0.5 / 200
+    with pytest.raises(NotApplicable, match="same label"):
+        watermark_auc(Answers("x", {"watermark": perfect}), replace(context, watermark_labels=labels * 0))
+
+
 def _known(seed: int, shift: float) -> Answers:
     rng = np.random.default_rng(seed)
     private, public = rng.normal(0, 1, (200, 8)), rng.normal(shift, 1, (200, 8))
@@ -151,7 +202,7 @@ def test_loss_scores_are_cosines_of_projections(claim: Claim, victim: Encoder) -
 def test_another_dimension_skips_what_needs_the_same(claim: Claim) -> None:
     wide = encoder(5)
     scores, skipped = score_one(ask(lambda x: torch.cat([wide(x)] * 2, 1), claim.probes, "x"), claim.context)
-    assert set(skipped) == {"watermark_success", "l2_distance", "inference_loss"}
+    assert set(skipped) == {"watermark_auc", "watermark_success", "l2_distance", "inference_loss"}
     assert "128 numbers" in skipped["watermark_success"]
     assert "partial_rsa" in scores
 
@@ -159,7 +210,7 @@ def test_another_dimension_skips_what_needs_the_same(claim: Claim) -> None:
 def test_without_a_watermark_the_others_remain(claim: Claim, victim: Encoder) -> None:
     context = replace(claim.context, predictor=None, watermark_labels=None, projection_head=None)
     scores, skipped = score_one(ask(victim, claim.probes, "x"), context)
-    assert set(skipped) == {"watermark_success", "watermark_aligned", "inference_loss"}
+    assert set(skipped) == {"watermark_auc", "watermark_success", "watermark_aligned", "inference_loss"}
     assert "partial_rsa" in scores
     with pytest.raises(NotApplicable):
         watermark_hits(np.zeros((2, 64)), context)

@@ -48,7 +48,7 @@ class Counting:
 def _result(name: str, value: float, strata: dict[str, NDArray[np.float64]]) -> TestResult:
     return TestResult(
         name=name,
-        family="watermark" if name == "watermark_success" else "distance",
+        family="watermark" if name.startswith("watermark") else "distance",
         title=name,
         null_hypothesis="H0",
         alternative="greater",
@@ -101,7 +101,7 @@ def test_a_copy_is_found_at_the_first_look_and_asked_no_more(claim: Claim, victi
     assert report.verdict is Verdict.SUPPORTED
     assert report.decided_after == 250
     assert report.queries == counting.seen <= 250
-    assert {r.name for r in report.results} == {"partial_rsa_relative", "watermark_success"}
+    assert {r.name for r in report.results} == {"partial_rsa_relative", "watermark_auc"}
     assert "early look" in report.skipped["inference_gmm"]
     assert Report.from_dict(report.to_dict()) == report
 

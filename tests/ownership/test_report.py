@@ -79,18 +79,18 @@ FAR, NEAR = 4.0, 0.25
     ],
 )
 def test_rule_4(rsa: float, mark: float, marked: list[float] | None, expected: Verdict) -> None:
-    r = report(result("partial_rsa_relative", rsa, LOW, marked), result("watermark_success", mark, LOW, marked))
+    r = report(result("partial_rsa_relative", rsa, LOW, marked), result("watermark_auc", mark, LOW, marked))
     assert r.verdict is expected
 
 
 def test_a_test_with_every_stratum_counts_beside_one_that_lacks_some() -> None:
     """Members of another dimension have no watermark score: that test lacks a stratum, partial RSA does not."""
-    full, lacking = result("partial_rsa_relative", FAR, LOW, LOW), result("watermark_success", FAR, LOW, None)
+    full, lacking = result("partial_rsa_relative", FAR, LOW, LOW), result("watermark_auc", FAR, LOW, None)
     assert report(full, replace(lacking, value=NEAR)).verdict is Verdict.SUPPORTED
     assert report(replace(full, value=NEAR), lacking).verdict is Verdict.NOT_SUPPORTED
 
 
-BY_CLOSENESS = Plan(looks=(), look_shares=(), deciding=("partial_rsa", "partial_rsa_turned", "watermark_success"))
+BY_CLOSENESS = Plan(looks=(), look_shares=(), deciding=("partial_rsa", "partial_rsa_turned", "watermark_auc"))
 """As claims of before docs/adr/0010 have it; today's name partial RSA alone."""
 
 
@@ -122,7 +122,7 @@ def test_small_and_public_members_ask_for_closeness(value: float, closeness: flo
 
 def test_closeness_is_partial_rsas_alone_and_needs_references() -> None:
     """Two families do not help: against such a panel innocents may stand out in both."""
-    far = against_small("partial_rsa_turned", 9.0), against_small("watermark_success", 9.0)
+    far = against_small("partial_rsa_turned", 9.0), against_small("watermark_auc", 9.0)
     assert report(*far, against_small("partial_rsa", 1.0), plan=BY_CLOSENESS).verdict is Verdict.NOT_SUPPORTED
     assert report(*far, plan=BY_CLOSENESS).verdict is Verdict.INCONCLUSIVE
     for references in ((), (0.1,)):
@@ -179,7 +179,7 @@ def test_holm_over_those_that_ran() -> None:
     one = result("partial_rsa_relative", value, LOW, LOW)
     assert 0.005 < one.pvalue < 0.01
     assert report(one).verdict is Verdict.SUPPORTED
-    assert report(one, result("watermark_success", NEAR, LOW, LOW)).verdict is Verdict.NOT_SUPPORTED
+    assert report(one, result("watermark_auc", NEAR, LOW, LOW)).verdict is Verdict.NOT_SUPPORTED
 
 
 def test_no_test_is_never_positive() -> None:
