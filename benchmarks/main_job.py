@@ -78,9 +78,7 @@ def table() -> None:
     rows = stored()
     for data in sorted({r["data"] for r in rows}):
         print(f"\n### {data}\n")
-        print(
-            "| suspect | seed | verdict (safetensors, ONNX) | partial RSA, relative, p | watermark, AUC, p |", end=""
-        )
+        print("| suspect | seed | verdict (safetensors, ONNX) | partial RSA, relative, p | watermark, AUC, p |", end="")
         print(" answers to turned images, p | CKA, p |\n|---|---|---|---|---|---|---|")
         mine = [r for r in rows if r["data"] == data]
         for name, seed in dict.fromkeys((r["suspect"], r["seed"]) for r in mine):
