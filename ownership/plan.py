@@ -127,11 +127,13 @@ class Plan:
         Raises:
             ClaimError: if a field is missing, unknown or out of range.
         """
-        if value.get("rule") == "turnmark-1" and not set(value) & set(SINCE_2):
+        stated = set(value)
+        if value.get("rule") == "turnmark-1":
             value = {**value, **SINCE_2}
         value = {"turned_directions": value.get("rsa_directions"), **value}
         types: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
-        if set(value) != set(types):
+        later = {*SINCE_2, "turned_directions"} if value.get("rule") == "turnmark-1" else set()
+        if set(value) != set(types) or stated & later:
             raise ClaimError("plan: fields missing or unknown", "the claim was written by another version")
         try:
             return cls(**{name: types[name](value[name]) for name in types})

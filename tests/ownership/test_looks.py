@@ -174,6 +174,9 @@ def test_plans_of_the_first_rule_are_read_and_written_as_they_were() -> None:
     plan = Plan.from_dict(old)
     assert plan.to_dict() == old
     assert plan.last_alpha == plan.alpha
+    for field in later:
+        with pytest.raises(ClaimError, match="unknown"):
+            Plan.from_dict({**old, field: Plan().to_dict()[field]})
 
 
 def test_plans_of_one_number_of_directions_are_read_and_written_as_they_were() -> None:
