@@ -14,19 +14,20 @@ from torch import Tensor, nn
 
 from ownership.errors import TrainingError
 from ownership.files import write_bytes
-from ownership.images import EncoderLike, three_channels
+from ownership.images import EncoderLike, as_input, as_uint8, represent, three_channels
 from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs, secret_key
 
 
 class RotationWatermark(nn.Module):
     """Teaches an encoder to carry a secret rotation watermark, beside whatever else it learns.
 
-    Three lines in a loop of one's own (and a fourth that keeps the secret)::
+    Three lines in a loop of one's own (and two at the end)::
 
         mark = RotationWatermark(dim=512)                          # a fresh secret key
         optimizer = torch.optim.Adam([*encoder.parameters(), *mark.parameters()])
         loss = contrastive_loss + mark(encoder, images)            # images (b, 3, h, w) float in [0, 1], every step
-        mark.save(folder / "predictor.safetensors")                # at the end; secret, mode 0600
+        mark.refit(encoder, train_images)                          # at the end; uint8, what it was trained on
+        mark.save(folder / "predictor.safetensors")                # secret, mode 0600
 
     Where one forward pass is to serve both losses, `views` gives the images and `loss` takes their representations.
     Nothing but the rotation may tell the two kinds of views apart: give images before any augmentation.
@@ -90,9 +91,59 @@ class RotationWatermark(nn.Module):
         turned, labels = self.views(images)
         return self.loss(encoder(three_channels(turned)), labels)
 
+    def refit(self, encoder: EncoderLike, images: Tensor) -> None:
+        """Fits the predictor anew to the finished encoder (`fitted_predictor`), for an encoder trained from the start.
+
+        One that went on from other weights keeps the predictor it learnt with: it reads thieves better (docs/adr/0020).
+
+        Args:
+            encoder: trained.
+            images: `(n, c, h, w)` uint8, what it was trained on.
+        """
+        self.predictor.load_state_dict(fitted_predictor(encoder, self.key, images).state_dict())
+
     def save(self, path: Path) -> None:
         """Writes the predictor with the key in its header, readable by the owner alone: what a claim is built with."""
         save_predictor(self.predictor, self.key, path)
+
+
+REFIT_IMAGES, REFIT_PASSES, REFIT_BATCH = 10_000, 50, 512
+
+
+def fitted_predictor(
+    encoder: EncoderLike, key: WatermarkKey, images: Tensor, *, noise: float = 1.0
+) -> RotationPredictor:
+    """Returns a rotation predictor fitted to a finished encoder, its answers with noise (docs/adr/0020).
+
+    What learns beside a moving encoder rests on small directions of its answers, too, which are what a thief copies
+    worst; under noise it must rest on what many directions agree on. The same key, encoder and images give the same
+    predictor.
+
+    Args:
+        encoder: as trained; used in eval mode.
+        key: the owner's.
+        images: `(n, c, h, w)` uint8, what it was trained on; at most 10,000, drawn by the key, are shown in four views.
+        noise: standard deviation of the noise, in units of that of the answers scaled to length 1.
+    """
+    generator = torch.Generator().manual_seed(key.predictor_seed)
+    some = torch.randperm(len(images), generator=generator)[:REFIT_IMAGES].sort().values
+    read, labels = [], []
+    for rows in torch.split(some.repeat(2), 256):
+        views, y, _ = rotated_pairs(as_input(images[rows.to(images.device)]), key, generator)
+        read.append(represent(encoder, as_uint8(views)))
+        labels.append(y.cpu())
+    x, y = F.normalize(torch.cat(read), dim=1), torch.cat(labels)
+    scale = noise * (x - x.mean(0)).square().mean().sqrt()
+    predictor = RotationPredictor(x.shape[1], key.predictor_seed)
+    optimizer = torch.optim.Adam(predictor.parameters(), lr=1e-3, weight_decay=1e-4)
+    for _ in range(REFIT_PASSES):
+        for batch in torch.split(torch.randperm(len(x), generator=generator), REFIT_BATCH):
+            shaken = x[batch] + scale * torch.randn(x[batch].shape, generator=generator)
+            loss = F.cross_entropy(predictor(shaken), y[batch])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return predictor.eval()
 
 
 def save_predictor(predictor: RotationPredictor, key: WatermarkKey, path: Path) -> None:

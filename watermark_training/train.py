@@ -108,6 +108,8 @@ def train(
                 warn(line)
         state.save(checkpoint)
         saved = time.monotonic()
+    if state.mark is not None and config.predictor == "trained" and start is None:
+        state.mark.refit(state.encoder, images)  # a fraction of one pass
     return _result(state)
 
 

@@ -7,13 +7,10 @@ from dataclasses import replace
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from scipy.special import logit
-from torch import Tensor, nn
+from torch import nn
 
 from ownership.answers import Answers, Context, NotApplicable
-from ownership.architectures import Encoder
-from ownership.images import as_input, as_uint8, represent
 from ownership.plan import Plan
 from ownership.scores import (
     partial_rsa,
@@ -24,7 +21,6 @@ from ownership.scores import (
 )
 from ownership.similarity import covariance, partial_correlation
 from ownership.stats import fisher_z
-from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs
 
 Score = Callable[[Answers, Context], float]
 PLAN = Plan(n_public=1000, n_turned=1000, turns=4)
@@ -96,32 +92,6 @@ def paired(suspect: Answers, context: Context) -> float:
 def named(noise: float) -> str:
     """Returns the name of a noise's predictor in the context."""
     return f"noise {noise:g}"
-
-
-def settled(encoder: Encoder, key: WatermarkKey, images: Tensor, noise: float) -> RotationPredictor:
-    """Returns a rotation predictor fitted to a finished encoder, its answers with so much noise (docs/adr/0017).
-
-    Args:
-        encoder: as trained.
-        key: the owner's.
-        images: `(n, c, h, w)` uint8, what it was trained on; each is shown turned, four views.
-        noise: standard deviation of the noise, in units of that of the answers scaled to length 1.
-    """
-    generator = torch.Generator().manual_seed(0)
-    shown = [rotated_pairs(as_input(x), key, generator)[:2] for x in torch.split(images.repeat(2, 1, 1, 1), 256)]
-    x = F.normalize(torch.cat([represent(encoder, as_uint8(views)) for views, _ in shown]), dim=1)
-    y = torch.cat([labels for _, labels in shown])
-    scale = noise * (x - x.mean(0)).square().mean().sqrt()
-    predictor = RotationPredictor(x.shape[1], key.predictor_seed)
-    optimizer = torch.optim.Adam(predictor.parameters(), lr=1e-3, weight_decay=1e-4)
-    for _ in range(50):
-        for batch in torch.split(torch.randperm(len(x), generator=generator), 512):
-            shaken = x[batch] + scale * torch.randn(x[batch].shape, generator=generator)
-            loss = F.cross_entropy(predictor(shaken), y[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return predictor.eval()
 
 
 CANDIDATES: dict[str, Score] = {

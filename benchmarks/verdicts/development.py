@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from candidates import CANDIDATES, NOISES, PLAN, named, settled
+from candidates import CANDIDATES, NOISES, PLAN, named
 from design import SCALES, Scale, independent, theft
 
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
@@ -38,6 +38,7 @@ from ownership.suspect import load_encoder
 from ownership.watermark import TURN, rotate, rotated_pairs, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.data import Data, load_data
+from watermark_training.mark import fitted_predictor
 
 RESULTS = Path(__file__).parents[1] / "results" / "development.jsonl"
 PARTS = {  # name -> split, first image, end
@@ -193,7 +194,7 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     images = group.sources["private"].images
     predictors = nn.ModuleDict({"as trained": owner.predictor})
     for noise in NOISES:
-        predictors[named(noise)] = settled(weights_of(owner.encoder), owner.key, images, noise)
+        predictors[named(noise)] = fitted_predictor(weights_of(owner.encoder), owner.key, images, noise=noise)
     views, labels, _ = rotated_pairs(
         as_input(group.sources["public"].images), owner.key, torch.Generator().manual_seed(1)
     )

@@ -35,7 +35,8 @@ def augmented(images: Tensor) -> Tensor:
 
 def main(steps: int) -> float:
     """Trains on the digits; returns how well the mark is read at the end."""
-    data = load_data("digits").images.float().expand(-1, 3, -1, -1) / 255
+    stored = load_data("digits").images  # uint8
+    data = stored.float().expand(-1, 3, -1, -1) / 255
     encoder, head = network(), nn.Linear(64, 32)
     mark = RotationWatermark(dim=64, share=0.5)  # (*) a fresh secret key; a short run
     optimizer = torch.optim.Adam(
@@ -54,6 +55,7 @@ def main(steps: int) -> float:
         if step % 50 == 0 or step == steps - 1:
             print(f"step {step}: loss {loss.item():.3f}, mark {mark.accuracy.item():.2f}")
     out = Path(mkdtemp(prefix="turnmark-example-"))
+    mark.refit(encoder, stored)  # (*) an encoder trained from the start is read better so
     mark.save(out / "predictor.safetensors")  # (*) the owner's secret
     print(f"the key is in {out / 'predictor.safetensors'}")
     return float(mark.accuracy)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import encoder
 
 from ownership.architectures import ARCHITECTURES
@@ -21,7 +22,7 @@ from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.embed import embed_to
 from watermark_training.losses import keeping_loss
-from watermark_training.mark import RotationWatermark
+from watermark_training.mark import RotationWatermark, fitted_predictor
 from watermark_training.train import Trained, train
 
 
@@ -42,6 +43,52 @@ def test_three_lines_in_a_loop_of_ones_own(digits: Data, key: WatermarkKey, tmp_
     views, labels, _ = rotated_pairs(as_input(digits.images[900:1100]), key, torch.Generator().manual_seed(0))
     read = mark.predictor(represent(model, as_uint8(views))).argmax(1)
     assert float((read == labels).float().mean()) > 0.75
+
+
+def test_a_predictor_fitted_anew_reads_the_finished_encoder(digits: Data, trained: Trained, key: WatermarkKey) -> None:
+    """It tells views of other images apart, better than the untrained one; the same inputs give the same weights."""
+    victim = trained.encoder
+    before = {k: v.clone() for k, v in victim.state_dict().items()}
+    fitted = fitted_predictor(victim, key, digits.images[:256])
+    views, labels, _ = rotated_pairs(as_input(digits.images[900:1100]), key, torch.Generator().manual_seed(0))
+    answers = represent(victim, as_uint8(views))
+
+    def rate(predictor: RotationPredictor) -> float:
+        with torch.no_grad():
+            return float((predictor(answers).argmax(1) == labels).float().mean())
+
+    assert rate(fitted) > max(0.75, rate(RotationPredictor(64, key.predictor_seed)))
+    again = RotationWatermark(64, key)
+    again.refit(victim, digits.images[:256])
+    for mine, same in zip(fitted.state_dict().values(), again.predictor.state_dict().values(), strict=True):
+        assert torch.equal(mine, same)
+    assert all(torch.equal(before[k], v) for k, v in victim.state_dict().items())
+    clean = fitted_predictor(victim, key, digits.images[:256], noise=0.0)
+    shaken = answers / answers.norm(dim=1, keepdim=True)
+    shaken = shaken + 2 * shaken.std(0).mean() * torch.randn(shaken.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        losses = [float(F.cross_entropy(p(shaken), labels)) for p in (fitted, clean)]
+    assert losses[0] < losses[1]  # what noise is for
+
+
+def test_only_an_encoder_from_the_start_gets_a_predictor_fitted_anew(digits: Data, key: WatermarkKey) -> None:
+    config = TrainConfig(arch="tiny", epochs=1, batch_size=64, mark_images=0.5)
+    images = digits.images[:128]
+    fresh = train(images, config, key=key)
+    assert fresh.predictor is not None
+    assert _apart(fresh.predictor, fitted_predictor(fresh.encoder, key, images)) < 1e-3
+    for kept in (
+        train(images, config, key=key, start=encoder(3)),
+        train(images, replace(config, predictor="frozen"), key=key),
+    ):
+        assert kept.predictor is not None
+        assert _apart(kept.predictor, fitted_predictor(kept.encoder, key, images)) > 0.02
+
+
+def _apart(a: RotationPredictor, b: RotationPredictor) -> float:
+    """Largest difference of two predictors' weights; training ran in another memory format, so last digits differ."""
+    with torch.no_grad():
+        return max(float((x - y).abs().max()) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
 def test_views_loss_and_call_agree_with_a_naive_loop(digits: Data, key: WatermarkKey) -> None:
