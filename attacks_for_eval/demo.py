@@ -192,7 +192,7 @@ def train_config(config: JobConfig, mark: Mark, seed: int, epochs: int) -> Train
         min_crop=config.min_crop,
         flip=config.flip,
         mark=mark,
-        mark_images=0.5,  # few images, few passes: the default, a tenth, is for long trainings
+        mark_images=0.5,  # few images, few passes: the default, a twelfth, is for long trainings
         seed=seed,
     )
 

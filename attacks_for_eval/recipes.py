@@ -91,7 +91,7 @@ class Settings:
     temperature: float = 0.2  # NT-Xent of independents
     min_crop: float = 0.2
     flip: bool = True
-    mark_images: float = 0.5  # short trainings on few images: the default, a tenth, is for long ones
+    mark_images: float = 0.5  # short trainings on few images: the default, a twelfth, is for long ones
     mark_weight: float = 1.0
     fine_tune_lr: float = 5e-4
 

@@ -31,7 +31,7 @@ def train(
     ] = "secret",
     mark_images: Annotated[
         float, typer.Option(help="Share of each batch that learns the mark; .5 for few images or few passes.")
-    ] = 0.1,
+    ] = 0.08,
     mark_weight: Annotated[float, typer.Option(help="Of the mark's loss beside the method's own.")] = 1.0,
     predictor: Annotated[
         str, typer.Option(help="The rotation predictor: trained with the encoder, or frozen as the secret key drew it.")

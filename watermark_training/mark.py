@@ -35,7 +35,7 @@ class RotationWatermark(nn.Module):
     Args:
         dim: length d of a representation.
         key: the owner's; a fresh one, from the system's randomness, if not given.
-        share: of each batch that is shown rotated, two views an image; a tenth is a tenth more views and
+        share: of each batch that is shown rotated, two views an image; a twelfth is a twelfth more views and
             is enough for a long training, a short one needs a half.
         weight: of the loss.
         trained: whether the predictor learns with the encoder (the paper's text); else it keeps the weights drawn from
@@ -53,7 +53,7 @@ class RotationWatermark(nn.Module):
         dim: int,
         key: WatermarkKey | None = None,
         *,
-        share: float = 0.1,
+        share: float = 0.08,
         weight: float = 1.0,
         trained: bool = True,
     ) -> None:
