@@ -34,7 +34,10 @@ def train(
     ] = 0.08,
     mark_weight: Annotated[float, typer.Option(help="Of the mark's loss beside the method's own.")] = 1.0,
     predictor: Annotated[
-        str, typer.Option(help="The rotation predictor: trained with the encoder, or frozen as the secret key drew it.")
+        str,
+        typer.Option(
+            help="The rotation predictor: trained (with the encoder, then anew), or frozen as the key drew it."
+        ),
     ] = "trained",
     batch_size: Annotated[int, typer.Option(help="Images a step; torchrun's processes share them.")] = 256,
     accumulate: Annotated[int, typer.Option(help="Steps whose gradients make one update.")] = 1,

@@ -36,7 +36,7 @@ class TrainConfig:
     mark: Mark = "secret"  # secret: fresh key; paper: public half-turn task; none: plain encoder
     mark_weight: float = 1.0  # weight of the rotation loss beside the method's own
     mark_images: float = 0.08  # share of each batch that also gets two rotated views; .5 for few images or passes
-    predictor: Literal["trained", "frozen"] = "trained"  # with the encoder; or as the key drew it (docs/adr/0002)
+    predictor: Literal["trained", "frozen"] = "trained"  # or as the key drew it (docs/adr/0002, 0020)
     seed: int = 0  # initial weights, order, augmentation (with a secret mark: together with the key); never the key
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where hardware has it
     compile: bool = False  # whether torch.compile makes the encoder's passes: faster steps after a minute of compiling

@@ -95,11 +95,14 @@ class RotationWatermark(nn.Module):
         """Fits the predictor anew to the finished encoder (`fitted_predictor`), for an encoder trained from the start.
 
         One that went on from other weights keeps the predictor it learnt with: it reads thieves better (docs/adr/0020).
+        A predictor that is not trained stays as the key drew it.
 
         Args:
             encoder: trained.
             images: `(n, c, h, w)` uint8, what it was trained on.
         """
+        if not any(p.requires_grad for p in self.predictor.parameters()):
+            return
         self.predictor.load_state_dict(fitted_predictor(encoder, self.key, images).state_dict())
 
     def save(self, path: Path) -> None:
@@ -108,6 +111,7 @@ class RotationWatermark(nn.Module):
 
 
 REFIT_IMAGES, REFIT_PASSES, REFIT_BATCH = 10_000, 50, 512
+"""Most images that a predictor is fitted to, passes over four views of each, views a step."""
 
 
 def fitted_predictor(

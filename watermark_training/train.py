@@ -3,8 +3,8 @@
 Paper, section 5.1: "the encoder optimizes both the training and watermarking objectives". Each step is one forward
 pass over two contrastive views of every image and two rotated views of some of them, one loss, one update of
 encoder, projection head and predictor together (the released code alternates and never trains the predictor; see
-docs/adr/0002). The method "embed" adds the mark to an encoder that exists; beside the mark it learns to answer as
-before (docs/adr/0009).
+docs/adr/0002). At the end the predictor of an encoder from fresh weights is fitted anew (docs/adr/0020). The method
+"embed" adds the mark to an encoder that exists; beside the mark it learns to answer as before (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def train(
                 warn(line)
         state.save(checkpoint)
         saved = time.monotonic()
-    if state.mark is not None and config.predictor == "trained" and start is None:
-        state.mark.refit(state.encoder, images)  # a fraction of one pass
+    if state.mark is not None and start is None:
+        state.mark.refit(state.encoder, images)  # asks the encoder less than one more pass does
     return _result(state)
 
 

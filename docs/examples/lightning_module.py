@@ -1,4 +1,4 @@
-"""The rotation watermark in a Lightning module: the four lines that are marked (*).
+"""The rotation watermark in a Lightning module: the lines that are marked (*).
 
 pip install 'turnmark[examples]'
 python docs/examples/lightning_module.py [STEPS]
@@ -61,6 +61,7 @@ def main(steps: int) -> float:
     )
     model = Marked()
     trainer.fit(model, loader)
+    model.mark.refit(model.encoder, images)  # (*) an encoder trained from the start is read better so
     model.mark.save(out / "predictor.safetensors")  # (*) the owner's secret
     print(f"the key is in {out / 'predictor.safetensors'}")
     return float(model.mark.accuracy)

@@ -1,4 +1,4 @@
-"""The rotation watermark in a SimCLR loop of one's own: the four lines that are marked (*).
+"""The rotation watermark in a SimCLR loop of one's own: the lines that are marked (*).
 
 python docs/examples/plain_pytorch.py [STEPS]
 """

@@ -90,7 +90,7 @@ def test_a_test_with_every_stratum_counts_beside_one_that_lacks_some() -> None:
     assert report(replace(full, value=NEAR), lacking).verdict is Verdict.NOT_SUPPORTED
 
 
-BY_CLOSENESS = Plan(looks=(), look_shares=(), deciding=("partial_rsa", "partial_rsa_turned", "watermark_auc"))
+BY_CLOSENESS = Plan(looks=(), look_shares=(), deciding=("partial_rsa", "partial_rsa_turned", "watermark_success"))
 """As claims of before docs/adr/0010 have it; today's name partial RSA alone."""
 
 
@@ -122,7 +122,7 @@ def test_small_and_public_members_ask_for_closeness(value: float, closeness: flo
 
 def test_closeness_is_partial_rsas_alone_and_needs_references() -> None:
     """Two families do not help: against such a panel innocents may stand out in both."""
-    far = against_small("partial_rsa_turned", 9.0), against_small("watermark_auc", 9.0)
+    far = against_small("partial_rsa_turned", 9.0), against_small("watermark_success", 9.0)
     assert report(*far, against_small("partial_rsa", 1.0), plan=BY_CLOSENESS).verdict is Verdict.NOT_SUPPORTED
     assert report(*far, plan=BY_CLOSENESS).verdict is Verdict.INCONCLUSIVE
     for references in ((), (0.1,)):
