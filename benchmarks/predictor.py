@@ -22,10 +22,10 @@ from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.demo import demo_config, train_config
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.losses import REFERENCE_LOSSES
-from ownership.architectures import Encoder
-from ownership.images import as_input, as_uint8, represent
-from ownership.watermark import RotationPredictor, rotated_pairs, secret_key
+from ownership.images import EncoderLike
+from ownership.watermark import RotationPredictor, WatermarkKey, secret_key
 from watermark_training.data import load_data
+from watermark_training.mark import watermark_rate
 from watermark_training.train import train
 
 
@@ -36,13 +36,6 @@ def raw_forward(self: RotationPredictor, representations: Tensor) -> Tensor:
         x = torch.relu(layer(x))
     out: Tensor = self.layers[-1](x)
     return out
-
-
-def success(encoder: Encoder, predictor: RotationPredictor, views: Tensor, labels: Tensor) -> float:
-    """Returns the watermark success rate of an encoder on rotated views."""
-    with torch.no_grad():
-        logits = predictor(represent(encoder, as_uint8(views)))
-    return float((logits.argmax(1) == labels).float().mean())
 
 
 def main() -> None:
@@ -79,17 +72,25 @@ def main() -> None:
                 key=key,
             )
             predictor = victim.predictor
-            views, labels, _ = rotated_pairs(as_input(held_out), key, torch.Generator().manual_seed(seed + 1))
-
             assert predictor is not None
-            rates = [success(victim.encoder, predictor, views, labels)]
+
+            def rate(
+                encoder: EncoderLike,
+                predictor: RotationPredictor = predictor,
+                key: WatermarkKey = key,
+                images: Tensor = held_out,
+                seed: int = seed + 1,
+            ) -> float:
+                return watermark_rate(encoder, predictor, key, images, torch.Generator().manual_seed(seed))
+
+            rates = [rate(victim.encoder)]
             for loss in REFERENCE_LOSSES:
                 theft = ExtractionConfig(
                     loss=loss, arch=job.arch, queries=700, epochs=job.steal_epochs, batch_size=128, lr=job.lr, seed=seed
                 )
                 surrogate = extract(BlackBox(victim.encoder), queries, theft)
-                rates.append(success(surrogate, predictor, views, labels))
-            read = [success(stranger, predictor, views, labels) for stranger in strangers]
+                rates.append(rate(surrogate))
+            read = [rate(stranger) for stranger in strangers]
             rates.append(max(read, key=lambda r: abs(r - 0.5)))
             print(f"| {name} | {seed} | " + " | ".join(f"{r:.3f}" for r in rates) + " |", flush=True)
 

@@ -29,11 +29,11 @@ from attacks_for_eval.claims import claim_with_references
 from attacks_for_eval.linear import linear_evaluation
 from ownership._audit import audit, versions
 from ownership.claim import Member
-from ownership.images import as_input, as_uint8, represent
 from ownership.suspect import load_encoder
-from ownership.watermark import rotated_pairs, secret_key
+from ownership.watermark import secret_key
 from watermark_training.artefacts import load_trained
 from watermark_training.embed import embed_to
+from watermark_training.mark import watermark_rate
 
 RESULTS = Path(__file__).parent / "results" / "retrofit.jsonl"
 LOSSES = ("mse", "infonce", "softnn")
@@ -74,13 +74,11 @@ def run(bench: Bench, seed: int, folder: Path, panel: str) -> list[dict[str, Any
         name: linear_evaluation(model, (learn.images, learn.labels), (test.images, test.labels)).accuracy
         for name, model in (("before", checkpoint.encoder), ("after", owner.encoder))
     }
-    views, labels, _ = rotated_pairs(as_input(test.images[:1000]), key, torch.Generator().manual_seed(seed))
-    shown, predictor = as_uint8(views), owner.predictor
+    predictor = owner.predictor
     assert predictor is not None
 
     def mark(encoder: Any) -> float:
-        with torch.inference_mode():
-            return float((predictor(represent(encoder, shown)).argmax(1) == labels).float().mean())
+        return watermark_rate(encoder, predictor, key, test.images[:1000], torch.Generator().manual_seed(seed))
 
     suspects = [("the checkpoint itself", bench.checkpoint)]
     kin = "fine-tune of the public checkpoint"

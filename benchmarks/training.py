@@ -33,7 +33,6 @@ import numpy as np
 import torch
 from scipy import stats
 from speed import cpu, run_augment, run_precision, run_speed
-from torch import Tensor, nn
 
 from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
@@ -41,10 +40,11 @@ from attacks_for_eval.extraction import extract
 from attacks_for_eval.linear import linear_evaluation
 from ownership._audit import versions
 from ownership.files import canonical_json, sha256
-from ownership.images import as_input, as_uint8, represent
-from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs, secret_key
+from ownership.images import EncoderLike
+from ownership.watermark import RotationPredictor, WatermarkKey, secret_key
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
+from watermark_training.mark import watermark_rate
 from watermark_training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
@@ -61,13 +61,6 @@ def trained_on(data: str) -> TrainConfig:
     return replace(MARKED, epochs=20) if data == "cifar10" else MARKED
 
 
-def read_mark(encoder: nn.Module, predictor: RotationPredictor, views: Tensor, labels: Tensor) -> float:
-    """Returns the watermark success rate on uint8 views `(2 n, c, h, w)`."""
-    with torch.inference_mode():
-        right = predictor(represent(encoder, views)).argmax(1) == labels
-    return float(right.float().mean())
-
-
 def run_mark(data: str, seed: int) -> dict[str, Any]:
     """Trains a marked victim and its plain twin, steals the victim twice, measures all."""
     victim, queries, learn = (load_data(f"{data}:{part}") for part in PARTS[data])
@@ -76,8 +69,6 @@ def run_mark(data: str, seed: int) -> dict[str, Any]:
     assert test.labels is not None
     labelled, held_out = (learn.images, learn.labels), (test.images[2000:], test.labels[2000:])
     key: WatermarkKey = secret_key(torch.Generator().manual_seed(1000 + seed))
-    views, labels, _ = rotated_pairs(as_input(test.images[:2000]), key, torch.Generator().manual_seed(seed))
-    shown = as_uint8(views)
     row: dict[str, Any] = {}
     base = trained_on(data)
     for name, config, owner in (
@@ -90,11 +81,15 @@ def run_mark(data: str, seed: int) -> dict[str, Any]:
         row[f"{name}_probe"] = linear_evaluation(trained.encoder, labelled, held_out).accuracy
         if trained.predictor is None:
             continue
-        row["victim"] = read_mark(trained.encoder, trained.predictor, shown, labels)
+
+        def rate(encoder: EncoderLike, predictor: RotationPredictor = trained.predictor) -> float:
+            return watermark_rate(encoder, predictor, key, test.images[:2000], torch.Generator().manual_seed(seed))
+
+        row["victim"] = rate(trained.encoder)
         for loss in ("mse", "infonce"):
             theft = replace(THEFT, loss=loss, seed=seed)
             surrogate = extract(BlackBox(trained.encoder), queries.images, theft)
-            row[f"surrogate_{loss}"] = read_mark(surrogate, trained.predictor, shown, labels)
+            row[f"surrogate_{loss}"] = rate(surrogate)
     return row
 
 

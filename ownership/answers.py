@@ -11,6 +11,7 @@ from torch import nn
 
 from ownership.plan import Plan
 from ownership.similarity import Array, Structure, rsa_vector
+from ownership.watermark import RotationPredictor
 
 
 class NotApplicable(Exception):
@@ -84,17 +85,20 @@ class Context:
     victim: Answers
     panel: tuple[Answers, ...]
     watermark_labels: NDArray[np.int64] | None = None  # (2 w,)
-    predictor: nn.Module | None = None
+    watermark_images: NDArray[np.int64] | None = None  # (2 w,), which public probe each shows; None: not known
+    predictor: RotationPredictor | None = None
     projection_head: nn.Module | None = None
 
     def first(self, sizes: dict[str, int]) -> Context:
         """Returns the context of a look: only the first so many probes of the named sets."""
-        labels = self.watermark_labels
+        marked = sizes.get("watermark", 0)
+        labels, images = (None if x is None else x[:marked] for x in (self.watermark_labels, self.watermark_images))
         return replace(
             self,
             victim=self.victim.first(sizes),
             panel=tuple(m.first(sizes) for m in self.panel),
-            watermark_labels=None if labels is None else labels[: sizes.get("watermark", 0)],
+            watermark_labels=labels,
+            watermark_images=images,
         )
 
     def without(self, member: Answers) -> Context:

@@ -64,7 +64,7 @@ def build_claim(
     _check_names([m for m, _ in (victim, *panel, *references)])
     _check_strata([m for m, _ in panel], plan)
     probes, marked = make_probes(private, public, plan, key=key, view=view)
-    labels, angles = marked or (None, None)
+    labels, angles, images = marked or (None, None, None)
     plan = _fitting(plan, probes)
     total = 1 + len(panel) + len(references)
     asked: list[tuple[Member, Answers]] = []
@@ -86,6 +86,7 @@ def build_claim(
         victim=victim_answers,
         panel=tuple(a for _, a in kept),
         watermark_labels=None if labels is None else labels.numpy(),
+        watermark_images=None if images is None else images.numpy(),
         predictor=predictor,
         projection_head=projection_head,
     )
@@ -109,6 +110,7 @@ def build_claim(
         key=key,
         watermark_labels=labels,
         watermark_angles=angles,
+        watermark_images=images,
         predictor=predictor,
         projection_head=projection_head,
     )

@@ -6,7 +6,7 @@ claim/
 ├── key.json                the watermark key (secret)
 ├── predictor.safetensors   the rotation predictor (secret)
 ├── projection_head.safetensors
-├── probes.safetensors      every other probe image, uint8, and the watermark labels
+├── probes.safetensors      every other probe image, uint8, and of the rotated ones label, angle and image
 ├── private_probes.safetensors      the owner's private images, which only dataset inference asks about
 ├── representations/*.safetensors   answers of the victim, of every panel member, of every reference surrogate
 ├── seal/                   signature, Merkle tree, timestamps, if its owner sealed it (ownership.seal)
@@ -42,12 +42,16 @@ from ownership.plan import STRATA, Plan
 from ownership.probes import Probes
 from ownership.projection import load_projection_head
 from ownership.seal import Seal, check_seal, leaf_digests, open_seal
-from ownership.watermark import RotationPredictor, WatermarkKey
+from ownership.watermark import RotationPredictor, WatermarkKey, stored_predictor
 from ownership.withheld import PRIVATE_PROBES, PRIVATE_SETS, Withheld, open_withheld, private_part
 
-FORMAT_VERSION = 3
-READABLE = (1, 2, 3)
-"""Version 2 adds the scores of the looks, version 3 keeps private images apart from the other probes."""
+FORMAT_VERSION = 4
+READABLE = (1, 2, 3, 4)
+"""Version 2 adds the scores of the looks, version 3 keeps private images apart from the other probes, version 4 says
+which public probe each rotated one shows, and its predictor may read pairs."""
+
+OF_EACH = ("watermark_labels", "watermark_angles", "watermark_images")
+"""What is kept of each rotated probe, beside the probes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,7 @@ class Claim:
     key: WatermarkKey | None = None
     watermark_labels: Tensor | None = None
     watermark_angles: Tensor | None = None  # radians; None in claims of format 1
+    watermark_images: Tensor | None = None  # which public probe each shows; None in claims of before format 4
     predictor: RotationPredictor | None = None
     projection_head: nn.Module | None = None
     sha256: str = ""  # content digest; empty until saved or loaded
@@ -101,6 +106,7 @@ class Claim:
             victim=self.answers[self.victim.name],
             panel=tuple(self.answers[m.name] for m in self.members),
             watermark_labels=None if self.watermark_labels is None else self.watermark_labels.numpy(),
+            watermark_images=None if self.watermark_images is None else self.watermark_images.numpy(),
             predictor=self.predictor,
             projection_head=self.projection_head,
         )
@@ -138,10 +144,8 @@ class Claim:
     def _parts(self) -> dict[str, bytes]:
         probes = {name: images for name, images in self.probes.items() if name not in PRIVATE_SETS}
         private = {name: images for name, images in self.probes.items() if name in PRIVATE_SETS}
-        if self.watermark_labels is not None:
-            probes["watermark_labels"] = self.watermark_labels
-        if self.watermark_angles is not None:
-            probes["watermark_angles"] = self.watermark_angles
+        of_each = zip(OF_EACH, (self.watermark_labels, self.watermark_angles, self.watermark_images), strict=True)
+        probes |= {name: values for name, values in of_each if values is not None}
         parts = {"probes.safetensors": save(probes)}
         if private:
             parts[PRIVATE_PROBES] = save(private)
@@ -204,7 +208,9 @@ class Claim:
             raise ValueError("private images among the other probes")
         if PRIVATE_PROBES in parts:
             probes |= _private(load(parts[PRIVATE_PROBES]))
-        labels, angles = (probes.pop(f"watermark_{name}", None) for name in ("labels", "angles"))
+        labels, angles, images = (probes.pop(name, None) for name in OF_EACH)
+        if images is not None:
+            _check_images(images, probes)
         victim = _member(content["victim"])
         members = tuple(_member(m) for m in content["panel"])
         if any(m.kind not in STRATA for m in members):
@@ -216,9 +222,7 @@ class Claim:
         if "key.json" in parts:
             key = WatermarkKey.from_dict(parse_json(parts["key.json"], ClaimError, "claim: key.json"))
         if "predictor.safetensors" in parts:
-            predictor = RotationPredictor(victim.dim)
-            predictor.load_state_dict(load(parts["predictor.safetensors"]))
-            predictor.eval()
+            predictor = stored_predictor(load(parts["predictor.safetensors"]), victim.dim)
         if "projection_head.safetensors" in parts:
             head = load_projection_head(load(parts["projection_head.safetensors"]))
         answers = {}
@@ -244,11 +248,20 @@ class Claim:
             key=key,
             watermark_labels=labels,
             watermark_angles=angles,
+            watermark_images=images,
             predictor=predictor,
             projection_head=head,
             sha256=content["content_sha256"],
             withheld=withheld,
         )
+
+
+def _check_images(images: Tensor, probes: Probes) -> None:
+    """Each rotated probe shows one of the public ones."""
+    if images.dtype != torch.int64 or images.shape != (len(probes["watermark"]),):
+        raise ValueError("not one image for each rotated probe")
+    if not 0 <= int(images.min()) <= int(images.max()) < len(probes["public"]):
+        raise ValueError("rotated probes of images that are not there")
 
 
 def refuse_existing(folder: Path) -> None:

@@ -101,7 +101,7 @@ def decoy_keys(claim: Claim, answers: Answers) -> Decoys | None:
     angles, half = claim.watermark_angles, len(claim.watermark_angles) // 2
     generator = torch.Generator().manual_seed(2**31 + claim.plan.seed)
     labels = [_own_labels(claim, angles), *(secret_key(generator).labels(angles) for _ in range(DECOYS))]
-    theirs, suspects = _directions(victim.get("watermark")), _directions(answers.get("watermark"))
+    theirs, suspects = _turned(victim, claim), _turned(answers, claim)
     rates, own = (
         [_refitted(theirs[:half], read[half:], own_or_decoy, half) for own_or_decoy in labels]
         for read in (suspects, theirs)
@@ -129,6 +129,15 @@ def _refitted(learnt: Array, read: Array, labels: Tensor, half: int) -> float:
     signs: NDArray[np.float64] = 2.0 * labels.numpy() - 1
     weights, intercept = ridge_map(learnt, signs[:half, None])
     return float(np.mean(np.sign(read @ weights + intercept)[:, 0] == signs[half:]))
+
+
+def _turned(answers: Answers, claim: Claim) -> Array:
+    """Answers to the rotated probes, or what rotation changes in them where the claim's predictor reads pairs."""
+    turned = _directions(answers.get("watermark"))
+    if claim.predictor is None or not claim.predictor.pairs or claim.watermark_images is None:
+        return turned
+    out: Array = turned - _directions(answers.get("public"))[claim.watermark_images.numpy()]
+    return out
 
 
 def _directions(x: Array) -> Array:

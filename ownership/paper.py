@@ -70,9 +70,7 @@ def _table_5(claim: Claim, answers: Answers) -> PaperTest:
     H0: the suspect's batches have the random model's mean. H1: another one. Unit: a batch of probes, which is no
     replicate of a model: that is what makes it convict innocents. Pooled variance, two-sided.
     """
-    own, other = (
-        watermark_hits(a.get("watermark"), claim.context).astype(np.float64) for a in (answers, _random_model(claim))
-    )
+    own, other = (watermark_hits(a, claim.context).astype(np.float64) for a in (answers, _random_model(claim)))
     if len(own) < 2 * BATCHES:
         raise NotApplicable("too few watermark probes for 30 batches")
     a, b = (np.array([batch.mean() for batch in np.array_split(x, BATCHES)]) for x in (own, other))

@@ -38,8 +38,11 @@ def split_public(n: int, plan: Plan) -> tuple[Tensor, Tensor]:
 
 def make_probes(
     private: Tensor, public: Tensor, plan: Plan, *, key: WatermarkKey | None = None, view: View | None = None
-) -> tuple[Probes, tuple[Tensor, Tensor] | None]:
-    """Returns the probe sets and, with a key, the label and the angle of each watermark probe.
+) -> tuple[Probes, tuple[Tensor, Tensor, Tensor] | None]:
+    """Returns the probe sets and, with a key, label, angle and public probe of each watermark probe.
+
+    The two rotated views of an image follow each other, in random order, so that the first so many of them are of the
+    first public probes, which a look has asked, too.
 
     Args:
         private: images the victim was trained on, `(n, c, h, w)` uint8.
@@ -75,8 +78,10 @@ def make_probes(
     marked = None
     if key is not None:
         views, labels, angles = rotated_pairs(as_input(probes["public"][: plan.n_watermark]), key, generator)
-        order = torch.randperm(len(views), generator=generator)
-        probes["watermark"], marked = as_uint8(views[order]), (labels[order], angles[order])
+        shown = torch.arange(len(views) // 2)
+        first = torch.randint(2, shown.shape, generator=generator)
+        order = torch.stack([shown + first * len(shown), shown + (1 - first) * len(shown)], 1).flatten()
+        probes["watermark"], marked = as_uint8(views[order]), (labels[order], angles[order], shown.repeat_interleave(2))
     return {name: images.contiguous() for name, images in probes.items()}, marked
 
 

@@ -30,21 +30,26 @@ from ownership.stats import MIN_STRATUM, fisher_z, standardised_gap
 # ---- watermark -------------------------------------------------------------------------------------------------
 
 
-def watermark_hits(answers: Array, context: Context) -> NDArray[np.bool_]:
+def watermark_hits(answers: Answers, context: Context) -> NDArray[np.bool_]:
     """Returns for each rotated probe whether the owner's predictor reads its label from these answers, `(2 w,)`."""
     logits, labels = _predicted(answers, context)
     hits: NDArray[np.bool_] = logits.argmax(1) == labels
     return hits
 
 
-def _predicted(answers: Array, context: Context) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _predicted(answers: Answers, context: Context) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The predictor's logits of these answers, `(2 w, 2)`, and the true labels."""
     if context.predictor is None or context.watermark_labels is None:
         raise NotApplicable("the claim has no watermark predictor")
-    if answers.shape[1] != context.victim.dim:
-        raise NotApplicable(f"representations have {answers.shape[1]} numbers, the victim's {context.victim.dim}")
+    read = answers.get("watermark")
+    if read.shape[1] != context.victim.dim:
+        raise NotApplicable(f"representations have {read.shape[1]} numbers, the victim's {context.victim.dim}")
+    if context.predictor.pairs:
+        if context.watermark_images is None:
+            raise NotApplicable("the claim does not say which images its rotated probes show")
+        read = np.concatenate([read, answers.get("public")[context.watermark_images]], axis=1)
     with torch.inference_mode():
-        logits = context.predictor(torch.from_numpy(answers.astype(np.float32)))
+        logits = context.predictor(torch.from_numpy(read.astype(np.float32)))
     return logits.numpy(), context.watermark_labels
 
 
@@ -65,7 +70,7 @@ def watermark_auc(suspect: Answers, context: Context) -> float:
     that has it; ties count half. Unlike the success rate it needs no threshold, which answers unlike the victim's
     miss: then every probe gets the same label, and exactly half are hits whoever is asked.
     """
-    logits, labels = _predicted(suspect.get("watermark"), context)
+    logits, labels = _predicted(suspect, context)
     marked = labels == 1
     ones = int(marked.sum())
     if not 0 < ones < len(labels):
@@ -77,13 +82,14 @@ def watermark_auc(suspect: Answers, context: Context) -> float:
 
 def watermark_success(suspect: Answers, context: Context) -> float:
     """Watermark success rate of the owner's predictor on the suspect's raw representations (paper, section 5.1)."""
-    return _rate(watermark_hits(suspect.get("watermark"), context))
+    return _rate(watermark_hits(suspect, context))
 
 
 def watermark_aligned(suspect: Answers, context: Context) -> float:
     """The same after a ridge map suspect -> victim fitted on the unrotated public probes."""
     weights, intercept = ridge_map(suspect.get("public"), context.victim.get("public"), context.plan.ridge_penalty)
-    return _rate(watermark_hits(suspect.get("watermark") @ weights + intercept, context))
+    sets = {name: (suspect.get(name) @ weights + intercept).astype(np.float32) for name in ("public", "watermark")}
+    return _rate(watermark_hits(Answers(suspect.name, sets), context))
 
 
 # ---- representation distance -----------------------------------------------------------------------------------

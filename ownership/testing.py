@@ -121,7 +121,7 @@ def _papers_test(statistic: Statistic, answers: Answers, claim: Claim, context: 
     if benign is None:
         return None
     if statistic.name == "watermark_success":
-        own, other = (watermark_hits(a.get("watermark"), context).astype(np.float64) for a in (answers, benign))
+        own, other = (watermark_hits(a, context).astype(np.float64) for a in (answers, benign))
         null = "The mark is read from the suspect as often as from one benign encoder."
         return image_level_test(own, other, null, "greater")
     if statistic.name == "l2_distance":

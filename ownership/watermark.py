@@ -132,15 +132,19 @@ class RotationPredictor(nn.Module):
     is first scaled to length sqrt(d): contrastive surrogates keep the direction of the victim's answers, not their
     length (a deviation from the paper, see docs/adr/0002).
 
+    A predictor of pairs reads the answer to the rotated image beside the one to the same image upright, so that what
+    the image shows does not hide how it was turned (docs/adr/0021).
+
     Args:
         dim: length d of a representation.
         seed: seed of the initial weights.
+        pairs: whether it reads pairs.
     """
 
-    def __init__(self, dim: int, seed: int = 0) -> None:
+    def __init__(self, dim: int, seed: int = 0, *, pairs: bool = False) -> None:
         super().__init__()
-        self.dim = dim
-        widths = (dim, 256, 128, 2)
+        self.dim, self.pairs = dim, pairs
+        widths = (2 * dim if pairs else dim, 256, 128, 2)
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         generator = torch.Generator().manual_seed(seed)
         for layer, width in zip(self.layers, widths, strict=False):
@@ -148,12 +152,25 @@ class RotationPredictor(nn.Module):
                 nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)
 
     def forward(self, representations: Tensor) -> Tensor:
-        """Returns logits `(n, 2)` for representations `(n, d)`."""
-        x = F.normalize(representations, dim=1) * math.sqrt(self.dim)
+        """Returns logits `(n, 2)` for representations `(n, d)` or pairs `(n, 2 d)`, rotated first, then upright."""
+        x = F.normalize(representations.reshape(len(representations), -1, self.dim), dim=2).flatten(1) * math.sqrt(
+            self.dim
+        )
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
         out: Tensor = self.layers[-1](x)
         return out
+
+
+def stored_predictor(weights: dict[str, Tensor], dim: int) -> RotationPredictor:
+    """Returns the predictor with these weights for representations of length `dim`, in eval mode.
+
+    Raises:
+        KeyError, IndexError, RuntimeError: if they are no predictor's, or of another length.
+    """
+    predictor = RotationPredictor(dim, pairs=weights["layers.0.weight"].shape[1] == 2 * dim)
+    predictor.load_state_dict(weights)
+    return predictor.eval()
 
 
 def rotate(images: Tensor, angles: Tensor) -> Tensor:

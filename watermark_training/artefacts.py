@@ -37,7 +37,7 @@ from ownership.files import Progress, alone_in, finished, read_bytes, read_json,
 from ownership.images import EncoderLike, images_sha256
 from ownership.projection import load_projection_head
 from ownership.suspect import load_encoder
-from ownership.watermark import RotationPredictor, WatermarkKey
+from ownership.watermark import RotationPredictor, WatermarkKey, stored_predictor
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.distributed import of_first, rank
@@ -259,10 +259,11 @@ def _load_predictor(path: Path) -> tuple[RotationPredictor | None, WatermarkKey 
         return None, None
     try:
         with safe_open(path, framework="pt") as f:
-            key = WatermarkKey.from_dict(json.loads((f.metadata() or {})["key"]))
+            header = f.metadata() or {}
+            key = WatermarkKey.from_dict(json.loads(header["key"]))
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
-        predictor = RotationPredictor(tensors["layers.0.weight"].shape[1])
-        predictor.load_state_dict(tensors)
+        dim = header.get("dim", tensors["layers.0.weight"].shape[1])  # older files have single views' predictors
+        predictor = stored_predictor(tensors, int(dim))
     except (SafetensorError, KeyError, ValueError, RuntimeError, IndexError, OSError) as e:
         raise OwnershipError("predictor.safetensors is damaged or not the owner's", "get the original") from e
-    return predictor.eval(), key
+    return predictor, key

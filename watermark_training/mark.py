@@ -92,7 +92,7 @@ class RotationWatermark(nn.Module):
         return self.loss(encoder(three_channels(turned)), labels)
 
     def refit(self, encoder: EncoderLike, images: Tensor) -> None:
-        """Fits the predictor anew to the finished encoder (`fitted_predictor`), for an encoder trained from the start.
+        """Replaces the predictor by one that reads pairs, fitted to the finished encoder (`fitted_predictor`).
 
         One that went on from other weights keeps the predictor it learnt with: it reads thieves better (docs/adr/0020).
         A predictor that is not trained stays as the key drew it.
@@ -103,7 +103,7 @@ class RotationWatermark(nn.Module):
         """
         if not any(p.requires_grad for p in self.predictor.parameters()):
             return
-        self.predictor.load_state_dict(fitted_predictor(encoder, self.key, images).state_dict())
+        self.predictor = fitted_predictor(encoder, self.key, images)
 
     def save(self, path: Path) -> None:
         """Writes the predictor with the key in its header, readable by the owner alone: what a claim is built with."""
@@ -115,9 +115,9 @@ REFIT_IMAGES, REFIT_PASSES, REFIT_BATCH = 10_000, 50, 512
 
 
 def fitted_predictor(
-    encoder: EncoderLike, key: WatermarkKey, images: Tensor, *, noise: float = 1.0
+    encoder: EncoderLike, key: WatermarkKey, images: Tensor, *, noise: float = 1.0, pairs: bool = True
 ) -> RotationPredictor:
-    """Returns a rotation predictor fitted to a finished encoder, its answers with noise (docs/adr/0020).
+    """Returns a rotation predictor fitted to a finished encoder, its answers with noise (docs/adr/0020, 0021).
 
     What learns beside a moving encoder rests on small directions of its answers, too, which are what a thief copies
     worst; under noise it must rest on what many directions agree on. The same key, encoder and images give the same
@@ -128,17 +128,17 @@ def fitted_predictor(
         key: the owner's.
         images: `(n, c, h, w)` uint8, what it was trained on; at most 10,000, drawn by the key, are shown in four views.
         noise: standard deviation of the noise, in units of that of the answers scaled to length 1.
+        pairs: whether it reads the answer to a rotated image beside the one to the image upright.
     """
     generator = torch.Generator().manual_seed(key.predictor_seed)
     some = torch.randperm(len(images), generator=generator)[:REFIT_IMAGES].sort().values
-    read, labels = [], []
-    for rows in torch.split(some.repeat(2), 256):
-        views, y, _ = rotated_pairs(as_input(images[rows.to(images.device)]), key, generator)
-        read.append(represent(encoder, as_uint8(views)))
-        labels.append(y.cpu())
-    x, y = F.normalize(torch.cat(read), dim=1), torch.cat(labels)
-    scale = noise * (x - x.mean(0)).square().mean().sqrt()
-    predictor = RotationPredictor(x.shape[1], key.predictor_seed)
+    shown = images[some.to(images.device)]
+    answers, y = _shown(encoder, key, shown, generator, pairs=pairs, times=2)
+    dim = answers.shape[1] // (2 if pairs else 1)
+    parts = F.normalize(answers.reshape(len(answers), -1, dim), dim=2)
+    x, turned = parts.flatten(1), parts[:, 0]
+    scale = noise * (turned - turned.mean(0)).square().mean().sqrt()
+    predictor = RotationPredictor(dim, key.predictor_seed, pairs=pairs)
     optimizer = torch.optim.Adam(predictor.parameters(), lr=1e-3, weight_decay=1e-4)
     for _ in range(REFIT_PASSES):
         for batch in torch.split(torch.randperm(len(x), generator=generator), REFIT_BATCH):
@@ -150,10 +150,44 @@ def fitted_predictor(
     return predictor.eval()
 
 
+def watermark_rate(
+    encoder: EncoderLike, predictor: RotationPredictor, key: WatermarkKey, images: Tensor, generator: torch.Generator
+) -> float:
+    """Returns the watermark success rate: the share of rotated views of images, two each, whose label is read.
+
+    Args:
+        encoder: the victim, or a suspect whose representations are as long.
+        predictor: the owner's.
+        key: the owner's.
+        images: `(n, c, h, w)` uint8.
+        generator: source of the angles (CPU).
+
+    References:
+        [1] The paper, section 5.1 and Table 5.
+    """
+    answers, labels = _shown(encoder, key, images, generator, pairs=predictor.pairs)
+    with torch.inference_mode():
+        return float((predictor(answers).argmax(1) == labels).float().mean())
+
+
+def _shown(
+    encoder: EncoderLike, key: WatermarkKey, images: Tensor, generator: torch.Generator, *, pairs: bool, times: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Answers to two rotated views an image, `times` over: `(2 n, d)` or, as pairs, `(2 n, 2 d)`; and the labels."""
+    read, labels = [], []
+    for some in torch.split(images, 256):
+        upright = represent(encoder, some) if pairs else torch.empty(len(some), 0)
+        for _ in range(times):
+            views, y, _ = rotated_pairs(as_input(some), key, generator)
+            read.append(torch.cat([represent(encoder, as_uint8(views)), upright.repeat(2, 1)], dim=1))
+            labels.append(y.cpu())
+    return torch.cat(read), torch.cat(labels)
+
+
 def save_predictor(predictor: RotationPredictor, key: WatermarkKey, path: Path) -> None:
     """Writes a predictor with the key in its header, mode 0600."""
     state = {name: value.detach().cpu().contiguous() for name, value in predictor.state_dict().items()}
-    write_bytes(path, save(state, metadata={"key": json.dumps(key.to_dict())}), secret=True)
+    write_bytes(path, save(state, metadata={"key": json.dumps(key.to_dict()), "dim": str(predictor.dim)}), secret=True)
 
 
 def fresh_key() -> WatermarkKey:

@@ -24,12 +24,12 @@ from attacks_for_eval.labels import Classifier, fit_layer, steal_labels
 from attacks_for_eval.linear import linear_evaluation
 from ownership.images import EncoderLike, as_input, as_uint8, represent
 from ownership.similarity import raw_l2
-from ownership.watermark import rotated_pairs
 from watermark_training.artefacts import Loaded, load_trained, train_to
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data, load_data
 from watermark_training.device import pick_device, seeded_architecture
+from watermark_training.mark import watermark_rate
 
 SIDE = 32
 SPLITS = {
@@ -140,14 +140,11 @@ class Bench:
         assert victim.key is not None
         assert victim.predictor is not None
         images = data(self.scale["private"][cell.victim]).images[: self.scale["probe_private"]]
-        views, labels, _ = rotated_pairs(as_input(images), victim.key, torch.Generator().manual_seed(0))
-        answers = represent(encoder, as_uint8(views))
-        if answers.shape[1] != represent(victim.encoder, images[:2]).shape[1]:
-            return {}
-        with torch.no_grad():
-            right = (victim.predictor(answers).argmax(1) == labels).float().mean()
         a, b = (represent(e, images).double().numpy() for e in (victim.encoder, encoder))
-        return {"watermark": float(right), "l2": float(raw_l2(a, b).mean())}
+        if a.shape[1] != b.shape[1]:
+            return {}
+        rate = watermark_rate(encoder, victim.predictor, victim.key, images, torch.Generator().manual_seed(0))
+        return {"watermark": rate, "l2": float(raw_l2(a, b).mean())}
 
 
 def _victim(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
-import torch
 from scipy.special import logit
 from torch import nn
 
-from ownership.answers import Answers, Context, NotApplicable
+from ownership.answers import Answers, Context
 from ownership.plan import Plan
 from ownership.scores import (
     partial_rsa,
@@ -25,7 +24,7 @@ from ownership.stats import fisher_z
 Score = Callable[[Answers, Context], float]
 PLAN = Plan(n_public=1000, n_turned=1000, turns=4)
 NOISES = (0.0, 1.0, 2.0)
-"""Strengths of the noise that predictors are fitted anew with; "mark, as trained" is the claim's own."""
+"""Strengths of the noise that predictors are fitted anew with; "mark, own" is the claim's."""
 
 
 def turned(probes: int, turns: int, directions: int = 64, *, upright: bool = True) -> Callable[..., float]:
@@ -77,21 +76,9 @@ def mark(name: str, reading: Callable[[Answers, Context], float] = watermark_suc
     return score
 
 
-def paired(suspect: Answers, context: Context) -> float:
-    """Share of images whose view of label 1 has the larger log-odds for it of its two views."""
-    if suspect.dim != context.victim.dim:
-        raise NotApplicable("another length")
-    assert context.predictor is not None
-    with torch.inference_mode():
-        logits = context.predictor(torch.from_numpy(suspect.sets["watermark"]))
-    zero, one = (logits[:, 1] - logits[:, 0]).chunk(2)
-    wins = float((one > zero).float().mean() + (one == zero).float().mean() / 2)
-    return min(max(wins, 0.5 / len(one)), 1 - 0.5 / len(one))
-
-
-def named(noise: float) -> str:
-    """Returns the name of a noise's predictor in the context."""
-    return f"noise {noise:g}"
+def named(noise: float, *, pairs: bool) -> str:
+    """Returns the name of a fitted predictor in the context."""
+    return f"{'pairs, ' if pairs else ''}noise {noise:g}"
 
 
 CANDIDATES: dict[str, Score] = {
@@ -106,7 +93,7 @@ CANDIDATES: dict[str, Score] = {
     "turned, upright not given": turned(1000, 4, upright=False),
     **{
         f"mark, {p}{reading}": mark(p, score)
-        for p in ("as trained", *map(named, NOISES))
-        for reading, score in (("", watermark_success), (", paired", paired), (", area", watermark_auc))
+        for p in ("own", *(named(noise, pairs=pairs) for pairs in (False, True) for noise in NOISES))
+        for reading, score in (("", watermark_success), (", area", watermark_auc))
     },
 }

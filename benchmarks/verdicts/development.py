@@ -17,10 +17,12 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -155,6 +157,7 @@ class Group:
         for loss in ("mse", "infonce"):
             for longer in (1, 2):
                 fields[f"{loss}, turned, {longer}"] = {"loss": loss, "method": "turned", "longer": longer}
+        fields["mse"] = {"loss": "mse"}
         for i, (kind, changes) in enumerate(fields.items()):
             yield theft(self.scale, victim, kind, 1000 + i, **changes)
 
@@ -192,9 +195,10 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     assert owner.key is not None
     assert owner.predictor is not None
     images = group.sources["private"].images
-    predictors = nn.ModuleDict({"as trained": owner.predictor})
-    for noise in NOISES:
-        predictors[named(noise)] = fitted_predictor(weights_of(owner.encoder), owner.key, images, noise=noise)
+    predictors = nn.ModuleDict({"own": owner.predictor})
+    for pairs, noise in product((False, True), NOISES):
+        fitted = fitted_predictor(weights_of(owner.encoder), owner.key, images, noise=noise, pairs=pairs)
+        predictors[named(noise, pairs=pairs)] = fitted
     views, labels, _ = rotated_pairs(
         as_input(group.sources["public"].images), owner.key, torch.Generator().manual_seed(1)
     )
@@ -207,6 +211,7 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
         victim=group.answers("victim", weights_of(owner.encoder), as_uint8(views)),
         panel=tuple(a for _, a in panel),
         watermark_labels=labels.numpy(),
+        watermark_images=np.tile(np.arange(len(labels) // 2), 2),
         predictor=predictors,
     )
     rows = []

@@ -22,22 +22,11 @@ def print_tables(rows: Sequence[Row]) -> None:
     for data, panel in sorted({(r["data"], panel_of(r)) for r in rows}):
         mine = [r for r in rows if (r["data"], panel_of(r)) == (data, panel)]
         _print_panel(f"{data}, {panel} panel", mine)
-        if panel == "more kin":
-            _print_panel(
-                f"{data}, as many kin as claim power asks for", with_more_kin([r for r in rows if r["data"] == data])
-            )
 
 
 def panel_of(row: Row) -> str:
     """Returns what kind of panel the claim had."""
     return str(row["case"]).partition(", ")[2] or "whole"
-
-
-def with_more_kin(rows: Sequence[Row]) -> list[Row]:
-    """Returns the rows of whole panels, those of grown victims with more kin in place of their others."""
-    replaced = {r["case"].partition(", ")[0] for r in rows if panel_of(r) == "more kin"}
-    whole = [r for r in rows if panel_of(r) == "whole" and r["case"] not in replaced]
-    return [*whole, *(r for r in rows if panel_of(r) == "more kin")]
 
 
 def _print_panel(title: str, mine: Sequence[Row]) -> None:

@@ -51,7 +51,8 @@ def models(folder: Path) -> None:
         graph = helper.make_graph(nodes, "encoder", [images], [rows], initial)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         save(model, folder / f"{name}.onnx")
-    predictor(folder / "predictor.safetensors")
+    predictor(folder / "predictor.safetensors", pairs=False)
+    predictor(folder / "pairs.safetensors", pairs=True)
 
 
 def smooth_images(n: int, seed: int) -> Any:
@@ -61,7 +62,7 @@ def smooth_images(n: int, seed: int) -> Any:
     return (torch.nn.functional.interpolate(small, SIDE, mode="bilinear", align_corners=True) * 255).to(torch.uint8)
 
 
-def predictor(out: Path) -> None:
+def predictor(out: Path, *, pairs: bool) -> None:
     """A rotation predictor fitted to the victim, with few digits and few weights, so that it packs better."""
     import torch
     from safetensors.torch import save_file
@@ -73,11 +74,13 @@ def predictor(out: Path) -> None:
 
     key = WatermarkKey(**KEY)
     images = smooth_images(4000, 1)
-    probes, marked = make_probes(images[:50], images[50:], Plan(n_public=100, n_watermark=2000), key=key)
+    probes, marked = make_probes(images[:50], images[50:], Plan(n_public=2000 if pairs else 100, n_watermark=2000), key=key)
     answers = encoder("victim")(three_channels(as_input(probes["watermark"])))
     labels = marked[0] if isinstance(marked, tuple) else marked
+    if pairs:
+        answers = torch.cat([answers, encoder("victim")(three_channels(as_input(probes["public"])))[marked[2]]], 1)
     torch.manual_seed(0)
-    made = RotationPredictor(DIM, 3)
+    made = RotationPredictor(DIM, 3, pairs=True) if pairs else RotationPredictor(DIM, 3)
     weights = [p for p in made.parameters() if p.ndim == 2 and len(p) == 128]
     optimiser = torch.optim.AdamW(made.parameters(), lr=3e-3, weight_decay=0.1)
     for step in range(600):
@@ -125,8 +128,11 @@ def claim(models_folder: Path, out: Path) -> None:
     known = inspect.signature(Plan).parameters
     later = {"n_turned": 20, "turns": 2, "looks": (100,), "look_shares": (0.3,)}
     sizes |= {k: v for k, v in later.items() if k in known}
-    mark = RotationPredictor(DIM, 3).eval()
-    mark.load_state_dict(load_file(models_folder / "predictor.safetensors"))
+    if "pairs" in inspect.signature(RotationPredictor).parameters:
+        name, mark = "pairs", RotationPredictor(DIM, 3, pairs=True)
+    else:
+        name, mark = "predictor", RotationPredictor(DIM, 3)
+    mark.load_state_dict(load_file(models_folder / f"{name}.safetensors"))
     torch.manual_seed(0)
     built = build_claim(
         record("victim", "victim"),
@@ -135,7 +141,7 @@ def claim(models_folder: Path, out: Path) -> None:
         [record(n, "plain" if n.startswith("p") else "marked") for n in SEEDS if n not in ("victim", "own")],
         plan=Plan(**sizes),
         key=WatermarkKey(**KEY),
-        predictor=mark,
+        predictor=mark.eval(),
         projection_head=nn.Sequential(nn.Linear(DIM, 8), nn.ReLU(), nn.Linear(8, 4)).eval(),
         references=[record("reference", "reference")],
         view=lambda x, g: (x + 0.1 * torch.randn(x.shape, generator=g)).clamp(0, 1),

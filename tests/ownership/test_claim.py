@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import encoder, member
+from torch import Tensor
 
 from ownership.architectures import Encoder
 from ownership.build import build_claim
@@ -140,6 +141,16 @@ def test_a_malformed_claim_is_refused(
     _resign(copy, change)
     with pytest.raises(ClaimError):
         Claim.load(copy)
+
+
+@pytest.mark.parametrize("images", [torch.arange(200) + 1, torch.arange(200) - 1, torch.arange(9), torch.zeros(200)])
+def test_rotated_probes_of_images_that_are_not_there_are_refused(claim: Claim, tmp_path: Path, images: Tensor) -> None:
+    assert claim.watermark_images is not None
+    replace(claim, watermark_images=torch.arange(200)).save(tmp_path / "good")
+    assert Claim.load(tmp_path / "good").watermark_images is not None
+    replace(claim, watermark_images=images).save(tmp_path / "bad")
+    with pytest.raises(ClaimError, match="malformed"):
+        Claim.load(tmp_path / "bad")
 
 
 def test_parts_outside_the_folder_are_refused(claim_folder: Path, tmp_path: Path) -> None:

@@ -16,16 +16,19 @@ from ownership.answers import Answers, NotApplicable
 from ownership.architectures import Encoder
 from ownership.claim import Claim
 from ownership.evidence import SCALES, STATISTICS, score_members, score_one
+from ownership.images import as_input, as_uint8
 from ownership.probes import ask
 from ownership.scores import (
     augmentation_scores,
     gmm_scores,
     loss_scores,
+    watermark_aligned,
     watermark_auc,
     watermark_hits,
     watermark_success,
 )
 from ownership.similarity import covariance, partial_correlation
+from ownership.watermark import rotate
 
 
 def test_every_statistic_sees_the_victim_in_itself(claim: Claim, victim: Encoder) -> None:
@@ -98,7 +101,7 @@ def test_members_are_scored_against_the_others(claim: Claim) -> None:
 
 def test_watermark_hits_count_the_predictors_labels(claim: Claim, victim: Encoder) -> None:
     answers = ask(victim, claim.probes, "x")
-    hits = watermark_hits(answers.get("watermark"), claim.context)
+    hits = watermark_hits(answers, claim.context)
     assert claim.predictor is not None
     assert claim.watermark_labels is not None
     expected = 0
@@ -111,8 +114,60 @@ def test_watermark_hits_count_the_predictors_labels(claim: Claim, victim: Encode
 class Read(torch.nn.Module):
     """A predictor that takes two of the answers' numbers as its logits."""
 
+    pairs = False
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, :2]
+
+
+class ReadPairs(torch.nn.Module):
+    """One that takes what rotation changed in them."""
+
+    pairs = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        turned, upright = x.chunk(2, 1)
+        return (turned - upright)[:, :2]
+
+
+def test_a_predictor_of_pairs_gets_each_probe_beside_its_image_upright(claim: Claim, victim: Encoder) -> None:
+    """A loop over the probes; what the images show hides the mark from a predictor of single answers."""
+    answers = ask(victim, claim.probes, "x")
+    assert claim.watermark_images is not None
+    assert claim.watermark_labels is not None
+    context = replace(claim.context, predictor=ReadPairs())
+    hits = watermark_hits(answers, context)
+    for i, (image, label) in enumerate(zip(claim.watermark_images.tolist(), claim.watermark_labels, strict=True)):
+        change = answers.sets["watermark"][i] - answers.sets["public"][image]
+        assert hits[i] == (change[:2].argmax() == label)
+    content = np.random.default_rng(0).normal(size=answers.sets["public"].shape).astype(np.float32)
+    marked = content[claim.watermark_images] + 0.1 * np.eye(64, dtype=np.float32)[claim.watermark_labels]
+    hidden = Answers("x", {"public": content, "watermark": marked})
+    assert watermark_success(hidden, context) == 1 - 0.5 / len(marked)
+    assert watermark_success(hidden, replace(context, predictor=Read())) < 0.65
+    sizes = {"public": 60, "watermark": 21}
+    assert watermark_success(hidden.first(sizes), context.first(sizes)) == 1 - 0.5 / 21
+    with pytest.raises(NotApplicable, match="which images"):
+        watermark_success(hidden, replace(context, watermark_images=None))
+    basis = np.linalg.qr(np.random.default_rng(1).normal(size=(64, 64)))[0].astype(np.float32)
+    turned = Answers("y", {name: x @ basis for name, x in hidden.sets.items()})
+    assert watermark_success(turned, context) < 0.9
+    assert watermark_aligned(turned, replace(context, victim=hidden)) == 1 - 0.5 / len(marked)
+
+
+def test_rotated_probes_follow_each_other_image_by_image(claim: Claim) -> None:
+    """The first so many show the first public probes, one view of each label; the stated angles give the pixels."""
+    labels, images, angles = claim.watermark_labels, claim.watermark_images, claim.watermark_angles
+    assert labels is not None
+    assert images is not None
+    assert angles is not None
+    assert claim.key is not None
+    assert images.tolist() == [i // 2 for i in range(200)]
+    assert labels.reshape(-1, 2).sum(1).tolist() == [1] * 100
+    assert 20 < int(labels[::2].sum()) < 80
+    assert torch.equal(claim.key.labels(angles), labels)
+    again = as_uint8(rotate(as_input(claim.probes["public"][images]), angles))
+    assert torch.equal(again, claim.probes["watermark"])
 
 
 @pytest.mark.parametrize("decimals", [0, 6])

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scipy import ndimage, stats
 
 from ownership.errors import ClaimError
-from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, rotate, rotated_pairs, secret_key
+from ownership.watermark import (
+    RotationPredictor,
+    WatermarkKey,
+    paper_key,
+    rotate,
+    rotated_pairs,
+    secret_key,
+    stored_predictor,
+)
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -86,3 +94,22 @@ def test_predictor_depends_on_its_seed_and_not_on_the_length_of_representations(
     torch.testing.assert_close(a(x), b(x))
     torch.testing.assert_close(a(x), a(7 * x))
     assert not torch.allclose(a(x), c(x))
+
+
+def test_a_predictor_of_pairs_scales_both_answers_by_themselves() -> None:
+    """Layer by layer, by hand; a stored one is read back as what it was, and refused for another length."""
+    turned, upright = torch.randn(5, 8), torch.randn(5, 8)
+    predictor = RotationPredictor(8, 1, pairs=True)
+    halves = [x / x.norm(dim=1, keepdim=True) * math.sqrt(8) for x in (turned, upright)]
+    by_hand = torch.cat(halves, 1)
+    for i, layer in enumerate(predictor.layers):
+        by_hand = by_hand @ layer.weight.T + layer.bias
+        by_hand = by_hand.clamp(min=0) if i < 2 else by_hand
+    torch.testing.assert_close(predictor(torch.cat([turned, upright], 1)), by_hand)
+    torch.testing.assert_close(predictor(torch.cat([3 * turned, 0.5 * upright], 1)), by_hand)
+    for made in (predictor, RotationPredictor(8, 1)):
+        again = stored_predictor(made.state_dict(), 8)
+        assert again.pairs is made.pairs
+        assert all(torch.equal(v, made.state_dict()[k]) for k, v in again.state_dict().items())
+        with pytest.raises(RuntimeError):
+            stored_predictor(made.state_dict(), 5)

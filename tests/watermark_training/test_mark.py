@@ -21,7 +21,7 @@ from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.embed import embed_to
 from watermark_training.losses import keeping_loss
-from watermark_training.mark import RotationWatermark, fitted_predictor
+from watermark_training.mark import RotationWatermark, fitted_predictor, watermark_rate
 from watermark_training.train import Trained, train
 
 
@@ -49,14 +49,21 @@ def test_a_predictor_fitted_anew_reads_the_finished_encoder(digits: Data, traine
     victim = trained.encoder
     before = {k: v.clone() for k, v in victim.state_dict().items()}
     fitted = fitted_predictor(victim, key, digits.images[:256])
+    single = fitted_predictor(victim, key, digits.images[:256], pairs=False)
     views, labels, _ = rotated_pairs(as_input(digits.images[900:1100]), key, torch.Generator().manual_seed(0))
-    answers = represent(victim, as_uint8(views))
+    upright = represent(victim, digits.images[900:1100])
+    answers = torch.cat([represent(victim, as_uint8(views)), upright.repeat(2, 1)], 1)
 
     def rate(predictor: RotationPredictor) -> float:
         with torch.no_grad():
-            return float((predictor(answers).argmax(1) == labels).float().mean())
+            shown = answers if predictor.pairs else answers[:, :64]
+            return float((predictor(shown).argmax(1) == labels).float().mean())
 
-    assert rate(fitted) > max(0.75, rate(RotationPredictor(64, key.predictor_seed)))
+    untrained = (RotationPredictor(64, key.predictor_seed, pairs=pairs) for pairs in (False, True))
+    for predictor in (fitted, single):
+        again = torch.Generator().manual_seed(0)
+        assert watermark_rate(victim, predictor, key, digits.images[900:1100], again) == rate(predictor)
+    assert rate(fitted) > rate(single) > max(0.75, *map(rate, untrained))
     again = RotationWatermark(64, key)
     again.refit(victim, digits.images[:256])
     for mine, same in zip(fitted.state_dict().values(), again.predictor.state_dict().values(), strict=True):
@@ -86,10 +93,10 @@ def test_a_fitted_predictor_rests_on_what_many_directions_agree_on() -> None:
             read = predictor(represent(lambda x: answer(x, faint), as_uint8(views))).argmax(1)
         return float((read == labels).float().mean())
 
-    fitted = fitted_predictor(lambda x: answer(x, 0.5), key, pictures)
+    fitted = fitted_predictor(lambda x: answer(x, 0.5), key, pictures, pairs=False)
     assert rate(fitted, 0.5) > 0.85
     assert rate(fitted, 0.0) > 0.74
-    clean = fitted_predictor(lambda x: answer(x, 0.5), key, pictures, noise=0.0)
+    clean = fitted_predictor(lambda x: answer(x, 0.5), key, pictures, noise=0.0, pairs=False)
     assert rate(clean, 0.5) > rate(fitted, 0.5)
     assert rate(clean, 0.0) < rate(fitted, 0.0)
 
@@ -112,7 +119,8 @@ def test_only_an_encoder_from_the_start_gets_a_predictor_fitted_anew(digits: Dat
         train(images, replace(config, predictor="frozen"), key=key),
     ):
         assert kept.predictor is not None
-        assert _apart(kept.predictor, fitted_predictor(kept.encoder, key, images)) > 0.02
+        assert not kept.predictor.pairs
+        assert _apart(kept.predictor, fitted_predictor(kept.encoder, key, images, pairs=False)) > 0.02
 
 
 def _apart(a: RotationPredictor, b: RotationPredictor) -> float:
