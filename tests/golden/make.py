@@ -74,7 +74,9 @@ def predictor(out: Path, *, pairs: bool) -> None:
 
     key = WatermarkKey(**KEY)
     images = smooth_images(4000, 1)
-    probes, marked = make_probes(images[:50], images[50:], Plan(n_public=2000 if pairs else 100, n_watermark=2000), key=key)
+    probes, marked = make_probes(
+        images[:50], images[50:], Plan(n_public=2000 if pairs else 100, n_watermark=2000), key=key
+    )
     answers = encoder("victim")(three_channels(as_input(probes["watermark"])))
     labels = marked[0] if isinstance(marked, tuple) else marked
     if pairs:

@@ -29,6 +29,7 @@ REPORTS = {
     "report-2.json": "claim-2",
     "report-signed/report.json": "claim-2-sealed",
     "report-3.json": "claim-3",
+    "report-3-pairs.json": "claim-4",
 }
 
 
@@ -67,7 +68,7 @@ def test_a_report_is_read_and_reproduced(name: str, claim: str) -> None:
     found.require()
 
 
-@pytest.mark.parametrize("claim", ["claim-1", "claim-2", "claim-2-sealed", "claim-3"])
+@pytest.mark.parametrize("claim", ["claim-1", "claim-2", "claim-2-sealed", "claim-3", "claim-4"])
 def test_a_claim_is_written_as_it_was(claim: str, tmp_path: Path) -> None:
     """Loading and saving a claim of today's format gives its bytes; what is older is read, and written as today's."""
     loaded = Claim.load(GOLDEN / claim)

@@ -77,7 +77,9 @@ def fresh(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "disclosure": [json.loads(disclose(sealed.folder, ["key.json", "private/1"], data=d)) for d in (True, False)]
         + [json.loads(disclose(sealed.folder, ["plan"]))],
     }
-    made["claim"] += [read(f"{name}/claim.json") for name in ("claim-1", "claim-2", "claim-2-sealed", "claim-3")]
+    made["claim"] += [
+        read(f"{name}/claim.json") for name in ("claim-1", "claim-2", "claim-2-sealed", "claim-3", "claim-4")
+    ]
     made["report"] += [read(p.relative_to(GOLDEN).as_posix()) for p in sorted(GOLDEN.rglob("report*.json"))]
     made["disclosure"].append(read("disclosure.json"))
     several = summarise(
