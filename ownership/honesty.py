@@ -1,7 +1,8 @@
 """Checks on the accuser, made anew at every audit from what the claim holds; they inform.
 
 - Probes: doubled ones, private images among the public ones, private and public ones that can be told apart without any
-  model (other colours, sharpness, disturbance): then a gap between them says nothing about membership.
+  model (other colours, sharpness, disturbance): then a gap between them says nothing about membership. Rotated
+  ones that are not the image they are said to show.
 - Decoy keys: the mark as read by a predictor that the auditor fits to the victim's own answers, for the claim's key and
   for keys drawn afterwards. A predictor that was trained on the suspect reads what these do not.
 """
@@ -18,14 +19,17 @@ from torch import Tensor
 from ownership.answers import Answers
 from ownership.claim import Claim
 from ownership.errors import ClaimError
-from ownership.images import images_sha256
+from ownership.images import as_input, as_uint8, images_sha256
 from ownership.results import Decoys
 from ownership.scores import watermark_success
 from ownership.similarity import Array, ridge_map
-from ownership.watermark import secret_key
+from ownership.watermark import rotate, secret_key
 
 SEPARABLE = 0.65
 """Area under the ROC curve from which on private and public probes count as told apart (with p < .001)."""
+
+ROUNDING = 2
+"""Levels of 255 by which another machine's rotation may differ."""
 
 DECOYS = 19
 
@@ -37,6 +41,11 @@ def check_probes(claim: Claim) -> list[str]:
     notes = []
     if (doubled := len(digests) - len(set(digests))) > 0:
         notes.append(f"{doubled} of {len(digests)} public probes are doubled")
+    if other := not_as_stated(claim):
+        notes.append(
+            f"{other} of {len(claim.probes['watermark'])} rotated probes are not the public image that they are said "
+            "to show, turned by the stated angle: one of them was altered"
+        )
     if private is None or len(private) < 40:
         return notes
     known = set(digests)
@@ -49,6 +58,15 @@ def check_probes(claim: Claim) -> list[str]:
             "their source differs, or one of them was altered; dataset inference means nothing"
         )
     return notes
+
+
+def not_as_stated(claim: Claim) -> int:
+    """Returns how many rotated probes are not the public one they show, turned by their angle (claims of format 4)."""
+    if claim.watermark_images is None or claim.watermark_angles is None:
+        return 0
+    turned = as_uint8(rotate(as_input(claim.probes["public"][claim.watermark_images]), claim.watermark_angles))
+    apart = (turned.int() - claim.probes["watermark"].int()).abs().flatten(1).amax(1)
+    return int((apart > ROUNDING).sum())
 
 
 def separability(private: Tensor, public: Tensor) -> tuple[float, float]:

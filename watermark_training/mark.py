@@ -95,7 +95,7 @@ class RotationWatermark(nn.Module):
         """Replaces the predictor by one that reads pairs, fitted to the finished encoder (`fitted_predictor`).
 
         One that went on from other weights keeps the predictor it learnt with: it reads thieves better (docs/adr/0020).
-        A predictor that is not trained stays as the key drew it.
+        A predictor that is not trained stays as the key drew it. Nothing can be learnt with the mark after this.
 
         Args:
             encoder: trained.

@@ -170,10 +170,11 @@ def test_adversarial_probes_are_told_from_the_private_images(claim: Claim, victi
     disturbed = adversarial(claim.probes["public"], victim, encoder(77))
     forged = replace(claim, probes={**claim.probes, "public": disturbed})
     assert check_probes(claim) == []
-    (note,) = check_probes(forged)
+    rotated, note = check_probes(forged)
+    assert "200 of 200 rotated probes are not the public image" in rotated
     assert "told apart without any encoder" in note
     report = audit(forged, suspect(encoder(78)))
-    assert report.notes == (note,)
+    assert report.notes == (rotated, note)
     assert not [r for r in report.results if r.family == "inference"]
     assert "told apart" in report.skipped["inference_gmm"]
     assert "told apart" in render_html(report)
@@ -193,7 +194,20 @@ def test_doubled_and_shared_probes_are_counted(claim: Claim) -> None:
     public[8] = claim.probes["private"][0]
     notes = check_probes(replace(claim, probes={**claim.probes, "public": public}))
     assert notes[0] == "2 of 300 public probes are doubled"
-    assert notes[1] == "1 of 100 private probes are among the public ones"
+    assert notes[1].startswith("6 of 200 rotated probes are not the public image")
+    assert notes[2] == "1 of 100 private probes are among the public ones"
+
+
+def test_rotated_probes_that_are_not_what_they_are_said_to_be_are_counted(claim: Claim) -> None:
+    """Three that were disturbed after rotation, and one that says another angle; a level of rounding is nothing."""
+    rotated, angles = claim.probes["watermark"].clone(), claim.watermark_angles
+    assert angles is not None
+    rotated[[3, 50, 199], 0, 7, 7] += 9
+    rotated[:, 0, 0, 0] += 1
+    angles = angles + 0.5 * (torch.arange(len(angles)) == 10)
+    (note,) = check_probes(replace(claim, probes={**claim.probes, "watermark": rotated}, watermark_angles=angles))
+    assert note.startswith("4 of 200 rotated probes")
+    assert check_probes(replace(claim, watermark_images=None)) == []
 
 
 def test_separability_is_chance_on_one_source_and_grows_with_a_shift(digits: Data) -> None:
