@@ -26,10 +26,7 @@ def test_table_5_is_a_pooled_two_sided_t_of_30_and_30_batches(claim: Claim, vict
     answers = ask(encoder(77), claim.probes, "s")
     row = next(t for t in paper_tests(claim, answers) if t.table == "5")
     random = claim.answers[claim.stratum("plain")[0].name]
-    a, b = (
-        [float(x.mean()) for x in np.array_split(watermark_hits(e.get("watermark"), claim.context), 30)]
-        for e in (answers, random)
-    )
+    a, b = ([float(x.mean()) for x in np.array_split(watermark_hits(e, claim.context), 30)] for e in (answers, random))
     pooled = (29 * np.var(a, ddof=1) + 29 * np.var(b, ddof=1)) / 58
     t = (np.mean(a) - np.mean(b)) / math.sqrt(pooled * 2 / 30)
     assert row.statistic == pytest.approx(t)

@@ -115,10 +115,12 @@ def test_gradients_of_several_steps_make_one_update(digits: Data, key: Watermark
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_run_learns_the_same_and_resumes(digits: Data, key: WatermarkKey, tmp_path: Path) -> None:
-    x, config, checkpoint = digits.images[:128], replace(CONFIG, epochs=2), tmp_path / "checkpoint.pt"
+    x, checkpoint = digits.images[:128], tmp_path / "checkpoint.pt"
+    config = replace(CONFIG, epochs=2, precision="float32")  # what is fused is rounded less in bfloat16
     fast = replace(config, compile=True)
     whole, eager = train(x, fast, key=key), train(x, config, key=key)
     for a, b in zip(whole.metrics, eager.metrics, strict=True):  # rounding alone differs, and adds up
+        assert a.pop("mark_accuracy") == pytest.approx(b.pop("mark_accuracy"), abs=2 / 128)  # of 128 views an epoch
         assert a == pytest.approx(b, rel=2e-3)
 
     def stop(_what: str, done: int, _total: int) -> None:
