@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -39,7 +38,7 @@ from ownership.errors import ClaimError, ClaimIntegrityError, printable
 from ownership.evidence import Scores
 from ownership.files import canonical_json, new_folder, parse_canonical, parse_json, read_bytes, sha256, write_bytes
 from ownership.plan import STRATA, Plan
-from ownership.probes import Probes
+from ownership.probes import Probes, check_rows, check_shown
 from ownership.projection import load_projection_head
 from ownership.seal import Seal, check_seal, leaf_digests, open_seal
 from ownership.watermark import RotationPredictor, WatermarkKey, stored_predictor
@@ -210,7 +209,7 @@ class Claim:
             probes |= _private(load(parts[PRIVATE_PROBES]))
         labels, angles, images = (probes.pop(name, None) for name in OF_EACH)
         if images is not None:
-            _check_images(images, probes)
+            check_shown(images, probes)
         victim = _member(content["victim"])
         members = tuple(_member(m) for m in content["panel"])
         if any(m.kind not in STRATA for m in members):
@@ -230,7 +229,7 @@ class Claim:
             sets = {k: v.float().numpy() for k, v in load(parts[f"representations/{m.name}.safetensors"]).items()}
             if PRIVATE_PROBES in withheld.parts:
                 sets = {k: v for k, v in sets.items() if k not in PRIVATE_SETS}
-            _check_rows(sets, probes)
+            check_rows(sets, probes)
             answers[m.name] = Answers(m.name, sets)
         return cls(
             plan=Plan.from_dict(content["plan"]),
@@ -254,14 +253,6 @@ class Claim:
             sha256=content["content_sha256"],
             withheld=withheld,
         )
-
-
-def _check_images(images: Tensor, probes: Probes) -> None:
-    """Each rotated probe shows one of the public ones."""
-    if images.dtype != torch.int64 or images.shape != (len(probes["watermark"]),):
-        raise ValueError("not one image for each rotated probe")
-    if not 0 <= int(images.min()) <= int(images.max()) < len(probes["public"]):
-        raise ValueError("rotated probes of images that are not there")
 
 
 def refuse_existing(folder: Path) -> None:
@@ -325,8 +316,3 @@ def _by_look(content: dict[str, Any], field: str) -> dict[int, Scores]:
     if content["format_version"] == 1:
         return {}
     return {int(n): _scores(scores) for n, scores in content[field].items()}
-
-
-def _check_rows(sets: dict[str, NDArray[np.float32]], probes: Probes) -> None:
-    if set(sets) != set(probes) or any(sets[k].ndim != 2 or len(sets[k]) != len(probes[k]) for k in probes):
-        raise ValueError("representations do not fit the probes")

@@ -85,6 +85,20 @@ def make_probes(
     return {name: images.contiguous() for name, images in probes.items()}, marked
 
 
+def check_shown(images: Tensor, probes: Probes) -> None:
+    """Raises ValueError unless `images` names one of the public probes for each rotated one."""
+    if images.dtype != torch.int64 or images.shape != (len(probes["watermark"]),):
+        raise ValueError("not one image for each rotated probe")
+    if not 0 <= int(images.min()) <= int(images.max()) < len(probes["public"]):
+        raise ValueError("rotated probes of images that are not there")
+
+
+def check_rows(sets: dict[str, NDArray[np.float32]], probes: Probes) -> None:
+    """Raises ValueError unless there is one answer for each probe of every set."""
+    if set(sets) != set(probes) or any(sets[k].ndim != 2 or len(sets[k]) != len(probes[k]) for k in probes):
+        raise ValueError("representations do not fit the probes")
+
+
 def ask(encoder: EncoderLike, probes: Probes, name: str) -> Answers:
     """Returns an encoder's answers to every probe set.
 
