@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -27,7 +28,7 @@ from watermark_training.train import Trained, train
 
 def test_three_lines_in_a_loop_of_ones_own(digits: Data, key: WatermarkKey, tmp_path: Path) -> None:
     """A plain loop without any other loss: the mark is read afterwards, from images it was not taught on."""
-    model = encoder(1)
+    model = copy.deepcopy(encoder(1))  # others use that one untrained
     mark = RotationWatermark(64, key, share=1.0)
     optimizer = torch.optim.Adam([*model.parameters(), *mark.parameters()], lr=2e-3)
     model.train()
