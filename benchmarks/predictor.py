@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,8 +23,7 @@ from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.demo import demo_config, train_config
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.losses import REFERENCE_LOSSES
-from ownership.images import EncoderLike
-from ownership.watermark import RotationPredictor, WatermarkKey, secret_key
+from ownership.watermark import RotationPredictor, secret_key
 from watermark_training.data import load_data
 from watermark_training.mark import watermark_rate
 from watermark_training.train import train
@@ -73,16 +73,7 @@ def main() -> None:
             )
             predictor = victim.predictor
             assert predictor is not None
-
-            def rate(
-                encoder: EncoderLike,
-                predictor: RotationPredictor = predictor,
-                key: WatermarkKey = key,
-                images: Tensor = held_out,
-                seed: int = seed + 1,
-            ) -> float:
-                return watermark_rate(encoder, predictor, key, images, torch.Generator().manual_seed(seed))
-
+            rate = partial(watermark_rate, predictor=predictor, key=key, images=held_out, seed=seed + 1)
             rates = [rate(victim.encoder)]
             for loss in REFERENCE_LOSSES:
                 theft = ExtractionConfig(

@@ -78,7 +78,7 @@ def run(bench: Bench, seed: int, folder: Path, panel: str) -> list[dict[str, Any
     assert predictor is not None
 
     def mark(encoder: Any) -> float:
-        return watermark_rate(encoder, predictor, key, test.images[:1000], torch.Generator().manual_seed(seed))
+        return watermark_rate(encoder, predictor, key, test.images[:1000], seed=seed)
 
     suspects = [("the checkpoint itself", bench.checkpoint)]
     kin = "fine-tune of the public checkpoint"

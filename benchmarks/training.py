@@ -25,6 +25,7 @@ import time
 import warnings
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -40,8 +41,7 @@ from attacks_for_eval.extraction import extract
 from attacks_for_eval.linear import linear_evaluation
 from ownership._audit import versions
 from ownership.files import canonical_json, sha256
-from ownership.images import EncoderLike
-from ownership.watermark import RotationPredictor, WatermarkKey, secret_key
+from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
 from watermark_training.mark import watermark_rate
@@ -81,10 +81,7 @@ def run_mark(data: str, seed: int) -> dict[str, Any]:
         row[f"{name}_probe"] = linear_evaluation(trained.encoder, labelled, held_out).accuracy
         if trained.predictor is None:
             continue
-
-        def rate(encoder: EncoderLike, predictor: RotationPredictor = trained.predictor) -> float:
-            return watermark_rate(encoder, predictor, key, test.images[:2000], torch.Generator().manual_seed(seed))
-
+        rate = partial(watermark_rate, predictor=trained.predictor, key=key, images=test.images[:2000], seed=seed)
         row["victim"] = rate(trained.encoder)
         for loss in ("mse", "infonce"):
             theft = replace(THEFT, loss=loss, seed=seed)

@@ -151,7 +151,7 @@ def fitted_predictor(
 
 
 def watermark_rate(
-    encoder: EncoderLike, predictor: RotationPredictor, key: WatermarkKey, images: Tensor, generator: torch.Generator
+    encoder: EncoderLike, predictor: RotationPredictor, key: WatermarkKey, images: Tensor, *, seed: int = 0
 ) -> float:
     """Returns the watermark success rate: the share of rotated views of images, two each, whose label is read.
 
@@ -160,11 +160,12 @@ def watermark_rate(
         predictor: the owner's.
         key: the owner's.
         images: `(n, c, h, w)` uint8.
-        generator: source of the angles (CPU).
+        seed: of the angles.
 
     References:
         [1] The paper, section 5.1 and Table 5.
     """
+    generator = torch.Generator().manual_seed(seed)
     answers, labels = _shown(encoder, key, images, generator, pairs=predictor.pairs)
     with torch.inference_mode():
         return float((predictor(answers).argmax(1) == labels).float().mean())

@@ -120,7 +120,6 @@ def test_a_compiled_run_learns_the_same_and_resumes(digits: Data, key: Watermark
     fast = replace(config, compile=True)
     whole, eager = train(x, fast, key=key), train(x, config, key=key)
     for a, b in zip(whole.metrics, eager.metrics, strict=True):  # rounding alone differs, and adds up
-        assert a.pop("mark_accuracy") == pytest.approx(b.pop("mark_accuracy"), abs=2 / 128)  # of 128 views an epoch
         assert a == pytest.approx(b, rel=2e-3)
 
     def stop(_what: str, done: int, _total: int) -> None:
