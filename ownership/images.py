@@ -48,6 +48,13 @@ def as_uint8(images: Tensor) -> Tensor:
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+def beside(drawn: Tensor, images: Tensor) -> Tensor:
+    """Returns what was drawn on the CPU on the images' device, without waiting for what that still computes."""
+    if images.device.type == "cuda" and drawn.device.type == "cpu":
+        return drawn.pin_memory().to(images.device, non_blocking=True)
+    return drawn.to(images.device)
+
+
 def three_channels(images: Tensor) -> Tensor:
     """Returns images `(n, 3, h, w)`; grey ones `(n, 1, h, w)` are repeated."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

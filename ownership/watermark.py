@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownership.errors import ClaimError
+from ownership.images import beside
 
 TURN = 2 * math.pi
 
@@ -204,5 +205,5 @@ def rotated_pairs(images: Tensor, key: WatermarkKey, generator: torch.Generator)
         radians.
     """
     labels = torch.arange(2).repeat_interleave(len(images))
-    angles = key.angles(labels, generator).to(images.device)
-    return rotate(torch.cat([images, images]), angles), labels.to(images.device), angles
+    angles = beside(key.angles(labels, generator), images)
+    return rotate(torch.cat([images, images]), angles), beside(labels, images), angles

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ownership.images import beside
 
 JITTER = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue
 
@@ -41,7 +44,7 @@ def colour_view(images: Tensor, generator: torch.Generator) -> Tensor:
     The views of StolenEncoder's released code. Arguments and result as in `simclr_view`.
     """
     mirrored = torch.rand(len(images), generator=generator) < 0.5
-    x = torch.where(mirrored.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)
+    x = torch.where(beside(mirrored, images).view(-1, 1, 1, 1), images.flip(-1), images)
     return _colour_jitter(x, generator, (0.4, 0.4, 0.4, 0.1)).clamp(0, 1)
 
 
@@ -72,12 +75,18 @@ def _crop_and_flip(x: Tensor, generator: torch.Generator, min_crop: float, flip:
         scale_w = torch.where(mirrored, -scale_w, scale_w)
     zero = torch.zeros(n)
     theta = torch.stack([torch.stack([scale_w, zero, shift_x], 1), torch.stack([zero, scale_h, shift_y], 1)], 1)
-    grid = F.affine_grid(theta.to(x), list(x.shape), align_corners=False)
+    grid = F.affine_grid(beside(theta, x), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+@lru_cache(maxsize=8)
+def _luma(device: torch.device) -> Tensor:
+    """The channels' weights in grey, brought to a device once: each time would wait for what that still computes."""
+    return torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
+
+
 def _grey(x: Tensor) -> Tensor:
-    return x if x.shape[1] == 1 else (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return x if x.shape[1] == 1 else (x * _luma(x.device)).sum(1, keepdim=True)
 
 
 def _colour_jitter(x: Tensor, generator: torch.Generator, jitter: tuple[float, float, float, float] = JITTER) -> Tensor:
@@ -88,12 +97,13 @@ def _colour_jitter(x: Tensor, generator: torch.Generator, jitter: tuple[float, f
 
     def factor(strength: float) -> Tensor:
         drawn = _uniform(n, max(0.0, 1 - strength), 1 + strength, generator)
-        return torch.where(jittered, drawn, one).to(x).view(n, 1, 1, 1)
+        return torch.where(jittered, drawn, one)
 
-    brightness, contrast, saturation = (factor(s) for s in jitter[:3])
-    hue = torch.where(jittered, _uniform(n, -jitter[3], jitter[3], generator), 0 * one).to(x)
+    factors = [factor(s) for s in jitter[:3]]
+    factors.append(torch.where(jittered, _uniform(n, -jitter[3], jitter[3], generator), 0 * one))
     order = torch.randperm(4, generator=generator).tolist()
-    greyed = (torch.rand(n, generator=generator) < 0.2).to(x.device).view(n, 1, 1, 1)
+    factors.append(torch.rand(n, generator=generator))
+    brightness, contrast, saturation, hue, grey_if = beside(torch.stack(factors), x).view(5, n, 1, 1, 1).unbind()
     for operation in order:
         if operation == 0:
             x = x * brightness
@@ -104,9 +114,9 @@ def _colour_jitter(x: Tensor, generator: torch.Generator, jitter: tuple[float, f
             grey = _grey(x)
             x = (x - grey) * saturation + grey
         elif operation == 3 and x.shape[1] == 3:
-            x = _shift_hue(x, hue)
+            x = _shift_hue(x, hue.view(n))
         x = x.clamp(0, 1)
-    return torch.where(greyed, _grey(x), x) if x.shape[1] == 3 else x
+    return torch.where(grey_if < 0.2, _grey(x), x) if x.shape[1] == 3 else x
 
 
 def _shift_hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -130,8 +140,8 @@ def _blur(x: Tensor, generator: torch.Generator) -> Tensor:
     n = len(x)
     sigma = _uniform(n, 0.1, 2.0, generator)
     side = torch.exp(-0.5 / sigma**2)
-    centre = (1 / (1 + 2 * side)).to(x).view(n, 1, 1, 1)
-    edge = (side / (1 + 2 * side)).to(x).view(n, 1, 1, 1)
+    kernel = torch.stack([side / (1 + 2 * side), 1 / (1 + 2 * side)])
+    edge, centre = beside(kernel, x).view(2, n, 1, 1, 1).unbind()
     p = F.pad(x, (1, 1, 1, 1), mode="reflect")
     rows = edge * (p[:, :, :-2] + p[:, :, 2:]) + centre * p[:, :, 1:-1]
     return edge * (rows[..., :-2] + rows[..., 2:]) + centre * rows[..., 1:-1]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ownership.architectures import Encoder
+from ownership.images import beside
 from ownership.projection import projection_head
 from ownership.watermark import TURN, rotate
 from watermark_training.augment import simclr_view
@@ -62,7 +63,7 @@ class Contrastive:
         if not self.config.rotate:
             return x
         angles = torch.rand(len(x), generator=generator) * TURN
-        return rotate(x, angles.to(x.device))
+        return rotate(x, beside(angles, x))
 
     def loss(self, representations: Tensor, shown: Tensor) -> Tensor:
         """Returns the method's loss on the projections."""

@@ -21,6 +21,7 @@ from ownership.watermark import WatermarkKey, paper_key
 from watermark_training.config import TrainConfig
 from watermark_training.device import autocast, compiled, seeded, seeded_architecture
 from watermark_training.distributed import average_gradients, mean_over_processes, of_first, rank, world
+from watermark_training.graphs import Graph
 from watermark_training.mark import RotationWatermark, fresh_key
 from watermark_training.objectives import Contrastive, Keeping, Objective
 
@@ -82,16 +83,19 @@ class State:
             for module in self._modules().values():  # containers: their layers are replaced in place
                 nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         self.forward = compiled(self.encoder) if config.compile else self.encoder
+        self.graph = Graph() if device.type == "cuda" and world() == 1 and config.accumulate == 1 else None
         self.batch_size = min(config.batch_size, n) // world() * world()
         self.steps_per_epoch = n // self.batch_size
-        self.optimizer = torch.optim.Adam(self._parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.Adam(
+            self._parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type == "cuda" or None
+        )
         updates = config.epochs * math.ceil(self.steps_per_epoch / config.accumulate)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=updates)
         self.metrics: list[dict[str, float]] = []
         self.epoch = 0  # epochs done
         self.done = 0  # steps done of this one
         self.order = torch.zeros(0, dtype=torch.int64)  # images of this epoch; drawn when it begins
-        self.sums = torch.zeros(3)  # of this epoch: the two losses and the mark accuracy
+        self.sums = torch.zeros(3, device=device)  # of this epoch: the two losses and the mark accuracy
         self.spread = 1.0  # of the answers to the epoch's last batch
 
     def _make_encoder(self, start: Encoder | None) -> Encoder:
@@ -124,7 +128,7 @@ class State:
         """Yields what is left of this epoch's batches, as indices of images: this process's part of each."""
         if self.done == 0:
             self.order = torch.randperm(n, generator=self.generator)
-            self.sums = torch.zeros(3)
+            self.sums = torch.zeros(3, device=self.device)
         whole = torch.split(self.order[: self.steps_per_epoch * self.batch_size], self.batch_size)
         yield from (batch.chunk(world())[rank()] for batch in whole[self.done :])
 
@@ -134,7 +138,7 @@ class State:
         Raises:
             TrainingError: if a loss is no longer finite, or every image gets the same answer.
         """
-        means = torch.cat([self.sums / self.steps_per_epoch, torch.tensor([self.spread])]).to(self.device)
+        means = torch.cat([self.sums / self.steps_per_epoch, torch.tensor([self.spread], device=self.device)])
         contrastive, mark, accuracy, self.spread = mean_over_processes(means).tolist()
         self.epoch, self.done = self.epoch + 1, 0
         if not math.isfinite(contrastive + mark):
@@ -163,36 +167,53 @@ class State:
             seed = torch.tensor([self.config.seed, self.epoch, self.done, rank()])
             generator = torch.Generator().manual_seed(int(sha256(seed.numpy().tobytes())[:12], 16))
         views = self.objective.views(images, generator)
-        upright, labels = sum(map(len, views)), None
+        labels: tuple[Tensor, ...] = ()
         if self.mark is not None:
-            marked, labels = self.mark.views(images, generator)
+            marked, arcs = self.mark.views(images, generator)
             views.append(marked)
+            labels = (arcs,)
         x = three_channels(torch.cat(views)).contiguous(memory_format=torch.channels_last)
         for name, module in self._modules().items():
             # running statistics were not taken on rotated images: embedding leaves them as they are
-            module.train(name != "encoder" or self.config.method != "embed")
-        mark = accuracy = torch.zeros(())
-        with autocast(self.device, self.config.precision):
-            representations = self.forward(x)
-            learnt = self.objective.loss(representations[:upright], x[:upright])
-            if self.mark is not None and labels is not None:
-                mark = self.mark.loss(representations[upright:], labels)
-                accuracy = self.mark.accuracy
-        # the steps of one update, the last of an epoch perhaps fewer
-        begun = self.done // self.config.accumulate * self.config.accumulate
-        loss = (learnt + mark) / min(self.config.accumulate, self.steps_per_epoch - begun)
-        loss.backward()  # type: ignore[no-untyped-call]
+            mode = name != "encoder" or self.config.method != "embed"
+            if module.training != mode:  # to set what is set makes torch.compile check all its assumptions again
+                module.train(mode)
+        if self.graph is None:
+            losses, answers = self._learn(x, *labels)
+        else:
+            losses, answers = self.graph(self._learn, x, *labels)
         if self.updates:
             average_gradients(self._parameters())
             self.optimizer.step()
             self.schedule.step()
-            self.optimizer.zero_grad(set_to_none=True)
         if self.done + 1 == self.steps_per_epoch:
-            answers = F.normalize(representations[:upright].detach().float(), dim=1)
+            answers = F.normalize(answers.float(), dim=1)
             self.spread = float(answers.std(0).mean()) * math.sqrt(answers.shape[1])
-        unweighted = mark.detach().cpu() / self.config.mark_weight
-        self.sums += torch.stack([learnt.detach().cpu(), unweighted, accuracy.cpu()])
+        self.sums += losses  # on the device: to ask for a number each step would leave it idle until the next
         self.done += 1
+
+    def _learn(self, x: Tensor, *labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The passes on all views `x`, the marked ones last; gradients are added to those of the same update.
+
+        Returns:
+            The two losses and the mark accuracy, `(3,)`; the answers to the views that are not of the mark.
+        """
+        begun = self.done // self.config.accumulate * self.config.accumulate
+        if self.done == begun:
+            self.optimizer.zero_grad(set_to_none=True)
+        upright = len(x) - sum(map(len, labels))
+        mark = accuracy = torch.zeros((), device=self.device)
+        with autocast(self.device, self.config.precision):
+            representations = self.forward(x)
+            learnt = self.objective.loss(representations[:upright], x[:upright])
+            if self.mark is not None:
+                mark = self.mark.loss(representations[upright:], *labels)
+                accuracy = self.mark.accuracy
+        # the steps of one update, the last of an epoch perhaps fewer
+        loss = (learnt + mark) / min(self.config.accumulate, self.steps_per_epoch - begun)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses = torch.stack([learnt.detach(), mark.detach() / self.config.mark_weight, accuracy])
+        return losses, representations[:upright].detach()
 
     def _tensors(self) -> dict[str, Any]:
         return {name: module.state_dict() for name, module in self._modules().items()} | {
@@ -248,7 +269,7 @@ class State:
             self.schedule.load_state_dict(stored["state"]["schedule"])
             self.generator.set_state(stored["state"]["generator"].cpu())
             self.epoch, self.done = int(stored["epoch"]), int(stored["done"])
-            self.order, self.sums = stored["order"].cpu(), stored["sums"].cpu()
+            self.order, self.sums = stored["order"].cpu(), stored["sums"].to(self.device)
             self.metrics = list(stored["metrics"])
             self.key = key
             if self.mark is not None and key is not None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ownership.architectures import CUSTOM, Encoder, make_encoder
 from ownership.errors import TrainingError
 from ownership.files import Progress, silent
-from ownership.images import as_input, check_images
+from ownership.images import as_input, beside, check_images
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.config import TrainConfig
 from watermark_training.device import compile_errors
@@ -95,7 +95,7 @@ def train(
     while state.epoch < config.epochs:
         for batch in state.batches(len(images)):
             with compile_errors():
-                state.step(as_input(images[batch.to(images.device)].to(state.device)))
+                state.step(as_input(beside(images[beside(batch, images)], state.sums)))
             progress("training", state.epoch * state.steps_per_epoch + state.done, total)
             whole = state.done % config.accumulate == 0 and state.done < state.steps_per_epoch
             if whole and time.monotonic() - saved >= save_every:
@@ -140,6 +140,7 @@ def _near(images: Tensor, device: torch.device) -> Tensor:
 
 def _result(state: State) -> Trained:
     encoder = state.encoder
+    state.optimizer.zero_grad(set_to_none=True)
     if any(isinstance(m, nn.SyncBatchNorm) for m in encoder.modules()):  # whose files should need no other processes
         custom = state.start if state.config.arch == CUSTOM else None
         plain = make_encoder(state.config.arch) if custom is None else copy.deepcopy(custom)
