@@ -170,6 +170,17 @@ def print_tables() -> None:
             f"{r['images']:,} mapped images ({r['file_mib']:,} MiB): {r['peak_mib'][1]:.0f} MiB beyond the file, "
             f"{r['more_mib']:.0f} more than for 4,096\n"
         )
+    for r in (r for r in rows if r["what"] == "gpu rates"):
+        rates = ", ".join(f"{name} {v:,.0f}" for name, v in r["images_per_second"].items())
+        print(f"{r['device']}, {r['arch']}: images/s {rates}\n")
+    for r in (r for r in rows if r["what"] == "gpu victim"):
+        print(
+            f"{r['device']}, {r['train']['arch']}, {r['images']:,} images, {r['passes']} passes: {r['seconds']:.0f} s, "
+            f"{r['images_per_second']:,.0f} images/s, {r['utilisation']:.3f} of {r['peak'] / 1e12:.0f} TFLOP/s; mark "
+            f"{r['victim']:.3f}, linear probe {r['victim_probe']:.3f}"
+            + "".join(f", theft by {n} {r[f'surrogate_{n}']:.3f}" for n in ("infonce", "mse") if f"surrogate_{n}" in r)
+            + "\n"
+        )
     head = ("data", "images, passes", "mark", "seeds", "probe, plain", "marked", "lost", "victim", "MSE", "InfoNCE")
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
