@@ -17,10 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from attacks_for_eval.linear import linear_evaluation
 from attacks_for_eval.recipes import DEFAULT, LOSSLESS, Recipe, Settings, Workshop, put_in_front
+from attacks_for_eval.spread import spread
 from ownership._audit import audit
 from ownership.architectures import Encoder
 from ownership.claim import Claim
@@ -67,7 +66,7 @@ class Cell:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Evaluation:
-    """Everything that cells are run with; sent to the workers once a job."""
+    """Everything that cells are run with; read once by each process."""
 
     out: Path  # rows/ and models/ are written here
     cases: dict[str, Case]
@@ -114,8 +113,7 @@ def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, pr
             groups[cell.recipe.base, of].append(cell)
     done, total = len(cells) - sum(map(len, groups.values())), len(cells)
     progress("evaluating", done, total)
-    tasks = (joblib.delayed(run_group)(evaluation, group) for group in groups.values())
-    for count in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks):
+    for count in spread(run_group, evaluation, groups.values(), folder=evaluation.out, jobs=jobs):
         done += count
         progress("evaluating", done, total)
     rows = [dict(read_json(path, TrainingError, "row")) for path in paths]

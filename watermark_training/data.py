@@ -48,6 +48,18 @@ class Data:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with its own images only: torch would write all of which they are a part."""
+        own = [x if x is None or x.untyped_storage().nbytes() == x.nbytes else x.clone() for x in self._tensors()]
+        return _data, (self.name, *own, self.skipped)
+
+    def _tensors(self) -> tuple[Tensor, Tensor | None]:
+        return self.images, self.labels
+
+
+def _data(name: str, images: Tensor, labels: Tensor | None, skipped: tuple[str, ...]) -> Data:
+    return Data(name=name, images=images, labels=labels, skipped=skipped)
+
 
 _DESCRIPTION = re.compile(r"^(?P<source>.*?)(?::(?P<split>[a-z0-9_]+))?(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
 

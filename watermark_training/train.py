@@ -71,7 +71,7 @@ def train(
             and for the architecture "custom", any module inside an `Encoder`.
         device: where to compute.
         checkpoint: file to keep the state in; a run with the same configuration goes on from it, and ends with the same
-            weights as one that was never broken.
+            weights as one that was never broken (on a GPU, whose sums come in any order, but for rounding).
         save_every: seconds after which the state is kept within an epoch; at the end of an epoch it is in any case.
         progress: called after every step.
         warn: called with a line of advice if the mark or the loss does not learn.

@@ -21,7 +21,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from candidates import CANDIDATES, NOISES, PLAN, named
 from design import SCALES, Scale, independent, theft
 
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
+from attacks_for_eval.spread import spread
 from cli.render import progress
 from ownership.answers import Answers, Context, NotApplicable
 from ownership.architectures import Encoder
@@ -180,13 +180,18 @@ class Group:
         shown = {"public": public, "turned": turned, "watermark": marked}
         return Answers(name, {k: represent(encoder, x).numpy() for k, x in shown.items()})
 
-    def jobs(self) -> Iterator[Any]:
-        """Yields what is to be made, once the victims are there."""
+    def jobs(self) -> Iterator[tuple[int | None, Recipe]]:
+        """Yields what is to be made, once the victims are there: of which victim, if of one, and what."""
         everybody = [*(r for _, r in self.members()), *self.innocents()]
-        yield from (joblib.delayed(self.shop.make)(r) for r in everybody if not self.shop.path(r).is_file())
+        yield from ((None, r) for r in everybody if not self.shop.path(r).is_file())
         for victim in (0, 1):
             thief = self.thief(victim)
-            yield from (joblib.delayed(thief.make)(r) for r in self.thefts(victim) if not thief.path(r).is_file())
+            yield from ((victim, r) for r in self.thefts(victim) if not thief.path(r).is_file())
+
+    def make(self, job: tuple[int | None, Recipe]) -> None:
+        """Makes one model."""
+        victim, recipe = job
+        (self.shop if victim is None else self.thief(victim)).make(recipe)
 
 
 def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
@@ -271,7 +276,7 @@ def main() -> None:
     group = Group(scale, arguments.work)
     with progress() as show:
         jobs = list(group.jobs())
-        for i, _ in enumerate(joblib.Parallel(n_jobs=arguments.jobs, return_as="generator_unordered")(jobs)):
+        for i, _ in enumerate(spread(Group.make, group, jobs, folder=arguments.work, jobs=arguments.jobs)):
             show("models", i + 1, len(jobs))
     rows = [row for victim in (0, 1) for row in read(group, victim, arguments.candidates)]
     print_tables(rows)
@@ -282,4 +287,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import development  # under the name that other processes find its classes by
+
+    development.main()

@@ -24,7 +24,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -34,6 +33,7 @@ from design import SCALES, Scale
 from attacks_for_eval.claims import claim_with_references
 from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate, probe
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
+from attacks_for_eval.spread import spread
 from cli.render import progress
 from ownership.architectures import Encoder
 from ownership.claim import Member
@@ -189,45 +189,56 @@ def make_panels(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -
     """Makes victims and panel members; what is there is kept."""
     victims = bench.scale.indices
     bench.strangers.make(bench.scale.checkpoint)
-    first: list[Any] = [joblib.delayed(bench.train_victim)(v) for v in victims]
+    first: list[Task] = [(Bench.train_victim, v) for v in victims]
     members = [r for kind in kinds for v in bench.scale.indices for _, r in bench.panel(v, kind)]
     members = [r for r in members if r.objective != "file"]
-    first += [joblib.delayed(bench.strangers.make)(r) for r in dict.fromkeys(members)]
-    _run(first, jobs, "victims and panels", show)
+    first += [(_make_group, None, [r]) for r in dict.fromkeys(members)]
+    _run(bench, first, jobs, "victims and panels", show)
 
 
 def make_models(bench: Bench, jobs: int, show: Progress) -> None:
     """Makes every suspect; what is there is kept."""
     groups: dict[Any, list[Recipe]] = {}
+    victims = {case_name(v, "whole"): v for v in bench.scale.indices}
     for cell in bench.cells():
         if cell.recipe.objective == "file":
             continue
-        of = cell.case if cell.recipe.role == "surrogate" else ""
+        of = victims[cell.case] if cell.recipe.role == "surrogate" else None
         groups.setdefault((cell.recipe.base, of), []).append(cell.recipe)
-    thieves = {f"victim_{v}": bench.thief(v) for v in bench.scale.indices} | {"": bench.strangers}
-    tasks = [
-        joblib.delayed(_make_group)(thieves[of], recipes)
+    workshops = {v: bench.thief(v) for v in bench.scale.indices} | {None: bench.strangers}
+    tasks: list[Task] = [
+        (_make_group, of, recipes)
         for (_, of), recipes in groups.items()
-        if not all(thieves[of].path(r).is_file() for r in recipes)
+        if not all(workshops[of].path(r).is_file() for r in recipes)
     ]
-    _run(tasks, jobs, "suspects", show)
+    _run(bench, tasks, jobs, "suspects", show)
 
 
-def _make_group(workshop: Workshop, recipes: Sequence[Recipe]) -> None:
+def _make_group(bench: Bench, victim: int | None, recipes: Sequence[Recipe]) -> None:
+    workshop = bench.strangers if victim is None else bench.thief(victim)
     for recipe in dict.fromkeys(recipes):
         workshop.make(recipe)
 
 
-def _run(tasks: Sequence[Any], jobs: int, what: str, show: Progress) -> None:
-    for i, _ in enumerate(joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)):
+Task = tuple[Any, ...]
+"""A function and its arguments, after the bench."""
+
+
+def _run(bench: Bench, tasks: Sequence[Task], jobs: int, what: str, show: Progress) -> None:
+    for i, _ in enumerate(spread(_do, bench, tasks, folder=bench.work, jobs=jobs)):
         show(what, i + 1, len(tasks))
+
+
+def _do(bench: Bench, task: Task) -> None:
+    function, *arguments = task
+    function(bench, *arguments)
 
 
 def audit_all(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
     """Builds the claims, audits every model and writes the rows to be committed."""
     for kind in kinds:
-        builds = [joblib.delayed(bench.build)(v, kind) for v in bench.scale.indices]
-        _run(builds, jobs, f"claims, {kind} panels", show)
+        builds = [(Bench.build, v, kind) for v in bench.scale.indices]
+        _run(bench, builds, jobs, f"claims, {kind} panels", show)
         evaluate(bench.evaluation(), list(bench.cells(kind)), jobs=jobs, progress=show)
     collect(bench)
 
@@ -291,4 +302,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import run  # under the name that other processes find its classes by
+
+    run.main()
