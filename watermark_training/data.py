@@ -50,11 +50,11 @@ class Data:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled with its own images only: torch would write all of which they are a part."""
-        own = [x if x is None or x.untyped_storage().nbytes() == x.nbytes else x.clone() for x in self._tensors()]
-        return _data, (self.name, *own, self.skipped)
+        return _data, (self.name, _own(self.images), _own(self.labels), self.skipped)
 
-    def _tensors(self) -> tuple[Tensor, Tensor | None]:
-        return self.images, self.labels
+
+def _own(x: Tensor | None) -> Tensor | None:
+    return x if x is None or x.untyped_storage().nbytes() == x.nbytes else x.clone()
 
 
 def _data(name: str, images: Tensor, labels: Tensor | None, skipped: tuple[str, ...]) -> Data:
