@@ -115,7 +115,13 @@ REFIT_IMAGES, REFIT_PASSES, REFIT_BATCH = 10_000, 50, 512
 
 
 def fitted_predictor(
-    encoder: EncoderLike, key: WatermarkKey, images: Tensor, *, noise: float = 1.0, pairs: bool = True
+    encoder: EncoderLike,
+    key: WatermarkKey,
+    images: Tensor,
+    *,
+    noise: float = 1.0,
+    pairs: bool = True,
+    against: EncoderLike | None = None,
 ) -> RotationPredictor:
     """Returns a rotation predictor fitted to a finished encoder, its answers with noise (docs/adr/0020, 0021).
 
@@ -129,21 +135,26 @@ def fitted_predictor(
         images: `(n, c, h, w)` uint8, what it was trained on; at most 10,000, drawn by the key, are shown in four views.
         noise: standard deviation of the noise, in units of that of the answers scaled to length 1.
         pairs: whether it reads the answer to a rotated image beside the one to the image upright.
+        against: an encoder whose own answers it learns to tell nothing from: of the same length of representation.
     """
     generator = torch.Generator().manual_seed(key.predictor_seed)
     some = torch.randperm(len(images), generator=generator)[:REFIT_IMAGES].sort().values
     shown = images[some.to(images.device)]
-    answers, y = _shown(encoder, key, shown, generator, pairs=pairs, times=2)
-    dim = answers.shape[1] // (2 if pairs else 1)
-    parts = F.normalize(answers.reshape(len(answers), -1, dim), dim=2)
-    x, turned = parts.flatten(1), parts[:, 0]
-    scale = noise * (turned - turned.mean(0)).square().mean().sqrt()
+    asked = [encoder] if against is None else [encoder, against]
+    answers, labels = zip(*(_shown(e, key, shown, generator, pairs=pairs, times=2) for e in asked), strict=True)
+    dim = answers[0].shape[1] // (2 if pairs else 1)
+    parts = [F.normalize(a.reshape(len(a), -1, dim), dim=2) for a in answers]
+    scales = [noise * (p[:, 0] - p[:, 0].mean(0)).square().mean().sqrt() for p in parts]
+    targets = [F.one_hot(y, 2).float() if i == 0 else torch.full((len(y), 2), 0.5) for i, y in enumerate(labels)]
     predictor = RotationPredictor(dim, key.predictor_seed, pairs=pairs)
     optimizer = torch.optim.Adam(predictor.parameters(), lr=1e-3, weight_decay=1e-4)
     for _ in range(REFIT_PASSES):
-        for batch in torch.split(torch.randperm(len(x), generator=generator), REFIT_BATCH):
-            shaken = x[batch] + scale * torch.randn(x[batch].shape, generator=generator)
-            loss = F.cross_entropy(predictor(shaken), y[batch])
+        for batch in torch.split(torch.randperm(len(parts[0]), generator=generator), REFIT_BATCH):
+            loss = torch.zeros(())
+            for part, scale, target in zip(parts, scales, targets, strict=True):
+                x = part[batch].flatten(1)
+                shaken = x + scale * torch.randn(x.shape, generator=generator)
+                loss = loss + F.cross_entropy(predictor(shaken), target[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -9,7 +9,7 @@ from functools import cache
 from scipy.special import logit
 from torch import nn
 
-from ownership.answers import Answers, Context
+from ownership.answers import Answers, Context, NotApplicable
 from ownership.plan import Plan
 from ownership.scores import (
     partial_rsa,
@@ -71,14 +71,19 @@ def mark(name: str, reading: Callable[[Answers, Context], float] = watermark_suc
 
     def score(suspect: Answers, context: Context) -> float:
         assert isinstance(context.predictor, nn.ModuleDict)
+        if name not in context.predictor:
+            raise NotApplicable
         return float(logit(reading(suspect, replace(context, predictor=context.predictor[name]))))
 
     return score
 
 
-def named(noise: float, *, pairs: bool) -> str:
-    """Returns the name of a fitted predictor in the context."""
-    return f"{'pairs, ' if pairs else ''}noise {noise:g}"
+FITTED = {
+    f"{'pairs, ' if pairs else ''}{'against, ' if against else ''}noise {noise:g}": (noise, pairs, against)
+    for pairs, against in ((False, False), (True, False), (True, True))
+    for noise in NOISES
+}
+"""Predictors fitted anew by their names in the context: noise, whether of pairs, whether against the checkpoint."""
 
 
 CANDIDATES: dict[str, Score] = {
@@ -93,7 +98,7 @@ CANDIDATES: dict[str, Score] = {
     "turned, upright not given": turned(1000, 4, upright=False),
     **{
         f"mark, {p}{reading}": mark(p, score)
-        for p in ("own", *(named(noise, pairs=pairs) for pairs in (False, True) for noise in NOISES))
+        for p in ("own", *FITTED)
         for reading, score in (("", watermark_success), (", area", watermark_auc))
     },
 }

@@ -5,9 +5,9 @@
 
 What decides is chosen here and judged by `run.py`, on other models: disjoint by seed and by the images that victims and
 independents learn from. The thief's queries overlap the images of the judge's public checkpoint, and on Fashion-MNIST
-the checkpoint here has the same ones (`PARTS`, `design.py`). Two victims share a panel (the second one grew from a
-public checkpoint, whose fine-tunes are in its panel only). A row is one suspect's score by one candidate, its distance
-from the hardest stratum in standard deviations, and the p-value.
+the checkpoint here has the same ones (`PARTS`, `design.py`). Victims share a panel (all but the first grew from a
+public checkpoint, whose fine-tunes are in their panel only). A row is one suspect's score by one candidate, its
+distance from the hardest stratum in standard deviations, and the p-value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from candidates import CANDIDATES, NOISES, PLAN, named
+from candidates import CANDIDATES, FITTED, PLAN
 from design import SCALES, Scale, independent, theft
 
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
@@ -61,6 +60,8 @@ PARTS = {  # name -> split, first image, end
 }
 SETTINGS = Settings()
 STRATA = ("plain", "marked", "invariant", "ancestor")
+VICTIMS = (0, 1, 2, 3)
+"""0 is trained from the start, the others are grown; 2 and 3 were made to choose a reading of the mark on."""
 
 
 def weights_of(encoder: object) -> Encoder:
@@ -90,7 +91,7 @@ class Group:
         return self.work / f"victim_{victim}"
 
     def thief(self, victim: int) -> Workshop:
-        """Where what is stolen from a victim (0: from the start; 1: grown) is made; trains the victim if need be."""
+        """Where what is stolen from a victim (0: from the start) is made; trains the victim if need be."""
         folder, start, epochs = self.victim_folder(victim), None, self.scale.epochs
         if victim:
             start = weights_of(load_encoder(self.shop.make(self.checkpoint)).encoder)
@@ -102,7 +103,7 @@ class Group:
         return replace(self.shop, victim=(weights_of(loaded.encoder), loaded.sha256))
 
     def members(self) -> Iterator[tuple[str, Recipe]]:
-        """Yields the stratum and recipe of each panel member; those of "ancestor" are victim 1's only."""
+        """Yields the stratum and recipe of each panel member; those of "ancestor" are grown victims' only."""
         for i in range(7):
             yield "plain", independent(self.scale, "panel", 8000 + i, source="private" if i < 3 else "panel")
         for i in range(7):
@@ -122,7 +123,7 @@ class Group:
         return independent(self.scale, "kin", seed, source=source, mark=mark, ancestor=name, epochs=epochs)
 
     def innocents(self) -> Iterator[Recipe]:
-        """Yields independents that are in no panel; those with an ancestor are for victim 1 only."""
+        """Yields independents that are in no panel; those with an ancestor are for grown victims only."""
         for i, objective in enumerate(("simclr", "rotated", "simclr", "rotated", "barlow", "supervised", "rotated")):
             source = "private" if i % 3 else "panel"
             yield independent(self.scale, objective, 8100 + i, source=source, objective=objective)
@@ -131,7 +132,7 @@ class Group:
         for i, arch in enumerate(("small_wide", "small_vgg")):
             yield independent(self.scale, arch, 8130 + i, source=("private", "panel")[i], arch=arch)
         yield independent(self.scale, "queries", 8150, source="queries", images=5000)
-        # of victim 1's public checkpoint: fine-tunes, on rotated views too, and students of its answers
+        # of the grown victims' public checkpoint: fine-tunes, on rotated views too, and students of its answers
         for i in range(5):
             recipe = self.kin(8140 + i, ("private", "panel")[i % 2], ("none", "secret", "secret", "none", "none")[i])
             yield recipe if i < 3 else replace(recipe, kind="kin, rotated", objective="rotated")
@@ -180,11 +181,11 @@ class Group:
         shown = {"public": public, "turned": turned, "watermark": marked}
         return Answers(name, {k: represent(encoder, x).numpy() for k, x in shown.items()})
 
-    def jobs(self) -> Iterator[tuple[int | None, Recipe]]:
+    def jobs(self, victims: list[int]) -> Iterator[tuple[int | None, Recipe]]:
         """Yields what is to be made, once the victims are there: of which victim, if of one, and what."""
         everybody = [*(r for _, r in self.members()), *self.innocents()]
         yield from ((None, r) for r in everybody if not self.shop.path(r).is_file())
-        for victim in (0, 1):
+        for victim in victims:
             thief = self.thief(victim)
             yield from ((victim, r) for r in self.thefts(victim) if not thief.path(r).is_file())
 
@@ -201,9 +202,18 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     assert owner.predictor is not None
     images = group.sources["private"].images
     predictors = nn.ModuleDict({"own": owner.predictor})
-    for pairs, noise in product((False, True), NOISES):
-        fitted = fitted_predictor(weights_of(owner.encoder), owner.key, images, noise=noise, pairs=pairs)
-        predictors[named(noise, pairs=pairs)] = fitted
+    checkpoint = weights_of(load_encoder(group.shop.path(group.checkpoint)).encoder)
+    for name, (noise, pairs, against) in FITTED.items():
+        if {f"mark, {name}", f"mark, {name}, area"}.isdisjoint(names) or (against and not victim):
+            continue
+        predictors[name] = fitted_predictor(
+            weights_of(owner.encoder),
+            owner.key,
+            images,
+            noise=noise,
+            pairs=pairs,
+            against=checkpoint if against else None,
+        )
     views, labels, _ = rotated_pairs(
         as_input(group.sources["public"].images), owner.key, torch.Generator().manual_seed(1)
     )
@@ -265,6 +275,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--passes", type=int, help="over the images, to try the script out; no rows are kept then")
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
+    parser.add_argument("--victims", nargs="+", type=int, choices=VICTIMS, default=list(VICTIMS))
     parser.add_argument("--print", action="store_true", dest="show")
     arguments = parser.parse_args()
     if arguments.show:
@@ -275,14 +286,14 @@ def main() -> None:
         scale = replace(scale, epochs=arguments.passes, fine_tune_epochs=1, passes=1, usual=500)
     group = Group(scale, arguments.work)
     with progress() as show:
-        jobs = list(group.jobs())
+        jobs = list(group.jobs(arguments.victims))
         for i, _ in enumerate(spread(Group.make, group, jobs, folder=arguments.work, jobs=arguments.jobs)):
             show("models", i + 1, len(jobs))
-    rows = [row for victim in (0, 1) for row in read(group, victim, arguments.candidates)]
+    rows = [row for victim in arguments.victims for row in read(group, victim, arguments.candidates)]
     print_tables(rows)
     if not arguments.passes:
-        again = {(r["data"], r["candidate"]) for r in rows}
-        kept = [r for r in stored() if (r["data"], r["candidate"]) not in again]
+        again = {(r["data"], r["victim"], r["candidate"]) for r in rows}
+        kept = [r for r in stored() if (r["data"], r["victim"], r["candidate"]) not in again]
         RESULTS.write_text("".join(json.dumps(r, sort_keys=True) + "\n" for r in [*kept, *rows]))
 
 
