@@ -101,6 +101,34 @@ def test_a_fitted_predictor_rests_on_what_many_directions_agree_on() -> None:
     assert rate(clean, 0.0) < rate(fitted, 0.0)
 
 
+def test_a_predictor_fitted_against_an_encoder_is_unsure_of_its_answers() -> None:
+    """Both answer the kind of turn in one direction, the one it is fitted to in a second one, too.
+
+    What it says of the other is nearly even; faintly it may lean the right way all the same.
+    """
+    key = WatermarkKey(cuts=(0.0, math.pi), margin=0.3, predictor_seed=0)
+    across = torch.linspace(-1, 1, 16).expand(16, 16)
+    pictures = (127 + 127 * across).to(torch.uint8).expand(1000, 1, 16, 16)
+    g = torch.Generator().manual_seed(1)
+
+    def answer(x: torch.Tensor, own: float) -> torch.Tensor:
+        kind = (x.mean(1) * across.T).sum((1, 2)).sign()[:, None]
+        return torch.cat([2 * kind, own * kind, 0.5 * torch.randn(len(x), 6, generator=g)], 1)
+
+    views, labels, _ = rotated_pairs(as_input(pictures), key, g)
+
+    def sureness(predictor: RotationPredictor, own: float) -> float:
+        with torch.inference_mode():
+            odds = predictor(represent(lambda x: answer(x, own), as_uint8(views))).log_softmax(1)
+        return float(odds.gather(1, labels[:, None]).exp().mean())
+
+    plain = fitted_predictor(lambda x: answer(x, 1.0), key, pictures, pairs=False)
+    against = fitted_predictor(lambda x: answer(x, 1.0), key, pictures, pairs=False, against=lambda x: answer(x, 0.0))
+    assert sureness(plain, 0.0) > 0.9
+    assert sureness(against, 0.0) < 0.7
+    assert sureness(against, 1.0) > sureness(against, 0.0) + 0.1
+
+
 def test_fitting_anew_leaves_a_frozen_predictor_alone(digits: Data, key: WatermarkKey) -> None:
     frozen = RotationWatermark(64, key, trained=False)
     before = {k: v.clone() for k, v in frozen.predictor.state_dict().items()}
