@@ -17,7 +17,7 @@ import argparse
 import json
 import time
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ def main() -> None:
         keep("gpu rates", {"device": name, "arch": config.arch}, {"images_per_second": rates})
         return
     row = run_victim(arguments.work, config, device, arguments.images)
-    keep("gpu victim", {"device": name, "train": config.to_dict(), "passes": asdict(config)["epochs"]}, row)
+    keep("gpu victim", {"device": name, "train": config.to_dict(), "passes": config.epochs}, row)
 
 
 if __name__ == "__main__":

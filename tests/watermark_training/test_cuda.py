@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -32,8 +35,9 @@ def _images(n: int = 256) -> torch.Tensor:
 
 @pytest.mark.parametrize("view", [simclr_view, colour_view])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_views_are_those_of_the_cpu(view: object, channels: int) -> None:
-    assert callable(view)
+def test_views_are_those_of_the_cpu(
+    view: Callable[[torch.Tensor, torch.Generator], torch.Tensor], channels: int
+) -> None:
     x = as_input(_images()[:, :channels])
     here, there = (view(x.to(d), torch.Generator().manual_seed(2)).cpu() for d in ("cpu", "cuda"))
     assert (here - there).abs().max() < 1e-3
@@ -122,10 +126,8 @@ def test_what_cannot_be_recorded_is_launched() -> None:
     assert not state.graph.usable
 
 
-def test_a_broken_run_goes_on(tmp_path: object) -> None:
-    from pathlib import Path
-
-    checkpoint = Path(str(tmp_path)) / "state.pt"
+def test_a_broken_run_goes_on(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "state.pt"
     whole = train(_images(), CONFIG, key=KEY, device="cuda")
 
     class Broken(Exception): ...
