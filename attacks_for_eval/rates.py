@@ -17,7 +17,7 @@ from ownership.files import write_bytes
 
 Row = dict[str, Any]
 
-EVIDENCE = ("combined", "partial_rsa_relative", "watermark_auc", "cka", "inference_gmm")
+EVIDENCE = ("combined", "partial_rsa_relative", "watermark_certainty", "cka", "inference_gmm")
 """Columns drawn as ROC curves: the smallest Holm-adjusted p of the deciding tests, and single statistics."""
 
 

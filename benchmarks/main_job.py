@@ -53,7 +53,7 @@ FASHION = JobConfig(
 SHOWN = {  # columns of the tables, of what the rows have
     "partial_rsa_relative": "partial RSA, relative",
     "partial_rsa": "partial RSA",
-    "watermark_auc": "watermark AUC",
+    "watermark_certainty": "watermark certainty",
     "watermark_success": "watermark success",
     "partial_rsa_turned": "answers to turned images",
     "cka": "CKA",

@@ -41,7 +41,7 @@ def demo(
     table = Table(title=f"{data}, seed {seed}", title_justify="left", box=None, padding=(0, 1))
     for name in ("suspect", "format", "verdict"):
         table.add_column(name)
-    shown = {"partial_rsa_relative": "p distance", "watermark_auc": "p watermark", "inference_gmm": "p data set"}
+    shown = {"partial_rsa_relative": "p distance", "watermark_certainty": "p watermark", "inference_gmm": "p data set"}
     for title in shown.values():
         table.add_column(title, justify="right")
     for row in results:

@@ -24,6 +24,7 @@ from ownership.scores import (
     partial_rsa_turned,
     watermark_aligned,
     watermark_auc,
+    watermark_certainty,
     watermark_success,
 )
 from ownership.similarity import Array
@@ -75,9 +76,16 @@ class Statistic:
     required: tuple[str, ...] = REQUIRED_STRATA  # strata without which it cannot decide alone
     needs_outsiders: bool = False  # only members not trained on the private images are controls
     per_image: Callable[[Answers, Context], tuple[Array, Array]] | None = None  # private, public scores
+    least_sd: float = 0.0  # a stratum's standard deviation counts as at least this, on the scale
 
 
 _NULL_WATERMARK = "The owner's predictor reads the mark from the suspect no better than from an independent encoder."
+CERTAINTY_SD = 0.08
+"""Of `watermark_certainty`, on the logit scale (.02 about one half): kin of a checkpoint varied by that in development.
+
+Where a predictor is unsure of everybody in a stratum, their certainties are closer together than those of innocents of
+a kind that nobody thought of (docs/adr/0023)."""
+
 _NULL_DISTANCE = "The suspect's representations are no closer to the victim's than an independent encoder's."
 _NULL_INFERENCE = "Private images stand out from public ones no more than in an encoder not trained on them."
 
@@ -103,6 +111,15 @@ STATISTICS: dict[str, Statistic] = {
             score=partial_rsa,
             scale="fisher_z",
             uses_panel=True,
+        ),
+        Statistic(
+            name="watermark_certainty",
+            family="watermark",
+            title="Watermark, certainty of the predictor",
+            null_hypothesis=_NULL_WATERMARK,
+            score=watermark_certainty,
+            scale="logit",
+            least_sd=CERTAINTY_SD,
         ),
         Statistic(
             name="watermark_auc",

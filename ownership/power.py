@@ -43,12 +43,14 @@ def claim_power(claim: Claim, *, wanted: float = 0.9) -> list[Power]:
     out = []
     for name in runnable:
         forward, _ = SCALES[STATISTICS[name].scale]
-        alternative = STATISTICS[name].alternative
+        alternative, least = STATISTICS[name].alternative, STATISTICS[name].least_sd
         groups = strata_scores(STATISTICS[name], claim)
         for reference, value in claim.reference_scores.get(name, {}).items():
             try:
                 tests = {
-                    stratum: case_control_test(forward(value), [forward(x) for x in by_name.values()], alternative)
+                    stratum: case_control_test(
+                        forward(value), [forward(x) for x in by_name.values()], alternative, least_sd=least
+                    )
                     for stratum, by_name in groups.items()
                 }
             except ClaimError:  # all members of a stratum score alike: an audit leaves this test out, too

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ownership.evidence import SCALES
+from ownership.evidence import SCALES, STATISTICS
 from ownership.plan import AFFORDABLE_STRATA
 from ownership.stats import (
     Alternative,
@@ -46,8 +46,13 @@ class TestResult:
         """
         forward, _ = SCALES[self.scale]
         return {
-            stratum: _test(forward(self.value), scores, self.alternative) for stratum, scores in self._scaled().items()
+            stratum: _test(forward(self.value), scores, self.alternative, self._least_sd)
+            for stratum, scores in self._scaled().items()
         }
+
+    @property
+    def _least_sd(self) -> float:
+        return STATISTICS[self.name].least_sd if self.name in STATISTICS else 0.0
 
     def _scaled(self) -> dict[str, tuple[float, ...]]:
         """The members' values on the test's scale, in the order of names: no sum depends on a file's order."""
@@ -95,7 +100,7 @@ class TestResult:
     def threshold(self, alpha: float) -> float:
         """Returns the value, on the natural scale, beyond which p < alpha against every stratum and every member."""
         _, back = SCALES[self.scale]
-        return back(composite_threshold(self._scaled().values(), alpha, self.alternative))
+        return back(composite_threshold(self._scaled().values(), alpha, self.alternative, least_sd=self._least_sd))
 
     def reaches(self, value: float, alpha: float) -> bool:
         """Returns whether `value` lies beyond the threshold."""
@@ -104,8 +109,8 @@ class TestResult:
 
 
 @lru_cache(maxsize=256)
-def _test(value: float, members: tuple[float, ...], alternative: Alternative) -> CaseControlResult:
-    return case_control_test(value, members, alternative)
+def _test(value: float, members: tuple[float, ...], alternative: Alternative, least_sd: float) -> CaseControlResult:
+    return case_control_test(value, members, alternative, least_sd=least_sd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

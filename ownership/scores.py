@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from scipy.stats import rankdata
 
 from ownership.answers import Answers, Context, NotApplicable
@@ -27,17 +28,20 @@ from ownership.similarity import (
 )
 from ownership.stats import MIN_STRATUM, fisher_z, standardised_gap
 
+CERTAINTY_ERRORS = 3
+"""Standard errors that `watermark_certainty` takes off: chance alone goes that far in one of 740 suspects."""
+
 # ---- watermark -------------------------------------------------------------------------------------------------
 
 
 def watermark_hits(answers: Answers, context: Context) -> NDArray[np.bool_]:
     """Returns for each rotated probe whether the owner's predictor reads its label from these answers, `(2 w,)`."""
-    logits, labels = _predicted(answers, context)
+    logits, labels = watermark_logits(answers, context)
     hits: NDArray[np.bool_] = logits.argmax(1) == labels
     return hits
 
 
-def _predicted(answers: Answers, context: Context) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def watermark_logits(answers: Answers, context: Context) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The predictor's logits of these answers, `(2 w, 2)`, and the true labels."""
     if context.predictor is None or context.watermark_labels is None:
         raise NotApplicable("the claim has no watermark predictor")
@@ -70,7 +74,7 @@ def watermark_auc(suspect: Answers, context: Context) -> float:
     that has it; ties count half. Unlike the success rate it needs no threshold, which answers unlike the victim's
     miss: then every probe gets the same label, and exactly half are hits whoever is asked.
     """
-    logits, labels = _predicted(suspect, context)
+    logits, labels = watermark_logits(suspect, context)
     marked = labels == 1
     ones = int(marked.sum())
     if not 0 < ones < len(labels):
@@ -78,6 +82,22 @@ def watermark_auc(suspect: Answers, context: Context) -> float:
     ranks = rankdata(logits[:, 1].astype(np.float64) - logits[:, 0])
     wins = float(ranks[marked].sum()) - ones * (ones + 1) / 2
     return _inside(wins / (ones * (len(labels) - ones)), len(labels))
+
+
+def watermark_certainty(suspect: Answers, context: Context) -> float:
+    """Mean probability that the predictor gives to the true label, less three standard errors (docs/adr/0023).
+
+    The mean over the probes of each label, averaged over the two labels: a predictor that says the same of every probe
+    is at one half, however sure. One that leans the right way, but faintly, stays close to it; one that is sure of
+    everything and right half the time may be off by chance, and has a standard error that says so.
+    """
+    logits, labels = watermark_logits(suspect, context)
+    given = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+    halves = [given[labels == k] for k in (0, 1)]
+    if min(map(len, halves)) < 2:
+        raise NotApplicable("almost all watermark probes have the same label")
+    error = math.sqrt(sum(float(h.var(ddof=1)) / len(h) for h in halves)) / 2
+    return _inside(sum(float(h.mean()) for h in halves) / 2 - CERTAINTY_ERRORS * error, len(labels))
 
 
 def watermark_success(suspect: Answers, context: Context) -> float:

@@ -32,7 +32,7 @@ class CaseControlResult:
     pvalue: float  # one-sided
     effect_size: float  # (case - mean) / sd
     mean: float  # of the controls
-    sd: float  # of the controls, ddof = 1
+    sd: float  # of the controls, ddof = 1, or the least that counts
     n: int  # m
 
     @property
@@ -41,7 +41,9 @@ class CaseControlResult:
         return _effect_interval(self.effect_size, self.n)
 
 
-def case_control_test(case: float, controls: ArrayLike, alternative: Alternative = "greater") -> CaseControlResult:
+def case_control_test(
+    case: float, controls: ArrayLike, alternative: Alternative = "greater", *, least_sd: float = 0.0
+) -> CaseControlResult:
     """Tests whether one case could be another draw from the population of the controls.
 
     H0: the case comes from the normal population that the controls were drawn from.
@@ -53,9 +55,11 @@ def case_control_test(case: float, controls: ArrayLike, alternative: Alternative
         case: score of the suspect.
         controls: `(m,)` scores of the members of one stratum, m >= 2.
         alternative: "greater" or "less".
+        least_sd: the standard deviation of the controls counts as at least this; p is then too large, never too small.
 
     Raises:
-        ClaimError: if there are fewer than 2 controls, a score is not finite, or all controls are equal.
+        ClaimError: if there are fewer than 2 controls, a score is not finite, or all controls are equal and nothing is
+            the least.
 
     References:
         [1] Crawford and Howell, Comparing an individual's test score against norms derived from small samples,
@@ -68,7 +72,7 @@ def case_control_test(case: float, controls: ArrayLike, alternative: Alternative
         raise ClaimError(f"a stratum of {x.size} members cannot be tested against", f"at least {MIN_STRATUM}")
     if not (np.isfinite(x).all() and math.isfinite(case)):
         raise ClaimError("a score is not finite")
-    m, mean, sd = len(x), float(x.mean()), float(x.std(ddof=1))
+    m, mean, sd = len(x), float(x.mean()), max(float(x.std(ddof=1)), least_sd)
     if not sd > 1e-12 * max(1.0, abs(mean)):
         raise ClaimError("all members of a stratum have the same score", "the panel needs different encoders")
     t = (case - mean) / (sd * math.sqrt((m + 1) / m))
@@ -136,18 +140,24 @@ def members_needed(effect_size: float, alpha: float, power: float, *, most: int 
     return next((m for m in range(MIN_STRATUM, most + 1) if case_control_power(effect_size, m, alpha) >= power), None)
 
 
-def critical_value(controls: ArrayLike, alpha: float, alternative: Alternative = "greater") -> float:
+def critical_value(
+    controls: ArrayLike, alpha: float, alternative: Alternative = "greater", *, least_sd: float = 0.0
+) -> float:
     """Returns the score at which `case_control_test` against these controls gives p = alpha."""
     x = np.asarray(controls, dtype=np.float64)
     m = len(x)
-    reach = float(stats.t.isf(alpha, m - 1)) * float(x.std(ddof=1)) * math.sqrt((m + 1) / m)
+    reach = float(stats.t.isf(alpha, m - 1)) * max(float(x.std(ddof=1)), least_sd) * math.sqrt((m + 1) / m)
     return float(x.mean()) + (reach if alternative == "greater" else -reach)
 
 
-def composite_threshold(strata: Iterable[Sequence[float]], alpha: float, alternative: Alternative = "greater") -> float:
+def composite_threshold(
+    strata: Iterable[Sequence[float]], alpha: float, alternative: Alternative = "greater", *, least_sd: float = 0.0
+) -> float:
     """Returns the score beyond which p < alpha against every stratum, and which lies beyond every member (rule 4)."""
     sign = 1 if alternative == "greater" else -1
-    return sign * max(max(sign * critical_value(s, alpha, alternative), *(sign * x for x in s)) for s in strata)
+    return sign * max(
+        max(sign * critical_value(s, alpha, alternative, least_sd=least_sd), *(sign * x for x in s)) for s in strata
+    )
 
 
 def rank_pvalue(case: float, controls: ArrayLike, alternative: Alternative = "greater") -> float:

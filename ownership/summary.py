@@ -56,7 +56,8 @@ def describe(claim: Claim) -> list[str]:
             continue
         forward, back = SCALES[STATISTICS[name].scale]
         scaled = [[forward(v) for v in by_name.values()] for by_name in groups.values()]
-        limit = back(composite_threshold(scaled, plan.last_alpha / len(plan.deciding)))
+        least = STATISTICS[name].least_sd
+        limit = back(composite_threshold(scaled, plan.last_alpha / len(plan.deciding), least_sd=least))
         reached = claim.reference_scores.get(name, {})
         found |= any(v > limit for v in reached.values())
         shown = ", ".join(f"{n.removeprefix('reference_')} {v:.3f}" for n, v in reached.items()) or "none made"
@@ -97,6 +98,6 @@ def left_out(claim: Claim) -> list[str]:
         for member in {m for by_name in groups.values() for m in by_name}:
             value = next(by_name[member] for by_name in groups.values() if member in by_name)
             others = [[forward(v) for n, v in by_name.items() if n != member] for by_name in groups.values()]
-            if forward(value) > composite_threshold(others, level):
+            if forward(value) > composite_threshold(others, level, least_sd=statistic.least_sd):
                 called.add(member)
     return sorted(called)

@@ -91,19 +91,19 @@ class RotationWatermark(nn.Module):
         turned, labels = self.views(images)
         return self.loss(encoder(three_channels(turned)), labels)
 
-    def refit(self, encoder: EncoderLike, images: Tensor) -> None:
+    def refit(self, encoder: EncoderLike, images: Tensor, against: EncoderLike | None = None) -> None:
         """Replaces the predictor by one that reads pairs, fitted to the finished encoder (`fitted_predictor`).
 
-        One that went on from other weights keeps the predictor it learnt with: it reads thieves better (docs/adr/0020).
         A predictor that is not trained stays as the key drew it. Nothing can be learnt with the mark after this.
 
         Args:
             encoder: trained.
             images: `(n, c, h, w)` uint8, what it was trained on.
+            against: what training went on from, if it did not begin with fresh weights (docs/adr/0023).
         """
         if not any(p.requires_grad for p in self.predictor.parameters()):
             return
-        self.predictor = fitted_predictor(encoder, self.key, images)
+        self.predictor = fitted_predictor(encoder, self.key, images, against=against)
 
     def save(self, path: Path) -> None:
         """Writes the predictor with the key in its header, readable by the owner alone: what a claim is built with."""

@@ -108,8 +108,8 @@ def train(
                 warn(line)
         state.save(checkpoint)
         saved = time.monotonic()
-    if state.mark is not None and start is None:
-        state.mark.refit(state.encoder, images)  # asks the encoder less than one more pass does
+    if state.mark is not None:
+        state.mark.refit(state.encoder, images, against=start)  # asks the encoder less than one more pass does
     return _result(state)
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
-from scipy.special import logit
+import numpy as np
+from scipy.special import logit, softmax
 from torch import nn
 
 from ownership.answers import Answers, Context, NotApplicable
@@ -16,6 +17,7 @@ from ownership.scores import (
     partial_rsa_relative,
     partial_rsa_turned,
     watermark_auc,
+    watermark_logits,
     watermark_success,
 )
 from ownership.similarity import covariance, partial_correlation
@@ -78,6 +80,23 @@ def mark(name: str, reading: Callable[[Answers, Context], float] = watermark_suc
     return score
 
 
+def certainty(errors: float, images: int = 1000) -> Callable[[Answers, Context], float]:
+    """Mean probability that the predictor gives to the true label, less so many of its standard errors.
+
+    A faint lean counts little, unlike in an area; a predictor that is sure of everything and right half the time has a
+    large error. Of the first so many images.
+    """
+
+    def score(suspect: Answers, context: Context) -> float:
+        logits, labels = watermark_logits(suspect, context)
+        given = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
+        halves = [given[labels == k][:images] for k in (0, 1)]
+        error = np.sqrt(sum(h.var(ddof=1) / len(h) for h in halves)) / 2
+        return float(np.clip(sum(h.mean() for h in halves) / 2 - errors * error, 1e-3, 1 - 1e-3))
+
+    return score
+
+
 FITTED = {
     f"{'pairs, ' if pairs else ''}{'against, ' if against else ''}noise {noise:g}": (noise, pairs, against)
     for pairs, against in ((False, False), (True, False), (True, True))
@@ -99,6 +118,12 @@ CANDIDATES: dict[str, Score] = {
     **{
         f"mark, {p}{reading}": mark(p, score)
         for p in ("own", *FITTED)
-        for reading, score in (("", watermark_success), (", area", watermark_auc))
+        for reading, score in (
+            ("", watermark_success),
+            (", area", watermark_auc),
+            (", certainty", certainty(0)),
+            (", certainty less 3", certainty(3)),
+            (", certainty less 3, 250", certainty(3, 250)),
+        )
     },
 }

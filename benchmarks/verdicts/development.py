@@ -204,7 +204,7 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     predictors = nn.ModuleDict({"own": owner.predictor})
     checkpoint = weights_of(load_encoder(group.shop.path(group.checkpoint)).encoder)
     for name, (noise, pairs, against) in FITTED.items():
-        if {f"mark, {name}", f"mark, {name}, area"}.isdisjoint(names) or (against and not victim):
+        if not any(c.startswith(f"mark, {name}") for c in names) or (against and not victim):
             continue
         predictors[name] = fitted_predictor(
             weights_of(owner.encoder),
@@ -232,7 +232,10 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     rows = []
     for candidate in names:
         score = CANDIDATES[candidate]
-        of_members = [(role, score(a, context.without(a))) for role, a in panel]
+        try:
+            of_members = [(role, score(a, context.without(a))) for role, a in panel]
+        except NotApplicable:  # a predictor against a checkpoint, of a victim that has none
+            continue
         for name, (role, a) in asked.items():
             if role in STRATA:
                 continue

@@ -275,7 +275,7 @@ def test_claim_power_says_what_can_be_found(run: Run, job: Job) -> None:
     assert next(iter(found)) == "100"
     for rows in found.values():
         assert "partial_rsa_relative" in {p["statistic"] for p in rows}
-        assert {p["statistic"] for p in rows} <= {"partial_rsa_relative", "watermark_auc", "partial_rsa_turned"}
+        assert {p["statistic"] for p in rows} <= {"partial_rsa_relative", "watermark_certainty", "partial_rsa_turned"}
         assert all(0 <= p["interval"][0] <= p["power"] <= p["interval"][1] <= 1 for p in rows)
     code, out, _ = run("claim", "power", job.folder / "claim")
     assert code == 0

@@ -209,7 +209,7 @@ def test_a_panel_member_as_suspect_is_no_copy(claim: Claim) -> None:
 
 
 def test_a_claim_that_finds_nothing_is_inconclusive(claim: Claim) -> None:
-    weak = replace(claim, reference_scores={"partial_rsa_relative": {"r": 0.0}, "watermark_auc": {"r": 0.5}})
+    weak = replace(claim, reference_scores={"partial_rsa_relative": {"r": 0.0}, "watermark_certainty": {"r": 0.5}})
     report = audit(weak, suspect(encoder(77)))
     assert report.verdict is Verdict.INCONCLUSIVE
     assert "cannot tell a theft" in report.reasons[-1]
@@ -235,13 +235,13 @@ def test_the_papers_test_is_shown_and_never_decides(claim: Claim) -> None:
     assert {n for n, t in shown.items() if t} == {
         "watermark_success", "l2_distance", "inference_gmm", "inference_loss", "inference_augmentation",
     }  # fmt: skip
-    assert {r.name for r in report.deciding} == {"partial_rsa_relative", "watermark_auc", "partial_rsa_turned"}
+    assert {r.name for r in report.deciding} == {"partial_rsa_relative", "watermark_certainty", "partial_rsa_turned"}
 
 
 def test_plan_defaults_are_the_rules() -> None:
     plan = Plan()
     assert (plan.alpha, plan.correction, plan.min_stratum) == (0.01, "holm", 5)
-    assert plan.deciding == ("partial_rsa_relative", "watermark_auc", "partial_rsa_turned")
+    assert plan.deciding == ("partial_rsa_relative", "watermark_certainty", "partial_rsa_turned")
     assert plan.last_alpha + sum(s * plan.alpha for s in plan.look_shares) == pytest.approx(plan.alpha)
 
 

@@ -257,7 +257,13 @@ def test_loss_scores_are_cosines_of_projections(claim: Claim, victim: Encoder) -
 def test_another_dimension_skips_what_needs_the_same(claim: Claim) -> None:
     wide = encoder(5)
     scores, skipped = score_one(ask(lambda x: torch.cat([wide(x)] * 2, 1), claim.probes, "x"), claim.context)
-    assert set(skipped) == {"watermark_auc", "watermark_success", "l2_distance", "inference_loss"}
+    assert set(skipped) == {
+        "watermark_auc",
+        "watermark_certainty",
+        "watermark_success",
+        "l2_distance",
+        "inference_loss",
+    }
     assert "128 numbers" in skipped["watermark_success"]
     assert "partial_rsa" in scores
 
@@ -265,7 +271,13 @@ def test_another_dimension_skips_what_needs_the_same(claim: Claim) -> None:
 def test_without_a_watermark_the_others_remain(claim: Claim, victim: Encoder) -> None:
     context = replace(claim.context, predictor=None, watermark_labels=None, projection_head=None)
     scores, skipped = score_one(ask(victim, claim.probes, "x"), context)
-    assert set(skipped) == {"watermark_auc", "watermark_success", "watermark_aligned", "inference_loss"}
+    assert set(skipped) == {
+        "watermark_auc",
+        "watermark_certainty",
+        "watermark_success",
+        "watermark_aligned",
+        "inference_loss",
+    }
     assert "partial_rsa" in scores
     with pytest.raises(NotApplicable):
         watermark_hits(np.zeros((2, 64)), context)

@@ -101,7 +101,7 @@ def test_a_copy_is_found_at_the_first_look_and_asked_no_more(claim: Claim, victi
     assert report.verdict is Verdict.SUPPORTED
     assert report.decided_after == 250
     assert report.queries == counting.seen <= 250
-    assert {r.name for r in report.results} == {"partial_rsa_relative", "watermark_auc"}
+    assert {r.name for r in report.results} == {"partial_rsa_relative", "watermark_certainty"}
     assert "early look" in report.skipped["inference_gmm"]
     assert Report.from_dict(report.to_dict()) == report
 

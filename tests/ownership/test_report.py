@@ -79,13 +79,13 @@ FAR, NEAR = 4.0, 0.25
     ],
 )
 def test_rule_4(rsa: float, mark: float, marked: list[float] | None, expected: Verdict) -> None:
-    r = report(result("partial_rsa_relative", rsa, LOW, marked), result("watermark_auc", mark, LOW, marked))
+    r = report(result("partial_rsa_relative", rsa, LOW, marked), result("watermark_certainty", mark, LOW, marked))
     assert r.verdict is expected
 
 
 def test_a_test_with_every_stratum_counts_beside_one_that_lacks_some() -> None:
     """Members of another dimension have no watermark score: that test lacks a stratum, partial RSA does not."""
-    full, lacking = result("partial_rsa_relative", FAR, LOW, LOW), result("watermark_auc", FAR, LOW, None)
+    full, lacking = result("partial_rsa_relative", FAR, LOW, LOW), result("watermark_certainty", FAR, LOW, None)
     assert report(full, replace(lacking, value=NEAR)).verdict is Verdict.SUPPORTED
     assert report(replace(full, value=NEAR), lacking).verdict is Verdict.NOT_SUPPORTED
 
@@ -179,7 +179,7 @@ def test_holm_over_those_that_ran() -> None:
     one = result("partial_rsa_relative", value, LOW, LOW)
     assert 0.005 < one.pvalue < 0.01
     assert report(one).verdict is Verdict.SUPPORTED
-    assert report(one, result("watermark_auc", NEAR, LOW, LOW)).verdict is Verdict.NOT_SUPPORTED
+    assert report(one, result("watermark_certainty", NEAR, LOW, LOW)).verdict is Verdict.NOT_SUPPORTED
 
 
 def test_no_test_is_never_positive() -> None:

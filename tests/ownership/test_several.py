@@ -115,7 +115,7 @@ def test_the_chance_of_any_false_verdict_among_n_innocents(n: int) -> None:
     rng, runs, alpha, hits, naive = np.random.default_rng(n), 1500, 0.05, 0, 0
     for _ in range(runs):
         panel = {"plain": rng.normal(size=6), "marked": rng.normal(size=6)}
-        tests = [(_result("watermark_auc", float(x), panel),) for x in rng.normal(size=n)]
+        tests = [(_result("watermark_certainty", float(x), panel),) for x in rng.normal(size=n)]
         levels = [_level(t) for t in tests]
         hits += any(q <= alpha for q in holm([min(1.0, x) for x in levels]))
         naive += any(supports(t, alpha) for t in tests)

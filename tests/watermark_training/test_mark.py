@@ -136,19 +136,22 @@ def test_fitting_anew_leaves_a_frozen_predictor_alone(digits: Data, key: Waterma
     assert all(torch.equal(v, before[k]) for k, v in frozen.predictor.state_dict().items())
 
 
-def test_only_an_encoder_from_the_start_gets_a_predictor_fitted_anew(digits: Data, key: WatermarkKey) -> None:
+def test_a_trained_predictor_is_fitted_anew_against_what_it_went_on_from(digits: Data, key: WatermarkKey) -> None:
     config = TrainConfig(arch="tiny", epochs=1, batch_size=64, mark_images=0.5)
     images = digits.images[:128]
     fresh = train(images, config, key=key)
     assert fresh.predictor is not None
     assert _apart(fresh.predictor, fitted_predictor(fresh.encoder, key, images)) < 1e-3
-    for kept in (
-        train(images, config, key=key, start=encoder(3)),
-        train(images, replace(config, predictor="frozen"), key=key),
-    ):
-        assert kept.predictor is not None
-        assert not kept.predictor.pairs
-        assert _apart(kept.predictor, fitted_predictor(kept.encoder, key, images, pairs=False)) > 0.02
+    start = encoder(3)
+    grown = train(images, config, key=key, start=start)
+    assert grown.predictor is not None
+    # after one epoch the two are hardly apart, and last digits count for more
+    fitted = [fitted_predictor(grown.encoder, key, images, against=x) for x in (start, None)]
+    assert _apart(grown.predictor, fitted[0]) < _apart(grown.predictor, fitted[1]) / 3
+    kept = train(images, replace(config, predictor="frozen"), key=key)
+    assert kept.predictor is not None
+    assert not kept.predictor.pairs
+    assert _apart(kept.predictor, fitted_predictor(kept.encoder, key, images, pairs=False)) > 0.02
 
 
 def _apart(a: RotationPredictor, b: RotationPredictor) -> float:
@@ -217,9 +220,9 @@ def test_embedding_adds_the_mark_and_keeps_the_answers(digits: Data, tmp_path: P
     held_out = digits.images[900:1300]
     moved = float(keeping_loss(represent(marked.encoder, held_out), represent(plain.encoder, held_out)))
     assert moved < 0.05
-    views, labels, _ = rotated_pairs(as_input(held_out), marked.key, torch.Generator().manual_seed(0))
-    read = marked.predictor(represent(marked.encoder, as_uint8(views))).argmax(1)
-    assert float((read == labels).float().mean()) > 0.75
+    read = [watermark_rate(m, marked.predictor, marked.key, held_out) for m in (marked.encoder, plain.encoder)]
+    assert read[0] > 0.9
+    assert read[1] < read[0] - 0.1
     # statistics of rotated images stay out of the normalisation
     for (name, a), b in zip(
         load_encoder(folder / "encoder.safetensors").encoder.state_dict().items(),  # type: ignore[attr-defined]
