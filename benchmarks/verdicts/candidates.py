@@ -13,6 +13,7 @@ from torch import nn
 from ownership.answers import Answers, Context, NotApplicable
 from ownership.plan import Plan
 from ownership.scores import (
+    beyond_others,
     partial_rsa,
     partial_rsa_relative,
     partial_rsa_turned,
@@ -47,6 +48,32 @@ def turned(probes: int, turns: int, directions: int = 64, *, upright: bool = Tru
         given = [a.rsa_turned(plan) for a in others]
         cov = covariance([victim.rsa_upright(plan), fewer(suspect).rsa_turned(plan), *given])
         return fisher_z(partial_correlation(cov, 0, 1, list(range(2, len(cov)))))
+
+    return score
+
+
+def turned_relative(turns: int) -> Score:
+    """Returns how far the victim stands out among everybody whose upright structure the suspect's turned one resembles.
+
+    A member's own turned structure is not given where the suspect is compared with it, as the victim's is not.
+    """
+    plan = replace(PLAN, turns=turns, turned_directions=64)
+
+    @cache
+    def fewer(a: Answers) -> Answers:
+        shown = a.sets["turned"].reshape(PLAN.turns, PLAN.n_turned, -1)[:turns]
+        return Answers(a.name, {"public": a.sets["public"], "turned": shown.reshape(turns * PLAN.n_turned, -1)})
+
+    def score(suspect: Answers, context: Context) -> float:
+        panel = [fewer(a) for a in context.panel]
+        upright = [a.rsa_upright(plan) for a in (fewer(context.victim), *panel)]
+        cov = covariance([fewer(suspect).rsa_turned(plan), *upright, *(a.rsa_turned(plan) for a in panel)])
+        n = len(panel)
+        z = []
+        for k in range(n + 1):
+            given = [i for i in range(1, 2 * n + 2) if i not in (1 + k, *([1 + n + k] if k else []))]
+            z.append(fisher_z(partial_correlation(cov, 0, 1 + k, given)))
+        return beyond_others(z[0], z[1:])
 
     return score
 
@@ -114,6 +141,8 @@ CANDIDATES: dict[str, Score] = {
     "turned 1000x1": turned(1000, 1),
     "turned 1000x2": turned(1000, 2),
     "turned 1000x4": turned(1000, 4),
+    "turned 1000x2, relative": turned_relative(2),
+    "turned 1000x4, relative": turned_relative(4),
     "turned, upright not given": turned(1000, 4, upright=False),
     **{
         f"mark, {p}{reading}": mark(p, score)

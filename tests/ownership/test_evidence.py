@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Noisy, encoder
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
@@ -24,6 +25,7 @@ from ownership.scores import (
     loss_scores,
     watermark_aligned,
     watermark_auc,
+    watermark_certainty,
     watermark_hits,
     watermark_success,
 )
@@ -204,6 +206,51 @@ def test_watermark_auc_needs_no_threshold(claim: Claim) -> None:
     assert watermark_auc(Answers("x", {"watermark": perfect}), context) == 1 - 0.5 / 200
     with pytest.raises(NotApplicable, match="same label"):
         watermark_auc(Answers("x", {"watermark": perfect}), replace(context, watermark_labels=labels * 0))
+
+
+def _certainty(claim: Claim, odds: NDArray[np.float64]) -> float:
+    """The certainty of log-odds of label 1, probes' labels 0 and 1 in turn."""
+    context = replace(claim.context, predictor=Read(), watermark_labels=np.arange(len(odds)) % 2)
+    return watermark_certainty(
+        Answers("x", {"watermark": np.column_stack([0 * odds, odds, odds[:, None].repeat(62, 1)])}), context
+    )
+
+
+def test_watermark_certainty_against_a_loop(claim: Claim) -> None:
+    rng = np.random.default_rng(2)
+    odds = rng.normal(size=60) + np.arange(60) % 2
+    given: tuple[list[float], list[float]] = [], []
+    for i, x in enumerate(odds):
+        one = 1 / (1 + np.exp(-x))
+        given[i % 2].append(one if i % 2 else 1 - one)
+    means = [sum(g) / len(g) for g in given]
+    errors = [sum((x - m) ** 2 for x in g) / (len(g) - 1) / len(g) for g, m in zip(given, means, strict=True)]
+    expected = sum(means) / 2 - 3 * np.sqrt(sum(errors)) / 2
+    assert _certainty(claim, odds) == pytest.approx(expected, rel=1e-6)
+    same = np.zeros((60, 64), dtype=np.float32)
+    with pytest.raises(NotApplicable, match="same label"):
+        watermark_certainty(
+            Answers("x", {"watermark": same}),
+            replace(claim.context, predictor=Read(), watermark_labels=np.zeros(60, dtype=np.int64)),
+        )
+
+
+def test_watermark_certainty_counts_neither_a_faint_lean_nor_luck(claim: Claim) -> None:
+    """H0: the predictor's output is independent of the label; unit: a suspect. Whatever it is sure of, few exceed .5.
+
+    One in 740 by the normal law, of 1,000 at most seven (binomial, .99).
+    """
+    rng = np.random.default_rng(3)
+    labels = np.arange(500) % 2
+    for spread in (0.01, 1.0, 100.0):
+        shift = rng.normal(size=1000) * spread  # most answers on one side: the same for both labels
+        read = [_certainty(claim, spread * rng.normal(size=500) + s) for s in shift]
+        assert sum(x > 0.5 for x in read) <= 7
+        assert max(read) < 0.52
+    faint = 0.02 * (labels - 0.5)
+    assert _certainty(claim, faint) == pytest.approx(0.5025, abs=1e-4)  # an area would be 1
+    assert _certainty(claim, np.full(500, 9.0)) == pytest.approx(0.5)
+    assert _certainty(claim, 9.0 * (2 * labels - 1)) > 0.99
 
 
 def _known(seed: int, shift: float) -> Answers:

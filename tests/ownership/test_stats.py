@@ -13,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ownership.errors import ClaimError
 from ownership.stats import (
+    Alternative,
     case_control_test,
     composite_threshold,
     critical_value,
@@ -83,11 +84,27 @@ def test_effect_interval_is_finite_far_out() -> None:
     assert 0 < low < high
 
 
-def test_critical_value_is_where_p_equals_alpha() -> None:
+@pytest.mark.parametrize("least_sd", [0.0, 0.5])
+@pytest.mark.parametrize("alternative", ["greater", "less"])
+def test_critical_value_is_where_p_equals_alpha(alternative: Alternative, least_sd: float) -> None:
     controls = [0.2, 0.5, 0.1, 0.4, 0.45]
-    for alternative in ("greater", "less"):
-        edge = critical_value(controls, 0.005, alternative)  # type: ignore[arg-type]
-        assert case_control_test(edge, controls, alternative).pvalue == pytest.approx(0.005)  # type: ignore[arg-type]
+    edge = critical_value(controls, 0.005, alternative, least_sd=least_sd)
+    assert case_control_test(edge, controls, alternative, least_sd=least_sd).pvalue == pytest.approx(0.005)
+
+
+def test_a_narrow_stratum_counts_as_wide_as_the_least() -> None:
+    controls = np.array([0.2, 0.5, 0.1, 0.4, 0.45])
+    plain = case_control_test(1.0, controls)
+    assert case_control_test(1.0, controls, least_sd=plain.sd / 2) == plain
+    # the same controls, drawn apart to that standard deviation
+    wider = case_control_test(1.0, controls.mean() + (controls - controls.mean()) * 3)
+    floored = case_control_test(1.0, controls, least_sd=3 * plain.sd)
+    assert (floored.pvalue, floored.effect_size, floored.sd) == pytest.approx(
+        (wider.pvalue, wider.effect_size, wider.sd)
+    )
+    assert floored.pvalue > plain.pvalue
+    assert case_control_test(1.0, [0.5] * 5, least_sd=0.1).effect_size == pytest.approx(5)
+    assert composite_threshold([controls], 0.01, least_sd=1.0) == critical_value(controls, 0.01, least_sd=1.0)
 
 
 def test_composite_threshold_is_the_hardest_of_all() -> None:
