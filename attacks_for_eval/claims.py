@@ -43,13 +43,13 @@ def claim_with_references(
         plan: of the claim.
         reference_epochs: passes over the answers, each; 0 for no references.
         seed: of the thefts.
-        own_ancestor: that the model which the mark was embedded in is the owner's and was never published: who has it,
+        own_ancestor: that the model which training went on from is the owner's and was never published: who has it,
             has it from the owner, and the claim may call it a copy. The claim's record says that this was stated.
         device: where they are trained.
         progress: called as it goes.
 
     Raises:
-        ClaimError: if the mark was embedded and the panel lacks the model it was embedded in; as in `build_claim`.
+        ClaimError: if training went on from a model that the panel lacks; as in `build_claim`.
 
     Returns:
         The claim; without references too if there are fewer than `MIN_QUERIES` spare images or no known architecture
@@ -59,7 +59,7 @@ def claim_with_references(
     if ancestor is not None and not own_ancestor and ancestor not in {m.sha256 for m, _ in panel}:
         # measured (benchmarks/retrofit.py): the retrofitted model was taught to keep that one's answers
         raise ClaimError(
-            "the model that the mark was embedded in is not in the panel: this claim would call it a copy",
+            "the model that the victim's training went on from is not in the panel: this claim would call it a copy",
             "--panel ancestor:PATH for it and four fine-tunes of it; or --ancestor-is-mine, if nobody else has it",
         )
     _, rest = split_public(len(public), plan)

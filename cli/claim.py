@@ -49,7 +49,7 @@ def build(
         bool,
         typer.Option(
             "--ancestor-is-mine",
-            help="The model that the mark was embedded in is yours and was never published: it may count as a copy.",
+            help="The model that training went on from is yours and was never published: it may count as a copy.",
         ),
     ] = False,
     alpha: Annotated[

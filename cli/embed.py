@@ -58,7 +58,4 @@ def embed(
         )
     render.out.print(f"{'embedded' if done else 'already embedded'}: {out}/encoder.safetensors, {out}/encoder.onnx")
     render.out.print(f"keep {out}/predictor.safetensors secret: it holds the watermark's key")
-    render.out.print(
-        "if the model it came from is public, it and its other fine-tunes are no copies: show them to the claim "
-        "(turnmark claim build --panel ancestor:PATH); if it is yours alone, say --ancestor-is-mine there"
-    )
+    render.out.print(render.SHOW_ANCESTOR)

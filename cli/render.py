@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from ownership.reproduce import Reproduction
     from ownership.several import Several
 
+SHOW_ANCESTOR = (
+    "if the model it came from is public, it and its other fine-tunes are no copies: show them to the claim "
+    "(turnmark claim build --panel ancestor:PATH); if it is yours alone, say --ancestor-is-mine there"
+)
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

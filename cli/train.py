@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,8 +20,20 @@ def train(
     data: Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)],
     out: Out,
     arch: Annotated[
-        str, typer.Option(help="tiny, small, small_vgg, resnet18, resnet34, resnet50; torchvision:NAME, timm:NAME.")
-    ] = "resnet18",
+        str | None,
+        typer.Option(
+            help="tiny, small, small_vgg, resnet18, resnet34, resnet50; torchvision:NAME, timm:NAME. "
+            "[default: resnet18, or that of --start]",
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Encoder to go on from, such as a public checkpoint: train folder, or weights of a known kind.",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 200,
     method: Annotated[str, typer.Option(help="simclr, simsiam or barlow.")] = "simclr",
     rotate: Annotated[
@@ -60,14 +73,16 @@ def train(
 
     from ownership.files import silent
     from ownership.watermark import secret_key
-    from watermark_training.artefacts import train_to
+    from watermark_training.artefacts import load_trained, train_to, trainable
     from watermark_training.config import TrainConfig
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
     from watermark_training.distributed import processes, rank
 
+    known = None if start is None else load_trained(start, arch)
+    encoder, found = (None, None) if known is None else trainable(known)
     config = TrainConfig(
-        arch=arch,
+        arch=arch or found or "resnet18",
         method=method,  # type: ignore[arg-type]  # checked by TrainConfig
         rotate=rotate,
         epochs=epochs,
@@ -91,9 +106,21 @@ def train(
     with processes(pick_device(device)) as here:
         first = rank() == 0
         with render.progress() if first else nullcontext(silent) as progress:
-            trained = train_to(out, images, config, key=key, device=here, progress=progress, warn=render.warn)
+            trained = train_to(
+                out,
+                images,
+                config,
+                key=key,
+                start=encoder,
+                ancestor=None if known is None else known.sha256,
+                device=here,
+                progress=progress,
+                warn=render.warn,
+            )
     if not first:
         return
     render.out.print(f"{'trained' if trained else 'already trained'}: {out}/encoder.safetensors, {out}/encoder.onnx")
     if mark != "none":
         render.out.print(f"keep {out}/predictor.safetensors secret: it holds the watermark's key")
+    if mark != "none" and known is not None:
+        render.out.print(render.SHOW_ANCESTOR)

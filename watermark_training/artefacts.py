@@ -216,6 +216,19 @@ class Loaded:
         )
 
 
+def trainable(model: Loaded) -> tuple[Encoder, str]:
+    """Returns the encoder and its architecture's name, for training to go on from.
+
+    Raises:
+        TrainingError: if they are no weights of a known architecture.
+    """
+    if not isinstance(model.encoder, Encoder) or model.architecture is None:
+        raise TrainingError(
+            "training can go on from weights of a known architecture only", "give safetensors (and --arch), not ONNX"
+        )
+    return model.encoder, model.architecture
+
+
 def load_trained(path: Path, arch: str | None = None) -> Loaded:
     """Loads a train folder, or a single encoder file.
 

@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 
-from ownership.architectures import Encoder
-from ownership.errors import TrainingError
 from ownership.files import Progress, silent
 from ownership.watermark import WatermarkKey
-from watermark_training.artefacts import Loaded, train_to
+from watermark_training.artefacts import Loaded, train_to, trainable
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 
@@ -46,21 +44,18 @@ def embed_to(
     Raises:
         TrainingError: if the model's weights cannot be trained on, or as in `train`.
     """
-    if not isinstance(model.encoder, Encoder) or model.architecture is None:
-        raise TrainingError(
-            "a mark can be embedded in weights of a known architecture only", "give safetensors, not ONNX"
-        )
+    encoder, arch = trainable(model)
     before = model.config.get("train", {})
     views = {name: before[name] for name in ("min_crop", "flip") if name in before}  # dataset inference uses them
     # a short run in which the mark is all that is learnt: half of each batch shows it
     fixed = {"method": "embed", "weight_decay": 0.0, "mark_images": 0.5}
-    config = TrainConfig(arch=model.architecture, **{**fixed, **views, **changes})
+    config = TrainConfig(arch=arch, **{**fixed, **views, **changes})
     return train_to(
         folder,
         data,
         config,
         key=key,
-        start=model.encoder,
+        start=encoder,
         ancestor=model.sha256,
         head=model.projection_head,
         device=device,

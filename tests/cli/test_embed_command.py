@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from conftest import Job, Run
 from test_cli import error_line
 
@@ -28,13 +29,37 @@ def test_embed_marks_a_trained_encoder_and_resumes(run: Run, job: Job, tmp_path:
     build = ["claim", "build", tmp_path / "marked", "--private", "digits[:200]", "--public", "digits[200:900]"]
     code, _, err = run(*build, *panel, "--size", 16, "--out", tmp_path / "claim")
     assert code == 2
-    assert "embedded in is not in the panel" in error_line(err)
+    assert "went on from is not in the panel" in error_line(err)
     assert not (tmp_path / "claim").exists()
     # unless the owner states that nobody else has it
     kept = [*build, *panel, "--size", 16, "--out", tmp_path / "claim", "--no-reference", "--ancestor-is-mine"]
     code, _, err = run(*kept, "--probes", 250)
     assert code == 0, err
     assert "never published" in Claim.load(tmp_path / "claim").data["ancestor"]
+
+
+def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) -> None:
+    plain = next(p for p in sorted((job.folder / "models").iterdir()) if load_trained(p).key is None)
+    known = load_trained(plain)
+    arguments = ["train", "digits[:128]", "--out", tmp_path / "grown", "--start", plain, "--epochs", 1, "--size", 16]
+    code, out, err = run(*arguments, "--lr", 1e-9, "--batch-size", 64)
+    assert code == 0, err
+    assert "ancestor:PATH" in out
+    grown = load_trained(tmp_path / "grown")
+    assert (grown.architecture, grown.config["ancestor"]) == (known.architecture, known.sha256)
+    before, after = (dict(x.encoder.named_parameters()) for x in (known, grown))  # type: ignore[attr-defined]
+    assert all(torch.allclose(after[name], x, atol=1e-5) for name, x in before.items())
+    assert grown.predictor is not None
+    assert grown.predictor.pairs
+    for wrong, said in (
+        ([*arguments[:3], tmp_path / "x", "--start", plain / "encoder.onnx"], "known architecture"),
+        ([*arguments, "--arch", "resnet18"], "resnet18"),
+        ([*arguments[:3], tmp_path / "x", "--start", tmp_path / "nothing"], "nothing"),
+    ):
+        code, _, err = run(*wrong)
+        assert code == 2
+        assert said in error_line(err)
+    assert not (tmp_path / "x").exists()
 
 
 def test_embed_refuses_in_one_line(run: Run, job: Job, tmp_path: Path) -> None:
