@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,9 @@ def panel(
     members: Annotated[
         int, typer.Option(min=5, help="Of each kind; turnmark claim power says how many a claim needs.")
     ] = 5,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the images; the victim's if not given.", show_default=False)
+    ] = None,
     invariant: Annotated[
         bool, typer.Option(help="Also those on rotated views, to find thieves who train the mark away.")
     ] = True,
@@ -38,7 +42,16 @@ def panel(
     from watermark_training.device import pick_device
     from watermark_training.panel import like_the_victim, strangers, train_panel
 
-    training = like_the_victim(load_trained(victim).config)
+    config = load_trained(victim).config
+    training = like_the_victim(config)
+    if epochs is not None:
+        training = replace(training, epochs=epochs)
+    elif "ancestor" in config:
+        render.warn(
+            "the victim went on from another encoder, strangers begin with fresh weights: its "
+            f"{training.epochs} passes may be too few for them (--epochs); its claim also needs ancestor: members "
+            "(turnmark train --start)"
+        )
     inside, outside = (load_data(x, size=size, on_bad_image=on_bad_image) for x in (private, others))  # type: ignore[arg-type]
     render.skipped([*inside.skipped, *outside.skipped])
     with render.progress(counted=False) as progress:

@@ -51,6 +51,16 @@ def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) 
     assert all(torch.allclose(after[name], x, atol=1e-5) for name, x in before.items())
     assert grown.predictor is not None
     assert grown.predictor.pairs
+    # strangers of such a victim begin with fresh weights
+    panel = ["panel", tmp_path / "grown", "--private", "digits[:64]", "--others", "digits[200:264]", "--no-invariant"]
+    code, _, err = run(*panel[:4], "--others", "digits[200:210]", "--out", tmp_path / "panel", "--size", 16)
+    assert code == 2
+    assert "fewer than the victim's" in err
+    assert "1 passes may be too few for them (--epochs)" in " ".join(err.split())
+    code, out, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2)
+    assert code == 0
+    assert "may be too few" not in err
+    assert {load_trained(p).config["train"]["epochs"] for p in (tmp_path / "longer").iterdir()} == {2}
     for wrong, said in (
         ([*arguments[:3], tmp_path / "x", "--start", plain / "encoder.onnx"], "known architecture"),
         ([*arguments, "--arch", "resnet18"], "resnet18"),
