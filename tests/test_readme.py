@@ -45,7 +45,7 @@ def test_options_named_by_hand_exist() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     block = README.split("## By hand")[1].split("## As a library")[0].replace("\\\n", " ")
     lines = [line.strip().split("#")[0] for line in block.splitlines() if line.strip().startswith("turnmark ")]
-    assert len(lines) == 13
+    assert len(lines) == 14
     for line in lines:
         words = line.split()
         command = commands[words[1]]
