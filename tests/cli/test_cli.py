@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -211,7 +212,9 @@ def test_a_full_disk_is_one_line(run: Run, job: Job, monkeypatch: pytest.MonkeyP
 def test_interrupting_ends_with_130_and_resumes(tmp_path: Path) -> None:
     options = ["--out", str(tmp_path / "v"), "--arch", "tiny", "--epochs", "400", "--device", "cpu"]
     command = [sys.executable, "-m", "cli.main", "train", "digits[:400]", *options, "--batch-size", "64"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    # whoever runs the tests in a shell's background has SIGINT ignored, and so would the child
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, preexec_fn=heed)
     deadline = time.monotonic() + 60
     while not (tmp_path / "v/checkpoint.pt").exists():
         assert process.poll() is None, process.communicate()[1]
