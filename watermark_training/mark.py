@@ -99,7 +99,8 @@ class RotationWatermark(nn.Module):
         Args:
             encoder: trained.
             images: `(n, c, h, w)` uint8, what it was trained on.
-            against: what training went on from, if it did not begin with fresh weights (docs/adr/0023).
+            against: what training went on from, if it did not begin with fresh weights and others may have that, too
+                (docs/adr/0023).
         """
         if not any(p.requires_grad for p in self.predictor.parameters()):
             return

@@ -109,7 +109,8 @@ def train(
         state.save(checkpoint)
         saved = time.monotonic()
     if state.mark is not None:
-        state.mark.refit(state.encoder, images, against=start)  # asks the encoder less than one more pass does
+        # asks the encoder less than one more pass does; an embedded mark's thieves answer as the unmarked model, too
+        state.mark.refit(state.encoder, images, against=None if config.method == "embed" else start)
     return _result(state)
 
 
