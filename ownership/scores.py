@@ -92,12 +92,17 @@ def watermark_certainty(suspect: Answers, context: Context) -> float:
     everything and right half the time may be off by chance, and has a standard error that says so.
     """
     logits, labels = watermark_logits(suspect, context)
+    return _inside(certainty(logits, labels), len(labels))
+
+
+def certainty(logits: NDArray[np.float32], labels: NDArray[np.int64], errors: float = CERTAINTY_ERRORS) -> float:
+    """Returns the mean probability of the true labels `(n,)` by logits `(n, 2)`, less so many standard errors."""
     given = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
     halves = [given[labels == k] for k in (0, 1)]
     if min(map(len, halves)) < 2:
         raise NotApplicable("almost all watermark probes have the same label")
     error = math.sqrt(sum(float(h.var(ddof=1)) / len(h) for h in halves)) / 2
-    return _inside(sum(float(h.mean()) for h in halves) / 2 - CERTAINTY_ERRORS * error, len(labels))
+    return sum(float(h.mean()) for h in halves) / 2 - errors * error
 
 
 def watermark_success(suspect: Answers, context: Context) -> float:

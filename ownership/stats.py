@@ -58,8 +58,8 @@ def case_control_test(
         least_sd: the standard deviation of the controls counts as at least this; p is then too large, never too small.
 
     Raises:
-        ClaimError: if there are fewer than 2 controls, a score is not finite, or all controls are equal and nothing is
-            the least.
+        ClaimError: if there are fewer than 2 controls, a score is not finite, or all controls are equal and `least_sd`
+            is 0.
 
     References:
         [1] Crawford and Howell, Comparing an individual's test score against norms derived from small samples,

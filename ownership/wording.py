@@ -22,8 +22,8 @@ EXPLAINED = {
     "watermark_certainty": "The owner trained the victim so that a secret predictor can tell, from a representation, "
     "into which secret part of the circle an image was rotated. How probable does that predictor, reading the "
     "suspect's answers, find the truth, on average? Three standard errors are taken off. Guessing gives at most 50 %.",
-    "watermark_auc": "Of two views of the two kinds: how often does the same predictor put them in the right order? "
-    "Guessing gives 50 %.",
+    "watermark_auc": "Of two views, rotated into the two secret kinds of arcs: how often does the owner's predictor "
+    "put them in the right order? Guessing gives 50 %.",
     "watermark_success": "How often the same predictor is right on single views (the paper, section 5.1). Guessing "
     "gives 50 %.",
     "watermark_aligned": "The same after a linear map from the suspect's representations to the victim's. Strangers "

@@ -7,13 +7,14 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-from scipy.special import logit, softmax
+from scipy.special import logit
 from torch import nn
 
 from ownership.answers import Answers, Context, NotApplicable
 from ownership.plan import Plan
 from ownership.scores import (
     beyond_others,
+    certainty,
     partial_rsa,
     partial_rsa_relative,
     partial_rsa_turned,
@@ -30,14 +31,22 @@ NOISES = (0.0, 1.0, 2.0)
 """Strengths of the noise that predictors are fitted anew with; "mark, own" is the claim's."""
 
 
-def turned(probes: int, turns: int, directions: int = 64, *, upright: bool = True) -> Callable[..., float]:
-    """Returns the turned reading with so many probes and turns; or given the panel's turned answers only."""
-    plan = replace(PLAN, n_turned=probes, turns=turns, turned_directions=directions)
+def fewer_turned(probes: int, turns: int) -> Callable[[Answers], Answers]:
+    """Returns what cuts an encoder's turned answers to so many probes and turns, and keeps the result."""
 
     @cache
     def fewer(a: Answers) -> Answers:
         shown = a.sets["turned"].reshape(PLAN.turns, PLAN.n_turned, -1)[:turns, :probes]
         return Answers(a.name, {"public": a.sets["public"], "turned": shown.reshape(turns * probes, -1)})
+
+    return fewer
+
+
+def turned(probes: int, turns: int, directions: int = 64, *, upright: bool = True) -> Callable[..., float]:
+    """Returns the turned reading with so many probes and turns; or given the panel's turned answers only."""
+    plan = replace(PLAN, n_turned=probes, turns=turns, turned_directions=directions)
+
+    fewer = fewer_turned(probes, turns)
 
     def score(suspect: Answers, context: Context) -> float:
         victim, others = fewer(context.victim), tuple(map(fewer, context.panel))
@@ -59,10 +68,7 @@ def turned_relative(turns: int) -> Score:
     """
     plan = replace(PLAN, turns=turns, turned_directions=64)
 
-    @cache
-    def fewer(a: Answers) -> Answers:
-        shown = a.sets["turned"].reshape(PLAN.turns, PLAN.n_turned, -1)[:turns]
-        return Answers(a.name, {"public": a.sets["public"], "turned": shown.reshape(turns * PLAN.n_turned, -1)})
+    fewer = fewer_turned(PLAN.n_turned, turns)
 
     def score(suspect: Answers, context: Context) -> float:
         panel = [fewer(a) for a in context.panel]
@@ -107,19 +113,13 @@ def mark(name: str, reading: Callable[[Answers, Context], float] = watermark_suc
     return score
 
 
-def certainty(errors: float, images: int = 1000) -> Callable[[Answers, Context], float]:
-    """Mean probability that the predictor gives to the true label, less so many of its standard errors.
-
-    A faint lean counts little, unlike in an area; a predictor that is sure of everything and right half the time has a
-    large error. Of the first so many images.
-    """
+def sureness(errors: float, images: int = 1000) -> Score:
+    """Returns the certainty of the predictor less so many standard errors, on the first so many images."""
 
     def score(suspect: Answers, context: Context) -> float:
         logits, labels = watermark_logits(suspect, context)
-        given = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
-        halves = [given[labels == k][:images] for k in (0, 1)]
-        error = np.sqrt(sum(h.var(ddof=1) / len(h) for h in halves)) / 2
-        return float(np.clip(sum(h.mean() for h in halves) / 2 - errors * error, 1e-3, 1 - 1e-3))
+        first = np.concatenate([np.flatnonzero(labels == k)[:images] for k in (0, 1)])
+        return float(np.clip(certainty(logits[first], labels[first], errors), 1e-3, 1 - 1e-3))
 
     return score
 
@@ -150,9 +150,9 @@ CANDIDATES: dict[str, Score] = {
         for reading, score in (
             ("", watermark_success),
             (", area", watermark_auc),
-            (", certainty", certainty(0)),
-            (", certainty less 3", certainty(3)),
-            (", certainty less 3, 250", certainty(3, 250)),
+            (", certainty", sureness(0)),
+            (", certainty less 3", sureness(3)),
+            (", certainty less 3, 250", sureness(3, 250)),
         )
     },
 }
