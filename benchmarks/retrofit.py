@@ -46,8 +46,7 @@ def run(bench: Bench, seed: int, folder: Path, panel: str) -> list[dict[str, Any
     private, public = bench.sources[f"private_{victim}"], bench.sources[f"public_{victim}"]
     checkpoint = load_trained(bench.checkpoint)
     key = secret_key(torch.Generator().manual_seed(500 + seed))
-    changes = {"epochs": 8, "lr": 5e-4, "mark_weight": 0.1, "batch_size": 64, "seed": seed}  # turnmark embed's defaults
-    embed_to(folder / "victim", checkpoint, private, changes, key=key)
+    embed_to(folder / "victim", checkpoint, private, {"seed": seed}, key=key)
     owner = load_trained(folder / "victim")
     members = []
     for i, (stratum, recipe) in enumerate(bench.panel(victim, "whole")):

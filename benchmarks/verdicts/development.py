@@ -39,6 +39,7 @@ from ownership.suspect import load_encoder
 from ownership.watermark import TURN, rotate, rotated_pairs, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.data import Data, load_data
+from watermark_training.embed import embed_to
 from watermark_training.mark import fitted_predictor
 
 RESULTS = Path(__file__).parents[1] / "results" / "development.jsonl"
@@ -60,8 +61,11 @@ PARTS = {  # name -> split, first image, end
 }
 SETTINGS = Settings()
 STRATA = ("plain", "marked", "invariant", "ancestor")
-VICTIMS = (0, 1, 2, 3)
+VICTIMS = (0, 1, 2, 3, 4, 5)
 """0 is trained from the start, the others are grown; 2 and 3 were made to choose a reading of the mark on."""
+EMBEDDED = (4, 5)
+"""One victim, whose mark was embedded in the checkpoint (docs/adr/0009), to choose a predictor on. 4: read as if
+it were public; 5: as if nobody else had it, so that it and its fine-tunes are no innocents and in no panel."""
 
 
 def weights_of(encoder: object) -> Encoder:
@@ -88,17 +92,21 @@ class Group:
 
     def victim_folder(self, victim: int) -> Path:
         """Where a victim lies."""
-        return self.work / f"victim_{victim}"
+        return self.work / f"victim_{min(victim, EMBEDDED[0])}"
 
     def thief(self, victim: int) -> Workshop:
         """Where what is stolen from a victim (0: from the start) is made; trains the victim if need be."""
-        folder, start, epochs = self.victim_folder(victim), None, self.scale.epochs
-        if victim:
-            start = weights_of(load_encoder(self.shop.make(self.checkpoint)).encoder)
-            epochs = self.scale.fine_tune_epochs
-        recipe = independent(self.scale, "victim", 190 + victim, mark="secret")
+        victim = min(victim, EMBEDDED[0])
+        folder, private, start, epochs = self.victim_folder(victim), self.sources["private"], None, self.scale.epochs
         key = secret_key(torch.Generator().manual_seed(190 + victim))
-        train_to(folder, self.sources["private"], SETTINGS.training(recipe, epochs=epochs), key=key, start=start)
+        recipe = independent(self.scale, "victim", 190 + victim, mark="secret")
+        if victim:
+            checkpoint = self.shop.make(self.checkpoint)
+            start, epochs = weights_of(load_encoder(checkpoint).encoder), self.scale.fine_tune_epochs
+        if victim in EMBEDDED:
+            embed_to(folder, load_trained(checkpoint), private, {"seed": 190 + victim}, key=key)
+        else:
+            train_to(folder, private, SETTINGS.training(recipe, epochs=epochs), key=key, start=start)
         loaded = load_trained(folder)
         return replace(self.shop, victim=(weights_of(loaded.encoder), loaded.sha256))
 
@@ -160,7 +168,7 @@ class Group:
                 fields[f"{loss}, turned, {longer}"] = {"loss": loss, "method": "turned", "longer": longer}
         fields["mse"] = {"loss": "mse"}
         for i, (kind, changes) in enumerate(fields.items()):
-            yield theft(self.scale, victim, kind, 1000 + i, **changes)
+            yield theft(self.scale, min(victim, EMBEDDED[0]), kind, 1000 + i, **changes)
 
     def models(self, victim: int) -> Iterator[tuple[str, str, Path]]:
         """Yields role or stratum, name and file of everybody that a victim is read against, those made so far."""
@@ -168,6 +176,9 @@ class Group:
         made = [(stratum, f"{stratum} {i}", r, self.shop) for i, (stratum, r) in enumerate(self.members())]
         made += [("innocent", f"{r.kind} {r.seed}", r, self.shop) for r in self.innocents()]
         made += [("theft", r.kind, r, thief) for r in self.thefts(victim)]
+        if victim == EMBEDDED[1]:
+            kin = self.shop.path(self.checkpoint).name
+            made = [("kin" if r.ancestor == kin or role == "ancestor" else role, n, r, s) for role, n, r, s in made]
         for role, name, recipe, shop in made:
             path = shop.path(recipe)
             if path.is_file() and (victim or not (recipe.ancestor or role == "ancestor")):
