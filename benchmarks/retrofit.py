@@ -4,7 +4,8 @@
     python benchmarks/retrofit.py --print
 
 Fashion-MNIST, the verdict benchmark's models: the public checkpoint gets the mark by `turnmark embed` on a victim's
-private images. Two claims: with that victim's panel, the checkpoint itself in its stratum *ancestor*, and without it.
+private images. Three claims: with that victim's panel, the checkpoint itself in its stratum *ancestor*; without that one; and as
+if nobody else had the checkpoint, without that stratum: there its fine-tunes and thefts of it are no innocents.
 Suspects: the checkpoint; six fine-tunes of it that are no panel members; two plain strangers; thefts of the checkpoint,
 which owe nothing to the mark's owner; and thefts of the retrofitted model.
 """
@@ -37,7 +38,7 @@ from watermark_training.mark import watermark_rate
 
 RESULTS = Path(__file__).parent / "results" / "retrofit.jsonl"
 LOSSES = ("mse", "infonce", "softnn")
-PANELS = ("with the checkpoint", "without the checkpoint")
+PANELS = ("with the checkpoint", "without the checkpoint", "the checkpoint is the owner's alone")
 
 
 def run(bench: Bench, seed: int, folder: Path, panel: str) -> list[dict[str, Any]]:
@@ -50,6 +51,8 @@ def run(bench: Bench, seed: int, folder: Path, panel: str) -> list[dict[str, Any
     owner = load_trained(folder / "victim")
     members = []
     for i, (stratum, recipe) in enumerate(bench.panel(victim, "whole")):
+        if panel == PANELS[2] and stratum == "ancestor":
+            continue
         suspect = load_encoder(bench.strangers.make(recipe))
         if panel == PANELS[0] or suspect.sha256 != checkpoint.sha256:
             member = Member(
