@@ -4,8 +4,8 @@
     python benchmarks/retrofit.py --print
 
 Fashion-MNIST, the verdict benchmark's models: the public checkpoint gets the mark by `turnmark embed` on a victim's
-private images. Three claims: with that victim's panel, the checkpoint itself in its stratum *ancestor*; without that one; and as
-if nobody else had the checkpoint, without that stratum: there its fine-tunes and thefts of it are no innocents.
+private images. Three claims: with that victim's panel, the checkpoint itself in its stratum *ancestor*; without that
+one; and as if nobody else had it, without that stratum: then fine-tunes and thefts of the checkpoint are no innocents.
 Suspects: the checkpoint; six fine-tunes of it that are no panel members; two plain strangers; thefts of the checkpoint,
 which owe nothing to the mark's owner; and thefts of the retrofitted model.
 """
@@ -16,23 +16,28 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(Path(__file__).parent / "verdicts"))
 import design
 from run import PLAN, Bench
 
 from attacks_for_eval.claims import claim_with_references
-from attacks_for_eval.linear import linear_evaluation
 from ownership._audit import audit, versions
-from ownership.claim import Member
+from ownership.architectures import Encoder
+from ownership.claim import Claim, Member
+from ownership.images import EncoderLike, represent
 from ownership.suspect import load_encoder
 from ownership.watermark import secret_key
-from watermark_training.artefacts import load_trained
+from watermark_training.artefacts import Loaded, load_trained
 from watermark_training.embed import embed_to
 from watermark_training.mark import watermark_rate
 
@@ -41,86 +46,82 @@ LOSSES = ("mse", "infonce", "softnn")
 PANELS = ("with the checkpoint", "without the checkpoint", "the checkpoint is the owner's alone")
 
 
-def run(bench: Bench, seed: int, folder: Path, panel: str) -> list[dict[str, Any]]:
+def run(bench: Bench, seed: int, folder: Path, panels: Sequence[str]) -> list[dict[str, Any]]:
     """Retrofits the checkpoint with a key of this seed; returns a row on the model and one an audit."""
     victim = bench.scale.grown[seed % len(bench.scale.grown)]  # whose private images and panel
-    private, public = bench.sources[f"private_{victim}"], bench.sources[f"public_{victim}"]
     checkpoint = load_trained(bench.checkpoint)
     key = secret_key(torch.Generator().manual_seed(500 + seed))
-    embed_to(folder / "victim", checkpoint, private, {"seed": seed}, key=key)
+    embed_to(folder / "victim", checkpoint, bench.sources[f"private_{victim}"], {"seed": seed}, key=key)
     owner = load_trained(folder / "victim")
+
+    def mark(encoder: EncoderLike) -> float:
+        assert owner.predictor is not None
+        return watermark_rate(encoder, owner.predictor, key, bench.sources["probe-test"].images[:1000], seed=seed)
+
+    rows = [{"what": "model", "seed": seed, "mark": mark(owner.encoder), "versions": versions()}]
+    rows[0] |= usefulness(bench, checkpoint.encoder, owner.encoder)
+    suspects = list(everybody(bench, victim, folder / "thefts", checkpoint, owner))
+    for panel in panels:
+        claim = claim_of(bench, victim, owner, panel, seed)
+        for kind, path in suspects:
+            report = audit(claim, suspect := load_encoder(path))
+            row = {"what": "audit", "seed": seed, "panel": panel, "kind": kind, "sha256": suspect.sha256}
+            row |= {"verdict": report.verdict.value, "mark": mark(suspect.encoder)}
+            rows.append(row | {"pvalues": {r.name: r.pvalue for r in report.deciding}})
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def usefulness(bench: Bench, before: EncoderLike, after: EncoderLike) -> dict[str, float]:
+    """Returns the accuracy of a head fitted before, on both encoders, and of one fitted anew."""
+    learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
+    head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    head.fit(represent(before, learn.images), learn.labels)
+    shown = {"head": before, "old_head": after}
+    out = {name: float(head.score(represent(model, test.images), test.labels)) for name, model in shown.items()}
+    head.fit(represent(after, learn.images), learn.labels)
+    return out | {"new_head": float(head.score(represent(after, test.images), test.labels))}
+
+
+def everybody(bench: Bench, victim: int, folder: Path, checkpoint: Loaded, owner: Loaded) -> Iterator[tuple[str, Path]]:
+    """Yields kind and file of every suspect."""
+    yield "the checkpoint itself", bench.checkpoint
+    kin = "fine-tune of the public checkpoint"
+    for recipe in design.independents(bench.scale, bench.checkpoint.name):
+        if recipe.kind == kin or (recipe.kind == "plain, other data" and recipe.seed < 5002):
+            yield recipe.kind, bench.strangers.make(recipe)
+    for whose, robbed in (("checkpoint", checkpoint), ("retrofitted model", owner)):
+        assert isinstance(robbed.encoder, Encoder)
+        thief = replace(bench.strangers, folder=folder, victim=(robbed.encoder, robbed.sha256))
+        for i, loss in enumerate(LOSSES):
+            recipe = design.theft(bench.scale, victim, "theft", 80 + i, loss=loss, images=10_000)
+            yield f"theft of the {whose}, {loss}", thief.make(recipe)
+
+
+def claim_of(bench: Bench, victim: int, owner: Loaded, panel: str, seed: int) -> Claim:
+    """Builds the claim with one of the panels."""
     members = []
     for i, (stratum, recipe) in enumerate(bench.panel(victim, "whole")):
-        if panel == PANELS[2] and stratum == "ancestor":
-            continue
         suspect = load_encoder(bench.strangers.make(recipe))
-        if panel == PANELS[0] or suspect.sha256 != checkpoint.sha256:
+        if (
+            stratum != "ancestor"
+            or panel == PANELS[0]
+            or (panel == PANELS[1] and suspect.sha256 != owner.config["ancestor"])
+        ):
             member = Member(
                 name=f"{stratum}_{i}", kind=stratum, sha256=suspect.sha256, architecture=suspect.architecture
             )
             members.append((member, suspect.encoder))
-    claim = claim_with_references(
+    return claim_with_references(
         owner,
-        private,
-        public,
+        bench.sources[f"private_{victim}"],
+        bench.sources[f"public_{victim}"],
         members,
         replace(PLAN, seed=seed),
         reference_epochs=40,
         seed=seed,
         own_ancestor=panel != PANELS[0],  # else it is refused; here to see what it would do
     )
-    learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
-    assert learn.labels is not None
-    assert test.labels is not None
-    probes = {
-        name: linear_evaluation(model, (learn.images, learn.labels), (test.images, test.labels)).accuracy
-        for name, model in (("before", checkpoint.encoder), ("after", owner.encoder))
-    }
-    predictor = owner.predictor
-    assert predictor is not None
-
-    def mark(encoder: Any) -> float:
-        return watermark_rate(encoder, predictor, key, test.images[:1000], seed=seed)
-
-    suspects = [("the checkpoint itself", bench.checkpoint)]
-    kin = "fine-tune of the public checkpoint"
-    suspects += [
-        (recipe.kind, bench.strangers.make(recipe))
-        for recipe in design.independents(bench.scale, bench.checkpoint.name)
-        if recipe.kind == kin or (recipe.kind == "plain, other data" and recipe.seed < 5002)
-    ]
-    for whose, robbed in (("checkpoint", checkpoint), ("retrofitted model", owner)):
-        thief = replace(bench.strangers, folder=folder / "thefts", victim=(robbed.encoder, robbed.sha256))
-        for i, loss in enumerate(LOSSES):
-            recipe = design.theft(bench.scale, victim, "theft", 80 + i, loss=loss, images=10_000)
-            suspects.append((f"theft of the {whose}, {loss}", thief.make(recipe)))
-    rows: list[dict[str, Any]] = [
-        {
-            "what": "model",
-            "seed": seed,
-            "panel": panel,
-            "probe": probes,
-            "mark": mark(owner.encoder),
-            "versions": versions(),
-        }
-    ]
-    for kind, path in suspects:
-        report = audit(claim, suspect := load_encoder(path))
-        p = {r.name: r.pvalue for r in report.deciding}
-        rows.append(
-            {
-                "what": "audit",
-                "seed": seed,
-                "panel": panel,
-                "kind": kind,
-                "sha256": suspect.sha256,
-                "verdict": report.verdict.value,
-                "pvalues": p,
-                "mark": mark(suspect.encoder),
-            }
-        )
-        print(json.dumps(rows[-1]), flush=True)
-    return rows
 
 
 def stored() -> list[dict[str, Any]]:
@@ -131,9 +132,9 @@ def stored() -> list[dict[str, Any]]:
 def print_tables() -> None:
     """Prints the rows as Markdown."""
     rows = stored()
-    print("| seed | linear probe before, after | mark |\n|---|---|---|")
+    print("| seed | head before, on the marked model | head fitted anew | mark |\n|---|---|---|---|")
     for r in (r for r in rows if r["what"] == "model"):
-        print(f"| {r['seed']} | {r['probe']['before']:.3f}, {r['probe']['after']:.3f} | {r['mark']:.3f} |")
+        print(f"| {r['seed']} | {r['head']:.3f}, {r['old_head']:.3f} | {r['new_head']:.3f} | {r['mark']:.3f} |")
     print("\n| panel | suspect | audits | verdicts | mark read, mean |\n|---|---|---|---|---|")
     audits = [r for r in rows if r["what"] == "audit"]
     for panel, kind in dict.fromkeys((r["panel"], r["kind"]) for r in audits):
@@ -154,10 +155,11 @@ def main() -> None:
         print_tables()
         return
     bench = Bench(design.FASHION, arguments.work)
-    for seed, panel in [(s, p) for s in arguments.seeds for p in arguments.panels]:
+    for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            rows = run(bench, seed, Path(folder), panel)
-        kept = [r for r in stored() if (r["seed"], r["panel"]) != (seed, panel)]
+            rows = run(bench, seed, Path(folder), arguments.panels)
+        again = {(r["what"], r["seed"], r.get("panel")) for r in rows}
+        kept = [r for r in stored() if (r["what"], r["seed"], r.get("panel")) not in again]
         RESULTS.write_text("".join(json.dumps(r, sort_keys=True) + "\n" for r in (*kept, *rows)))
 
 
