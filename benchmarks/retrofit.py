@@ -103,15 +103,11 @@ def claim_of(bench: Bench, victim: int, owner: Loaded, panel: str, seed: int) ->
     members = []
     for i, (stratum, recipe) in enumerate(bench.panel(victim, "whole")):
         suspect = load_encoder(bench.strangers.make(recipe))
-        if (
-            stratum != "ancestor"
-            or panel == PANELS[0]
-            or (panel == PANELS[1] and suspect.sha256 != owner.config["ancestor"])
-        ):
-            member = Member(
-                name=f"{stratum}_{i}", kind=stratum, sha256=suspect.sha256, architecture=suspect.architecture
-            )
-            members.append((member, suspect.encoder))
+        left_out = {PANELS[0]: False, PANELS[1]: suspect.sha256 == owner.config["ancestor"], PANELS[2]: True}
+        if stratum == "ancestor" and left_out[panel]:
+            continue
+        member = Member(name=f"{stratum}_{i}", kind=stratum, sha256=suspect.sha256, architecture=suspect.architecture)
+        members.append((member, suspect.encoder))
     return claim_with_references(
         owner,
         bench.sources[f"private_{victim}"],
