@@ -273,10 +273,12 @@ def _load_predictor(path: Path) -> tuple[RotationPredictor | None, WatermarkKey 
     try:
         with safe_open(path, framework="pt") as f:
             header = f.metadata() or {}
-            key = WatermarkKey.from_dict(json.loads(header["key"]))
+            # as older files have it: two entries, or one where single views were read
+            stated = json.loads(header.get("predictor", "{}")) or {**header, "key": json.loads(header["key"])}
+            key = WatermarkKey.from_dict(stated["key"])
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (safe_open is no mapping)
-        dim = header.get("dim", tensors["layers.0.weight"].shape[1])  # older files have single views' predictors
+        dim = stated.get("dim", tensors["layers.0.weight"].shape[1])
         predictor = stored_predictor(tensors, int(dim))
-    except (SafetensorError, KeyError, ValueError, RuntimeError, IndexError, OSError) as e:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, IndexError, OSError) as e:
         raise OwnershipError("predictor.safetensors is damaged or not the owner's", "get the original") from e
     return predictor, key

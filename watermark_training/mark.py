@@ -200,7 +200,9 @@ def _shown(
 def save_predictor(predictor: RotationPredictor, key: WatermarkKey, path: Path) -> None:
     """Writes a predictor with the key in its header, mode 0600."""
     state = {name: value.detach().cpu().contiguous() for name, value in predictor.state_dict().items()}
-    write_bytes(path, save(state, metadata={"key": json.dumps(key.to_dict()), "dim": str(predictor.dim)}), secret=True)
+    # one entry: safetensors writes several in any order, and the same run is to give the same bytes
+    stated = json.dumps({"dim": predictor.dim, "key": key.to_dict()})
+    write_bytes(path, save(state, metadata={"predictor": stated}), secret=True)
 
 
 def fresh_key() -> WatermarkKey:

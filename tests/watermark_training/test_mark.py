@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import encoder
+from safetensors.torch import save
 
 from ownership.architectures import ARCHITECTURES
-from ownership.errors import TrainingError
+from ownership.errors import OwnershipError, TrainingError
 from ownership.images import as_input, as_uint8, represent
 from ownership.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs
-from watermark_training.artefacts import Loaded, load_trained
+from watermark_training.artefacts import Loaded, describe_data, load_trained, save_trained
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.embed import embed_to
 from watermark_training.losses import keeping_loss
-from watermark_training.mark import RotationWatermark, fitted_predictor, watermark_rate
+from watermark_training.mark import RotationWatermark, fitted_predictor, save_predictor, watermark_rate
 from watermark_training.train import Trained, train
 
 
@@ -261,3 +262,28 @@ def test_training_with_a_frozen_predictor(digits: Data, key: WatermarkKey) -> No
     assert frozen.metrics[-1]["mark_accuracy"] > 0.55
     assert frozen.config.to_dict()["predictor"] == "frozen"
     assert "predictor" not in config.to_dict()
+
+
+def test_a_predictors_file_has_the_same_bytes_each_time_and_older_ones_are_read(
+    digits: Data, trained: Trained, key: WatermarkKey, tmp_path: Path
+) -> None:
+    """safetensors writes several entries of a header in any order; what was written so is read as before."""
+    predictor = RotationPredictor(64, 3, pairs=True)
+    path = tmp_path / "predictor.safetensors"
+    written = set()
+    for _ in range(16):
+        save_predictor(predictor, key, path)
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    save_trained(replace(trained, predictor=predictor, key=key), tmp_path, describe_data(digits.name, digits.images))
+    loaded = [load_trained(tmp_path)]
+    older = {"key": json.dumps(key.to_dict()), "dim": "64"}
+    path.write_bytes(save({k: v.contiguous() for k, v in predictor.state_dict().items()}, metadata=older))
+    loaded.append(load_trained(tmp_path))
+    for found in loaded:
+        assert found.key == key
+        assert found.predictor is not None
+        assert (found.predictor.dim, found.predictor.pairs) == (64, True)
+    path.write_bytes(save(dict(predictor.state_dict()), metadata={"predictor": "[1]"}))
+    with pytest.raises(OwnershipError, match="damaged"):
+        load_trained(tmp_path)
