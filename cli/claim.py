@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -77,9 +77,7 @@ def build(
     members = []
     for i, (kind, path) in enumerate(p for entry in panel for p in _kinds_and_paths(entry)):
         loaded = load_trained(path)
-        training = loaded.config.get("train", {})
-        unmarked = "invariant" if training.get("rotate") else "plain"
-        kind = kind or (unmarked if training.get("mark", "none") == "none" else "marked")
+        kind = kind or _kind(loaded.config, owner.config)
         members.append((loaded.member(f"panel_{i}_{kind}", kind, digest), loaded.encoder))
     with render.progress() as progress:
         built = claim_with_references(
@@ -99,6 +97,16 @@ def build(
         render.err.print("note: no reference surrogates (too few spare public images, or no architecture of that size)")
     render.out.print(f"claim written: {out} (SHA-256 {digest}); keep it secret")
     show(out)
+
+
+def _kind(member: dict[str, Any], victim: dict[str, Any]) -> str:
+    """The stratum of a member that is given without one, by what its train folder says."""
+    if "ancestor" in member and member["ancestor"] == victim.get("ancestor"):
+        return "ancestor"
+    training = member.get("train", {})
+    if training.get("mark", "none") != "none":
+        return "marked"
+    return "invariant" if training.get("rotate") else "plain"
 
 
 def _kinds_and_paths(entry: str) -> list[tuple[str | None, Path]]:

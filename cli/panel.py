@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +12,8 @@ from cli.options import DATA_HELP, BadImage, Device, Out, Size
 
 HELP = (
     "Train a panel for a claim: fifteen encoders like the victim, without it: five plain, five with foreign marks, "
-    "five on rotated views; some on your own images. The same command resumes, and with more --members adds to what is "
-    "there. claim build --panel OUT takes them all."
+    "five on rotated views; some on your own images; with --ancestor also fine-tunes of what it went on from. The same "
+    "command resumes, and with more --members adds to what is there. claim build --panel OUT takes them all."
 )
 
 
@@ -27,7 +26,14 @@ def panel(
         int, typer.Option(min=5, help="Of each kind; turnmark claim power says how many a claim needs.")
     ] = 5,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the images; the victim's if not given.", show_default=False)
+        int | None,
+        typer.Option(
+            min=1, help="Passes of those that begin with fresh weights; the victim's if not given.", show_default=False
+        ),
+    ] = None,
+    ancestor: Annotated[
+        Path | None,
+        typer.Option(help="The public model that the victim went on from, if it did.", show_default=False),
     ] = None,
     invariant: Annotated[
         bool, typer.Option(help="Also those on rotated views, to find thieves who train the mark away.")
@@ -37,6 +43,7 @@ def panel(
     device: Device = "auto",
 ) -> None:
     """Trains the panel's members."""
+    from ownership.errors import TrainingError
     from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
@@ -44,14 +51,16 @@ def panel(
 
     config = load_trained(victim).config
     training = like_the_victim(config)
-    if epochs is not None:
-        training = replace(training, epochs=epochs)
-    elif "ancestor" in config:
+    before = None if ancestor is None else load_trained(ancestor, training.arch)
+    if before is not None and before.sha256 != config.get("ancestor"):
+        raise TrainingError(f"the victim did not go on from {ancestor}", "give what --start was, its very file")
+    if epochs is None and "ancestor" in config:
         render.warn(
             "the victim went on from another encoder, strangers begin with fresh weights: its "
-            f"{training.epochs} passes may be too few for them (--epochs); its claim also needs ancestor: members "
-            "(turnmark train --start)"
+            f"{training.epochs} passes may be too few for them (--epochs)"
         )
+    if before is None and "ancestor" in config:
+        render.warn("its claim also needs kin of the victim: --ancestor MODEL trains them")
     inside, outside = (load_data(x, size=size, on_bad_image=on_bad_image) for x in (private, others))  # type: ignore[arg-type]
     render.skipped([*inside.skipped, *outside.skipped])
     with render.progress(counted=False) as progress:
@@ -60,9 +69,14 @@ def panel(
             inside,
             outside,
             out,
-            members=strangers(members, invariant=invariant),
+            members=strangers(members, invariant=invariant, kin=before is not None),
+            epochs=epochs,
+            ancestor=before,
             device=pick_device(device),
             progress=progress,
             warn=render.warn,
         )
     render.out.print(f"{len(folders)} panel members: {out}", markup=False, soft_wrap=True)
+    if ancestor is not None:
+        line = f"show the claim the model itself, too: claim build --panel {out} --panel ancestor:{ancestor}"
+        render.out.print(line, markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ import torch
 from ownership.architectures import CUSTOM
 from ownership.errors import TrainingError
 from ownership.files import Progress, silent
-from watermark_training.artefacts import CONFIG, train_to
+from watermark_training.artefacts import CONFIG, Loaded, train_to, trainable
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data
 
@@ -29,14 +29,17 @@ class Stranger:
     mark: Mark
     on_private: bool  # trained on the victim's own images, else on as many images of the world
     rotate: bool = False  # trained on rotated views
+    kin: bool = False  # went on from the same encoder as the victim, in as many passes
 
     @property
     def kind(self) -> str:
         """Its stratum."""
+        if self.kin:
+            return "ancestor"
         return "invariant" if self.rotate else "plain" if self.mark == "none" else "marked"
 
 
-def strangers(members: int = 5, *, invariant: bool = True) -> tuple[Stranger, ...]:
+def strangers(members: int = 5, *, invariant: bool = True, kin: bool = False) -> tuple[Stranger, ...]:
     """Returns a panel: so many members of each stratum, two of each trained on the victim's own images.
 
     A larger panel holds the smaller one. Five are the fewest that `claim build` tests against;
@@ -46,6 +49,8 @@ def strangers(members: int = 5, *, invariant: bool = True) -> tuple[Stranger, ..
         members: of a stratum, plain and marked; every third mark is the paper's public one.
         invariant: whether as many trained on rotated views belong to it, for the test that finds thieves who train the
             mark away.
+        kin: whether fine-tunes of what the victim went on from belong to it, half of them on the victim's images; one
+            less, as that encoder itself belongs to their stratum.
 
     >>> [s.name for s in strangers(1)]
     ['plain_0', 'marked_0', 'invariant_0']
@@ -55,6 +60,12 @@ def strangers(members: int = 5, *, invariant: bool = True) -> tuple[Stranger, ..
     out += [Stranger(name=f"marked_{i}", mark=marks[i % 3], on_private=i < 2) for i in range(members)]
     if invariant:
         out += [Stranger(name=f"invariant_{i}", mark="none", on_private=i < 2, rotate=True) for i in range(members)]
+    if kin:
+        tasks: tuple[Mark, ...] = ("none", "secret", "none", "paper")
+        out += [
+            Stranger(name=f"ancestor_{i}", mark=tasks[i // 2 % 4], on_private=i % 2 == 0, kin=True)
+            for i in range(members - 1)
+        ]
     return tuple(out)
 
 
@@ -101,6 +112,8 @@ def train_panel(
     out: Path,
     *,
     members: Sequence[Stranger],
+    epochs: int | None = None,
+    ancestor: Loaded | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
     warn: Callable[[str], None] = lambda _: None,
@@ -113,6 +126,8 @@ def train_panel(
         world: other images of the same kind, at least as many.
         out: where the folders are made.
         members: whom to train; the seed of each follows from its name, so that a panel can grow.
+        epochs: passes of those that begin with fresh weights; the victim's if not given.
+        ancestor: what the victim went on from; needed for its kin.
         device: where to compute.
         progress: called after every step, counted over all members.
         warn: called with advice where a member does not learn.
@@ -121,8 +136,11 @@ def train_panel(
         The members' folders.
 
     Raises:
-        TrainingError: if there are too few images.
+        TrainingError: if there are too few images, or kin are wanted of nothing that can be trained on.
     """
+    start = None if ancestor is None else trainable(ancestor)[0]
+    if start is None and any(m.kin for m in members):
+        raise TrainingError("kin of the victim need what it went on from", "--ancestor MODEL")
     if len(world) < len(private):
         raise TrainingError(
             f"{len(world)} other images are fewer than the victim's {len(private)}", "give as many, of the same kind"
@@ -131,6 +149,8 @@ def train_panel(
     for i, member in enumerate(members):
         seed = training.seed + 1 + crc32(member.name.encode())
         config = replace(training, mark=member.mark, rotate=member.rotate, predictor="trained", seed=seed)
+        if epochs is not None and not member.kin:
+            config = replace(config, epochs=epochs)
 
         def show(_what: str, done: int, total: int, i: int = i, name: str = member.name) -> None:
             progress(f"training {name}", 1000 * i + 1000 * done // max(1, total), 1000 * len(members))
@@ -139,6 +159,8 @@ def train_panel(
             out / member.name,
             private if member.on_private else part_of(world, len(private), seed),
             config,
+            start=start if member.kin else None,
+            ancestor=ancestor.sha256 if ancestor is not None and member.kin else None,
             device=device,
             progress=show,
             warn=lambda line, name=member.name: warn(f"{name}: {line}"),  # type: ignore[misc]

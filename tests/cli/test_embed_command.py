@@ -60,7 +60,34 @@ def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) 
     code, out, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2)
     assert code == 0
     assert "may be too few" not in err
+    assert "needs kin of the victim" in err
     assert {load_trained(p).config["train"]["epochs"] for p in (tmp_path / "longer").iterdir()} == {2}
+    # and its kin go on from where it did, in its own passes: a claim knows them for what they are
+    other = next(p for p in sorted((job.folder / "models").iterdir()) if p != plain)
+    code, _, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2, "--ancestor", other)
+    assert code == 2
+    assert "did not go on from" in error_line(err)
+    code, out, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2, "--ancestor", plain)
+    assert code == 0, err
+    assert f"--panel ancestor:{plain}" in out
+    kin = [load_trained(p) for p in sorted((tmp_path / "longer").glob("ancestor_*"))]
+    assert [(k.config["ancestor"], k.config["train"]["epochs"]) for k in kin] == [(known.sha256, 1)] * 4
+    build = [
+        "claim",
+        "build",
+        tmp_path / "grown",
+        "--private",
+        "digits[:64]",
+        "--public",
+        "digits[200:900]",
+        "--size",
+        16,
+    ]
+    build += ["--panel", tmp_path / "longer", "--panel", f"ancestor:{plain}", "--no-reference", "--probes", 250]
+    code, _, err = run(*build, "--out", tmp_path / "claim")
+    assert code == 0, err
+    kinds = [m.kind for m in Claim.load(tmp_path / "claim").members]
+    assert [kinds.count(k) for k in ("plain", "marked", "ancestor")] == [5, 5, 5]
     for wrong, said in (
         ([*arguments[:3], tmp_path / "x", "--start", plain / "encoder.onnx"], "known architecture"),
         ([*arguments, "--arch", "resnet18"], "resnet18"),

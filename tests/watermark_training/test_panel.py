@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from ownership.architectures import Encoder
 from ownership.errors import TrainingError
 from ownership.images import images_sha256
-from watermark_training.artefacts import load_trained, train_to
+from watermark_training.artefacts import Loaded, load_trained, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.panel import like_the_victim, members_in, part_of, strangers, train_panel
@@ -67,6 +69,10 @@ def test_a_panel_has_as_many_of_each_kind_some_on_the_victims_images(n: int) -> 
         assert 0 < sum(m.on_private for m in members) < n
     assert {m.mark for m in panel if m.kind == "marked"} == {"secret", "paper"}
     assert {m.kind for m in strangers(n, invariant=False)} == {"plain", "marked"}
+    kin = [m for m in strangers(n, kin=True) if m.kind == "ancestor"]  # and what they come from
+    assert len(kin) == n - 1
+    assert {(m.mark, m.on_private) for m in kin} >= {(k, p) for k in ("none", "secret") for p in (True, False)}
+    assert set(strangers(n, kin=True)) - set(kin) == set(panel)
 
 
 def test_a_panel_grows_around_what_is_there(victim: Path, digits: Data, tmp_path: Path) -> None:
@@ -79,6 +85,28 @@ def test_a_panel_grows_around_what_is_there(victim: Path, digits: Data, tmp_path
     assert both[0] == first
     assert (first / "encoder.safetensors").stat().st_mtime_ns == kept
     assert len({load_trained(f).sha256 for f in both}) == 2
+
+
+def test_kin_go_on_from_where_the_victim_did_in_its_passes(victim: Path, digits: Data, tmp_path: Path) -> None:
+    private, world = _part(digits, 0, 64), _part(digits, 64, 200)
+    before = load_trained(victim)  # here for the checkpoint
+    some = [m for m in strangers(kin=True) if m.name in ("plain_0", "ancestor_0", "ancestor_2")]
+    still = replace(CONFIG, lr=1e-9)
+    folders = train_panel(still, private, world, tmp_path / "panel", members=some, epochs=2, ancestor=before)
+    plain, first, second = map(load_trained, folders)
+    assert [x.config["train"]["epochs"] for x in (plain, first, second)] == [2, 1, 1]
+    assert [x.config.get("ancestor") for x in (plain, first, second)] == [None, before.sha256, before.sha256]
+    assert second.key is not None
+
+    def weights(x: Loaded) -> dict[str, torch.Tensor]:
+        assert isinstance(x.encoder, Encoder)
+        return dict(x.encoder.named_parameters())
+
+    for kin in (first, second):
+        assert all(torch.allclose(weights(kin)[name], x, atol=1e-5) for name, x in weights(before).items())
+    assert not all(torch.allclose(weights(plain)[name], x, atol=1e-5) for name, x in weights(before).items())
+    with pytest.raises(TrainingError, match="what it went on from"):
+        train_panel(CONFIG, private, world, tmp_path / "other", members=some)
 
 
 def test_a_part_is_drawn_by_its_seed(digits: Data) -> None:
