@@ -60,7 +60,7 @@ def claim_with_references(
         # measured (benchmarks/retrofit.py): the retrofitted model was taught to keep that one's answers
         raise ClaimError(
             "the model that the victim's training went on from is not in the panel: this claim would call it a copy",
-            "--panel ancestor:PATH, and fine-tunes of it (turnmark panel --ancestor); or --ancestor-is-mine, if nobody else has it",
+            "--panel ancestor:PATH for it and four fine-tunes of it; or --ancestor-is-mine, if nobody else has it",
         )
     _, rest = split_public(len(public), plan)
     arch = pick_architecture(victim.encoder, victim.architecture, public.images) if reference_epochs else None

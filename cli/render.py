@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHOW_ANCESTOR = (
     "if the model it came from is public, it and its other fine-tunes are no copies: show them to the claim "
-    "(turnmark panel --ancestor, claim build --panel ancestor:PATH); if it is yours alone, say --ancestor-is-mine there"
+    "(turnmark claim build --panel ancestor:PATH); if it is yours alone, say --ancestor-is-mine there"
 )
 
 out = Console(highlight=False)
