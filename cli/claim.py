@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -68,6 +68,7 @@ def build(
     from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
+    from watermark_training.panel import stratum
 
     refuse_existing(out)
     plan = Plan(alpha=alpha, n_public=probes, n_watermark=max(2, probes // 2), n_private=max(2, probes // 2), seed=seed)
@@ -77,7 +78,7 @@ def build(
     members = []
     for i, (kind, path) in enumerate(p for entry in panel for p in _kinds_and_paths(entry)):
         loaded = load_trained(path)
-        kind = kind or _kind(loaded.config, owner.config)
+        kind = kind or stratum(loaded.config, owner.config)
         members.append((loaded.member(f"panel_{i}_{kind}", kind, digest), loaded.encoder))
     with render.progress() as progress:
         built = claim_with_references(
@@ -97,16 +98,6 @@ def build(
         render.err.print("note: no reference surrogates (too few spare public images, or no architecture of that size)")
     render.out.print(f"claim written: {out} (SHA-256 {digest}); keep it secret")
     show(out)
-
-
-def _kind(member: dict[str, Any], victim: dict[str, Any]) -> str:
-    """The stratum of a member that is given without one, by what its train folder says."""
-    if "ancestor" in member and member["ancestor"] == victim.get("ancestor"):
-        return "ancestor"
-    training = member.get("train", {})
-    if training.get("mark", "none") != "none":
-        return "marked"
-    return "invariant" if training.get("rotate") else "plain"
 
 
 def _kinds_and_paths(entry: str) -> list[tuple[str | None, Path]]:

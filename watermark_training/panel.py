@@ -69,6 +69,20 @@ def strangers(members: int = 5, *, invariant: bool = True, kin: bool = False) ->
     return tuple(out)
 
 
+def stratum(member: dict[str, Any], victim: dict[str, Any]) -> str:
+    """Returns the stratum of a panel member by what its `config.json` and the victim's say; of nothing, plain.
+
+    >>> stratum({"ancestor": "ab"}, {"ancestor": "ab"}), stratum({"ancestor": "ab"}, {}), stratum({}, {})
+    ('ancestor', 'plain', 'plain')
+    """
+    if "ancestor" in member and member["ancestor"] == victim.get("ancestor"):
+        return "ancestor"
+    training = member.get("train", {})
+    if training.get("mark", "none") != "none":
+        return "marked"
+    return "invariant" if training.get("rotate") else "plain"
+
+
 def members_in(path: Path) -> list[Path]:
     """Returns the train folders in a folder that holds nothing else than such, or the path itself."""
     if not path.is_dir() or (path / CONFIG).exists():

@@ -72,17 +72,8 @@ def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) 
     assert f"--panel ancestor:{plain}" in out
     kin = [load_trained(p) for p in sorted((tmp_path / "longer").glob("ancestor_*"))]
     assert [(k.config["ancestor"], k.config["train"]["epochs"]) for k in kin] == [(known.sha256, 1)] * 4
-    build = [
-        "claim",
-        "build",
-        tmp_path / "grown",
-        "--private",
-        "digits[:64]",
-        "--public",
-        "digits[200:900]",
-        "--size",
-        16,
-    ]
+    build = ["claim", "build", tmp_path / "grown", "--size", 16, "--private", "digits[:64]"]
+    build += ["--public", "digits[200:900]"]
     build += ["--panel", tmp_path / "longer", "--panel", f"ancestor:{plain}", "--no-reference", "--probes", 250]
     code, _, err = run(*build, "--out", tmp_path / "claim")
     assert code == 0, err
