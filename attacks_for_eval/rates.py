@@ -14,11 +14,18 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ownership.files import write_bytes
+from ownership.plan import DECIDING
 
 Row = dict[str, Any]
 
-EVIDENCE = ("combined", "partial_rsa_relative", "watermark_certainty", "cka", "inference_gmm")
-"""Columns drawn as ROC curves: the smallest Holm-adjusted p of the deciding tests, and single statistics."""
+EVIDENCE = ("combined", *DECIDING, "partial_rsa", "cka", "inference_gmm")
+"""Drawn as ROC curves: the smallest Holm-adjusted p of the deciding tests, and single statistics."""
+
+LINES = tuple((dash, colour) for colour in ("black", "#999999") for dash in ("-", "--", "-.", ":"))
+"""Dash and colour of each; those that decide against a panel of the victim's like are black."""
+
+UNKNOWN = -1.0
+"""How guilty an audit looks by evidence that could not be computed: as little as can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +86,9 @@ def bootstrap_over(
 
 
 def scores(rows: Iterable[Row], evidence: str) -> NDArray[np.float64]:
-    """Returns how guilty each audit looks by one evidence: minus its p-value; -1 where it could not be computed."""
+    """Returns how guilty each audit looks by one evidence: minus its p-value; UNKNOWN where there is none."""
     column = "adjusted_pvalue" if evidence == "combined" else f"{evidence}.pvalue"
-    return np.array([-1.0 if row.get(column) is None else -float(row[column]) for row in rows])
+    return np.array([UNKNOWN if row.get(column) is None else -float(row[column]) for row in rows])
 
 
 def roc(guilty: NDArray[np.float64], innocent: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -105,17 +112,19 @@ def draw_roc(rows: Sequence[Row]) -> bytes:
 
     guilty = [row for row in rows if row["role"] == "surrogate"]
     innocent = [row for row in rows if row["role"] == "independent"]
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4.8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
     floor = 0.5 / max(1, len(innocent))
-    for style, name in zip(("-", "--", "-.", ":", (0, (1, 3))), EVIDENCE, strict=True):
+    for (dash, colour), name in zip(LINES, EVIDENCE, strict=False):
+        if not (scores(rows, name) > UNKNOWN).any():
+            continue
         false, true = roc(scores(guilty, name), scores(innocent, name))
         at = tpr_at_fpr(scores(guilty, name), scores(innocent, name), 0.01)
         label = f"{name.replace('_', ' ')}: {at:.2f} at 1 %"
-        axes.step(np.maximum(false, floor), true, where="post", linestyle=style, color="black", label=label)
+        axes.step(np.maximum(false, floor), true, where="post", linestyle=dash, color=colour, label=label)
     axes.set(xscale="log", xlabel="false accusations", ylabel="thefts found", ylim=(0, 1.02), xlim=(floor, 1))
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     axes.grid(color="#dddddd", linewidth=0.6)
     out = io.BytesIO()
     canvas.print_png(out)  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@
     python benchmarks/verdicts/run.py --stage models ...     # and the suspects; rows need nothing but audits then
     python benchmarks/verdicts/run.py --stage collect ...    # write the rows that are done so far
     python benchmarks/verdicts/run.py --print                # the tables of docs/results.md from committed rows, and
-                                                             # docs/price.png
+                                                             # docs/price.png, docs/roc.png
     ... --panels affordable --public runs/public             # small and public encoders (benchmarks/public_encoders.py)
     ... --data cifar10                                       # the same on CIFAR-10
 
@@ -32,6 +32,7 @@ from design import SCALES, Scale
 
 from attacks_for_eval.claims import claim_with_references
 from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate, probe
+from attacks_for_eval.rates import draw_roc
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from attacks_for_eval.spread import spread
 from cli.render import progress
@@ -279,11 +280,14 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="show")
     arguments = parser.parse_args()
     if arguments.show:
-        from tables import draw_prices, print_combinations, print_tables
+        from tables import draw_prices, panel_of, print_combinations, print_tables
 
-        print_tables(stored())
-        print_combinations(stored())
-        draw_prices(stored(), Path(__file__).parents[2] / "docs" / "price.png")
+        print_tables(rows := stored())
+        print_combinations(rows)
+        docs = Path(__file__).parents[2] / "docs"
+        draw_prices(rows, docs / "price.png")
+        fashion = [r for r in rows if (r["data"], panel_of(r)) == (design.FASHION.data, "whole")]
+        write_bytes(docs / "roc.png", draw_roc(fashion))
         return
     bench = Bench(SCALES[arguments.data], arguments.work)
     for name in design.PUBLIC_ENCODERS:
