@@ -84,6 +84,7 @@ class Context:
     plan: Plan
     victim: Answers
     panel: tuple[Answers, ...]
+    strata: tuple[str, ...] = ()  # of the panel's members, in their order; empty: not known
     watermark_labels: NDArray[np.int64] | None = None  # (2 w,)
     watermark_images: NDArray[np.int64] | None = None  # (2 w,), which public probe each shows; None: not known
     predictor: RotationPredictor | None = None
@@ -103,7 +104,9 @@ class Context:
 
     def without(self, member: Answers) -> Context:
         """Returns the context with one member left out of the panel."""
-        return replace(self, panel=tuple(m for m in self.panel if m is not member))
+        kept = [i for i, m in enumerate(self.panel) if m is not member]
+        strata = tuple(self.strata[i] for i in kept) if self.strata else ()
+        return replace(self, panel=tuple(self.panel[i] for i in kept), strata=strata)
 
     def swapping(self, member: Answers, other: Answers) -> Context:
         """Returns the context with one member replaced by another encoder."""

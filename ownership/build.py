@@ -85,6 +85,7 @@ def build_claim(
         plan=plan,
         victim=victim_answers,
         panel=tuple(a for _, a in kept),
+        strata=tuple(m.kind for m in members),
         watermark_labels=None if labels is None else labels.numpy(),
         watermark_images=None if images is None else images.numpy(),
         predictor=predictor,

@@ -104,6 +104,7 @@ class Claim:
             plan=self.plan,
             victim=self.answers[self.victim.name],
             panel=tuple(self.answers[m.name] for m in self.members),
+            strata=tuple(m.kind for m in self.members),
             watermark_labels=None if self.watermark_labels is None else self.watermark_labels.numpy(),
             watermark_images=None if self.watermark_images is None else self.watermark_images.numpy(),
             predictor=self.predictor,

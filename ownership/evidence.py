@@ -29,6 +29,7 @@ from ownership.scores import (
 )
 from ownership.similarity import Array
 from ownership.stats import Alternative, fisher_z
+from ownership.students import members_turned_relative, turned_relative
 
 
 def _logit(x: float) -> float:
@@ -76,6 +77,7 @@ class Statistic:
     required: tuple[str, ...] = REQUIRED_STRATA  # strata without which it cannot decide alone
     needs_outsiders: bool = False  # only members not trained on the private images are controls
     per_image: Callable[[Answers, Context], tuple[Array, Array]] | None = None  # private, public scores
+    members: Callable[[Context], dict[str, float]] | None = None  # the panel's scores, if it is not scored as suspects
     least_sd: float = 0.0  # a stratum's standard deviation counts as at least this, on the scale
 
 
@@ -149,6 +151,17 @@ STATISTICS: dict[str, Statistic] = {
             required=(*REQUIRED_STRATA, "invariant"),
         ),
         Statistic(
+            name="partial_rsa_turned_relative",
+            family="distance",
+            title="Partial RSA, answers to turned images, relative to students of others",
+            null_hypothesis="The suspect's answers to turned images resemble the victim's to upright ones no more than "
+            "those of an independent encoder do, or of a student that somebody taught to answer as one.",
+            score=turned_relative,
+            scale="identity",
+            required=(*REQUIRED_STRATA, "invariant"),
+            members=members_turned_relative,
+        ),
+        Statistic(
             name="watermark_aligned",
             family="watermark",
             title="Watermark success rate after alignment",
@@ -217,7 +230,16 @@ Scores = dict[str, dict[str, float]]
 
 def score_members(context: Context, names: Iterable[str] = tuple(STATISTICS)) -> Scores:
     """Returns the scores of the panel's members, each against the other members."""
-    return _table({m: context.without(m) for m in context.panel}, tuple(names))
+    names = tuple(names)
+    alike = tuple(name for name in names if STATISTICS[name].members is None)
+    out = _table({m: context.without(m) for m in context.panel}, alike)
+    for name in names:
+        if (members := STATISTICS[name].members) is not None:
+            try:
+                out[name] = members(context)
+            except NotApplicable:
+                out[name] = {}
+    return {name: out[name] for name in names}
 
 
 def score_others(others: Iterable[Answers], context: Context, names: Iterable[str] = tuple(STATISTICS)) -> Scores:

@@ -10,14 +10,14 @@ from typing import Any
 from ownership.errors import ClaimError
 from ownership.stats import MIN_STRATUM
 
-DECIDING = ("partial_rsa_relative", "watermark_certainty", "partial_rsa_turned")
+DECIDING = ("partial_rsa_relative", "watermark_certainty", "partial_rsa_turned_relative")
 """Tests that decide against a panel with encoders of the victim's size (rule 4); all others are shown only."""
 
 DECIDING_AFFORDABLE = ("partial_rsa",)
 """Tests that decide against smaller and public encoders alone (docs/adr/0008)."""
 
-MAY_DECIDE = tuple(dict.fromkeys((*DECIDING, *DECIDING_AFFORDABLE, "watermark_success", "watermark_auc")))
-"""Tests that a plan may name; `partial_rsa` decided before docs/adr/0010, other readings before 0019, 0023."""
+MAY_DECIDE = (*DECIDING, *DECIDING_AFFORDABLE, "partial_rsa_turned", "watermark_success", "watermark_auc")
+"""Tests that a plan may name; `partial_rsa` decided before docs/adr/0010, other readings before 0019, 0023, 0024."""
 
 REQUIRED_STRATA = ("plain", "marked")
 """Strata a claim should have; a missing one is an innocent explanation not excluded (rule 2)."""

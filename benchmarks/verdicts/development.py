@@ -149,6 +149,25 @@ class Group:
             for method in ("direct", "turned"):
                 taught = {"loss": loss, "method": method, "images": self.scale.usual, "epochs": self.scale.passes}
                 yield independent(self.scale, f"student, {loss}, {method}", 8160 + i, **fields, **taught)
+        yield from self.foreign_students()
+
+    def teachers(self) -> list[Recipe]:
+        """Returns independents who teach others: nobody in the panel, and the checkpoint of no victim."""
+        return [
+            independent(self.scale, "foreign key", 8120, source="private", mark="secret"),
+            independent(self.scale, "foreign key", 8121, source="panel", mark="secret"),
+            independent(self.scale, "simclr", 8100, source="panel"),
+            independent(self.scale, "rotated", 8101, source="private", objective="rotated"),
+            self.kin(8140, "private", "none"),
+            self.kin(8141, "panel", "secret"),
+        ]
+
+    def foreign_students(self) -> Iterator[Recipe]:
+        """Yields students of those, who answer turned images as their teachers answer upright ones."""
+        for i, teacher in enumerate(self.teachers()):
+            taught = {"loss": ("mse", "infonce")[i % 2], "images": self.scale.usual, "epochs": self.scale.passes}
+            fields = {"objective": "taught", "method": "turned", "ancestor": self.shop.path(teacher).name}
+            yield independent(self.scale, f"student of {teacher.kind}", 8170 + i, source="queries", **fields, **taught)
 
     def thefts(self, victim: int) -> Iterator[Recipe]:
         """Yields the hard cases, and one easy one."""
@@ -203,6 +222,9 @@ class Group:
     def make(self, job: tuple[int | None, Recipe]) -> None:
         """Makes one model."""
         victim, recipe = job
+        for teacher in self.teachers():
+            if self.shop.path(teacher).name == recipe.ancestor:
+                self.shop.make(teacher)
         (self.shop if victim is None else self.thief(victim)).make(recipe)
 
 
