@@ -35,7 +35,7 @@ class _Normal:
 
 def _normal(values: list[float]) -> _Normal:
     sd = float(np.std(values, ddof=1))
-    if not sd > 0:
+    if not sd > 1e-9:
         raise NotApplicable("all members of a stratum have the same score")
     return _Normal(float(np.mean(values)), sd)
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from candidates import CANDIDATES, FITTED, PLAN
+from candidates import CANDIDATES, FITTED, MEMBERS, PLAN
 from design import SCALES, Scale, independent, theft
 
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
@@ -131,7 +131,7 @@ class Group:
         return independent(self.scale, "kin", seed, source=source, mark=mark, ancestor=name, epochs=epochs)
 
     def innocents(self) -> Iterator[Recipe]:
-        """Yields independents that are in no panel; those with an ancestor are for grown victims only."""
+        """Yields independents that are in no panel."""
         for i, objective in enumerate(("simclr", "rotated", "simclr", "rotated", "barlow", "supervised", "rotated")):
             source = "private" if i % 3 else "panel"
             yield independent(self.scale, objective, 8100 + i, source=source, objective=objective)
@@ -140,7 +140,8 @@ class Group:
         for i, arch in enumerate(("small_wide", "small_vgg")):
             yield independent(self.scale, arch, 8130 + i, source=("private", "panel")[i], arch=arch)
         yield independent(self.scale, "queries", 8150, source="queries", images=5000)
-        # of the grown victims' public checkpoint: fine-tunes, on rotated views too, and students of its answers
+        # of the grown victims' public checkpoint, with which the first victim has nothing to do: fine-tunes, on rotated
+        # views too, and students of its answers
         for i in range(5):
             recipe = self.kin(8140 + i, ("private", "panel")[i % 2], ("none", "secret", "secret", "none", "none")[i])
             yield recipe if i < 3 else replace(recipe, kind="kin, rotated", objective="rotated")
@@ -200,7 +201,7 @@ class Group:
             made = [("kin" if r.ancestor == kin or role == "ancestor" else role, n, r, s) for role, n, r, s in made]
         for role, name, recipe, shop in made:
             path = shop.path(recipe)
-            if path.is_file() and (victim or not (recipe.ancestor or role == "ancestor")):
+            if path.is_file() and (victim or role != "ancestor"):
                 yield role, name, path
 
     def answers(self, name: str, encoder: Encoder, marked: Tensor) -> Answers:
@@ -258,6 +259,7 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
         plan=PLAN,
         victim=group.answers("victim", weights_of(owner.encoder), as_uint8(views)),
         panel=tuple(a for _, a in panel),
+        strata=tuple(role for role, _ in panel),
         watermark_labels=labels.numpy(),
         watermark_images=np.tile(np.arange(len(labels) // 2), 2),
         predictor=predictors,
@@ -266,7 +268,8 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     for candidate in names:
         score = CANDIDATES[candidate]
         try:
-            of_members = [(role, score(a, context.without(a))) for role, a in panel]
+            alone = MEMBERS[candidate](context) if candidate in MEMBERS else None
+            of_members = [(role, alone[a.name] if alone else score(a, context.without(a))) for role, a in panel]
         except NotApplicable:  # a predictor against a checkpoint, of a victim that has none
             continue
         for name, (role, a) in asked.items():
