@@ -63,6 +63,8 @@ SETTINGS = Settings()
 STRATA = ("plain", "marked", "invariant", "ancestor")
 VICTIMS = (0, 1, 2, 3, 4, 5)
 """0 is trained from the start, the others are grown; 2 and 3 were made to choose a reading of the mark on."""
+TEACHERS = (8120, 8121, 8100, 8101, 8140, 8141)
+"""Seeds of the independents who teach others."""
 EMBEDDED = (4, 5)
 """One victim, whose mark was embedded in the checkpoint (docs/adr/0009), to choose a predictor on. 4: read as if
 it were public; 5: as if nobody else had it, so that it and its fine-tunes are no innocents and in no panel."""
@@ -132,6 +134,11 @@ class Group:
 
     def innocents(self) -> Iterator[Recipe]:
         """Yields independents that are in no panel."""
+        yield from self.strangers()
+        yield from self.foreign_students()
+
+    def strangers(self) -> Iterator[Recipe]:
+        """Yields those whom no other stranger taught."""
         for i, objective in enumerate(("simclr", "rotated", "simclr", "rotated", "barlow", "supervised", "rotated")):
             source = "private" if i % 3 else "panel"
             yield independent(self.scale, objective, 8100 + i, source=source, objective=objective)
@@ -150,18 +157,11 @@ class Group:
             for method in ("direct", "turned"):
                 taught = {"loss": loss, "method": method, "images": self.scale.usual, "epochs": self.scale.passes}
                 yield independent(self.scale, f"student, {loss}, {method}", 8160 + i, **fields, **taught)
-        yield from self.foreign_students()
 
     def teachers(self) -> list[Recipe]:
         """Returns independents who teach others: nobody in the panel, and the checkpoint of no victim."""
-        return [
-            independent(self.scale, "foreign key", 8120, source="private", mark="secret"),
-            independent(self.scale, "foreign key", 8121, source="panel", mark="secret"),
-            independent(self.scale, "simclr", 8100, source="panel"),
-            independent(self.scale, "rotated", 8101, source="private", objective="rotated"),
-            self.kin(8140, "private", "none"),
-            self.kin(8141, "panel", "secret"),
-        ]
+        by_seed = {r.seed: r for r in self.strangers()}
+        return [by_seed[seed] for seed in TEACHERS]
 
     def foreign_students(self) -> Iterator[Recipe]:
         """Yields students of those, who answer turned images as their teachers answer upright ones."""
