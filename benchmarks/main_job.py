@@ -55,7 +55,7 @@ SHOWN = {  # columns of the tables, of what the rows have
     "partial_rsa": "partial RSA",
     "watermark_certainty": "watermark certainty",
     "watermark_success": "watermark success",
-    "partial_rsa_turned_relative": "answers to turned images",
+    "partial_rsa_turned": "answers to turned images",
     "cka": "CKA",
 }
 

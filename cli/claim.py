@@ -35,9 +35,10 @@ def build(
         list[str],
         typer.Option(
             help="Independent encoder, [KIND:]PATH, or a folder of turnmark panel; give it many times. KIND is plain, "
-            "marked (somebody else's watermark), invariant (trained on rotated views), ancestor (grown from the same "
-            "public checkpoint), small (of less capacity than the victim) or public (published by others). At least 5 "
-            "of a kind; with none plain or marked a suspect must come close to the owner's own copies.",
+            "marked (somebody else's watermark), invariant (trained on rotated views), student (taught to answer alike "
+            "however an image is turned), ancestor (grown from the same public checkpoint), small (of less capacity "
+            "than the victim) or public (published by others). At least 5 of a kind; with none plain or marked a "
+            "suspect must come close to the owner's own copies.",
             show_default=False,
         ),
     ],
@@ -63,6 +64,7 @@ def build(
     """Builds and writes a claim."""
     from attacks_for_eval.claims import claim_with_references
     from ownership.claim import refuse_existing
+    from ownership.errors import ClaimError
     from ownership.images import images_sha256
     from ownership.plan import Plan
     from watermark_training.artefacts import load_trained
@@ -79,6 +81,8 @@ def build(
     for i, (kind, path) in enumerate(p for entry in panel for p in _kinds_and_paths(entry)):
         loaded = load_trained(path)
         kind = kind or stratum(loaded.config, owner.config)
+        if loaded.config.get("victim_sha256") == owner.sha256:
+            raise ClaimError(f"{path} was stolen from the victim: no panel member", "leave it out")
         members.append((loaded.member(f"panel_{i}_{kind}", kind, digest), loaded.encoder))
     with render.progress() as progress:
         built = claim_with_references(

@@ -11,8 +11,9 @@ from cli import render
 from cli.options import DATA_HELP, BadImage, Device, Out, Size
 
 HELP = (
-    "Train a panel for a claim: fifteen encoders like the victim, without it: five plain, five with foreign marks, "
-    "five on rotated views; some on your own images; with --ancestor also fine-tunes of what it went on from. The same "
+    "Train a panel for a claim: twenty encoders like the victim, without it: five plain, five with foreign marks, "
+    "five on rotated views, five taught by others to answer alike however an image is turned; some on your own images; "
+    "with --ancestor also fine-tunes of what it went on from. The same "
     "command resumes, and with more --members adds to what is there. claim build --panel OUT takes them all."
 )
 
@@ -36,13 +37,14 @@ def panel(
         typer.Option(help="The public model that the victim went on from, if it did.", show_default=False),
     ] = None,
     invariant: Annotated[
-        bool, typer.Option(help="Also those on rotated views, to find thieves who train the mark away.")
+        bool, typer.Option(help="Also those on rotated views and the students, to find who trains the mark away.")
     ] = True,
     size: Size = None,
     on_bad_image: BadImage = "stop",
     device: Device = "auto",
 ) -> None:
     """Trains the panel's members."""
+    from attacks_for_eval.students import teach_students
     from ownership.errors import TrainingError
     from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
@@ -63,18 +65,29 @@ def panel(
         render.warn("its claim also needs kin of the victim: --ancestor MODEL trains them")
     inside, outside = (load_data(x, size=size, on_bad_image=on_bad_image) for x in (private, others))  # type: ignore[arg-type]
     render.skipped([*inside.skipped, *outside.skipped])
+    wanted = strangers(members, invariant=invariant, kin=before is not None)
     with render.progress(counted=False) as progress:
         folders = train_panel(
             training,
             inside,
             outside,
             out,
-            members=strangers(members, invariant=invariant, kin=before is not None),
+            members=[m for m in wanted if not m.teacher],
             epochs=epochs,
             ancestor=before,
             device=pick_device(device),
             progress=progress,
             warn=render.warn,
+        )
+        folders += teach_students(
+            training,
+            outside,
+            len(inside),
+            out,
+            members=[m for m in wanted if m.teacher],
+            epochs=epochs,
+            device=pick_device(device),
+            progress=progress,
         )
     render.out.print(f"{len(folders)} panel members: {out}", markup=False, soft_wrap=True)
     if ancestor is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ownership._audit import audit
     from ownership.architectures import ARCHITECTURES, Encoder
     from ownership.build import build_claim
-    from ownership.claim import Claim, Member
+    from ownership.claim import Claim
     from ownership.endpoint import load_endpoint
     from ownership.errors import (
         ClaimError,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         UnsafeSuspectError,
     )
     from ownership.html import render_html, write_html
+    from ownership.member import Member
     from ownership.plan import Plan
     from ownership.probe_folder import export_probes
     from ownership.recorded import load_recorded
@@ -62,7 +63,7 @@ _HOMES = {
     "audit": "_audit",
     "build_claim": "build",
     "Claim": "claim",
-    "Member": "claim",
+    "Member": "member",
     "load_endpoint": "endpoint",
     "ClaimError": "errors",
     "ClaimIntegrityError": "errors",

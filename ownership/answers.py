@@ -84,7 +84,7 @@ class Context:
     plan: Plan
     victim: Answers
     panel: tuple[Answers, ...]
-    strata: tuple[str, ...] = ()  # of the panel's members, in their order; empty: not known
+    teachers: dict[str, str] = field(default_factory=dict)  # of the panel's students: member it was taught by, or ""
     watermark_labels: NDArray[np.int64] | None = None  # (2 w,)
     watermark_images: NDArray[np.int64] | None = None  # (2 w,), which public probe each shows; None: not known
     predictor: RotationPredictor | None = None
@@ -103,11 +103,20 @@ class Context:
         )
 
     def without(self, member: Answers) -> Context:
-        """Returns the context with one member left out of the panel."""
-        kept = [i for i, m in enumerate(self.panel) if m is not member]
-        strata = tuple(self.strata[i] for i in kept) if self.strata else ()
-        return replace(self, panel=tuple(self.panel[i] for i in kept), strata=strata)
+        """Returns the context with one member left out of the panel, and whom it was taught by, if anybody.
+
+        A suspect's teacher is not in the panel either.
+        """
+        teacher = self.teachers.get(member.name)
+        return replace(self, panel=tuple(m for m in self.panel if m is not member and m.name != teacher))
 
     def swapping(self, member: Answers, other: Answers) -> Context:
-        """Returns the context with one member replaced by another encoder."""
-        return replace(self, panel=tuple(other if m is member else m for m in self.panel))
+        """Returns the context with one member replaced by another encoder, and without the one's teacher."""
+        teacher = self.teachers.get(member.name)
+        panel = tuple(other if m is member else m for m in self.panel if m.name != teacher)
+        return replace(self, panel=panel)
+
+    @property
+    def teaching(self) -> tuple[Answers, ...]:
+        """The panel without its students, whose answers are their teachers', blurred."""
+        return tuple(m for m in self.panel if m.name not in self.teachers)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ownership.answers import Answers, Context
-from ownership.claim import Claim, Member
+from ownership.claim import Claim
 from ownership.errors import ClaimError, printable
 from ownership.evidence import score_members, score_others
 from ownership.files import Progress, silent
 from ownership.images import EncoderLike, images_sha256
+from ownership.member import Member, teachers_among
 from ownership.plan import DECIDING_AFFORDABLE, REQUIRED_STRATA, STRATA, Plan
 from ownership.probes import Probes, View, ask, make_probes, problems_with
 from ownership.watermark import RotationPredictor, WatermarkKey
@@ -85,7 +86,7 @@ def build_claim(
         plan=plan,
         victim=victim_answers,
         panel=tuple(a for _, a in kept),
-        strata=tuple(m.kind for m in members),
+        teachers=teachers_among(members),
         watermark_labels=None if labels is None else labels.numpy(),
         watermark_images=None if images is None else images.numpy(),
         predictor=predictor,

@@ -23,7 +23,7 @@ Rules of loading, each with a test that breaks exactly that rule:
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from ownership.answers import Answers, Context
 from ownership.errors import ClaimError, ClaimIntegrityError, printable
 from ownership.evidence import Scores
 from ownership.files import canonical_json, new_folder, parse_canonical, parse_json, read_bytes, sha256, write_bytes
+from ownership.member import Member, member_from, teachers_among
 from ownership.plan import STRATA, Plan
 from ownership.probes import Probes, check_rows, check_shown
 from ownership.projection import load_projection_head
@@ -51,20 +52,6 @@ which public probe each rotated one shows, and its predictor may read pairs."""
 
 OF_EACH = ("watermark_labels", "watermark_angles", "watermark_images")
 """What is kept of each rotated probe, beside the probes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """What a claim records about one encoder: the victim, a panel member or a reference surrogate."""
-
-    name: str
-    kind: str  # victim, reference, or the stratum: plain, marked, ancestor
-    sha256: str  # of its file
-    architecture: str | None = None
-    mark: str | None = None  # secret, paper, none; None: unknown
-    data: str | None = None  # what it was trained on, in words
-    trained_on_private: bool | None = None  # None: unknown
-    dim: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -104,7 +91,7 @@ class Claim:
             plan=self.plan,
             victim=self.answers[self.victim.name],
             panel=tuple(self.answers[m.name] for m in self.members),
-            strata=tuple(m.kind for m in self.members),
+            teachers=teachers_among(self.members),
             watermark_labels=None if self.watermark_labels is None else self.watermark_labels.numpy(),
             watermark_images=None if self.watermark_images is None else self.watermark_images.numpy(),
             predictor=self.predictor,
@@ -163,9 +150,9 @@ class Claim:
         return {
             "format_version": FORMAT_VERSION,
             "plan": self.plan.to_dict(),
-            "victim": asdict(self.victim),
-            "panel": [asdict(m) for m in self.members],
-            "references": [asdict(m) for m in self.references],
+            "victim": self.victim.to_dict(),
+            "panel": [m.to_dict() for m in self.members],
+            "references": [m.to_dict() for m in self.references],
             "scores": self.scores,
             "reference_scores": self.reference_scores,
             "look_scores": {str(n): s for n, s in self.look_scores.items()},
@@ -211,11 +198,11 @@ class Claim:
         labels, angles, images = (probes.pop(name, None) for name in OF_EACH)
         if images is not None:
             check_shown(images, probes)
-        victim = _member(content["victim"])
-        members = tuple(_member(m) for m in content["panel"])
+        victim = member_from(content["victim"])
+        members = tuple(member_from(m) for m in content["panel"])
         if any(m.kind not in STRATA for m in members):
             raise ClaimError("claim: a panel member of an unknown stratum", f"one of: {', '.join(STRATA)}")
-        references = tuple(_member(m) for m in content["references"])
+        references = tuple(member_from(m) for m in content["references"])
         key = predictor = head = None
         if ("key.json" in content["parts"]) != ("predictor.safetensors" in content["parts"]):
             raise ValueError("a key without its predictor, or the other way round")
@@ -303,10 +290,6 @@ def _private(probes: Probes) -> Probes:
     if not set(probes) <= set(PRIVATE_SETS):
         raise ValueError("other probes among the private images")
     return probes
-
-
-def _member(value: dict[str, Any]) -> Member:
-    return Member(**{f.name: value[f.name] for f in fields(Member)})
 
 
 def _scores(value: dict[str, Any]) -> Scores:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ownership.answers import Answers, Context, NotApplicable
-from ownership.plan import REQUIRED_STRATA
+from ownership.plan import REQUIRED_STRATA, TURNED_STRATA
 from ownership.scores import (
     augmentation_scores,
     cka,
@@ -29,7 +29,6 @@ from ownership.scores import (
 )
 from ownership.similarity import Array
 from ownership.stats import Alternative, fisher_z
-from ownership.students import members_turned_relative, turned_relative
 
 
 def _logit(x: float) -> float:
@@ -77,7 +76,6 @@ class Statistic:
     required: tuple[str, ...] = REQUIRED_STRATA  # strata without which it cannot decide alone
     needs_outsiders: bool = False  # only members not trained on the private images are controls
     per_image: Callable[[Answers, Context], tuple[Array, Array]] | None = None  # private, public scores
-    members: Callable[[Context], dict[str, float]] | None = None  # the panel's scores, if it is not scored as suspects
     least_sd: float = 0.0  # a stratum's standard deviation counts as at least this, on the scale
 
 
@@ -148,18 +146,7 @@ STATISTICS: dict[str, Statistic] = {
             score=partial_rsa_turned,
             scale="fisher_z",
             uses_panel=True,
-            required=(*REQUIRED_STRATA, "invariant"),
-        ),
-        Statistic(
-            name="partial_rsa_turned_relative",
-            family="distance",
-            title="Partial RSA, answers to turned images, relative to students of others",
-            null_hypothesis="The suspect's answers to turned images resemble the victim's to upright ones no more than "
-            "those of an independent encoder do, or of a student that somebody taught to answer as one.",
-            score=turned_relative,
-            scale="identity",
-            required=(*REQUIRED_STRATA, "invariant"),
-            members=members_turned_relative,
+            required=(*REQUIRED_STRATA, *TURNED_STRATA),
         ),
         Statistic(
             name="watermark_aligned",
@@ -230,16 +217,7 @@ Scores = dict[str, dict[str, float]]
 
 def score_members(context: Context, names: Iterable[str] = tuple(STATISTICS)) -> Scores:
     """Returns the scores of the panel's members, each against the other members."""
-    names = tuple(names)
-    alike = tuple(name for name in names if STATISTICS[name].members is None)
-    out = _table({m: context.without(m) for m in context.panel}, alike)
-    for name in names:
-        if (members := STATISTICS[name].members) is not None:
-            try:
-                out[name] = members(context)
-            except NotApplicable:
-                out[name] = {}
-    return {name: out[name] for name in names}
+    return _table({m: context.without(m) for m in context.panel}, tuple(names))
 
 
 def score_others(others: Iterable[Answers], context: Context, names: Iterable[str] = tuple(STATISTICS)) -> Scores:

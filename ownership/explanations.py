@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ownership.plan import REQUIRED_STRATA
+from ownership.plan import REQUIRED_STRATA, TURNED_STRATA
 from ownership.verdict import Verdict, format_p
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ KINDS = {
     "marked": "A watermark of somebody else",
     "ancestor": "The same public checkpoint: suspect and victim both grew from it",
     "invariant": "Training on turned images, by which any encoder comes to answer alike however an image is turned",
+    "student": "Another teacher: taught to answer an image, however it is turned, as an independent encoder answers it "
+    "upright",
     "small": "Less capacity and training than the victim's",
     "public": "Publication: the suspect is, or grew from, an encoder published by others",
 }
@@ -54,7 +56,7 @@ def _explanations(report: Report) -> Iterator[Explanation]:
         count = sum(m["kind"] == kind for m in panel)
         if count:
             yield _of_stratum(report, kind, title, count)
-        elif kind not in ("small", "public"):
+        elif kind not in ("small", "public", "student") or any(kind in t.missing_strata for t in report.deciding):
             said = _why_absent(kind, peers=any(m["kind"] in REQUIRED_STRATA for m in panel))
             yield Explanation(name=kind, title=title, members=0, finding=ABSENT, said=said, pvalues={})
     yield _same_data(report, {m["name"] for m in panel if m["trained_on_private"] is True})
@@ -71,7 +73,7 @@ def _explanations(report: Report) -> Iterator[Explanation]:
 
 
 def _why_absent(kind: str, *, peers: bool) -> str:
-    if kind == "invariant":
+    if kind in TURNED_STRATA:
         return "not represented in the panel: the test on turned images cannot decide alone"
     if kind == "ancestor":
         return "not represented in the panel: not excluded if the victim grew from a public checkpoint"

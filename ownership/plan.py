@@ -10,14 +10,14 @@ from typing import Any
 from ownership.errors import ClaimError
 from ownership.stats import MIN_STRATUM
 
-DECIDING = ("partial_rsa_relative", "watermark_certainty", "partial_rsa_turned_relative")
+DECIDING = ("partial_rsa_relative", "watermark_certainty", "partial_rsa_turned")
 """Tests that decide against a panel with encoders of the victim's size (rule 4); all others are shown only."""
 
 DECIDING_AFFORDABLE = ("partial_rsa",)
 """Tests that decide against smaller and public encoders alone (docs/adr/0008)."""
 
-MAY_DECIDE = (*DECIDING, *DECIDING_AFFORDABLE, "partial_rsa_turned", "watermark_success", "watermark_auc")
-"""Tests that a plan may name; `partial_rsa` decided before docs/adr/0010, other readings before 0019, 0023, 0024."""
+MAY_DECIDE = tuple(dict.fromkeys((*DECIDING, *DECIDING_AFFORDABLE, "watermark_success", "watermark_auc")))
+"""Tests that a plan may name; `partial_rsa` decided before docs/adr/0010, other readings before 0019, 0023."""
 
 REQUIRED_STRATA = ("plain", "marked")
 """Strata a claim should have; a missing one is an innocent explanation not excluded (rule 2)."""
@@ -25,8 +25,11 @@ REQUIRED_STRATA = ("plain", "marked")
 AFFORDABLE_STRATA = ("small", "public")
 """What an owner of a large model can have: encoders of less capacity and training, of any kind; published encoders."""
 
-STRATA = (*REQUIRED_STRATA, "ancestor", "invariant", *AFFORDABLE_STRATA)
-"""Plain; marked by somebody else; grown from the victim's public checkpoint; trained on rotated views; see above."""
+TURNED_STRATA = ("invariant", "student")
+"""Those that answer alike however an image is turned: trained on rotated views; taught so by another independent."""
+
+STRATA = (*REQUIRED_STRATA, "ancestor", *TURNED_STRATA, *AFFORDABLE_STRATA)
+"""Plain; marked by somebody else; grown from the victim's public checkpoint; see above."""
 
 SINCE_2: dict[str, Any] = {"looks": (), "look_shares": (), "n_turned": 300, "turns": 4}
 """Fields that plans of rule turnmark-1 do not have, with values that change nothing for them."""
@@ -56,7 +59,7 @@ class Plan:
     turns: int = 2  # times each, at random angles (docs/adr/0018)
     n_private: int = 500  # private images, and as many public ones, for dataset inference
     rsa_directions: int = 32  # k of partial RSA (docs/adr/0006)
-    turned_directions: int = 64  # k of the invariant reading (docs/adr/0018)
+    turned_directions: int = 32  # k of the invariant reading (docs/adr/0025)
     rsa_shrinkage: float = 1e-2  # c of partial RSA
     ridge_penalty: float = 1e-2  # of the alignment, in units of the mean variance
     gmm_components: int = 10  # of the likelihood test; diagonal

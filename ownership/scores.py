@@ -122,23 +122,24 @@ def watermark_aligned(suspect: Answers, context: Context) -> float:
 
 def partial_rsa(suspect: Answers, context: Context) -> float:
     """Partial RSA: correlation of the victim's and the suspect's similarity structures, given the panel's."""
-    return _partial(*(a.rsa(context.plan) for a in (context.victim, suspect, *context.panel)))
+    return _partial(*(a.rsa(context.plan) for a in (context.victim, suspect, *context.teaching)))
 
 
 def partial_rsa_relative(suspect: Answers, context: Context) -> float:
     """How far the victim stands out among everybody whom the suspect resembles (docs/adr/0010).
 
     z_k is the Fisher z of partial RSA between the suspect and k, given all others, for k the victim and each panel
-    member; the score is (z_victim - mean of the members' z) / sqrt(variance of the members' z + .01^2), the floor only
-    so that the victim itself gets a number. An encoder that has nothing to do with the victim resembles it as it
-    resembles others of that kind, whether it resembles all of them much (siblings) or little (a bad copy).
+    member that is nobody's student; the score is (z_victim - mean of the members' z) / sqrt(variance of the members' z
+    + .01^2), the floor only so that the victim itself gets a number. An encoder that has nothing to do with the victim
+    resembles it as it resembles others of that kind, whether it resembles all of them much (siblings) or little (a bad
+    copy).
 
     Mean and variance leave out a tenth of the members at either end, at least one: a thief who mixes a member that he
     knows (the victim's public checkpoint) into his answers must not widen the spread that he is measured by.
     """
-    if len(context.panel) < MIN_STRATUM:
-        raise NotApplicable(f"the panel has {len(context.panel)} other members")
-    structures = [a.rsa(context.plan) for a in (suspect, context.victim, *context.panel)]
+    if len(context.teaching) < MIN_STRATUM:
+        raise NotApplicable(f"the panel has {len(context.teaching)} other members")
+    structures = [a.rsa(context.plan) for a in (suspect, context.victim, *context.teaching)]
     cov = covariance(structures)
     if not np.diag(cov).min() > 0:
         raise NotApplicable("a similarity structure is constant")

@@ -153,43 +153,18 @@ def partial_correlation(cov: Array, i: int, j: int, given: list[int]) -> float:
     return float(np.clip(left[0, 1] / np.sqrt(left[0, 0] * left[1, 1]), -1, 1))
 
 
-def precision(cov: Array) -> Array:
-    """Returns the inverse of the correlation matrix, with 1e-6 on its diagonal: variables may be the same.
-
-    Args:
-        cov: covariance matrix of all variables, `(m, m)`.
-    """
-    scale = np.sqrt(np.diag(cov))
-    out: Array = np.linalg.inv(cov / np.outer(scale, scale) + 1e-6 * np.eye(len(cov)))
-    return out
-
-
 def partial_correlations(cov: Array, i: int) -> Array:
     """Returns the correlation of variable i with each other one, given all the rest: `(m - 1,)`, in their order.
 
-    Two variables that are the same come out close to 1 instead of undefined (`precision`).
+    From the inverse of the correlation matrix, with 1e-6 on its diagonal: two variables that are the same come out
+    close to 1 instead of undefined.
 
     Args:
         cov: covariance matrix of all variables, `(m, m)`.
         i: the variable.
     """
-    inverse = precision(cov)
-    row = -inverse[i] / np.sqrt(inverse[i, i] * np.diag(inverse))
+    scale = np.sqrt(np.diag(cov))
+    precision = np.linalg.inv(cov / np.outer(scale, scale) + 1e-6 * np.eye(len(cov)))
+    row = -precision[i] / np.sqrt(precision[i, i] * np.diag(precision))
     out: Array = np.clip(np.delete(row, i), -1, 1)
     return out
-
-
-def given_others(inverse: Array, i: int, j: int, left_out: Sequence[int] = ()) -> float:
-    """Returns the correlation of variables i and j given all others but those left out.
-
-    The inverse of a block of the precision matrix is the covariance of its variables given the rest.
-
-    Args:
-        inverse: of `precision`, `(m, m)`.
-        i: first variable.
-        j: second variable.
-        left_out: variables that are not controlled for.
-    """
-    block = [i, j, *left_out]
-    cov = np.linalg.inv(inverse[np.ix_(block, block)])
-    return float(np.clip(cov[0, 1] / np.sqrt(cov[0, 0] * cov[1, 1]), -1, 1))

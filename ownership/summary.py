@@ -5,7 +5,7 @@ from __future__ import annotations
 from ownership.claim import Claim
 from ownership.errors import printable
 from ownership.evidence import SCALES, STATISTICS
-from ownership.plan import REQUIRED_STRATA, STRATA
+from ownership.plan import REQUIRED_STRATA, STRATA, TURNED_STRATA
 from ownership.seal import seal_lines
 from ownership.stats import composite_threshold
 from ownership.testing import strata_scores
@@ -40,10 +40,11 @@ def describe(claim: Claim) -> list[str]:
         for kind in REQUIRED_STRATA
         if not counts[kind]
     ]
-    if not counts["invariant"]:
+    absent = [kind for kind in TURNED_STRATA if not counts[kind]]
+    if absent:
         lines.append(
-            "note        no invariant members (encoders trained on rotated views): the test that finds thieves who "
-            "train the mark away cannot decide alone"
+            f"note        no {' and no '.join(absent)} members (turnmark panel trains them): the test that finds "
+            "thieves who train the mark away cannot decide alone"
         )
     if len(claim.probes["public"]) < plan.min_probes:
         few = f"{len(claim.probes['public'])} public probes, below {plan.min_probes}"

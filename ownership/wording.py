@@ -19,8 +19,6 @@ EXPLAINED = {
     "everybody, or that copies badly, is so measured by its own yardstick.",
     "partial_rsa_turned": "The same between the victim's answers to upright images and the suspect's mean answers to "
     "turned copies of them. A thief who trains a surrogate to answer alike however an image is turned gives it away.",
-    "partial_rsa_turned_relative": "By how many standard deviations does that exceed what innocents show: the panel's "
-    "members, and students that somebody might have taught to answer, however an image is turned, as one of them?",
     "watermark_certainty": "The owner trained the victim so that a secret predictor can tell, from a representation, "
     "into which secret part of the circle an image was rotated. How probable does that predictor, reading the "
     "suspect's answers, find the truth, on average? Three standard errors are taken off. Guessing gives at most 50 %.",

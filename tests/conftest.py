@@ -30,10 +30,11 @@ from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Row, demo_config, run
 from cli.main import main
 from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.build import build_claim
-from ownership.claim import Claim, Member
+from ownership.claim import Claim
 from ownership.errors import OwnershipError
 from ownership.files import read_json, sha256
 from ownership.images import as_input, three_channels
+from ownership.member import Member
 from ownership.plan import Plan
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.artefacts import weights_bytes

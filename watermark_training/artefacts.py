@@ -31,10 +31,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ownership.architectures import CUSTOM, Encoder
-from ownership.claim import Member
 from ownership.errors import OwnershipError, SuspectError, TrainingError, printable
 from ownership.files import Progress, alone_in, finished, read_bytes, read_json, silent, write_bytes, write_json
 from ownership.images import EncoderLike, images_sha256
+from ownership.member import Member
 from ownership.projection import load_projection_head
 from ownership.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey, stored_predictor
@@ -213,6 +213,7 @@ class Loaded:
             mark=self.config.get("train", {}).get("mark"),
             data=data.get("name"),
             trained_on_private=None if "sha256" not in data else data["sha256"] == private_sha256,
+            teacher=self.config.get("victim_sha256", ""),
         )
 
 

@@ -20,6 +20,9 @@ from watermark_training.artefacts import CONFIG, Loaded, train_to, trainable
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data
 
+TAUGHT = "turned"
+"""The way students are taught, a method of `turnmark steal`: the image turned, the answer as to the upright one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stranger:
@@ -30,10 +33,13 @@ class Stranger:
     on_private: bool  # trained on the victim's own images, else on as many images of the world
     rotate: bool = False  # trained on rotated views
     kin: bool = False  # went on from the same encoder as the victim, in as many passes
+    teacher: str = ""  # taught to answer, however an image is turned, as this member of the panel does upright
 
     @property
     def kind(self) -> str:
         """Its stratum."""
+        if self.teacher:
+            return "student"
         if self.kin:
             return "ancestor"
         return "invariant" if self.rotate else "plain" if self.mark == "none" else "marked"
@@ -47,13 +53,13 @@ def strangers(members: int = 5, *, invariant: bool = True, kin: bool = False) ->
 
     Args:
         members: of a stratum, plain and marked; every third mark is the paper's public one.
-        invariant: whether as many trained on rotated views belong to it, for the test that finds thieves who train the
-            mark away.
+        invariant: whether as many trained on rotated views belong to it, and as many students of other members, for
+            the test that finds thieves who train the mark away (docs/adr/0025).
         kin: whether fine-tunes of what the victim went on from belong to it, half of them on the victim's images; one
             less, as that encoder itself belongs to their stratum.
 
     >>> [s.name for s in strangers(1)]
-    ['plain_0', 'marked_0', 'invariant_0']
+    ['plain_0', 'marked_0', 'invariant_0', 'student_0']
     """
     out = [Stranger(name=f"plain_{i}", mark="none", on_private=i < 2) for i in range(members)]
     marks: tuple[Mark, ...] = ("secret", "paper", "secret")
@@ -66,6 +72,13 @@ def strangers(members: int = 5, *, invariant: bool = True, kin: bool = False) ->
             Stranger(name=f"ancestor_{i}", mark=tasks[i // 2 % 4], on_private=i % 2 == 0, kin=True)
             for i in range(members - 1)
         ]
+    if invariant:
+        kinds = ("marked", "plain", "ancestor") if kin else ("marked", "plain")
+        teachers = [f"{kinds[i % len(kinds)]}_{i // len(kinds)}" for i in range(members)]
+        out += [
+            Stranger(name=f"student_{i}", mark="none", on_private=False, rotate=True, teacher=teacher)
+            for i, teacher in enumerate(teachers)
+        ]
     return tuple(out)
 
 
@@ -75,6 +88,8 @@ def stratum(member: dict[str, Any], victim: dict[str, Any]) -> str:
     >>> stratum({"ancestor": "ab"}, {"ancestor": "ab"}), stratum({"ancestor": "ab"}, {}), stratum({}, {})
     ('ancestor', 'plain', 'plain')
     """
+    if member.get("method") == TAUGHT:
+        return "student"
     if "ancestor" in member and member["ancestor"] == victim.get("ancestor"):
         return "ancestor"
     training = member.get("train", {})
@@ -139,7 +154,8 @@ def train_panel(
         private: images that the victim was trained on.
         world: other images of the same kind, at least as many.
         out: where the folders are made.
-        members: whom to train; the seed of each follows from its name, so that a panel can grow.
+        members: whom to train; nobody's students, whom `attacks_for_eval.students` teaches. The seed of each follows
+            from its name, so that a panel can grow.
         epochs: passes of those that begin with fresh weights; the victim's if not given.
         ancestor: what the victim went on from; needed for its kin.
         device: where to compute.

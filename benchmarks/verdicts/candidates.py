@@ -24,8 +24,6 @@ from ownership.scores import (
 )
 from ownership.similarity import covariance, partial_correlation
 from ownership.stats import fisher_z
-from ownership.students import members_turned_relative
-from ownership.students import turned_relative as beyond_students
 
 Score = Callable[[Answers, Context], float]
 PLAN = Plan(n_public=1000, n_turned=1000, turns=4)
@@ -86,15 +84,6 @@ def turned_relative(turns: int) -> Score:
     return score
 
 
-twice = fewer_turned(PLAN.n_turned, 2)
-
-
-def turned_twice(context: Context) -> Context:
-    """Returns the context with as many turned answers as a plan asks for today."""
-    fewer = {"victim": twice(context.victim), "panel": tuple(map(twice, context.panel))}
-    return replace(context, plan=replace(PLAN, turns=2), **fewer)
-
-
 def relative(directions: int) -> Callable[[Answers, Context], float]:
     """Returns the relative reading with so many directions."""
     plan = replace(PLAN, rsa_directions=directions)
@@ -152,9 +141,9 @@ CANDIDATES: dict[str, Score] = {
     "turned 1000x1": turned(1000, 1),
     "turned 1000x2": turned(1000, 2),
     "turned 1000x4": turned(1000, 4),
+    **{f"turned 1000x2, k {k}, with students": turned(1000, 2, k) for k in (24, 32, 48, 64)},
     "turned 1000x2, relative": turned_relative(2),
     "turned 1000x4, relative": turned_relative(4),
-    "turned 1000x2, no student": lambda a, c: beyond_students(twice(a), turned_twice(c)),
     "turned, upright not given": turned(1000, 4, upright=False),
     **{
         f"mark, {p}{reading}": mark(p, score)
@@ -168,8 +157,3 @@ CANDIDATES: dict[str, Score] = {
         )
     },
 }
-
-MEMBERS: dict[str, Callable[[Context], dict[str, float]]] = {
-    "turned 1000x2, no student": lambda c: members_turned_relative(turned_twice(c)),
-}
-"""Candidates by which the panel is not scored as suspects are: every member's score by its name."""

@@ -18,7 +18,7 @@ The turned reading was chosen on CIFAR-10's development models (docs/adr/0018), 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -124,7 +124,7 @@ def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Rec
 
     16 a stratum, as many as `turnmark claim power` asks for: plain and marked, three of each on the victim's private
     images; trained on rotated views, two of them on the private images; for a victim that grew from a checkpoint that
-    one and fine-tunes of it. All others are on other data and shared by the claims.
+    one and fine-tunes of it. All others are on other data and shared by the claims. Students of these: `students`.
     """
     own = 1000 + 100 * victim
     for i in range(MEMBERS):
@@ -137,6 +137,33 @@ def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Rec
         seed, source = (own + 60 + i, f"private_{victim}") if i < 2 else (1960 + i, "panel")
         yield "invariant", independent(scale, "panel", seed, source=source, objective="rotated")
     yield from kin(scale, victim, checkpoint, MEMBERS - 1)
+
+
+def students(
+    scale: Scale, victim: int, members: Sequence[tuple[str, Recipe]], name: Callable[[Recipe], str]
+) -> Iterator[tuple[str, Recipe]]:
+    """Yields students of a victim's panel members, in turn of marked, plain and, if there are any, kin.
+
+    One of each kind was itself trained on the victim's private images, the other plain and marked teachers are the
+    claims' common ones. Half are taught for twice as long. Seeds follow from the teacher: one student is many panels'.
+
+    Args:
+        scale: of the benchmark.
+        victim: whose panel.
+        members: of the panel, as `panel` yields them.
+        name: a model's file.
+    """
+    kinds = ("marked", "plain", "ancestor") if victim in scale.grown else ("marked", "plain")
+    of = {kind: [r for stratum, r in members if stratum == kind] for kind in kinds}
+    for i in range(MEMBERS):
+        kind, j = kinds[i % len(kinds)], i // len(kinds)
+        teacher = of[kind][j if kind == "ancestor" or not j else 2 + j]
+        way = {"loss": ("mse", "infonce")[teacher.seed % 2], "epochs": scale.passes * (1 + teacher.seed // 2 % 2)}
+        fields = {"objective": "taught", "method": "turned", "ancestor": name(teacher), **way}
+        yield (
+            "student",
+            independent(scale, "panel", 10_000 + teacher.seed, source="panel", images=scale.usual, **fields),
+        )
 
 
 def affordable(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Recipe]]:

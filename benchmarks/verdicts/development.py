@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from candidates import CANDIDATES, FITTED, MEMBERS, PLAN
+from candidates import CANDIDATES, FITTED, PLAN
 from design import SCALES, Scale, independent, theft
 
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
@@ -60,14 +60,22 @@ PARTS = {  # name -> split, first image, end
     },
 }
 SETTINGS = Settings()
-STRATA = ("plain", "marked", "invariant", "ancestor")
-VICTIMS = (0, 1, 2, 3, 4, 5)
-"""0 is trained from the start, the others are grown; 2 and 3 were made to choose a reading of the mark on."""
+STRATA = ("plain", "marked", "invariant", "ancestor", "student")
+VICTIMS = (0, 1, 2, 3, 4, 5, 6, 7)
+"""0, 6 and 7 are trained from the start, the others are grown; 2 and 3 were made to choose a reading of the mark on."""
+FROM_START = (0, 6, 7)
+STRATUM = 16
+"""Panel members of one kind; there were 7 to 10 when the readings of ADRs 10 to 24 were chosen."""
 TEACHERS = (8120, 8121, 8100, 8101, 8140, 8141)
 """Seeds of the independents who teach others."""
 EMBEDDED = (4, 5)
 """One victim, whose mark was embedded in the checkpoint (docs/adr/0009), to choose a predictor on. 4: read as if
 it were public; 5: as if nobody else had it, so that it and its fine-tunes are no innocents and in no panel."""
+
+
+def _made(victim: int) -> int:
+    """Returns the victim that was trained: the two embedded ones are one."""
+    return EMBEDDED[0] if victim == EMBEDDED[1] else victim
 
 
 def weights_of(encoder: object) -> Encoder:
@@ -94,15 +102,15 @@ class Group:
 
     def victim_folder(self, victim: int) -> Path:
         """Where a victim lies."""
-        return self.work / f"victim_{min(victim, EMBEDDED[0])}"
+        return self.work / f"victim_{_made(victim)}"
 
     def thief(self, victim: int) -> Workshop:
         """Where what is stolen from a victim (0: from the start) is made; trains the victim if need be."""
-        victim = min(victim, EMBEDDED[0])
+        victim = _made(victim)
         folder, private, start, epochs = self.victim_folder(victim), self.sources["private"], None, self.scale.epochs
         key = secret_key(torch.Generator().manual_seed(190 + victim))
         recipe = independent(self.scale, "victim", 190 + victim, mark="secret")
-        if victim:
+        if victim not in FROM_START:
             checkpoint = self.shop.make(self.checkpoint)
             start, epochs = weights_of(load_encoder(checkpoint).encoder), self.scale.fine_tune_epochs
         if victim in EMBEDDED:
@@ -114,18 +122,32 @@ class Group:
 
     def members(self) -> Iterator[tuple[str, Recipe]]:
         """Yields the stratum and recipe of each panel member; those of "ancestor" are grown victims' only."""
-        for i in range(7):
+        for i in range(STRATUM):
             yield "plain", independent(self.scale, "panel", 8000 + i, source="private" if i < 3 else "panel")
-        for i in range(7):
-            fields = {"source": "private" if i < 3 else "panel", "mark": "paper" if i in (0, 3) else "secret"}
+        for i in range(STRATUM):
+            fields = {"source": "private" if i < 3 else "panel", "mark": "paper" if i in (0, 3, 8, 12) else "secret"}
             yield "marked", independent(self.scale, "panel", 8020 + i, **fields)
-        for i in range(8):
+        for i in range(STRATUM):
             source = "private" if i < 3 else "panel"
             yield "invariant", independent(self.scale, "panel", 8060 + i, source=source, objective="rotated")
         yield "ancestor", self.checkpoint
-        for i in range(9):
+        for i in range(STRATUM - 1):
             source = "private" if i % 6 < 3 else "panel"
             yield "ancestor", self.kin(8040 + i, source, ("none", "secret", "paper")[i % 3])
+
+    def students(self) -> Iterator[tuple[Recipe, Recipe]]:
+        """Yields students in panels, each with its teacher; those of kin are in grown victims' panels only."""
+        of: dict[str, list[Recipe]] = {}
+        for stratum, recipe in self.members():
+            of.setdefault(stratum, []).append(recipe)
+        ways = ("mse", "infonce")
+        taught = [(of["marked"][m], 8200 + i, ways[i % 2]) for i, m in enumerate((3, 4, 5, 2))]
+        taught += [(of["plain"][3 + i], 8220 + i, ways[(i + 1) % 2]) for i in range(4)]
+        taught += [(of["ancestor"][i], 8240 + i, ways[i % 2]) for i in range(4)]
+        for teacher, seed, loss in taught:
+            fields = {"objective": "taught", "method": "turned", "loss": loss, "ancestor": self.shop.path(teacher).name}
+            epochs = round(self.scale.passes * self.scale.usual / 4000)
+            yield independent(self.scale, "panel", seed, source="panel", images=4000, epochs=epochs, **fields), teacher
 
     def kin(self, seed: int, source: str, mark: str) -> Recipe:
         """Returns the recipe of a fine-tune of the public checkpoint."""
@@ -168,7 +190,12 @@ class Group:
         for i, teacher in enumerate(self.teachers()):
             taught = {"loss": ("mse", "infonce")[i % 2], "images": self.scale.usual, "epochs": self.scale.passes}
             fields = {"objective": "taught", "method": "turned", "ancestor": self.shop.path(teacher).name}
-            yield independent(self.scale, f"student of {teacher.kind}", 8170 + i, source="queries", **fields, **taught)
+            student = independent(
+                self.scale, f"student of {teacher.kind}", 8170 + i, source="queries", **fields, **taught
+            )
+            yield student
+            if i < 2:  # somebody who takes his time
+                yield replace(student, kind=f"{student.kind}, longer", epochs=2 * self.scale.passes)
 
     def thefts(self, victim: int) -> Iterator[Recipe]:
         """Yields the hard cases, and one easy one."""
@@ -188,12 +215,17 @@ class Group:
                 fields[f"{loss}, turned, {longer}"] = {"loss": loss, "method": "turned", "longer": longer}
         fields["mse"] = {"loss": "mse"}
         for i, (kind, changes) in enumerate(fields.items()):
-            yield theft(self.scale, min(victim, EMBEDDED[0]), kind, 1000 + i, **changes)
+            yield theft(self.scale, _made(victim), kind, 1000 + i, **changes)
 
     def models(self, victim: int) -> Iterator[tuple[str, str, Path]]:
         """Yields role or stratum, name and file of everybody that a victim is read against, those made so far."""
         thief = self.thief(victim)
         made = [(stratum, f"{stratum} {i}", r, self.shop) for i, (stratum, r) in enumerate(self.members())]
+        made += [
+            ("student", f"student {r.seed}", r, self.shop)
+            for r, teacher in self.students()
+            if victim not in FROM_START or teacher.kind == "panel"
+        ]
         made += [("innocent", f"{r.kind} {r.seed}", r, self.shop) for r in self.innocents()]
         made += [("theft", r.kind, r, thief) for r in self.thefts(victim)]
         if victim == EMBEDDED[1]:
@@ -201,7 +233,7 @@ class Group:
             made = [("kin" if r.ancestor == kin or role == "ancestor" else role, n, r, s) for role, n, r, s in made]
         for role, name, recipe, shop in made:
             path = shop.path(recipe)
-            if path.is_file() and (victim or role != "ancestor"):
+            if path.is_file() and (victim not in FROM_START or role != "ancestor"):
                 yield role, name, path
 
     def answers(self, name: str, encoder: Encoder, marked: Tensor) -> Answers:
@@ -214,7 +246,7 @@ class Group:
 
     def jobs(self, victims: list[int]) -> Iterator[tuple[int | None, Recipe]]:
         """Yields what is to be made, once the victims are there: of which victim, if of one, and what."""
-        everybody = [*(r for _, r in self.members()), *self.innocents()]
+        everybody = [*(r for _, r in self.members()), *(r for r, _ in self.students()), *self.innocents()]
         yield from ((None, r) for r in everybody if not self.shop.path(r).is_file())
         for victim in victims:
             thief = self.thief(victim)
@@ -223,7 +255,7 @@ class Group:
     def make(self, job: tuple[int | None, Recipe]) -> None:
         """Makes one model."""
         victim, recipe = job
-        for teacher in self.teachers():
+        for teacher in (*self.teachers(), *(teacher for _, teacher in self.students())):
             if self.shop.path(teacher).name == recipe.ancestor:
                 self.shop.make(teacher)
         (self.shop if victim is None else self.thief(victim)).make(recipe)
@@ -238,7 +270,7 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     predictors = nn.ModuleDict({"own": owner.predictor})
     checkpoint = weights_of(load_encoder(group.shop.path(group.checkpoint)).encoder)
     for name, (noise, pairs, against) in FITTED.items():
-        if not any(c.startswith(f"mark, {name}") for c in names) or (against and not victim):
+        if not any(c.startswith(f"mark, {name}") for c in names) or (against and victim in FROM_START):
             continue
         predictors[name] = fitted_predictor(
             weights_of(owner.encoder),
@@ -255,11 +287,14 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     for role, name, path in group.models(victim):
         asked[name] = (role, group.answers(name, weights_of(load_encoder(path).encoder), as_uint8(views)))
     panel = [(role, a) for role, a in asked.values() if role in STRATA]
+    files = {path: name for _, name, path in group.models(victim)}
+    taught_by = {group.shop.path(student): group.shop.path(teacher) for student, teacher in group.students()}
+    teachers = {name: files.get(taught_by[path], "") for path, name in files.items() if path in taught_by}
     context = Context(
         plan=PLAN,
         victim=group.answers("victim", weights_of(owner.encoder), as_uint8(views)),
         panel=tuple(a for _, a in panel),
-        strata=tuple(role for role, _ in panel),
+        teachers=teachers,
         watermark_labels=labels.numpy(),
         watermark_images=np.tile(np.arange(len(labels) // 2), 2),
         predictor=predictors,
@@ -268,8 +303,7 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     for candidate in names:
         score = CANDIDATES[candidate]
         try:
-            alone = MEMBERS[candidate](context) if candidate in MEMBERS else None
-            of_members = [(role, alone[a.name] if alone else score(a, context.without(a))) for role, a in panel]
+            of_members = [(role, score(a, context.without(a))) for role, a in panel]
         except NotApplicable:  # a predictor against a checkpoint, of a victim that has none
             continue
         for name, (role, a) in asked.items():
@@ -315,6 +349,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, help="over the images, to try the script out; no rows are kept then")
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--victims", nargs="+", type=int, choices=VICTIMS, default=list(VICTIMS))
+    parser.add_argument("--made", action="store_true", help="make no more models, read those that are there")
     parser.add_argument("--print", action="store_true", dest="show")
     arguments = parser.parse_args()
     if arguments.show:
@@ -325,7 +360,7 @@ def main() -> None:
         scale = replace(scale, epochs=arguments.passes, fine_tune_epochs=1, passes=1, usual=500)
     group = Group(scale, arguments.work)
     with progress() as show:
-        jobs = list(group.jobs(arguments.victims))
+        jobs = [] if arguments.made else list(group.jobs(arguments.victims))
         for i, _ in enumerate(spread(Group.make, group, jobs, folder=arguments.work, jobs=arguments.jobs)):
             show("models", i + 1, len(jobs))
     rows = [row for victim in arguments.victims for row in read(group, victim, arguments.candidates)]

@@ -37,9 +37,9 @@ from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from attacks_for_eval.spread import spread
 from cli.render import progress
 from ownership.architectures import Encoder
-from ownership.claim import Member
 from ownership.files import Progress, write_bytes
 from ownership.images import EncoderLike
+from ownership.member import Member
 from ownership.plan import Plan
 from ownership.suspect import load_encoder
 from ownership.watermark import secret_key
@@ -106,7 +106,10 @@ class Bench:
 
     def panel(self, victim: int, kind: str) -> list[tuple[str, Recipe]]:
         """Returns a panel of a kind in PANELS: the stratum and recipe of each member."""
-        return list(PANELS[kind](self.scale, victim, self.checkpoint.name))
+        members = list(PANELS[kind](self.scale, victim, self.checkpoint.name))
+        if kind == "whole":
+            members += design.students(self.scale, victim, members, lambda r: self.strangers.path(r).name)
+        return members
 
     def build(self, victim: int, kind: str) -> None:
         """Builds a victim's claim with a panel of a kind, unless it is there."""
@@ -125,6 +128,7 @@ class Bench:
                 mark=recipe.mark,
                 data="" if recipe.objective == "file" else self.sources[recipe.source].name,
                 trained_on_private=recipe.source.startswith("private"),
+                teacher=load_encoder(self.strangers.folder / recipe.ancestor).sha256 if stratum == "student" else "",
             )
             members.append((member, suspect.encoder))
         owner = load_trained(self.victim_folder(victim))
@@ -193,8 +197,10 @@ def make_panels(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -
     first: list[Task] = [(Bench.train_victim, v) for v in victims]
     members = [r for kind in kinds for v in bench.scale.indices for _, r in bench.panel(v, kind)]
     members = [r for r in members if r.objective != "file"]
-    first += [(_make_group, None, [r]) for r in dict.fromkeys(members)]
+    first += [(_make_group, None, [r]) for r in dict.fromkeys(members) if r.objective != "taught"]
     _run(bench, first, jobs, "victims and panels", show)
+    taught: list[Task] = [(_make_group, None, [r]) for r in dict.fromkeys(members) if r.objective == "taught"]
+    _run(bench, taught, jobs, "students in panels", show)
 
 
 def make_models(bench: Bench, jobs: int, show: Progress) -> None:

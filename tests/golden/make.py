@@ -116,7 +116,7 @@ def claim(models_folder: Path, out: Path) -> None:
     from torch import nn
 
     from ownership.build import build_claim
-    from ownership.claim import Member
+    from ownership.member import Member
     from ownership.plan import Plan
     from ownership.watermark import RotationPredictor, WatermarkKey
 

@@ -18,7 +18,7 @@ from ownership.errors import ClaimError, SuspectError
 from ownership.evidence import STATISTICS
 from ownership.html import render_html, verdict_sentence
 from ownership.images import EncoderLike
-from ownership.plan import DECIDING, Plan
+from ownership.plan import Plan
 from ownership.report import Report
 from ownership.stats import case_control_test
 from ownership.summary import describe
@@ -235,13 +235,13 @@ def test_the_papers_test_is_shown_and_never_decides(claim: Claim) -> None:
     assert {n for n, t in shown.items() if t} == {
         "watermark_success", "l2_distance", "inference_gmm", "inference_loss", "inference_augmentation",
     }  # fmt: skip
-    assert {r.name for r in report.deciding} == set(DECIDING)
+    assert {r.name for r in report.deciding} == {"partial_rsa_relative", "watermark_certainty", "partial_rsa_turned"}
 
 
 def test_plan_defaults_are_the_rules() -> None:
     plan = Plan()
     assert (plan.alpha, plan.correction, plan.min_stratum) == (0.01, "holm", 5)
-    assert plan.deciding == ("partial_rsa_relative", "watermark_certainty", "partial_rsa_turned_relative")
+    assert plan.deciding == ("partial_rsa_relative", "watermark_certainty", "partial_rsa_turned")
     assert plan.last_alpha + sum(s * plan.alpha for s in plan.look_shares) == pytest.approx(plan.alpha)
 
 
