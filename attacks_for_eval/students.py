@@ -52,7 +52,8 @@ def teach_students(
         The students' folders.
 
     Raises:
-        TrainingError: if a teacher is not there, or a folder holds something else.
+        SuspectError: if a teacher is not there.
+        TrainingError: if a folder holds something else.
     """
     folders = []
     for i, member in enumerate(members):

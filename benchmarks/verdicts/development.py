@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ class Group:
 
     def __init__(self, scale: Scale, work: Path) -> None:
         self.scale, self.work = scale, work / scale.data
+        self.asked: dict[Path, dict[str, Any]] = {}
         whole = {split: load_data(f"{scale.data}:{split}") for split in ("train", "test")}
         self.sources: dict[str, Data] = {}
         for name, (split, a, b) in PARTS[scale.data].items():
@@ -236,13 +238,21 @@ class Group:
             if path.is_file() and (victim not in FROM_START or role != "ancestor"):
                 yield role, name, path
 
-    def answers(self, name: str, encoder: Encoder, marked: Tensor) -> Answers:
-        """Asks an encoder for its answers to the public images, upright and turned, and to rotated pairs of them."""
+    @cached_property
+    def shown(self) -> dict[str, Tensor]:
+        """The images that everybody is asked about, whoever the victim: public ones, upright and turned."""
         public = self.sources["public"].images
         angles = torch.rand(PLAN.turns * PLAN.n_turned, generator=torch.Generator().manual_seed(0)) * TURN
         turned = as_uint8(rotate(as_input(public[: PLAN.n_turned]).repeat(PLAN.turns, 1, 1, 1), angles))
-        shown = {"public": public, "turned": turned, "watermark": marked}
-        return Answers(name, {k: represent(encoder, x).numpy() for k, x in shown.items()})
+        return {"public": public, "turned": turned}
+
+    def answers(self, name: str, path: Path, marked: Tensor | None) -> Answers:
+        """Asks an encoder about these, once, and about rotated pairs of them, if any are given."""
+        encoder = weights_of(load_encoder(path).encoder)
+        if path not in self.asked:
+            self.asked[path] = {k: represent(encoder, x).numpy() for k, x in self.shown.items()}
+        own = {} if marked is None else {"watermark": represent(encoder, marked).numpy()}
+        return Answers(name, self.asked[path] | own)
 
     def jobs(self, victims: list[int]) -> Iterator[tuple[int | None, Recipe]]:
         """Yields what is to be made, once the victims are there: of which victim, if of one, and what."""
@@ -283,16 +293,15 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     views, labels, _ = rotated_pairs(
         as_input(group.sources["public"].images), owner.key, torch.Generator().manual_seed(1)
     )
-    asked: dict[str, tuple[str, Answers]] = {}
-    for role, name, path in group.models(victim):
-        asked[name] = (role, group.answers(name, weights_of(load_encoder(path).encoder), as_uint8(views)))
+    marked = as_uint8(views) if any(c.startswith("mark") for c in names) else None
+    asked = {name: (role, group.answers(name, path, marked)) for role, name, path in group.models(victim)}
     panel = [(role, a) for role, a in asked.values() if role in STRATA]
     files = {path: name for _, name, path in group.models(victim)}
     taught_by = {group.shop.path(student): group.shop.path(teacher) for student, teacher in group.students()}
     teachers = {name: files.get(taught_by[path], "") for path, name in files.items() if path in taught_by}
     context = Context(
         plan=PLAN,
-        victim=group.answers("victim", weights_of(owner.encoder), as_uint8(views)),
+        victim=group.answers("victim", group.victim_folder(victim) / "encoder.safetensors", marked),
         panel=tuple(a for _, a in panel),
         teachers=teachers,
         watermark_labels=labels.numpy(),

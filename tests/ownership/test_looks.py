@@ -228,6 +228,7 @@ def test_answers_alike_however_turned_are_found_by_the_turned_reading(digits: Da
     """
     panel = [(member(f"m{i}", "plain" if i < 6 else "invariant"), encoder(10 + i)) for i in range(12)]
     panel += [(member(f"k{i}", "marked"), encoder(40 + i)) for i in range(6)]
+    panel += [(member(f"s{i}", "student"), encoder(60 + i)) for i in range(6)]
     owner = (member("victim", "victim", victim), victim)
     claim = build_claim(owner, digits.images[:40], digits.images[40:700], panel, plan=Plan(n_turned=150, turns=4))
     upright = {i.numpy().tobytes(): i for i in claim.probes["public"]}
@@ -252,8 +253,10 @@ def test_answers_alike_however_turned_are_found_by_the_turned_reading(digits: Da
     assert stranger.verdict is Verdict.NOT_SUPPORTED
 
 
-def test_without_invariant_members_the_turned_reading_decides_nothing_alone(claim: Claim, victim: Encoder) -> None:
+def test_without_members_who_answer_alike_the_turned_reading_decides_nothing_alone(
+    claim: Claim, victim: Encoder
+) -> None:
     report = audit(claim, _suspect(Noisy(victim, 5, 0.01)))
     turned = next(r for r in report.results if r.name == "partial_rsa_turned")
-    assert turned.missing_strata == ("invariant",)
+    assert turned.missing_strata == ("invariant", "student")
     assert not supports([replace(turned, value=0.9)], 0.01)

@@ -15,6 +15,9 @@ PROBES, OWN, KIN, TURNS = 60, 6, 8, 2
 """Probes; directions that each encoder has for itself; that all kin of the victim share; turned copies."""
 
 KINDS = ("plain", "ancestor")
+STRATA = (*KINDS, "student")
+CLEAR, SPOILT = 0.2, 1.0
+"""Noise of answers to upright images, and to turned ones; students answer those as clearly."""
 
 
 class Simulator:
@@ -38,37 +41,47 @@ class Simulator:
             parts.append(kin * self.ancestor)
         return np.concatenate(parts, 1)
 
-    def answers(self, name: str, features: NDArray[np.float64], noise: float = 0.2) -> Answers:
+    def student(self, teacher: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.concatenate([teacher, np.exp(self.rng.normal(scale=0.6)) * self.draw(OWN)], 1)
+
+    def answers(self, name: str, features: NDArray[np.float64], turned: float = CLEAR) -> Answers:
         d = features.shape[1]
 
-        def seen() -> NDArray[np.float32]:
-            turned = features + noise * self.rng.normal(size=features.shape)
-            return (turned @ self.rng.normal(size=(d, d))).astype(np.float32)
+        def seen(noise: float) -> NDArray[np.float32]:
+            disturbed = features + noise * self.rng.normal(size=features.shape)
+            return (disturbed @ self.rng.normal(size=(d, d))).astype(np.float32)
 
-        return Answers(name, {"public": seen(), "turned": np.concatenate([seen() for _ in range(TURNS)])})
+        return Answers(name, {"public": seen(CLEAR), "turned": np.concatenate([seen(turned) for _ in range(TURNS)])})
 
     def pvalue(self, statistic: str, suspect_kind: str) -> tuple[float, float]:
         """Largest p over the strata of an innocent suspect, and of a copy of the victim with as much of its own."""
         features = self.encoder("ancestor")
-        panel = tuple(self.answers(f"{k}{i}", self.encoder(k)) for k in KINDS for i in range(6))
-        context = Context(plan=self.plan, victim=self.answers("victim", features), panel=panel)
+        bodies = {f"{kind}{i}": self.encoder(kind) for i in range(6) for kind in KINDS}
+        teachers = {f"student{i}": name for i, name in enumerate(list(bodies)[:6])}
+        panel = [self.answers(name, body, SPOILT) for name, body in bodies.items()]
+        panel += [self.answers(name, self.student(bodies[teacher])) for name, teacher in teachers.items()]
+        victim = self.answers("victim", features)
+        context = Context(plan=self.plan, victim=victim, panel=tuple(panel), teachers=teachers)
         tested = STATISTICS[statistic]
         forward = SCALES[tested.scale][0]
         members = {m.name: forward(tested.score(m, context.without(m))) for m in panel}
 
         def largest(answers: Answers) -> float:
             value = forward(tested.score(answers, context))
-            strata = ([members[n] for n in members if n.startswith(k)] for k in KINDS)
+            strata = ([members[n] for n in members if n.startswith(k)] for k in STRATA)
             return max(case_control_test(value, scores).pvalue for scores in strata)
 
-        copy = np.concatenate([features, self.draw(OWN)], 1)
-        return largest(self.answers("s", self.encoder(suspect_kind))), largest(self.answers("c", copy))
+        taught = suspect_kind == "student"
+        suspect = self.encoder(self.rng.choice(KINDS) if taught else suspect_kind)
+        innocent = self.answers("s", self.student(suspect)) if taught else self.answers("s", suspect, SPOILT)
+        return largest(innocent), largest(self.answers("c", np.concatenate([features, self.draw(OWN)], 1)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STRATA)
 @pytest.mark.parametrize("statistic", ["partial_rsa_relative", "partial_rsa", "partial_rsa_turned"])
 def test_size_under_simulated_encoders(statistic: str, kind: str) -> None:
     """H0: the suspect is one more encoder of a stratum. Unit: an encoder. Panel and victim are drawn anew each time.
+    A student's teacher is an encoder like those in the panel, not in it.
 
     The largest p over strata must reject at most as often as stated, within three standard errors of the simulations;
     and the test is no empty one: copies are rejected eight times as often.

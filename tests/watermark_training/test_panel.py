@@ -72,7 +72,13 @@ def test_a_panel_has_as_many_of_each_kind_some_on_the_victims_images(n: int) -> 
     kin = [m for m in strangers(n, kin=True) if m.kind == "ancestor"]  # and what they come from
     assert len(kin) == n - 1
     assert {(m.mark, m.on_private) for m in kin} >= {(k, p) for k in ("none", "secret") for p in (True, False)}
-    assert set(strangers(n, kin=True)) - set(kin) == set(panel)
+    assert {m for m in strangers(n, kin=True) if m.kind not in ("ancestor", "student")} <= set(panel)
+    for kinds, grown in ((("plain", "marked"), False), (("plain", "marked", "ancestor"), True)):
+        members = strangers(n, kin=grown)
+        taught = [m for m in members if m.kind == "student"]
+        teachers = [next(m for m in members if m.name == s.teacher) for s in taught]
+        assert len(taught) == n == len({t.name for t in teachers})
+        assert {t.kind for t in teachers} == set(kinds)
 
 
 def test_a_panel_grows_around_what_is_there(victim: Path, digits: Data, tmp_path: Path) -> None:
