@@ -8,6 +8,7 @@
                                                              # docs/price.png, docs/roc.png
     ... --panels affordable --public runs/public             # small and public encoders (benchmarks/public_encoders.py)
     ... --data cifar10                                       # the same on CIFAR-10
+    ... --victims 0 1                                        # these victims' panels, suspects, audits or tables only
 
 Five victims, each with its own claim and panel; test independents, each audited against every claim; test surrogates
 (`design.py`). Rows are committed as `benchmarks/results/verdicts.jsonl`, models never. CIFAR-10 for queries of another
@@ -74,8 +75,9 @@ def sources(scale: Scale) -> dict[str, Data]:
 class Bench:
     """The folder of one run and how to reach everything in it."""
 
-    def __init__(self, scale: Scale, work: Path) -> None:
+    def __init__(self, scale: Scale, work: Path, victims: Sequence[int] = ()) -> None:
         self.scale, self.work, self.sources = scale, work / scale.data, sources(scale)
+        self.victims = [v for v in scale.indices if not victims or v in victims]
         self.strangers = Workshop(folder=self.work / "models", sources=self.sources, settings=SETTINGS)
 
     @property
@@ -139,7 +141,7 @@ class Bench:
         """Returns what the cells are run with."""
         cases = {}
         for kind in PANELS:
-            for v in self.scale.indices:
+            for v in self.victims:
                 name = case_name(v, kind)
                 cases[name] = Case(name=name, victim=self.victim_folder(v), claim=self.claim_folder(v, kind))
         return Evaluation(
@@ -152,7 +154,7 @@ class Bench:
 
     def cells(self, kind: str = "whole") -> Iterator[Cell]:
         """Yields every audit against claims with a panel of a kind; what matters most first."""
-        names = {v: case_name(v, kind) for v in self.scale.indices}
+        names = {v: case_name(v, kind) for v in self.victims}
         if kind == "affordable":
             yield from self._affordable(names)
             return
@@ -165,7 +167,7 @@ class Bench:
                     yield Cell(recipe=recipe, case=name, output=output)
         if not self.scale.whole:
             yield from self._independents(names)
-        for make in (design.laundered, design.evaders):
+        for make in (design.evaders, design.laundered):
             for v, name in names.items():
                 for recipe in make(self.scale, v):
                     yield Cell(recipe=recipe, case=name)
@@ -192,10 +194,9 @@ def case_name(victim: int, kind: str) -> str:
 
 def make_panels(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
     """Makes victims and panel members; what is there is kept."""
-    victims = bench.scale.indices
     bench.strangers.make(bench.scale.checkpoint)
-    first: list[Task] = [(Bench.train_victim, v) for v in victims]
-    members = [r for kind in kinds for v in bench.scale.indices for _, r in bench.panel(v, kind)]
+    first: list[Task] = [(Bench.train_victim, v) for v in bench.victims]
+    members = [r for kind in kinds for v in bench.victims for _, r in bench.panel(v, kind)]
     members = [r for r in members if r.objective != "file"]
     first += [(_make_group, None, [r]) for r in dict.fromkeys(members) if r.objective != "taught"]
     _run(bench, first, jobs, "victims and panels", show)
@@ -206,13 +207,13 @@ def make_panels(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -
 def make_models(bench: Bench, jobs: int, show: Progress) -> None:
     """Makes every suspect; what is there is kept."""
     groups: dict[Any, list[Recipe]] = {}
-    victims = {case_name(v, "whole"): v for v in bench.scale.indices}
+    victims = {case_name(v, "whole"): v for v in bench.victims}
     for cell in bench.cells():
         if cell.recipe.objective == "file":
             continue
         of = victims[cell.case] if cell.recipe.role == "surrogate" else None
         groups.setdefault((cell.recipe.base, of), []).append(cell.recipe)
-    workshops = {v: bench.thief(v) for v in bench.scale.indices} | {None: bench.strangers}
+    workshops = {v: bench.thief(v) for v in bench.victims} | {None: bench.strangers}
     tasks: list[Task] = [
         (_make_group, of, recipes)
         for (_, of), recipes in groups.items()
@@ -244,27 +245,28 @@ def _do(bench: Bench, task: Task) -> None:
 def audit_all(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
     """Builds the claims, audits every model and writes the rows to be committed."""
     for kind in kinds:
-        builds = [(Bench.build, v, kind) for v in bench.scale.indices]
+        builds = [(Bench.build, v, kind) for v in bench.victims]
         _run(bench, builds, jobs, f"claims, {kind} panels", show)
         evaluate(bench.evaluation(), list(bench.cells(kind)), jobs=jobs, progress=show)
     collect(bench)
 
 
 def collect(bench: Bench) -> None:
-    """Writes the rows that are done, to be committed; says how many are not."""
+    """Writes the rows that are done, to be committed, in place of those about the same claims; says how many are not."""
     evaluation = bench.evaluation()
-    built = [kind for kind in PANELS if all(bench.claim_folder(v, kind).is_dir() for v in bench.scale.indices)]
+    built = [kind for kind in PANELS if all(bench.claim_folder(v, kind).is_dir() for v in bench.victims)]
     cells = [c for kind in built for c in bench.cells(kind)]
     learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
     probed = {
-        v: probe(load_trained(bench.victim_folder(v)).encoder, learn, test)["utility"] for v in bench.scale.indices
+        v: probe(load_trained(bench.victim_folder(v)).encoder, learn, test)["utility"] for v in bench.victims
     }
     utility = {case_name(v, kind): value for v, value in probed.items() for kind in PANELS}
     paths = [path for cell in cells if (path := evaluation.row_path(cell)).is_file()]
     rows = [json.loads(path.read_text()) for path in paths]
     for row in rows:
         row |= {"data": bench.scale.data, "victim_utility": utility[row["case"]]}
-    others = [row for row in stored() if row["data"] != bench.scale.data]
+    about = {cell.case for cell in cells}
+    others = [row for row in stored() if row["data"] != bench.scale.data or row["case"] not in about]
     RESULTS.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in (*others, *rows)))
     print(f"{len(rows)} of {len(cells)} audits of {bench.scale.data} are in {RESULTS.name}", file=sys.stderr)
 
@@ -279,6 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=("panels", "models", "rows", "collect", "all"), default="all")
     parser.add_argument("--data", choices=SCALES, default="fashion-mnist")
+    parser.add_argument("--victims", nargs="+", type=int, default=[], help="all, if none is named")
     parser.add_argument("--panels", choices=("all", *PANELS), default="whole")
     parser.add_argument("--public", type=Path, default=None, help="folder of ONNX encoders that nobody here trained")
     parser.add_argument("--work", type=Path, default=Path("runs/verdicts"))
@@ -286,16 +289,17 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="show")
     arguments = parser.parse_args()
     if arguments.show:
-        from tables import draw_prices, panel_of, print_combinations, print_tables
+        from tables import draw_prices, panel_of, print_combinations, print_tables, victim_of
 
-        print_tables(rows := stored())
+        rows = [r for r in stored() if not arguments.victims or victim_of(r) in arguments.victims]
+        print_tables(rows)
         print_combinations(rows)
         docs = Path(__file__).parents[2] / "docs"
         draw_prices(rows, docs / "price.png")
         fashion = [r for r in rows if (r["data"], panel_of(r)) == (design.FASHION.data, "whole")]
         write_bytes(docs / "roc.png", draw_roc(fashion))
         return
-    bench = Bench(SCALES[arguments.data], arguments.work)
+    bench = Bench(SCALES[arguments.data], arguments.work, arguments.victims)
     for name in design.PUBLIC_ENCODERS:
         if arguments.public is not None and not (kept := bench.strangers.folder / name).is_file():
             write_bytes(kept, (arguments.public / name).read_bytes())

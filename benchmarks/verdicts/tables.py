@@ -29,6 +29,11 @@ def panel_of(row: Row) -> str:
     return str(row["case"]).partition(", ")[2] or "whole"
 
 
+def victim_of(row: Row) -> int:
+    """Returns whose claim it was."""
+    return int(str(row["case"]).partition(", ")[0].removeprefix("victim_"))
+
+
 def _print_panel(title: str, mine: Sequence[Row]) -> None:
     independents = [r for r in mine if r["role"] == "independent"]
     surrogates = [r for r in mine if r["role"] == "surrogate"]
