@@ -252,14 +252,12 @@ def audit_all(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> 
 
 
 def collect(bench: Bench) -> None:
-    """Writes the rows that are done, to be committed, in place of those about the same claims; says how many are not."""
+    """Writes the rows that are done, to be committed, in place of the same claims' old ones; says how many are not."""
     evaluation = bench.evaluation()
     built = [kind for kind in PANELS if all(bench.claim_folder(v, kind).is_dir() for v in bench.victims)]
     cells = [c for kind in built for c in bench.cells(kind)]
     learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
-    probed = {
-        v: probe(load_trained(bench.victim_folder(v)).encoder, learn, test)["utility"] for v in bench.victims
-    }
+    probed = {v: probe(load_trained(bench.victim_folder(v)).encoder, learn, test)["utility"] for v in bench.victims}
     utility = {case_name(v, kind): value for v, value in probed.items() for kind in PANELS}
     paths = [path for cell in cells if (path := evaluation.row_path(cell)).is_file()]
     rows = [json.loads(path.read_text()) for path in paths]
