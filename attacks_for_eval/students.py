@@ -22,7 +22,19 @@ from watermark_training.data import Data
 from watermark_training.panel import TAUGHT, Stranger, part_of
 
 LOSSES = ("mse", "infonce")
-"""Every second student by each; every other two of them for twice as long: nobody knows how patient somebody was."""
+
+
+def way(teacher: str) -> tuple[str, int]:
+    """Returns the loss by which a member's student is taught, and how many times the usual passes.
+
+    Half are taught by each loss and half for longer, as nobody knows how patient somebody was. It follows from the
+    teacher alone, so that a panel can grow.
+
+    >>> [way(f"{kind}_{i}") for kind in ("marked", "plain") for i in range(2)]
+    [('mse', 1), ('mse', 2), ('infonce', 1), ('infonce', 2)]
+    """
+    kind, _, i = teacher.rpartition("_")
+    return LOSSES[(int(i) // 2 + (kind == "plain")) % 2], 1 + int(i) % 2
 
 
 def teach_students(
@@ -43,7 +55,7 @@ def teach_students(
         world: images that the teachers are asked about.
         images: how many of them.
         out: the panel's folder, with the teachers in it (`train_panel`).
-        members: whom to teach; the seed of each follows from its name, so that a panel can grow.
+        members: whom to teach; the seed of each follows from its name, how it is taught from its teacher's.
         epochs: passes over the answers; the victim's if not given.
         device: where to compute.
         progress: called after every step, counted over all students.
@@ -59,12 +71,12 @@ def teach_students(
     for i, member in enumerate(members):
         teacher = load_trained(out / member.teacher)
         seed = training.seed + 1 + crc32(member.name.encode())
-        passes = (training.epochs if epochs is None else epochs) * (1 + i // len(LOSSES) % 2)
+        loss, longer = way(member.teacher)
         config = ExtractionConfig(
-            loss=LOSSES[i % len(LOSSES)],
+            loss=loss,
             arch=training.arch,
             queries=images,
-            epochs=passes,
+            epochs=(training.epochs if epochs is None else epochs) * longer,
             batch_size=training.batch_size,
             lr=training.lr,
             seed=seed,

@@ -48,8 +48,8 @@ class Stranger:
 def strangers(members: int = 5, *, invariant: bool = True, kin: bool = False) -> tuple[Stranger, ...]:
     """Returns a panel: so many members of each stratum, two of each trained on the victim's own images.
 
-    A larger panel holds the smaller one. Five are the fewest that `claim build` tests against;
-    `turnmark claim power` says how many a claim needs.
+    A larger panel holds the smaller one (with kin, fewer students of others). Five are the fewest that `claim build`
+    tests against; `turnmark claim power` says how many a claim needs.
 
     Args:
         members: of a stratum, plain and marked; every third mark is the paper's public one.
@@ -59,7 +59,7 @@ def strangers(members: int = 5, *, invariant: bool = True, kin: bool = False) ->
             less, as that encoder itself belongs to their stratum.
 
     >>> [s.name for s in strangers(1)]
-    ['plain_0', 'marked_0', 'invariant_0', 'student_0']
+    ['plain_0', 'marked_0', 'invariant_0', 'student_of_marked_0']
     """
     out = [Stranger(name=f"plain_{i}", mark="none", on_private=i < 2) for i in range(members)]
     marks: tuple[Mark, ...] = ("secret", "paper", "secret")
@@ -76,8 +76,8 @@ def strangers(members: int = 5, *, invariant: bool = True, kin: bool = False) ->
         kinds = ("marked", "plain", "ancestor") if kin else ("marked", "plain")
         teachers = [f"{kinds[i % len(kinds)]}_{i // len(kinds)}" for i in range(members)]
         out += [
-            Stranger(name=f"student_{i}", mark="none", on_private=False, rotate=True, teacher=teacher)
-            for i, teacher in enumerate(teachers)
+            Stranger(name=f"student_of_{teacher}", mark="none", on_private=False, rotate=True, teacher=teacher)
+            for teacher in teachers
         ]
     return tuple(out)
 

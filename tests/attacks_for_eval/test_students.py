@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from attacks_for_eval.students import teach_students
+from attacks_for_eval.students import teach_students, way
 from ownership.errors import SuspectError, TrainingError
 from ownership.images import as_input, represent
 from ownership.similarity import linear_cka
@@ -54,7 +55,7 @@ def test_a_student_answers_turned_images_as_its_teacher_does_upright_ones(panel:
 
 def test_what_is_written_down_of_them(panel: Path) -> None:
     found = {f.name: load_trained(f) for f in members_in(panel)}
-    assert set(found) == {"plain_0", "marked_0", "student_0", "student_1"}
+    assert set(found) == {"plain_0", "marked_0", "student_of_plain_0", "student_of_marked_0"}
     for student in STUDENTS:
         loaded = found[student.name]
         record = loaded.member("m", stratum(loaded.config, {}), "0")
@@ -75,13 +76,22 @@ def test_nothing_is_taught_twice(panel: Path, digits: Data) -> None:
         teach_students(CONFIG, world, 1000, panel, members=STUDENTS, epochs=19)
 
 
-def test_every_other_two_are_taught_for_longer_and_without_a_teacher_nobody_is(panel: Path, digits: Data) -> None:
-    def pupil(i: int) -> Stranger:
-        return replace(STUDENTS[0], name=f"student_{i}")
-
-    members = [STUDENTS[0], STUDENTS[1], pupil(2), pupil(3)]
-    short = TrainConfig(arch="tiny", epochs=20, batch_size=32, lr=2e-3, seed=40)
-    folders = teach_students(short, _part(digits, 200, 1200), 1000, panel, members=members)
-    assert [load_trained(f).config["steal"]["epochs"] for f in folders] == [20, 20, 40, 40]
+def test_half_are_taught_for_longer_and_without_a_teacher_nobody_is(panel: Path, digits: Data) -> None:
+    pupil = replace(STUDENTS[0], name="student_of_marked_1", teacher="marked_1")
+    train_panel(CONFIG, _part(digits, 0, 64), _part(digits, 200, 600), panel, members=[_member("marked_1")])
+    folders = teach_students(CONFIG, _part(digits, 200, 500), 64, panel, members=[pupil], epochs=3)
+    assert load_trained(folders[0]).config["steal"]["epochs"] == 6
     with pytest.raises(SuspectError, match="plain_9 does not exist"):
-        teach_students(short, _part(digits, 200, 300), 64, panel, members=[replace(pupil(4), teacher="plain_9")])
+        teach_students(CONFIG, _part(digits, 200, 300), 64, panel, members=[replace(pupil, teacher="plain_9")])
+
+
+@pytest.mark.parametrize("kin", [False, True])
+def test_how_they_are_taught_is_mixed_and_stays_as_a_panel_grows(kin: bool) -> None:
+    ways = Counter(way(m.teacher) for m in strangers(16, kin=kin) if m.teacher)
+    assert len(ways) == 4
+    assert min(ways.values()) >= 3
+    assert {m for m in strangers(5, kin=kin) if m.teacher} <= {m for m in strangers(6, kin=kin) if m.teacher}
+
+
+def _member(name: str) -> Stranger:
+    return next(m for m in strangers() if m.name == name)
