@@ -21,7 +21,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -254,21 +254,27 @@ def audit_all(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> 
 
 
 def collect(bench: Bench) -> None:
-    """Writes the rows that are done, to be committed, in place of the same claims' old ones; says how many are not."""
+    """Writes the rows that are done, to be committed, in place of the same audits' old ones; says how many are not."""
     evaluation = bench.evaluation()
     built = [kind for kind in PANELS if all(bench.claim_folder(v, kind).is_dir() for v in bench.victims)]
     cells = [c for kind in built for c in bench.cells(kind)]
     learn, test = bench.sources["probe-learn"], bench.sources["probe-test"]
     probed = {v: probe(load_trained(bench.victim_folder(v)).encoder, learn, test)["utility"] for v in bench.victims}
     utility = {case_name(v, kind): value for v, value in probed.items() for kind in PANELS}
+    strata = {case_name(v, k): sorted({x for x, _ in bench.panel(v, k)}) for v in bench.victims for k in PANELS}
     paths = [path for cell in cells if (path := evaluation.row_path(cell)).is_file()]
     rows = [json.loads(path.read_text()) for path in paths]
     for row in rows:
-        row |= {"data": bench.scale.data, "victim_utility": utility[row["case"]]}
-    about = {cell.case for cell in cells}
-    others = [row for row in stored() if row["data"] != bench.scale.data or row["case"] not in about]
+        row |= {"data": bench.scale.data, "victim_utility": utility[row["case"]], "strata": strata[row["case"]]}
+    again = {_audit_of(row) for row in rows}
+    others = [row for row in stored() if _audit_of(row) not in again]
     RESULTS.write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in (*others, *rows)))
     print(f"{len(rows)} of {len(cells)} audits of {bench.scale.data} are in {RESULTS.name}", file=sys.stderr)
+
+
+def _audit_of(row: dict[str, Any]) -> str:
+    """Who was audited against which claim, whatever that was made of."""
+    return json.dumps([row["data"], row["case"], row["output"], *(row[f.name] for f in fields(Recipe))])
 
 
 def stored() -> list[dict[str, Any]]:

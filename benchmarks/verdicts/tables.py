@@ -19,9 +19,11 @@ Row = dict[str, Any]
 
 def print_tables(rows: Sequence[Row]) -> None:
     """Prints everything that the rows say, as Markdown."""
-    for data, panel in sorted({(r["data"], panel_of(r)) for r in rows}):
-        mine = [r for r in rows if (r["data"], panel_of(r)) == (data, panel)]
-        _print_panel(f"{data}, {panel} panel", mine)
+    groups = [(r["data"], panel_of(r), "student" in r.get("strata", [])) for r in rows]
+    for group in sorted(set(groups)):
+        data, panel, students = group
+        mine = [r for r, of in zip(rows, groups, strict=True) if of == group]
+        _print_panel(f"{data}, {panel} panel{', students in it (ADR 25)' if students else ''}", mine)
 
 
 def panel_of(row: Row) -> str:
