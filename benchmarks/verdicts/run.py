@@ -38,7 +38,7 @@ from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from attacks_for_eval.spread import spread
 from cli.render import progress
 from ownership.architectures import Encoder
-from ownership.files import Progress, write_bytes
+from ownership.files import Progress, write_bytes, write_json
 from ownership.images import EncoderLike
 from ownership.member import Member
 from ownership.plan import Plan
@@ -249,8 +249,18 @@ def audit_all(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> 
     for kind in kinds:
         builds = [(Bench.build, v, kind) for v in bench.victims]
         _run(bench, builds, jobs, f"claims, {kind} panels", show)
-        evaluate(bench.evaluation(), list(bench.cells(kind)), jobs=jobs, progress=show)
+        evaluation, cells = bench.evaluation(), list(bench.cells(kind))
+        _resume(evaluation, cells)
+        evaluate(evaluation, cells, jobs=jobs, progress=show)
     collect(bench)
+
+
+def _resume(evaluation: Evaluation, cells: Sequence[Cell]) -> None:
+    """Takes from the committed rows those of the very same models, settings and claims: the folder may be another's."""
+    done = {row["key"]: row for row in stored()}
+    for path in map(evaluation.row_path, cells):
+        if not path.is_file() and path.stem in done:
+            write_json(path, done[path.stem])
 
 
 def collect(bench: Bench) -> None:
