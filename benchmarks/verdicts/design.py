@@ -140,21 +140,20 @@ def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Rec
 
 
 def students(
-    scale: Scale, victim: int, members: Sequence[tuple[str, Recipe]], name: Callable[[Recipe], str]
+    scale: Scale, members: Sequence[tuple[str, Recipe]], name: Callable[[Recipe], str]
 ) -> Iterator[tuple[str, Recipe]]:
-    """Yields students of a victim's panel members, in turn of marked, plain and, if there are any, kin.
+    """Yields students of a panel's members, in turn of marked, plain and, if there are any, kin.
 
     One of each kind was itself trained on the victim's private images, the other plain and marked teachers are the
     claims' common ones. Half are taught for twice as long. Seeds follow from the teacher: one student is many panels'.
 
     Args:
         scale: of the benchmark.
-        victim: whose panel.
         members: of the panel, as `panel` yields them.
         name: a model's file.
     """
-    kinds = ("marked", "plain", "ancestor") if victim in scale.grown else ("marked", "plain")
-    of = {kind: [r for stratum, r in members if stratum == kind] for kind in kinds}
+    of = {kind: [r for stratum, r in members if stratum == kind] for kind in ("marked", "plain", "ancestor")}
+    kinds = [kind for kind, teachers in of.items() if teachers]
     for i in range(MEMBERS):
         kind, j = kinds[i % len(kinds)], i // len(kinds)
         teacher = of[kind][j if kind == "ancestor" or not j else 2 + j]

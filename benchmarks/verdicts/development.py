@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
+import design
 from candidates import CANDIDATES, FITTED, PLAN
 from design import SCALES, Scale, independent, theft
 
@@ -137,19 +138,11 @@ class Group:
             source = "private" if i % 6 < 3 else "panel"
             yield "ancestor", self.kin(8040 + i, source, ("none", "secret", "paper")[i % 3])
 
-    def students(self) -> Iterator[tuple[Recipe, Recipe]]:
-        """Yields students in panels, each with its teacher; those of kin are in grown victims' panels only."""
-        of: dict[str, list[Recipe]] = {}
-        for stratum, recipe in self.members():
-            of.setdefault(stratum, []).append(recipe)
-        ways = ("mse", "infonce")
-        taught = [(of["marked"][m], 8200 + i, ways[i % 2]) for i, m in enumerate((3, 4, 5, 2))]
-        taught += [(of["plain"][3 + i], 8220 + i, ways[(i + 1) % 2]) for i in range(4)]
-        taught += [(of["ancestor"][i], 8240 + i, ways[i % 2]) for i in range(4)]
-        for teacher, seed, loss in taught:
-            fields = {"objective": "taught", "method": "turned", "loss": loss, "ancestor": self.shop.path(teacher).name}
-            epochs = round(self.scale.passes * self.scale.usual / 4000)
-            yield independent(self.scale, "panel", seed, source="panel", images=4000, epochs=epochs, **fields), teacher
+    def students(self, victim: int) -> Iterator[Recipe]:
+        """Yields a victim's panel's students, of the kinds that the benchmark's panels hold."""
+        members = [(s, r) for s, r in self.members() if s != "ancestor" or victim not in FROM_START]
+        for _, recipe in design.students(self.scale, members, lambda r: self.shop.path(r).name):
+            yield replace(recipe, images=4000, epochs=round(recipe.epochs * self.scale.usual / 4000))
 
     def kin(self, seed: int, source: str, mark: str) -> Recipe:
         """Returns the recipe of a fine-tune of the public checkpoint."""
@@ -223,11 +216,7 @@ class Group:
         """Yields role or stratum, name and file of everybody that a victim is read against, those made so far."""
         thief = self.thief(victim)
         made = [(stratum, f"{stratum} {i}", r, self.shop) for i, (stratum, r) in enumerate(self.members())]
-        made += [
-            ("student", f"student {r.seed}", r, self.shop)
-            for r, teacher in self.students()
-            if victim not in FROM_START or teacher.kind == "panel"
-        ]
+        made += [("student", f"student {r.seed}", r, self.shop) for r in self.students(victim)]
         made += [("innocent", f"{r.kind} {r.seed}", r, self.shop) for r in self.innocents()]
         made += [("theft", r.kind, r, thief) for r in self.thefts(victim)]
         if victim == EMBEDDED[1]:
@@ -256,7 +245,10 @@ class Group:
 
     def jobs(self, victims: list[int]) -> Iterator[tuple[int | None, Recipe]]:
         """Yields what is to be made, once the victims are there: of which victim, if of one, and what."""
-        everybody = [*(r for _, r in self.members()), *(r for r, _ in self.students()), *self.innocents()]
+        grown = any(victim not in FROM_START for victim in victims)
+        everybody = [r for stratum, r in self.members() if stratum != "ancestor" or grown]
+        everybody += [r for victim in victims for r in self.students(victim)]
+        everybody = list(dict.fromkeys([*everybody, *self.innocents()]))
         yield from ((None, r) for r in everybody if not self.shop.path(r).is_file())
         for victim in victims:
             thief = self.thief(victim)
@@ -265,7 +257,7 @@ class Group:
     def make(self, job: tuple[int | None, Recipe]) -> None:
         """Makes one model."""
         victim, recipe = job
-        for teacher in (*self.teachers(), *(teacher for _, teacher in self.students())):
+        for teacher in (*self.teachers(), *(r for _, r in self.members())):
             if self.shop.path(teacher).name == recipe.ancestor:
                 self.shop.make(teacher)
         (self.shop if victim is None else self.thief(victim)).make(recipe)
@@ -296,9 +288,9 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     marked = as_uint8(views) if any(c.startswith("mark") for c in names) else None
     asked = {name: (role, group.answers(name, path, marked)) for role, name, path in group.models(victim)}
     panel = [(role, a) for role, a in asked.values() if role in STRATA]
-    files = {path: name for _, name, path in group.models(victim)}
-    taught_by = {group.shop.path(student): group.shop.path(teacher) for student, teacher in group.students()}
-    teachers = {name: files.get(taught_by[path], "") for path, name in files.items() if path in taught_by}
+    names_by_file = {path.name: name for _, name, path in group.models(victim)}
+    taught = {f"student {r.seed}": r.ancestor for r in group.students(victim)}
+    teachers = {student: names_by_file.get(teacher, "") for student, teacher in taught.items()}
     context = Context(
         plan=PLAN,
         victim=group.answers("victim", group.victim_folder(victim) / "encoder.safetensors", marked),
@@ -326,7 +318,9 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
             tests = [case_control_test(value, [x for role, x in of_members if role == s]) for s in strata]
             hardest = max(tests, key=lambda t: t.pvalue)
             row = {"data": group.scale.data, "victim": victim, "role": role, "suspect": name, "candidate": candidate}
-            rows.append(row | {"score": value, "effect": hardest.effect_size, "pvalue": hardest.pvalue})
+            spreads = {s: [t.mean, t.sd, t.n] for s, t in zip(strata, tests, strict=True)}
+            row |= {"score": value, "effect": hardest.effect_size, "pvalue": hardest.pvalue, "strata": spreads}
+            rows.append(row)
     return rows
 
 

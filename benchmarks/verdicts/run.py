@@ -113,7 +113,7 @@ class Bench:
         """Returns a panel of a kind in PANELS: the stratum and recipe of each member."""
         members = list(PANELS[kind](self.scale, victim, self.checkpoint.name))
         if kind == "whole":
-            members += design.students(self.scale, victim, members, lambda r: self.strangers.path(r).name)
+            members += design.students(self.scale, members, lambda r: self.strangers.path(r).name)
         return members
 
     def build(self, victim: int, kind: str) -> None:

@@ -47,7 +47,7 @@ def test_layout(job: Job) -> None:
 
 def test_the_panel_is_what_rule_2_asks(job: Job) -> None:
     claim = Claim.load(job.folder / "claim")
-    assert len(claim.stratum("plain")) == len(claim.stratum("marked")) == 5
+    assert len(claim.stratum("plain")) == len(claim.stratum("marked")) == 8
     assert {m.mark for m in claim.stratum("marked")} == {"secret", "paper"}
     for kind in ("plain", "marked"):
         assert {m.trained_on_private for m in claim.stratum(kind)} == {True, False}
