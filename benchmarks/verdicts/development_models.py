@@ -124,7 +124,7 @@ class Group:
         """Yields a victim's panel's students, of the kinds that the benchmark's panels hold."""
         members = [(s, r) for s, r in self.members() if s != "ancestor" or victim not in FROM_START]
         for _, recipe in design.students(self.scale, members, lambda r: self.shop.path(r).name):
-            yield replace(recipe, images=4000, epochs=round(recipe.epochs * self.scale.usual / 4000))
+            yield replace(recipe, images=4000, epochs=max(1, round(recipe.epochs * self.scale.usual / 4000)))
 
     def kin(self, seed: int, source: str, mark: str) -> Recipe:
         """Returns the recipe of a fine-tune of the public checkpoint."""
