@@ -15,7 +15,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 import design
 from candidates import PLAN
-from design import Scale, independent, theft
+from design import MEMBERS, Scale, independent, theft
 
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from ownership.answers import Answers
@@ -48,8 +48,6 @@ STRATA = ("plain", "marked", "invariant", "ancestor", "student")
 VICTIMS = (0, 1, 2, 3, 4, 5, 6, 7)
 """0, 6 and 7 are trained from the start, the others are grown; 2 and 3 were made to choose a reading of the mark on."""
 FROM_START = (0, 6, 7)
-STRATUM = 16
-"""Panel members of one kind; there were 7 to 10 when the readings of ADRs 10 to 24 were chosen."""
 TEACHERS = (8120, 8121, 8100, 8101, 8140, 8141)
 """Seeds of the independents who teach others."""
 EMBEDDED = (4, 5)
@@ -107,16 +105,16 @@ class Group:
 
     def members(self) -> Iterator[tuple[str, Recipe]]:
         """Yields the stratum and recipe of each panel member; those of "ancestor" are grown victims' only."""
-        for i in range(STRATUM):
+        for i in range(MEMBERS):
             yield "plain", independent(self.scale, "panel", 8000 + i, source="private" if i < 3 else "panel")
-        for i in range(STRATUM):
+        for i in range(MEMBERS):
             fields = {"source": "private" if i < 3 else "panel", "mark": "paper" if i in (0, 3, 8, 12) else "secret"}
             yield "marked", independent(self.scale, "panel", 8020 + i, **fields)
-        for i in range(STRATUM):
+        for i in range(MEMBERS):
             source = "private" if i < 3 else "panel"
             yield "invariant", independent(self.scale, "panel", 8060 + i, source=source, objective="rotated")
         yield "ancestor", self.checkpoint
-        for i in range(STRATUM - 1):
+        for i in range(MEMBERS - 1):
             source = "private" if i % 6 < 3 else "panel"
             yield "ancestor", self.kin(8040 + i, source, ("none", "secret", "paper")[i % 3])
 
@@ -227,10 +225,8 @@ class Group:
 
     def jobs(self, victims: list[int]) -> Iterator[tuple[int | None, Recipe]]:
         """Yields what is to be made, once the victims are there: of which victim, if of one, and what."""
-        grown = any(victim not in FROM_START for victim in victims)
-        everybody = [r for stratum, r in self.members() if stratum != "ancestor" or grown]
-        everybody += [r for victim in victims for r in self.students(victim)]
-        everybody = list(dict.fromkeys([*everybody, *self.innocents()]))
+        students = dict.fromkeys(r for victim in victims for r in self.students(victim))
+        everybody = [*(r for _, r in self.members()), *students, *self.innocents()]
         yield from ((None, r) for r in everybody if not self.shop.path(r).is_file())
         for victim in victims:
             thief = self.thief(victim)
