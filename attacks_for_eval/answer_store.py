@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ownership.errors import TrainingError, printable
+from ownership.errors import TrainingError
+from ownership.io.text import printable
 
 Key = tuple[bytes, int]
 """SHA-256 of an image's bytes, and the how-manieth time it was asked about."""

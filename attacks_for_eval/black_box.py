@@ -11,8 +11,8 @@ from torch import Tensor
 
 from attacks_for_eval.answer_store import AnswerStore
 from ownership.errors import TrainingError
-from ownership.files import Progress, silent
 from ownership.images import EncoderLike, represent
+from ownership.io.progress import Progress, silent
 
 
 class BudgetError(TrainingError):

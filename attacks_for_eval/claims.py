@@ -10,8 +10,8 @@ from attacks_for_eval.reference import MIN_QUERIES, pick_architecture, reference
 from ownership.build import build_claim
 from ownership.claim import Claim
 from ownership.errors import ClaimError
-from ownership.files import Progress, silent
 from ownership.images import EncoderLike
+from ownership.io.progress import Progress, silent
 from ownership.member import Member
 from ownership.plan import Plan
 from ownership.probes import split_public

@@ -22,8 +22,9 @@ from attacks_for_eval.steal import steal_to
 from ownership._audit import audit
 from ownership.claim import Claim
 from ownership.errors import DataError
-from ownership.files import Progress, silent, write_json
 from ownership.html import save_report
+from ownership.io.files import write_json
+from ownership.io.progress import Progress, silent
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.suspect import load_suspect

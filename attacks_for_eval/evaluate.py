@@ -24,8 +24,10 @@ from ownership._audit import audit
 from ownership.architectures import Encoder
 from ownership.claim import Claim
 from ownership.errors import TrainingError
-from ownership.files import Progress, canonical_json, read_json, sha256, silent, write_bytes, write_json
 from ownership.images import EncoderLike
+from ownership.io.canonical import canonical_json, sha256
+from ownership.io.files import read_json, write_bytes, write_json
+from ownership.io.progress import Progress, silent
 from ownership.report import Report
 from ownership.suspect import load_encoder, load_suspect
 from watermark_training.artefacts import load_trained

@@ -17,8 +17,8 @@ from attacks_for_eval.config import RELEASED, VIEWS, ExtractionConfig
 from attacks_for_eval.losses import HEADED, LABELLED, LOSSES
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError
-from ownership.files import Progress, silent
 from ownership.images import as_input, as_uint8, check_images, three_channels
+from ownership.io.progress import Progress, silent
 from watermark_training.augment import colour_view
 from watermark_training.device import autocast, seeded, seeded_architecture
 

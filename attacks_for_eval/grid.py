@@ -13,8 +13,10 @@ from typing import Any
 
 from attacks_for_eval.evaluate import Cell
 from attacks_for_eval.recipes import OBJECTIVES, Recipe
-from ownership.errors import TrainingError, printable
-from ownership.files import read_bytes, sha256
+from ownership.errors import TrainingError
+from ownership.io.canonical import sha256
+from ownership.io.files import read_bytes
+from ownership.io.text import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from attacks_for_eval.black_box import BlackBox
 from ownership.errors import TrainingError
-from ownership.files import Progress, silent
 from ownership.images import as_input, as_uint8, check_images
+from ownership.io.progress import Progress, silent
 from ownership.projection import projection_head
 from watermark_training.augment import simclr_view
 from watermark_training.device import seeded

@@ -15,8 +15,8 @@ from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import choose, fit
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError
-from ownership.files import Progress, silent
 from ownership.images import EncoderLike, represent
+from ownership.io.progress import Progress, silent
 from watermark_training.device import seeded, seeded_architecture
 
 Answer = Literal["labels", "posteriors", "logits"]

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError
-from ownership.files import Progress, silent
 from ownership.images import EncoderLike, represent
+from ownership.io.progress import Progress, silent
 from watermark_training.config import TrainConfig
 from watermark_training.train import train
 

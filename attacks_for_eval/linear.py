@@ -12,8 +12,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from ownership.errors import TrainingError
-from ownership.files import Progress, silent
 from ownership.images import EncoderLike, represent
+from ownership.io.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ownership.files import write_bytes
+from ownership.io.files import write_bytes
 from ownership.plan import DECIDING
 
 Row = dict[str, Any]

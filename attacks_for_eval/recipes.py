@@ -18,9 +18,11 @@ from attacks_for_eval.extraction import extract, fit
 from attacks_for_eval.labels import Reading
 from attacks_for_eval.laundering import fine_tune, prune
 from ownership.architectures import Encoder, is_architecture, known_architectures
-from ownership.errors import TrainingError, printable
-from ownership.files import canonical_json, sha256, write_bytes
+from ownership.errors import TrainingError
 from ownership.images import EncoderLike, as_input, three_channels
+from ownership.io.canonical import canonical_json, sha256
+from ownership.io.files import write_bytes
+from ownership.io.text import printable
 from ownership.suspect import load_encoder
 from ownership.watermark import secret_key
 from watermark_training.artefacts import weights_bytes

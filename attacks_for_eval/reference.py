@@ -10,8 +10,9 @@ from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.losses import REFERENCE_LOSSES
 from ownership.architectures import ARCHITECTURES, is_architecture
-from ownership.files import Progress, sha256, silent
 from ownership.images import EncoderLike, images_sha256, represent
+from ownership.io.canonical import sha256
+from ownership.io.progress import Progress, silent
 from ownership.member import Member
 from watermark_training.artefacts import weights_bytes
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import joblib
 
-from ownership.files import write_bytes
+from ownership.io.files import write_bytes
 
 Shared = TypeVar("Shared")
 Task = TypeVar("Task")

@@ -14,9 +14,11 @@ from attacks_for_eval.extraction import extract
 from attacks_for_eval.heads import HeadConfig, recreate_head
 from attacks_for_eval.labels import ANSWERS, Answer, Classifier, fit_layer, steal_labels
 from ownership.architectures import Encoder
-from ownership.errors import TrainingError, printable
-from ownership.files import Progress, finished, read_json, silent, write_json
+from ownership.errors import TrainingError
 from ownership.images import EncoderLike
+from ownership.io.files import finished, read_json, write_json
+from ownership.io.progress import Progress, silent
+from ownership.io.text import printable
 from watermark_training.artefacts import CONFIG, describe_data, save_encoder
 from watermark_training.data import Data
 

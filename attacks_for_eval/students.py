@@ -15,7 +15,7 @@ import torch
 
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.steal import steal_to
-from ownership.files import Progress, silent
+from ownership.io.progress import Progress, silent
 from watermark_training.artefacts import load_trained
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data

@@ -21,7 +21,7 @@ from rich.console import Console
 from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Stranger, demo_config, run_job, summary
 from cli.render import progress
 from ownership._audit import versions
-from ownership.files import canonical_json, sha256
+from ownership.io.canonical import canonical_json, sha256
 from ownership.plan import Plan
 from ownership.verdict import format_p
 from watermark_training.data import load_data

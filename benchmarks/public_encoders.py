@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ownership.files import write_bytes
+from ownership.io.files import write_bytes
 
 SIDE = 96  # probes are resized to it; these networks saw 224 pixels and more, at five times the cost
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

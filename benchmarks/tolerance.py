@@ -28,8 +28,8 @@ from attacks_for_eval.recipes import DEFAULT, Recipe
 from ownership._audit import audit, versions
 from ownership.architectures import Encoder
 from ownership.claim import Claim
-from ownership.files import write_bytes
 from ownership.images import EncoderLike, as_input, as_uint8
+from ownership.io.files import write_bytes
 from ownership.suspect import Suspect, load_encoder
 from ownership.verdict import Verdict
 from watermark_training.artefacts import weights_bytes

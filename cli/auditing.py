@@ -15,7 +15,7 @@ from cli.suspects import Without, open_suspect, report_folder
 
 if TYPE_CHECKING:
     from ownership import Claim
-    from ownership.files import Progress
+    from ownership.io.progress import Progress
     from ownership.loading import LoadOptions
     from ownership.report import Report
     from ownership.sandbox.encoder import Limits
@@ -62,7 +62,7 @@ def audit_one(request: Request, suspect: str, out: Path, showing: Showing, *, re
         resume: take the report that is there, if it is of the same suspect, claim, command and versions.
     """
     from ownership.errors import OwnershipError
-    from ownership.files import alone_in
+    from ownership.io.files import alone_in
 
     with alone_in(out, OwnershipError):
         return _audit_into(request, suspect, out, showing, resume=resume)
@@ -70,8 +70,8 @@ def audit_one(request: Request, suspect: str, out: Path, showing: Showing, *, re
 
 def _audit_into(request: Request, suspect: str, out: Path, showing: Showing, *, resume: bool) -> Report:
     from ownership import SuspectError, audit
-    from ownership.errors import printable
     from ownership.html import save_report
+    from ownership.io.text import printable
     from ownership.preprocessing import parse_preprocess
     from ownership.report_seal import refuse_signed
     from ownership.suspect import load_folder
@@ -172,7 +172,7 @@ def audit_several(request: Request, suspects: list[str], out: Path, jobs: int) -
 
 
 def _one_of_several(request: Request, out: Path, places: dict[str, str], suspect: str) -> Audited:
-    from ownership.files import silent
+    from ownership.io.progress import silent
     from ownership.several import Audited
 
     place = places[suspect]

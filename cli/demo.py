@@ -60,7 +60,7 @@ def demo(
 def _same_job(out: Path, record: dict[str, object]) -> None:
     """One folder holds one job: says so instead of mixing two."""
     from ownership.errors import TrainingError
-    from ownership.files import read_json, write_json
+    from ownership.io.files import read_json, write_json
 
     path = out / "demo.json"
     if not path.is_file():

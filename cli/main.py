@@ -30,7 +30,8 @@ from cli import (
     steal,
     train,
 )
-from ownership.errors import OwnershipError, printable
+from ownership.errors import OwnershipError
+from ownership.io.text import printable
 
 app = typer.Typer(
     name="turnmark",

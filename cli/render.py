@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ownership.errors import OwnershipError, printable
-from ownership.files import Progress as Show
+from ownership.errors import OwnershipError
+from ownership.io.progress import Progress as Show
+from ownership.io.text import printable
 
 if TYPE_CHECKING:
     from ownership.power import Power

@@ -76,7 +76,7 @@ def attach(
 ) -> None:
     """Stores a timestamp."""
     from ownership.errors import OwnershipError
-    from ownership.files import read_bytes
+    from ownership.io.files import read_bytes
     from ownership.report_seal import signed_report
     from ownership.sealing import attach as store
 

@@ -111,7 +111,7 @@ def attach(
 ) -> None:
     """Stores a timestamp."""
     from ownership.errors import OwnershipError
-    from ownership.files import read_bytes
+    from ownership.io.files import read_bytes
     from ownership.sealing import attach as store
 
     stamped = store(claim, read_bytes(reply, OwnershipError, "reply"), roots_in(roots))
@@ -138,7 +138,7 @@ def disclose(
 ) -> None:
     """Writes a disclosure."""
     from ownership.disclosure import disclose as make
-    from ownership.files import write_bytes
+    from ownership.io.files import write_bytes
 
     write_bytes(out, make(claim, parts, data=data), secret=True)
     say([f"disclosure: {out}; it shows {', '.join(parts)} and the signed statement, nothing else of the claim"])
@@ -153,7 +153,7 @@ def check_disclosure(
     """Prints a line a check."""
     from ownership.disclosure import check_disclosure as check
     from ownership.errors import OwnershipError
-    from ownership.files import read_bytes
+    from ownership.io.files import read_bytes
     from ownership.timestamps import parse_date
 
     content = read_bytes(disclosure, OwnershipError, "disclosure")

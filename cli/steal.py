@@ -103,8 +103,8 @@ def steal(
     from attacks_for_eval.reference import pick_architecture
     from attacks_for_eval.steal import serve_task, steal_to
     from ownership.errors import TrainingError
-    from ownership.files import read_json
     from ownership.images import EncoderLike
+    from ownership.io.files import read_json
     from ownership.remote import RemoteEncoder
     from watermark_training.artefacts import CONFIG, load_trained
     from watermark_training.data import load_data

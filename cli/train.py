@@ -71,7 +71,7 @@ def train(
     """Trains and writes a train folder."""
     import torch
 
-    from ownership.files import silent
+    from ownership.io.progress import silent
     from ownership.watermark import secret_key
     from watermark_training.artefacts import load_trained, train_to, trainable
     from watermark_training.config import TrainConfig

@@ -20,8 +20,8 @@ from ownership.build import close
 from ownership.claim import Claim
 from ownership.errors import ClaimIntegrityError
 from ownership.evidence import STATISTICS, score_one
-from ownership.files import Progress, silent
 from ownership.honesty import check_probes, decoy_keys
+from ownership.io.progress import Progress, silent
 from ownership.paper import paper_tests
 from ownership.preprocessing import Preprocess, share_of_alpha
 from ownership.probes import ask

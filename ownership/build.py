@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from ownership.answers import Answers, Context
 from ownership.claim import Claim
-from ownership.errors import ClaimError, printable
+from ownership.errors import ClaimError
 from ownership.evidence import score_members, score_others
-from ownership.files import Progress, silent
 from ownership.images import EncoderLike, images_sha256
+from ownership.io.progress import Progress, silent
+from ownership.io.text import printable
 from ownership.member import Member, teachers_among
 from ownership.plan import DECIDING_AFFORDABLE, REQUIRED_STRATA, STRATA, Plan
 from ownership.probes import Probes, View, ask, make_probes, problems_with

@@ -34,9 +34,11 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ownership.answers import Answers, Context
-from ownership.errors import ClaimError, ClaimIntegrityError, printable
+from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence import Scores
-from ownership.files import canonical_json, new_folder, parse_canonical, parse_json, read_bytes, sha256, write_bytes
+from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256
+from ownership.io.files import new_folder, read_bytes, write_bytes
+from ownership.io.text import printable
 from ownership.member import Member, member_from, teachers_among
 from ownership.plan import STRATA, Plan
 from ownership.probes import Probes, check_rows, check_shown

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ownership.errors import ReportError, printable
+from ownership.errors import ReportError
+from ownership.io.text import printable
 from ownership.report import Report
 
 FORMAT_VERSION = 1

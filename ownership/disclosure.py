@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load
 
 from ownership.claim import Claim
-from ownership.errors import ClaimError, ClaimIntegrityError, printable
-from ownership.files import canonical_json, parse_canonical, parse_json, read_bytes, sha256, unbase64, unhex
+from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.images import image_bytes
+from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unbase64, unhex
+from ownership.io.files import read_bytes
+from ownership.io.text import printable
 from ownership.merkle import SALT_BYTES, inclusion_path, leads_to, salted_leaf
 from ownership.seal import PUBLIC_KEY, leaf_hashes, open_statement, plan_sha256, read_digests, read_salts
 from ownership.signing import load_public_key

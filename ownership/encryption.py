@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ownership.claim import Claim, refuse_existing
-from ownership.errors import ClaimError, OwnershipError, printable
-from ownership.files import new_folder, read_bytes, write_bytes
+from ownership.errors import ClaimError, OwnershipError
+from ownership.io.files import new_folder, read_bytes, write_bytes
+from ownership.io.text import printable
 
 BLOCK = 512
 MOST_FILES = 10_000

@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ownership.claim import Claim
-from ownership.errors import SuspectError, printable
+from ownership.errors import SuspectError
+from ownership.io.text import printable
 from ownership.probes import repeats
 from ownership.remote import RemoteEncoder
 from ownership.suspect import Suspect, check_answers

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ownership.adapting import Adapted
-from ownership.errors import SuspectError, UnsafeSuspectError, printable
+from ownership.errors import SuspectError, UnsafeSuspectError
+from ownership.io.text import printable
 
 _MEMBERS = re.compile(
     r"data/(weights|constants)/(weight|tensor)_\d+|data/(weights|constants)/model_(weights|constants)_config\.json"

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ownership.architectures import ARCHITECTURES, Encoder, is_architecture, known_architectures, make_encoder
 from ownership.backbones import as_encoder_state
-from ownership.errors import SuspectError, printable
-from ownership.files import read_json
+from ownership.errors import SuspectError
+from ownership.io.files import read_json
+from ownership.io.text import printable
 
 COMMON = (
     *(f"torchvision:{m}" for m in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2")),

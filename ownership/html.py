@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownership.files import canonical_json, clear_leftovers, sha256, write_bytes, write_together
+from ownership.io.canonical import canonical_json, sha256
+from ownership.io.files import clear_leftovers, write_bytes, write_together
 from ownership.picture import picture
 from ownership.plan import STRATA
 from ownership.report import Report

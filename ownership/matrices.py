@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError, printable
-from ownership.files import read_bytes
+from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError
+from ownership.io.files import read_bytes
+from ownership.io.text import printable
 
 MIN_DIM, MAX_DIM = 2, 16384
 """Numbers a row."""

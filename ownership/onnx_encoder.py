@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ownership.adapting import Adapted
-from ownership.errors import SuspectError, printable
+from ownership.errors import SuspectError
+from ownership.io.text import printable
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Operator sets that onnxruntime brings along; any other would be somebody's library."""

@@ -10,8 +10,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from ownership.errors import OwnershipError, printable
-from ownership.files import read_bytes, write_bytes
+from ownership.errors import OwnershipError
+from ownership.io.files import read_bytes, write_bytes
+from ownership.io.text import printable
 
 BROWSERS = (
     "chromium",

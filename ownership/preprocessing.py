@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ownership.errors import SuspectError, printable
+from ownership.errors import SuspectError
 from ownership.images import EncoderLike
+from ownership.io.text import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ownership.claim import Claim, refuse_existing
-from ownership.errors import DataError, SuspectError, printable
-from ownership.files import Progress, canonical_json, parse_json, read_bytes, sha256, silent, write_bytes
+from ownership.errors import DataError, SuspectError
 from ownership.images import as_input, as_uint8, check_images, pixel_digests, png_bytes, three_channels
+from ownership.io.canonical import canonical_json, parse_json, sha256
+from ownership.io.files import read_bytes, write_bytes
+from ownership.io.progress import Progress, silent
+from ownership.io.text import printable
 from ownership.matrices import MAX_DIM, MIN_DIM
 from ownership.probes import asked_again
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ownership.errors import SuspectError, printable
-from ownership.files import sha256
+from ownership.errors import SuspectError
 from ownership.images import as_uint8, pixel_digests
+from ownership.io.canonical import sha256
+from ownership.io.text import printable
 from ownership.matrices import Rows, read_rows
 from ownership.probe_folder import ProbeFolder, read_probe_folder
 from ownership.suspect import Suspect, check_answers

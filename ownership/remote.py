@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from ownership.endpoint_apis import APIS, read_answer
-from ownership.errors import SuspectError, printable
-from ownership.files import sha256
+from ownership.errors import SuspectError
 from ownership.images import as_uint8, png_bytes
+from ownership.io.canonical import sha256
+from ownership.io.text import printable
 
 if TYPE_CHECKING:
     import httpx

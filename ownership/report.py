@@ -14,7 +14,7 @@ from typing import Any
 
 from ownership.errors import ClaimError, ReportError
 from ownership.explanations import Explanation, explanations_of
-from ownership.files import read_json, write_json
+from ownership.io.files import read_json, write_json
 from ownership.paper import PaperTest
 from ownership.plan import Plan
 from ownership.results import AuditorMember, Decoys, Look, TestResult, adjusted

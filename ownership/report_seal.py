@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ownership.custody import Custody, examined, state
-from ownership.errors import OwnershipError, ReportError, ReportIntegrityError, printable
-from ownership.files import clear_leftovers, new_folder, parse_canonical, read_bytes, sha256, write_bytes
+from ownership.errors import OwnershipError, ReportError, ReportIntegrityError
 from ownership.html import render_html, renderer
+from ownership.io.canonical import parse_canonical, sha256
+from ownership.io.files import clear_leftovers, new_folder, read_bytes, write_bytes
+from ownership.io.text import printable
 from ownership.report import Report
 from ownership.signing import fingerprint, load_public_key, public_pem, sign
 from ownership.statement import (

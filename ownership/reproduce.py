@@ -10,8 +10,9 @@ from typing import Any
 
 from ownership._audit import audit
 from ownership.claim import Claim
-from ownership.errors import ReportError, ReportIntegrityError, printable
-from ownership.files import Progress, silent
+from ownership.errors import ReportError, ReportIntegrityError
+from ownership.io.progress import Progress, silent
+from ownership.io.text import printable
 from ownership.loading import LoadOptions
 from ownership.preprocessing import Preprocess, parse_preprocess
 from ownership.report import Report

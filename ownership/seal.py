@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
-from ownership.files import canonical_json, parse_canonical, parse_json, read_bytes, sha256, unhex
 from ownership.images import images_sha256
+from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unhex
+from ownership.io.files import read_bytes
 from ownership.merkle import SALT_BYTES, root_hash, salted_leaf
 from ownership.signing import fingerprint, load_public_key
 from ownership.statement import (

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ownership.claim import Claim
-from ownership.errors import ClaimError, OwnershipError, printable
-from ownership.files import new_folder, sha256, write_bytes
+from ownership.errors import ClaimError, OwnershipError
+from ownership.io.canonical import sha256
+from ownership.io.files import new_folder, write_bytes
+from ownership.io.text import printable
 from ownership.merkle import SALT_BYTES, root_hash
 from ownership.seal import PUBLIC_KEY, Seal, leaf_hashes, plan_sha256, read_digests, salts_json, statement
 from ownership.signing import fingerprint, public_pem, sign

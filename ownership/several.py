@@ -14,8 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ownership.errors import ClaimIntegrityError, OwnershipError, ReportError, printable
-from ownership.files import Progress, silent, write_bytes, write_json
+from ownership.errors import ClaimIntegrityError, OwnershipError, ReportError
+from ownership.io.files import write_bytes, write_json
+from ownership.io.progress import Progress, silent
+from ownership.io.text import printable
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.results import Look, TestResult

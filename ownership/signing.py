@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ownership.errors import ClaimIntegrityError, OwnershipError, printable
-from ownership.files import canonical_json, parse_canonical, read_bytes, sha256, unbase64, write_bytes
+from ownership.errors import ClaimIntegrityError, OwnershipError
+from ownership.io.canonical import canonical_json, parse_canonical, sha256, unbase64
+from ownership.io.files import read_bytes, write_bytes
+from ownership.io.text import printable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

@@ -18,8 +18,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from ownership.errors import OwnershipError, printable
-from ownership.files import canonical_json, parse_canonical, read_bytes, sha256
+from ownership.errors import OwnershipError
+from ownership.io.canonical import canonical_json, parse_canonical, sha256
+from ownership.io.files import read_bytes
+from ownership.io.text import printable
 from ownership.signing import fingerprint, load_public_key, open_envelope
 from ownership.timestamps import Timestamp, read_reply
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ownership.claim import Claim
-from ownership.errors import printable
 from ownership.evidence import SCALES, STATISTICS
+from ownership.io.text import printable
 from ownership.plan import REQUIRED_STRATA, STRATA, TURNED_STRATA
 from ownership.seal import seal_lines
 from ownership.stats import composite_threshold

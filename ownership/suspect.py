@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ownership.adapting import Adapted, resized
-from ownership.errors import SuspectError, printable
-from ownership.files import read_bytes
+from ownership.errors import SuspectError
 from ownership.images import EncoderLike
+from ownership.io.files import read_bytes
+from ownership.io.text import printable
 from ownership.loading import LoadOptions, open_model
 from ownership.preprocessing import NONE, Preprocess
 from ownership.sandbox.encoder import Limits, SandboxedEncoder

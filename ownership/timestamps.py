@@ -16,8 +16,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ownership.errors import ClaimIntegrityError, OwnershipError, printable
-from ownership.files import read_bytes, sha256
+from ownership.errors import ClaimIntegrityError, OwnershipError
+from ownership.io.canonical import sha256
+from ownership.io.files import read_bytes
+from ownership.io.text import printable
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

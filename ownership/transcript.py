@@ -23,9 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ownership.errors import SuspectError, printable
-from ownership.files import canonical_json, parse_json, read_bytes, sha256, write_bytes
+from ownership.errors import SuspectError
 from ownership.images import as_uint8, pixel_digests
+from ownership.io.canonical import canonical_json, parse_json, sha256
+from ownership.io.files import read_bytes, write_bytes
+from ownership.io.text import printable
 from ownership.remote import Exchange, RemoteEncoder
 
 FORMAT = "turnmark-transcript-1"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ownership.claim import Claim
-from ownership.errors import ClaimIntegrityError, printable
-from ownership.files import read_json
+from ownership.errors import ClaimIntegrityError
+from ownership.io.files import read_json
+from ownership.io.text import printable
 from ownership.seal import PUBLIC_KEY
 from ownership.statement import ENVELOPE, verify_signature, verify_times
 from ownership.timestamps import need_roots

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ownership.claim import Claim, refuse_existing
 from ownership.errors import ClaimError
-from ownership.files import new_folder, read_bytes, write_bytes
+from ownership.io.files import new_folder, read_bytes, write_bytes
 from ownership.merkle import salted_leaf
 from ownership.seal import read_digests, read_salts, salts_json
 from ownership.withheld import NAME, PRIVATE_PROBES, WITHHOLDABLE, Withheld, withheld_json

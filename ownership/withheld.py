@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ownership.errors import ClaimIntegrityError, printable
-from ownership.files import canonical_json, parse_canonical, read_bytes, unhex
+from ownership.errors import ClaimIntegrityError
+from ownership.io.canonical import canonical_json, parse_canonical, unhex
+from ownership.io.files import read_bytes
+from ownership.io.text import printable
 
 FORMAT_VERSION = 1
 

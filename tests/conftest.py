@@ -32,8 +32,9 @@ from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.build import build_claim
 from ownership.claim import Claim
 from ownership.errors import OwnershipError
-from ownership.files import read_json, sha256
 from ownership.images import as_input, three_channels
+from ownership.io.canonical import sha256
+from ownership.io.files import read_json
 from ownership.member import Member
 from ownership.plan import Plan
 from ownership.watermark import RotationPredictor, WatermarkKey

@@ -31,9 +31,11 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ownership.architectures import CUSTOM, Encoder
-from ownership.errors import OwnershipError, SuspectError, TrainingError, printable
-from ownership.files import Progress, alone_in, finished, read_bytes, read_json, silent, write_bytes, write_json
+from ownership.errors import OwnershipError, SuspectError, TrainingError
 from ownership.images import EncoderLike, images_sha256
+from ownership.io.files import alone_in, finished, read_bytes, read_json, write_bytes, write_json
+from ownership.io.progress import Progress, silent
+from ownership.io.text import printable
 from ownership.member import Member
 from ownership.projection import load_projection_head
 from ownership.suspect import load_encoder

@@ -29,8 +29,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ownership.errors import DataError, printable
+from ownership.errors import DataError
 from ownership.images import as_uint8, check_images
+from ownership.io.text import printable
 from watermark_training.pictures import OnBadImage, read_pictures
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from ownership.architectures import Encoder
-from ownership.errors import SuspectError, printable
-from ownership.files import read_bytes
+from ownership.errors import SuspectError
+from ownership.io.files import read_bytes
+from ownership.io.text import printable
 from watermark_training.artefacts import load_trained
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ownership.architectures import Encoder, make_encoder
-from ownership.errors import TrainingError, printable
+from ownership.errors import TrainingError
+from ownership.io.text import printable
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ownership.files import Progress, silent
+from ownership.io.progress import Progress, silent
 from ownership.watermark import WatermarkKey
 from watermark_training.artefacts import Loaded, train_to, trainable
 from watermark_training.config import TrainConfig

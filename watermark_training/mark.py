@@ -13,8 +13,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ownership.errors import TrainingError
-from ownership.files import write_bytes
 from ownership.images import EncoderLike, as_input, as_uint8, represent, three_channels
+from ownership.io.files import write_bytes
 from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs, secret_key
 
 

@@ -15,7 +15,7 @@ import torch
 
 from ownership.architectures import CUSTOM
 from ownership.errors import TrainingError
-from ownership.files import Progress, silent
+from ownership.io.progress import Progress, silent
 from watermark_training.artefacts import CONFIG, Loaded, train_to, trainable
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data

@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ownership.errors import DataError, printable
-from ownership.files import Progress, silent
+from ownership.errors import DataError
+from ownership.io.progress import Progress, silent
+from ownership.io.text import printable
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 OnBadImage = Literal["stop", "skip"]

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownership.architectures import CUSTOM, Encoder
-from ownership.errors import TrainingError, printable
-from ownership.files import canonical_json, sha256, write_bytes
+from ownership.errors import TrainingError
 from ownership.images import as_input, images_sha256, three_channels
+from ownership.io.canonical import canonical_json, sha256
+from ownership.io.files import write_bytes
+from ownership.io.text import printable
 from ownership.watermark import WatermarkKey, paper_key
 from watermark_training.config import TrainConfig
 from watermark_training.device import autocast, compiled, seeded, seeded_architecture

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ownership.architectures import CUSTOM, Encoder, make_encoder
 from ownership.errors import TrainingError
-from ownership.files import Progress, silent
 from ownership.images import as_input, beside, check_images
+from ownership.io.progress import Progress, silent
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.config import TrainConfig
 from watermark_training.device import compile_errors

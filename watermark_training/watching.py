@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ownership.errors import printable
-from ownership.files import write_bytes
+from ownership.io.files import write_bytes
+from ownership.io.text import printable
 
 METRICS, PICTURE, CARD = "metrics.jsonl", "training.png", "README.md"
 

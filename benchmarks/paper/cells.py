@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ownership.files import canonical_json, sha256
+from ownership.io.canonical import canonical_json, sha256
 
 SUBSTITUTES = {"second": "cifar100", "foreign": "fashion-mnist"}
 ORIGINALS = {"second": "stl10", "foreign": "svhn"}

@@ -38,8 +38,9 @@ from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from attacks_for_eval.spread import spread
 from cli.render import progress
 from ownership.architectures import Encoder
-from ownership.files import Progress, write_bytes, write_json
 from ownership.images import EncoderLike
+from ownership.io.files import write_bytes, write_json
+from ownership.io.progress import Progress
 from ownership.member import Member
 from ownership.plan import Plan
 from ownership.suspect import load_encoder

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ownership.errors import OwnershipError, SuspectError, printable
-from ownership.files import sha256
+from ownership.errors import OwnershipError, SuspectError
+from ownership.io.canonical import sha256
+from ownership.io.text import printable
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.bin", "model.onnx", "encoder.onnx")

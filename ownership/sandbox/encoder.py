@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ownership.adapting import resized
-from ownership.errors import OwnershipError, SandboxError, SuspectError, SuspectFailure, UnsafeSuspectError, printable
+from ownership.errors import OwnershipError, SandboxError, SuspectError, SuspectFailure, UnsafeSuspectError
+from ownership.io.text import printable
 from ownership.loading import LoadOptions
 from ownership.sandbox.copying import Copied, copy_named, copy_suspect
 from ownership.sandbox.frames import BadFrame, read_exactly, read_header, write_frame

@@ -19,8 +19,8 @@ from attacks_for_eval.rates import Rate, bootstrap_over, rates, roc, tpr_at_fpr,
 from attacks_for_eval.recipes import OBJECTIVES, OUTPUTS, Recipe, Settings, Workshop, put_in_front
 from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.errors import TrainingError
-from ownership.files import sha256
 from ownership.images import represent
+from ownership.io.canonical import sha256
 from ownership.suspect import load_encoder
 from watermark_training.artefacts import load_trained
 from watermark_training.data import Data

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import Job, Run, encoder
 
-from ownership.files import sha256
+from ownership.io.canonical import sha256
 from watermark_training.artefacts import weights_bytes
 
 

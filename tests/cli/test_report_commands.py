@@ -11,7 +11,8 @@ from conftest import Run, Sealed, encoder
 
 from ownership.claim import Claim
 from ownership.errors import ReportError
-from ownership.files import read_json, sha256, write_json
+from ownership.io.canonical import sha256
+from ownership.io.files import read_json, write_json
 from ownership.loading import LoadOptions
 from ownership.report import Report
 from ownership.reproduce import Circumstances, circumstances

@@ -18,8 +18,8 @@ from ownership.architectures import Encoder
 from ownership.build import build_claim
 from ownership.claim import Claim
 from ownership.errors import ClaimError, ClaimIntegrityError, DataError, OwnershipError
-from ownership.files import canonical_json, sha256
 from ownership.images import images_sha256
+from ownership.io.canonical import canonical_json, sha256
 from ownership.plan import Plan
 from ownership.summary import describe, left_out
 from watermark_training.data import Data

@@ -26,8 +26,8 @@ from safetensors.torch import save_file
 from ownership import audit, load_suspect
 from ownership.claim import Claim
 from ownership.errors import OwnershipError
-from ownership.files import alone_in
 from ownership.html import save_report
+from ownership.io.files import alone_in
 from ownership.report import Report
 from ownership.report_seal import verify_report
 from ownership.sealing import seal_claim

@@ -28,8 +28,8 @@ from ownership.claim import Claim
 from ownership.endpoint import host_of, load_endpoint, queries
 from ownership.endpoint_apis import APIS, read_answer
 from ownership.errors import SuspectError
-from ownership.files import canonical_json, sha256
 from ownership.images import EncoderLike, represent
+from ownership.io.canonical import canonical_json, sha256
 from ownership.remote import RemoteEncoder
 from ownership.report import Report
 from ownership.suspect import Suspect

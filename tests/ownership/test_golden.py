@@ -11,8 +11,8 @@ import pytest
 from ownership import audit, load_suspect
 from ownership.claim import FORMAT_VERSION, READABLE, Claim
 from ownership.disclosure import check_disclosure, disclosed_data
-from ownership.files import canonical_json
 from ownership.html import render_html
+from ownership.io.canonical import canonical_json
 from ownership.report import SCHEMA_VERSION, Report
 from ownership.report_seal import verify_report
 from ownership.reproduce import Reproduction, circumstances, reproduce

@@ -135,7 +135,7 @@ def _swap(folder: Path) -> None:
 
 def _other_picture(side: int, data: bytes | None = None) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        from ownership.files import sha256
+        from ownership.io.canonical import sha256
 
         picture = data or png_bytes(torch.zeros(3, side, side, dtype=torch.uint8))
         (folder / "000000.png").write_bytes(picture)

@@ -32,8 +32,8 @@ from ownership import audit
 from ownership.claim import Claim
 from ownership.custody import Custody, Item, Receipt, examined, state
 from ownership.errors import OwnershipError, ReportError, ReportIntegrityError
-from ownership.files import canonical_json, sha256
 from ownership.html import renderer, write_html
+from ownership.io.canonical import canonical_json, sha256
 from ownership.report import Report
 from ownership.report_seal import UNSIGNED, read_report, sign_report, signed_report, verify_report
 from ownership.sealing import attach, write_request

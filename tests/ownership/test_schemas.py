@@ -17,8 +17,8 @@ from tampering import places
 from ownership import audit
 from ownership.claim import Claim
 from ownership.disclosure import disclose
-from ownership.files import canonical_json
 from ownership.html import write_html
+from ownership.io.canonical import canonical_json
 from ownership.preprocessing import parse_preprocess
 from ownership.report_seal import sign_report
 from ownership.several import Audited, summarise

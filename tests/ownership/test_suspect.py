@@ -24,8 +24,8 @@ from torchvision import models
 from ownership.adapting import Adapted
 from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError
-from ownership.files import sha256
 from ownership.images import represent, three_channels
+from ownership.io.canonical import sha256
 from ownership.suspect import load_encoder
 from watermark_training.artefacts import onnx_bytes, weights_bytes
 from watermark_training.data import Data

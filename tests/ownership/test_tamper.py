@@ -28,7 +28,7 @@ from ownership.answers import Answers
 from ownership.claim import Claim
 from ownership.disclosure import check_disclosure
 from ownership.errors import ClaimIntegrityError
-from ownership.files import canonical_json, sha256
+from ownership.io.canonical import canonical_json, sha256
 from ownership.sealing import attach, seal_claim, write_request
 from ownership.signing import PAYLOAD_TYPE, open_envelope, pre_authentication, public_pem, sign
 from ownership.timestamps import load_roots, parse_date, read_reply

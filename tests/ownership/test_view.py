@@ -21,8 +21,8 @@ from ownership.claim import Claim
 from ownership.disclosure import check_disclosure, disclose
 from ownership.encryption import decrypt_claim, encrypt_claim
 from ownership.errors import ClaimError, ClaimIntegrityError
-from ownership.files import canonical_json, sha256
 from ownership.html import render_html
+from ownership.io.canonical import canonical_json, sha256
 from ownership.probe_folder import export_probes
 from ownership.report import Report
 from ownership.sealing import attach, seal_claim, write_request

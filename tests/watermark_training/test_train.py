@@ -19,8 +19,8 @@ from conftest import encoder
 import watermark_training.objectives as objectives
 from ownership.architectures import Encoder
 from ownership.errors import TrainingError
-from ownership.files import alone_in
 from ownership.images import as_input, represent
+from ownership.io.files import alone_in
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.config import TrainConfig

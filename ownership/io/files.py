@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import glob
-import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from ownership.errors import OwnershipError, printable
-
-
-def sha256(data: bytes) -> str:
-    """Returns the SHA-256 of `data` in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
+from ownership.errors import OwnershipError
+from ownership.io.canonical import canonical_json, parse_json
+from ownership.io.text import printable
 
 
 def read_bytes(path: Path, error: type[OwnershipError], what: str) -> bytes:
@@ -206,11 +201,6 @@ def write_json(path: Path, value: object) -> None:
     write_bytes(path, canonical_json(value))
 
 
-def canonical_json(value: object) -> bytes:
-    """Returns the one byte form of `value` used for digests: sorted keys, two-space indent, UTF-8, no NaN."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
 def read_json(path: Path, error: type[OwnershipError], what: str) -> dict[str, Any]:
     """Returns the JSON object in a file.
 
@@ -218,45 +208,6 @@ def read_json(path: Path, error: type[OwnershipError], what: str) -> dict[str, A
         OwnershipError: `error`, if the file is unreadable, no JSON, or no JSON object.
     """
     return parse_json(read_bytes(path, error, what), error, f"{what}: {printable(path.name)}")
-
-
-def parse_json(data: bytes, error: type[OwnershipError], what: str) -> dict[str, Any]:
-    """Returns the JSON object in `data`; raises `error` for anything else, whatever the bytes."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as e:
-        raise error(f"{what} is not valid JSON", "the file is damaged or of another kind") from e
-    if not isinstance(value, dict):
-        raise error(f"{what} holds no JSON object", "the file is damaged or of another kind")
-    return value
-
-
-def parse_canonical(data: bytes, error: type[OwnershipError], what: str) -> dict[str, Any]:
-    """Returns the JSON object in `data`, which must be its canonical form; raises `error` for anything else."""
-    value = parse_json(data, error, what)
-    try:
-        canonical = canonical_json(value)
-    except (ValueError, RecursionError) as e:  # NaN, half a surrogate pair, nested without end
-        raise error(f"{what} is no canonical JSON", "it was changed or damaged; get the original") from e
-    if canonical != data:
-        raise error(f"{what} is no canonical JSON", "it was changed or damaged; get the original")
-    return value
-
-
-def unhex(text: str) -> bytes:
-    """Returns bytes from their one hexadecimal form; raises ValueError or TypeError for anything else."""
-    value = bytes.fromhex(text)
-    if value.hex() != text:
-        raise ValueError("not lower-case hexadecimal")
-    return value
-
-
-def unbase64(text: str) -> bytes:
-    """Returns bytes from their one base64 form; raises ValueError or TypeError for anything else."""
-    value = base64.b64decode(text, validate=True)
-    if base64.b64encode(value).decode() != text:
-        raise ValueError("not the canonical base64")
-    return value
 
 
 def finished(folder: Path, marker: str, config: dict[str, Any]) -> bool:
@@ -272,11 +223,3 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
-
-
-Progress = Callable[[str, int, int], None]
-"""What long work calls as it goes: (what is being done, steps done, steps in all)."""
-
-
-def silent(_what: str, _done: int, _total: int) -> None:
-    """The progress that shows nothing."""
