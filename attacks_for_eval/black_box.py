@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from attacks_for_eval.answer_store import AnswerStore
+from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import TrainingError
-from ownership.images import EncoderLike, represent
 from ownership.io.progress import Progress, silent
 
 

@@ -9,8 +9,8 @@ import torch
 from attacks_for_eval.reference import MIN_QUERIES, pick_architecture, reference_surrogates
 from ownership.build import build_claim
 from ownership.claim import Claim
+from ownership.encoders.images import EncoderLike
 from ownership.errors import ClaimError
-from ownership.images import EncoderLike
 from ownership.io.progress import Progress, silent
 from ownership.member import Member
 from ownership.plan import Plan

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks_for_eval.losses import LOSSES, TEMPERED
-from ownership.architectures import is_architecture, known_architectures
+from ownership.encoders.architectures import is_architecture, known_architectures
 from ownership.errors import TrainingError
 from ownership.watermark import TURN, rotate
 from watermark_training.augment import colour_view, simclr_view

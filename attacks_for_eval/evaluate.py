@@ -21,10 +21,10 @@ from attacks_for_eval.linear import linear_evaluation
 from attacks_for_eval.recipes import DEFAULT, LOSSLESS, Recipe, Settings, Workshop, put_in_front
 from attacks_for_eval.spread import spread
 from ownership._audit import audit
-from ownership.architectures import Encoder
 from ownership.claim import Claim
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike
 from ownership.errors import TrainingError
-from ownership.images import EncoderLike
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import read_json, write_bytes, write_json
 from ownership.io.progress import Progress, silent

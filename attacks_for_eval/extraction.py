@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from attacks_for_eval.black_box import BlackBox, ask, buy
 from attacks_for_eval.config import RELEASED, VIEWS, ExtractionConfig
 from attacks_for_eval.losses import HEADED, LABELLED, LOSSES
-from ownership.architectures import Encoder
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import as_input, as_uint8, check_images, three_channels
 from ownership.errors import TrainingError
-from ownership.images import as_input, as_uint8, check_images, three_channels
 from ownership.io.progress import Progress, silent
 from watermark_training.augment import colour_view
 from watermark_training.device import autocast, seeded, seeded_architecture

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from attacks_for_eval.black_box import BlackBox
+from ownership.encoders.images import as_input, as_uint8, check_images
+from ownership.encoders.projection import projection_head
 from ownership.errors import TrainingError
-from ownership.images import as_input, as_uint8, check_images
 from ownership.io.progress import Progress, silent
-from ownership.projection import projection_head
 from watermark_training.augment import simclr_view
 from watermark_training.device import seeded
 from watermark_training.losses import nt_xent_loss

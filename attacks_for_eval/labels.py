@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from attacks_for_eval.black_box import BlackBox, buy
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import choose, fit
-from ownership.architectures import Encoder
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import TrainingError
-from ownership.images import EncoderLike, represent
 from ownership.io.progress import Progress, silent
 from watermark_training.device import seeded, seeded_architecture
 

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ownership.architectures import Encoder
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import TrainingError
-from ownership.images import EncoderLike, represent
 from ownership.io.progress import Progress, silent
 from watermark_training.config import TrainConfig
 from watermark_training.train import train

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
+from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import TrainingError
-from ownership.images import EncoderLike, represent
 from ownership.io.progress import Progress, silent
 
 

@@ -17,9 +17,9 @@ from attacks_for_eval.config import METHODS, ExtractionConfig, View, with_method
 from attacks_for_eval.extraction import extract, fit
 from attacks_for_eval.labels import Reading
 from attacks_for_eval.laundering import fine_tune, prune
-from ownership.architectures import Encoder, is_architecture, known_architectures
+from ownership.encoders.architectures import Encoder, is_architecture, known_architectures
+from ownership.encoders.images import EncoderLike, as_input, three_channels
 from ownership.errors import TrainingError
-from ownership.images import EncoderLike, as_input, three_channels
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import write_bytes
 from ownership.io.text import printable

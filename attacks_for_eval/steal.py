@@ -13,9 +13,9 @@ from attacks_for_eval.config import ExtractionConfig, with_method
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.heads import HeadConfig, recreate_head
 from attacks_for_eval.labels import ANSWERS, Answer, Classifier, fit_layer, steal_labels
-from ownership.architectures import Encoder
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike
 from ownership.errors import TrainingError
-from ownership.images import EncoderLike
 from ownership.io.files import finished, read_json, write_json
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable

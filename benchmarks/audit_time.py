@@ -21,9 +21,9 @@ import torch
 from torchvision.models import resnet50
 
 from ownership._audit import audit, versions
-from ownership.architectures import ARCHITECTURES
 from ownership.build import build_claim
-from ownership.images import represent
+from ownership.encoders.architectures import ARCHITECTURES
+from ownership.encoders.images import represent
 from ownership.member import Member
 from ownership.plan import Plan
 from ownership.suspect import load_encoder, load_suspect

@@ -27,7 +27,7 @@ from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from ownership._audit import versions
-from ownership.architectures import ARCHITECTURES
+from ownership.encoders.architectures import ARCHITECTURES
 from watermark_training.device import has_bfloat16
 
 SIDE = 32

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import save
 
 from ownership._audit import versions
-from ownership.architectures import ARCHITECTURES
+from ownership.encoders.architectures import ARCHITECTURES
 from ownership.errors import OwnershipError, SuspectFailure
 from ownership.loading import LoadOptions
 from ownership.sandbox.encoder import Limits, SandboxedEncoder

@@ -30,7 +30,7 @@ from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.linear import linear_evaluation
-from ownership.architectures import make_encoder
+from ownership.encoders.architectures import make_encoder
 from ownership.io.files import write_json
 from ownership.watermark import secret_key
 from watermark_training.artefacts import describe_data, load_trained, save_trained

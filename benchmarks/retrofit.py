@@ -32,9 +32,9 @@ from run import PLAN, Bench
 
 from attacks_for_eval.claims import claim_with_references
 from ownership._audit import audit, versions
-from ownership.architectures import Encoder
 from ownership.claim import Claim
-from ownership.images import EncoderLike, represent
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike, represent
 from ownership.member import Member
 from ownership.suspect import load_encoder
 from ownership.watermark import secret_key

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ownership.architectures import make_encoder
+from ownership.encoders.architectures import make_encoder
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.device import has_bfloat16

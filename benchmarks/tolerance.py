@@ -26,9 +26,9 @@ from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.recipes import DEFAULT, Recipe
 from ownership._audit import audit, versions
-from ownership.architectures import Encoder
 from ownership.claim import Claim
-from ownership.images import EncoderLike, as_input, as_uint8
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike, as_input, as_uint8
 from ownership.io.files import write_bytes
 from ownership.suspect import Suspect, load_encoder
 from ownership.verdict import Verdict

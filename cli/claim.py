@@ -64,8 +64,8 @@ def build(
     """Builds and writes a claim."""
     from attacks_for_eval.claims import claim_with_references
     from ownership.claim import refuse_existing
+    from ownership.encoders.images import images_sha256
     from ownership.errors import ClaimError
-    from ownership.images import images_sha256
     from ownership.plan import Plan
     from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data

@@ -102,8 +102,8 @@ def steal(
     from attacks_for_eval.config import ExtractionConfig, check_method
     from attacks_for_eval.reference import pick_architecture
     from attacks_for_eval.steal import serve_task, steal_to
+    from ownership.encoders.images import EncoderLike
     from ownership.errors import TrainingError
-    from ownership.images import EncoderLike
     from ownership.io.files import read_json
     from ownership.remote import RemoteEncoder
     from watermark_training.artefacts import CONFIG, load_trained

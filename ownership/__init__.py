@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ownership._audit import audit
-    from ownership.architectures import ARCHITECTURES, Encoder
     from ownership.build import build_claim
     from ownership.claim import Claim
+    from ownership.encoders.architectures import ARCHITECTURES, Encoder
     from ownership.endpoint import load_endpoint
     from ownership.errors import (
         ClaimError,

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ownership.answers import Answers, Context
 from ownership.claim import Claim
+from ownership.encoders.images import EncoderLike, images_sha256
 from ownership.errors import ClaimError
 from ownership.evidence import score_members, score_others
-from ownership.images import EncoderLike, images_sha256
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 from ownership.member import Member, teachers_among

@@ -34,6 +34,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ownership.answers import Answers, Context
+from ownership.encoders.projection import load_projection_head
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence import Scores
 from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256
@@ -42,7 +43,6 @@ from ownership.io.text import printable
 from ownership.member import Member, member_from, teachers_among
 from ownership.plan import STRATA, Plan
 from ownership.probes import Probes, check_rows, check_shown
-from ownership.projection import load_projection_head
 from ownership.seal import Seal, check_seal, leaf_digests, open_seal
 from ownership.watermark import RotationPredictor, WatermarkKey, stored_predictor
 from ownership.withheld import PRIVATE_PROBES, PRIVATE_SETS, Withheld, open_withheld, private_part

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load
 
 from ownership.claim import Claim
+from ownership.encoders.images import image_bytes
 from ownership.errors import ClaimError, ClaimIntegrityError
-from ownership.images import image_bytes
 from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unbase64, unhex
 from ownership.io.files import read_bytes
 from ownership.io.text import printable

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ownership.architectures import ARCHITECTURES, Encoder, is_architecture, known_architectures, make_encoder
-from ownership.backbones import as_encoder_state
+from ownership.encoders.architectures import ARCHITECTURES, Encoder, is_architecture, known_architectures, make_encoder
+from ownership.encoders.backbones import as_encoder_state
 from ownership.errors import SuspectError
 from ownership.io.files import read_json
 from ownership.io.text import printable

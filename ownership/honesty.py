@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ownership.answers import Answers
 from ownership.claim import Claim
+from ownership.encoders.images import as_input, as_uint8, images_sha256
 from ownership.errors import ClaimError
-from ownership.images import as_input, as_uint8, images_sha256
 from ownership.results import Decoys
 from ownership.scores import watermark_success
 from ownership.similarity import Array, ridge_map

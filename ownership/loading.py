@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ownership.adapting import POOLINGS, Adapted
-from ownership.architectures import is_architecture
+from ownership.encoders.architectures import is_architecture
+from ownership.encoders.images import EncoderLike
 from ownership.errors import SandboxError, SuspectError, UnsafeSuspectError
 from ownership.exported import open_exported, open_torchscript
 from ownership.fitting import Stated, fill, stated_in_config
-from ownership.images import EncoderLike
 from ownership.io.text import printable
 from ownership.onnx_encoder import ExternalData as ExternalData
 from ownership.onnx_encoder import open_onnx

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectError
-from ownership.images import EncoderLike
 from ownership.io.text import printable
 
 

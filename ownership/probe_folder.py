@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ownership.claim import Claim, refuse_existing
+from ownership.encoders.images import as_input, as_uint8, check_images, pixel_digests, png_bytes, three_channels
 from ownership.errors import DataError, SuspectError
-from ownership.images import as_input, as_uint8, check_images, pixel_digests, png_bytes, three_channels
 from ownership.io.canonical import canonical_json, parse_json, sha256
 from ownership.io.files import read_bytes, write_bytes
 from ownership.io.progress import Progress, silent

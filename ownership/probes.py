@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ownership.answers import Answers
+from ownership.encoders.images import EncoderLike, as_input, as_uint8, check_images, represent, three_channels
 from ownership.errors import DataError, OwnershipError, SuspectError
-from ownership.images import EncoderLike, as_input, as_uint8, check_images, represent, three_channels
 from ownership.io.text import printable
 from ownership.plan import Plan
 from ownership.watermark import TURN, WatermarkKey, rotate, rotated_pairs

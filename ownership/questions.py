@@ -8,8 +8,8 @@ import numpy as np
 
 from ownership.answers import Answers
 from ownership.claim import Claim
+from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectFailure
-from ownership.images import EncoderLike
 from ownership.probes import ask, problems_with, repeats
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ownership.encoders.images import as_uint8, pixel_digests
 from ownership.errors import SuspectError
-from ownership.images import as_uint8, pixel_digests
 from ownership.io.canonical import sha256
 from ownership.io.text import printable
 from ownership.matrices import Rows, read_rows

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ownership.encoders.images import as_uint8, png_bytes
 from ownership.endpoint_apis import APIS, read_answer
 from ownership.errors import SuspectError
-from ownership.images import as_uint8, png_bytes
 from ownership.io.canonical import sha256
 from ownership.io.text import printable
 

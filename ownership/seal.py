@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from ownership.encoders.images import images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
-from ownership.images import images_sha256
 from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unhex
 from ownership.io.files import read_bytes
 from ownership.merkle import SALT_BYTES, root_hash, salted_leaf

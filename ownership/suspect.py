@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ownership.adapting import Adapted, resized
+from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectError
-from ownership.images import EncoderLike
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
 from ownership.loading import LoadOptions, open_model

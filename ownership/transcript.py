@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ownership.encoders.images import as_uint8, pixel_digests
 from ownership.errors import SuspectError
-from ownership.images import as_uint8, pixel_digests
 from ownership.io.canonical import canonical_json, parse_json, sha256
 from ownership.io.files import read_bytes, write_bytes
 from ownership.io.text import printable

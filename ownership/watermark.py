@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ownership.encoders.images import beside
 from ownership.errors import ClaimError
-from ownership.images import beside
 
 TURN = 2 * math.pi
 

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Row, demo_config, run_job
 from cli.main import main
-from ownership.architectures import ARCHITECTURES, Encoder
 from ownership.build import build_claim
 from ownership.claim import Claim
+from ownership.encoders.architectures import ARCHITECTURES, Encoder
+from ownership.encoders.images import as_input, three_channels
 from ownership.errors import OwnershipError
-from ownership.images import as_input, three_channels
 from ownership.io.canonical import sha256
 from ownership.io.files import read_json
 from ownership.member import Member

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ownership.images import beside
+from ownership.encoders.images import beside
 
 JITTER = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ownership.architectures import CUSTOM, is_architecture, known_architectures
+from ownership.encoders.architectures import CUSTOM, is_architecture, known_architectures
 from ownership.errors import TrainingError
 
 Method = Literal["simclr", "simsiam", "barlow", "embed"]
@@ -21,7 +21,9 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 class TrainConfig:
     """What `train` needs to know; the defaults are the paper's (section 4.1 and its released code)."""
 
-    arch: str = "resnet18"  # name that ownership.architectures.make_encoder takes; custom: the encoder to start from
+    arch: str = (
+        "resnet18"  # name that ownership.encoders.architectures.make_encoder takes; custom: the encoder to start from
+    )
     method: Method = "simclr"  # SimCLR, SimSiam, Barlow Twins; or embed
     epochs: int = 200  # passes over the data
     batch_size: int = 256  # images a step; two contrastive views each; shared by the processes of torchrun

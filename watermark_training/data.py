@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ownership.encoders.images import as_uint8, check_images
 from ownership.errors import DataError
-from ownership.images import as_uint8, check_images
 from ownership.io.text import printable
 from watermark_training.pictures import OnBadImage, read_pictures
 

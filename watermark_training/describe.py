@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ownership.architectures import Encoder
+from ownership.encoders.architectures import Encoder
 from ownership.errors import SuspectError
 from ownership.io.files import read_bytes
 from ownership.io.text import printable

@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ownership.architectures import Encoder, make_encoder
+from ownership.encoders.architectures import Encoder, make_encoder
 from ownership.errors import TrainingError
 from ownership.io.text import printable
 

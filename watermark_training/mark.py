@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ownership.encoders.images import EncoderLike, as_input, as_uint8, represent, three_channels
 from ownership.errors import TrainingError
-from ownership.images import EncoderLike, as_input, as_uint8, represent, three_channels
 from ownership.io.files import write_bytes
 from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs, secret_key
 

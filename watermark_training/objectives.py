@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ownership.architectures import Encoder
-from ownership.images import beside
-from ownership.projection import projection_head
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import beside
+from ownership.encoders.projection import projection_head
 from ownership.watermark import TURN, rotate
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig

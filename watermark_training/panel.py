@@ -13,7 +13,7 @@ from zlib import crc32
 
 import torch
 
-from ownership.architectures import CUSTOM
+from ownership.encoders.architectures import CUSTOM
 from ownership.errors import TrainingError
 from ownership.io.progress import Progress, silent
 from watermark_training.artefacts import CONFIG, Loaded, train_to, trainable

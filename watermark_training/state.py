@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ownership.architectures import CUSTOM, Encoder
+from ownership.encoders.architectures import CUSTOM, Encoder
+from ownership.encoders.images import as_input, images_sha256, three_channels
 from ownership.errors import TrainingError
-from ownership.images import as_input, images_sha256, three_channels
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import write_bytes
 from ownership.io.text import printable

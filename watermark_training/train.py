@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ownership.architectures import CUSTOM, Encoder, make_encoder
+from ownership.encoders.architectures import CUSTOM, Encoder, make_encoder
+from ownership.encoders.images import as_input, beside, check_images
 from ownership.errors import TrainingError
-from ownership.images import as_input, beside, check_images
 from ownership.io.progress import Progress, silent
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.config import TrainConfig

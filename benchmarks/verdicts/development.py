@@ -31,7 +31,7 @@ from development_models import FROM_START, STRATA, VICTIMS, Group, weights_of
 from attacks_for_eval.spread import spread
 from cli.render import progress
 from ownership.answers import Context, NotApplicable
-from ownership.images import as_input, as_uint8
+from ownership.encoders.images import as_input, as_uint8
 from ownership.stats import case_control_test
 from ownership.suspect import load_encoder
 from ownership.watermark import rotated_pairs

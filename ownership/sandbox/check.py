@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from ownership.architectures import ARCHITECTURES
+from ownership.encoders.architectures import ARCHITECTURES
 from ownership.loading import LoadOptions
 from ownership.sandbox.encoder import SandboxedEncoder
 

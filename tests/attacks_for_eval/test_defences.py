@@ -13,8 +13,8 @@ from attacks_for_eval.defences import (
     resembles_earlier,
     similarity_error_rates,
 )
+from ownership.encoders.images import as_input, as_uint8
 from ownership.errors import TrainingError
-from ownership.images import as_input, as_uint8
 from watermark_training.augment import simclr_view
 from watermark_training.data import Data
 from watermark_training.train import Trained

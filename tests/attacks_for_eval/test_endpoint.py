@@ -20,10 +20,10 @@ from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.serve import make_app
 from ownership import audit
-from ownership.architectures import Encoder
 from ownership.claim import Claim
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import represent
 from ownership.errors import OwnershipError, SuspectError
-from ownership.images import represent
 from ownership.remote import RemoteEncoder
 from ownership.suspect import Suspect
 from ownership.verdict import Verdict

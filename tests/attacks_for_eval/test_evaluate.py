@@ -17,9 +17,9 @@ from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate
 from attacks_for_eval.grid import Grid, backend_of, given_models
 from attacks_for_eval.rates import Rate, bootstrap_over, rates, roc, tpr_at_fpr, write_summary
 from attacks_for_eval.recipes import OBJECTIVES, OUTPUTS, Recipe, Settings, Workshop, put_in_front
-from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.encoders.architectures import ARCHITECTURES, Encoder
+from ownership.encoders.images import represent
 from ownership.errors import TrainingError
-from ownership.images import represent
 from ownership.io.canonical import sha256
 from ownership.suspect import load_encoder
 from watermark_training.artefacts import load_trained

@@ -16,9 +16,9 @@ from attacks_for_eval.black_box import BlackBox, BudgetError, buy
 from attacks_for_eval.config import METHODS, RELEASED, ExtractionConfig, check_method, with_method
 from attacks_for_eval.extraction import Comparison, extract
 from attacks_for_eval.losses import HEADED, LABELLED, LOSSES, REFERENCE_LOSSES, TEMPERED, infonce_loss, unit_l2_loss
-from ownership.architectures import Encoder
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import as_input, as_uint8, represent
 from ownership.errors import TrainingError
-from ownership.images import as_input, as_uint8, represent
 from ownership.similarity import linear_cka
 from watermark_training.augment import colour_view
 from watermark_training.data import Data

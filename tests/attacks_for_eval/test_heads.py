@@ -10,9 +10,9 @@ from attacks_for_eval.black_box import BlackBox, BudgetError
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.heads import HeadConfig, recreate_head
+from ownership.encoders.images import as_input, as_uint8, represent
+from ownership.encoders.projection import projection_head
 from ownership.errors import TrainingError
-from ownership.images import as_input, as_uint8, represent
-from ownership.projection import projection_head
 from ownership.similarity import linear_cka
 from watermark_training.augment import simclr_view
 from watermark_training.data import Data

@@ -11,8 +11,8 @@ import torch
 from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.labels import ANSWERS, Answer, Classifier, fit_layer, steal_labels
+from ownership.encoders.images import as_input, represent, three_channels
 from ownership.errors import TrainingError
-from ownership.images import as_input, represent, three_channels
 from watermark_training.data import Data
 from watermark_training.train import Trained
 

@@ -9,9 +9,9 @@ import torch
 
 from attacks_for_eval.laundering import OUTPUTS, WEIGHTS, fine_tune, launder, prune, quantise
 from ownership.claim import Claim
+from ownership.encoders.images import represent
 from ownership.errors import TrainingError
 from ownership.evidence import score_one
-from ownership.images import represent
 from ownership.probes import ask
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data

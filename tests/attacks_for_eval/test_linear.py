@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from statsmodels.stats.proportion import proportion_confint
 
 from attacks_for_eval.linear import linear_evaluation
+from ownership.encoders.images import represent
 from ownership.errors import TrainingError
-from ownership.images import represent
 from watermark_training.data import Data
 from watermark_training.train import Trained
 

@@ -6,7 +6,7 @@ import torch
 from conftest import encoder
 
 from attacks_for_eval.reference import pick_architecture, reference_surrogates
-from ownership.images import represent
+from ownership.encoders.images import represent
 from ownership.similarity import linear_cka
 from watermark_training.data import Data
 from watermark_training.train import Trained

@@ -13,8 +13,8 @@ from attacks_for_eval.black_box import BudgetError
 from attacks_for_eval.config import METHODS, ExtractionConfig
 from attacks_for_eval.labels import ANSWERS
 from attacks_for_eval.steal import STORE, serve_task, steal_to
+from ownership.encoders.images import represent
 from ownership.errors import TrainingError
-from ownership.images import represent
 from ownership.suspect import load_encoder
 from watermark_training.artefacts import load_trained
 from watermark_training.data import Data

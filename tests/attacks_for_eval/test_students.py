@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from attacks_for_eval.students import teach_students, way
+from ownership.encoders.images import as_input, represent
 from ownership.errors import SuspectError, TrainingError
-from ownership.images import as_input, represent
 from ownership.similarity import linear_cka
 from ownership.watermark import TURN, rotate
 from watermark_training.artefacts import load_trained

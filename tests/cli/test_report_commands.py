@@ -167,7 +167,7 @@ def test_an_audit_of_any_kind_is_repeated_as_it_was(
 def test_recorded_rows_are_reproduced(run: Run, claim_folder: Path, tmp_path: Path) -> None:
     import numpy as np
 
-    from ownership.images import as_input
+    from ownership.encoders.images import as_input
     from watermark_training.data import load_data
 
     run("claim", "probes", claim_folder, "--out", "probes")

@@ -67,7 +67,7 @@ def predictor(out: Path, *, pairs: bool) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from ownership.images import as_input, three_channels
+    from ownership.encoders.images import as_input, three_channels
     from ownership.plan import Plan
     from ownership.probes import make_probes
     from ownership.watermark import RotationPredictor, WatermarkKey

@@ -17,8 +17,8 @@ import torch
 from conftest import Audit, encoder
 from safetensors.torch import save_file
 
+from ownership.encoders.images import represent
 from ownership.errors import SandboxError, SuspectError, SuspectFailure
-from ownership.images import represent
 from ownership.loading import LoadOptions
 from ownership.sandbox import encoder as cage
 from ownership.sandbox.encoder import Limits, SandboxedEncoder

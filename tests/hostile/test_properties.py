@@ -23,9 +23,9 @@ from safetensors.torch import save
 from torch import nn
 from torchvision import models
 
+from ownership.encoders.images import represent
 from ownership.errors import OwnershipError, SuspectError
 from ownership.exported import harmless, vet
-from ownership.images import represent
 from ownership.loading import LoadOptions, detect_format, open_model
 from ownership.suspect import load_suspect
 

@@ -12,12 +12,12 @@ from conftest import Noisy, encoder, member
 from torch import Tensor, nn
 
 from ownership import audit, build_claim
-from ownership.architectures import Encoder
 from ownership.claim import Claim
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike
 from ownership.errors import ClaimError, SuspectError
 from ownership.evidence import STATISTICS
 from ownership.html import render_html, verdict_sentence
-from ownership.images import EncoderLike
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.stats import case_control_test

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from ownership import audit
-from ownership.architectures import Encoder
 from ownership.claim import Claim
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike, represent
 from ownership.endpoint import host_of, load_endpoint, queries
 from ownership.endpoint_apis import APIS, read_answer
 from ownership.errors import SuspectError
-from ownership.images import EncoderLike, represent
 from ownership.io.canonical import canonical_json, sha256
 from ownership.remote import RemoteEncoder
 from ownership.report import Report

@@ -14,10 +14,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
 from ownership.answers import Answers, NotApplicable
-from ownership.architectures import Encoder
 from ownership.claim import Claim
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import as_input, as_uint8
 from ownership.evidence import SCALES, STATISTICS, score_members, score_one
-from ownership.images import as_input, as_uint8
 from ownership.probes import ask
 from ownership.scores import (
     augmentation_scores,

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ownership import audit, build_claim
 from ownership.claim import Claim
+from ownership.encoders.images import as_input, as_uint8, represent, three_channels
 from ownership.honesty import check_probes, decoy_keys, separability
 from ownership.html import render_html
-from ownership.images import as_input, as_uint8, represent, three_channels
 from ownership.plan import Plan
 from ownership.probes import ask
 from ownership.report import Report

@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from ownership import audit
 from ownership.answers import Answers
 from ownership.claim import Claim
+from ownership.encoders.images import three_channels
 from ownership.endpoint import load_endpoint
 from ownership.html import render_html
-from ownership.images import three_channels
 from ownership.probe_folder import export_probes
 from ownership.sandbox.encoder import SandboxedEncoder
 from ownership.signing import load_signing_key

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ownership import audit, build_claim, load_suspect
-from ownership.architectures import Encoder
 from ownership.claim import Claim
+from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.plan import Plan
 from ownership.report import Report

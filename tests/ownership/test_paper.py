@@ -11,8 +11,8 @@ from conftest import encoder
 from scipy import stats
 
 from ownership import audit
-from ownership.architectures import Encoder
 from ownership.claim import Claim
+from ownership.encoders.architectures import Encoder
 from ownership.html import render_html
 from ownership.paper import paper_tests
 from ownership.probes import ask

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ownership import audit
-from ownership.architectures import Encoder
 from ownership.claim import Claim
+from ownership.encoders.architectures import Encoder
 from ownership.errors import SuspectError
 from ownership.html import render_html
 from ownership.preprocessing import NONE, PREPROCESSES, TRIED, Preprocess, parse_preprocess, share_of_alpha

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from ownership import audit
-from ownership.architectures import Encoder
 from ownership.claim import Claim
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike, pixel_digests, png_bytes, represent, three_channels
 from ownership.errors import ClaimError, DataError, OwnershipError, SuspectError, UnsafeSuspectError
-from ownership.images import EncoderLike, pixel_digests, png_bytes, represent, three_channels
 from ownership.matrices import MAX_DIM, read_rows
 from ownership.plan import Plan
 from ownership.probe_folder import DECOY_SHARE, export_probes, read_probe_folder

@@ -24,9 +24,9 @@ from tsa import Authority, make_authority, openssl
 from ownership._audit import audit
 from ownership.claim import Claim
 from ownership.disclosure import check_disclosure, disclose, disclosed_data
+from ownership.encoders.images import image_bytes, images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
 from ownership.html import render_html
-from ownership.images import image_bytes, images_sha256
 from ownership.io.canonical import canonical_json, sha256
 from ownership.merkle import inclusion_path, leads_to, leaf_hash, node_hash, root_hash, salted_leaf
 from ownership.report import Report

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from test_looks import _result, _suspect
 
 from ownership import audit
-from ownership.architectures import Encoder
 from ownership.claim import Claim
+from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimIntegrityError, ReportError, SuspectError
 from ownership.report import Report
 from ownership.several import Audited, _level, audit_several, carried, folders, summarise, suspect_pvalue

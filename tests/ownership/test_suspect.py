@@ -22,9 +22,9 @@ from safetensors.torch import save, save_file
 from torchvision import models
 
 from ownership.adapting import Adapted
-from ownership.architectures import ARCHITECTURES, Encoder
+from ownership.encoders.architectures import ARCHITECTURES, Encoder
+from ownership.encoders.images import represent, three_channels
 from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError
-from ownership.images import represent, three_channels
 from ownership.io.canonical import sha256
 from ownership.suspect import load_encoder
 from watermark_training.artefacts import onnx_bytes, weights_bytes

@@ -16,9 +16,9 @@ from safetensors.torch import load, save
 from torch import nn
 
 from ownership import audit
-from ownership.architectures import Encoder
 from ownership.claim import Claim
 from ownership.disclosure import check_disclosure, disclose
+from ownership.encoders.architectures import Encoder
 from ownership.encryption import decrypt_claim, encrypt_claim
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.html import render_html

@@ -11,8 +11,8 @@ import torch
 from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
-from ownership.architectures import Encoder
-from ownership.images import as_input
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import as_input
 from ownership.watermark import rotated_pairs, secret_key
 from watermark_training.augment import colour_view, simclr_view
 from watermark_training.config import TrainConfig

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ownership.architectures import Encoder
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import images_sha256
 from ownership.errors import TrainingError
-from ownership.images import images_sha256
 from watermark_training.artefacts import Loaded, load_trained, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data

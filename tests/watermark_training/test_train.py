@@ -17,9 +17,9 @@ import torch
 from conftest import encoder
 
 import watermark_training.objectives as objectives
-from ownership.architectures import Encoder
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import as_input, represent
 from ownership.errors import TrainingError
-from ownership.images import as_input, represent
 from ownership.io.files import alone_in
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.artefacts import load_trained, train_to
@@ -273,7 +273,7 @@ def test_a_collapsed_representation_stops_with_advice(digits: Data, monkeypatch:
     healthy = train(digits.images[:64], replace(CONFIG, epochs=1, mark="none")).metrics[0]["spread"]
     assert 0.1 < healthy < 1.1
     monkeypatch.setattr(objectives, "nt_xent_loss", lambda a, b, t: a.square().mean() + b.square().mean())
-    monkeypatch.setattr("ownership.architectures.Encoder.forward", lambda self, x: self.body(0 * x + 1) + 1)
+    monkeypatch.setattr("ownership.encoders.architectures.Encoder.forward", lambda self, x: self.body(0 * x + 1) + 1)
     with pytest.raises(TrainingError, match="collapsed in epoch 1"):
         train(digits.images[:64], replace(CONFIG, mark="none"))
 

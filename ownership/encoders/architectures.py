@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ownership.backbones import is_backbone, make_backbone
+from ownership.encoders.backbones import is_backbone, make_backbone
 
 
 class Encoder(nn.Module):

@@ -1,0 +1,1 @@
+"""Encoders: architectures, backbones, images in and out, the projection head. May import: errors, io."""
