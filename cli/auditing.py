@@ -136,7 +136,7 @@ def _earlier(out: Path, claim: str, suspect: str, command: str) -> Report | None
 def load_claim(folder: Path, roots: Path | None) -> Claim:
     """Returns a claim, its timestamps checked against root certificates if there are any."""
     from ownership import Claim, ClaimError
-    from ownership.timestamps import load_roots
+    from ownership.attestation.timestamps import load_roots
 
     claim = Claim.load(folder)
     if roots is None:

@@ -57,8 +57,8 @@ def sign(
     roots: Roots = None,
 ) -> None:
     """Signs, renders the page anew, timestamps."""
+    from ownership.attestation.keys import load_signing_key
     from ownership.report_seal import sign_report, signed_report
-    from ownership.signing import load_signing_key
 
     trusted = roots_in(roots)
     key = load_signing_key(signing_key, ask_passphrase)
@@ -87,8 +87,8 @@ def attach(
 @app.command(help="Verify a report, a line a check; ends with 6 if one fails.")
 def verify(report: Folder, public_key: PublicKey = None, roots: Roots = None, before: Before = None) -> None:
     """Prints a line a check."""
+    from ownership.attestation.timestamps import parse_date
     from ownership.report_seal import verify_report
-    from ownership.timestamps import parse_date
 
     date = None if before is None else parse_date(before)
     say(verify_report(report, public_key=public_key, roots=roots_in(roots), before=date))

@@ -15,9 +15,9 @@ from cli import render
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
+    from ownership.attestation.statement import Signed
+    from ownership.attestation.timestamps import Timestamp
     from ownership.sealing import Opened
-    from ownership.statement import Signed
-    from ownership.timestamps import Timestamp
 
 PASSPHRASE = "TURNMARK_PASSPHRASE"  # noqa: S105  the variable's name
 
@@ -69,7 +69,7 @@ def keygen(
     out: Annotated[list[Path], typer.Argument(help="File of the private key; several for several keys.")],
 ) -> None:
     """Writes signing keys; a passphrase from TURNMARK_PASSPHRASE or the prompt encrypts each."""
-    from ownership.signing import make_signing_key
+    from ownership.attestation.keys import make_signing_key
 
     for path in out:
         secret = ask_passphrase(f"passphrase of {path} (empty: none)", new=True, default="")
@@ -88,8 +88,8 @@ def seal(
     roots: Roots = None,
 ) -> None:
     """Commits, signs, timestamps."""
+    from ownership.attestation.keys import load_signing_key
     from ownership.sealing import seal_claim, sealed_claim
-    from ownership.signing import load_signing_key
 
     trusted = roots_in(roots)
     made, new = seal_claim(claim, load_signing_key(signing_key, ask_passphrase))
@@ -120,7 +120,7 @@ def attach(
 
 def verify(claim: Folder, public_key: PublicKey = None, roots: Roots = None, before: Before = None) -> None:
     """Prints a line a check."""
-    from ownership.timestamps import parse_date
+    from ownership.attestation.timestamps import parse_date
     from ownership.verify import verify_claim
 
     date = None if before is None else parse_date(before)
@@ -151,10 +151,10 @@ def check_disclosure(
     before: Before = None,
 ) -> None:
     """Prints a line a check."""
+    from ownership.attestation.timestamps import parse_date
     from ownership.disclosure import check_disclosure as check
     from ownership.errors import OwnershipError
     from ownership.io.files import read_bytes
-    from ownership.timestamps import parse_date
 
     content = read_bytes(disclosure, OwnershipError, "disclosure")
     date = None if before is None else parse_date(before)
@@ -218,7 +218,7 @@ def ask_passphrase(
 
 def roots_in(path: Path | None) -> tuple[Certificate, ...]:
     """Returns the certificates in a file, if one was given."""
-    from ownership.timestamps import load_roots
+    from ownership.attestation.timestamps import load_roots
 
     return () if path is None else load_roots(path)
 
@@ -245,7 +245,7 @@ def ask_for_times(
 
 def stamped_line(stamped: Timestamp) -> str:
     """Returns a timestamp in words."""
-    from ownership.statement import timestamp_line
+    from ownership.attestation.statement import timestamp_line
 
     return timestamp_line(stamped.time.isoformat(), stamped.authority, trusted=stamped.trusted)
 

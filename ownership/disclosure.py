@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load
 
+from ownership.attestation.keys import load_public_key
+from ownership.attestation.merkle import SALT_BYTES, inclusion_path, leads_to, salted_leaf
+from ownership.attestation.statement import check_timestamps, read_part, verify_signature, verify_times
+from ownership.attestation.timestamps import need_roots
 from ownership.claim import Claim
 from ownership.encoders.images import image_bytes
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unbase64, unhex
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
-from ownership.merkle import SALT_BYTES, inclusion_path, leads_to, salted_leaf
 from ownership.seal import PUBLIC_KEY, leaf_hashes, open_statement, plan_sha256, read_digests, read_salts
-from ownership.signing import load_public_key
-from ownership.statement import check_timestamps, read_part, verify_signature, verify_times
-from ownership.timestamps import need_roots
 from ownership.withheld import private_part
 
 if TYPE_CHECKING:

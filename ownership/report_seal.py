@@ -4,7 +4,7 @@
 report-folder/
 ├── report.json           the numbers; no date in it: auditing again gives the same bytes
 ├── report.html           the page that they render to, with the chain of custody once it is signed
-└── seal/                 statement.dsse.json, auditor.pub, timestamps/*.tsr (ownership.statement)
+└── seal/                 statement.dsse.json, auditor.pub, timestamps/*.tsr (ownership.attestation.statement)
 ```
 """
 
@@ -18,15 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ownership.custody import Custody, examined, state
-from ownership.errors import OwnershipError, ReportError, ReportIntegrityError
-from ownership.html import render_html, renderer
-from ownership.io.canonical import parse_canonical, sha256
-from ownership.io.files import clear_leftovers, new_folder, read_bytes, write_bytes
-from ownership.io.text import printable
-from ownership.report import Report
-from ownership.signing import fingerprint, load_public_key, public_pem, sign
-from ownership.statement import (
+from ownership.attestation.dsse import sign
+from ownership.attestation.keys import fingerprint, load_public_key, public_pem
+from ownership.attestation.statement import (
     ENVELOPE,
     Signed,
     in_toto,
@@ -37,7 +31,14 @@ from ownership.statement import (
     verify_signature,
     verify_times,
 )
-from ownership.timestamps import need_roots
+from ownership.attestation.timestamps import need_roots
+from ownership.custody import Custody, examined, state
+from ownership.errors import OwnershipError, ReportError, ReportIntegrityError
+from ownership.html import render_html, renderer
+from ownership.io.canonical import parse_canonical, sha256
+from ownership.io.files import clear_leftovers, new_folder, read_bytes, write_bytes
+from ownership.io.text import printable
+from ownership.report import Report
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey

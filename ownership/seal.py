@@ -21,13 +21,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from ownership.encoders.images import images_sha256
-from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
-from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unhex
-from ownership.io.files import read_bytes
-from ownership.merkle import SALT_BYTES, root_hash, salted_leaf
-from ownership.signing import fingerprint, load_public_key
-from ownership.statement import (
+from ownership.attestation.keys import fingerprint, load_public_key
+from ownership.attestation.merkle import SALT_BYTES, root_hash, salted_leaf
+from ownership.attestation.statement import (
     ENVELOPE,
     UNTIMESTAMPED,
     Signed,
@@ -38,6 +34,10 @@ from ownership.statement import (
     read_replies,
     timestamp_line,
 )
+from ownership.encoders.images import images_sha256
+from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
+from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unhex
+from ownership.io.files import read_bytes
 from ownership.withheld import Withheld, private_part
 
 if TYPE_CHECKING:

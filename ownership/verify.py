@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ownership.attestation.statement import ENVELOPE, verify_signature, verify_times
+from ownership.attestation.timestamps import need_roots
 from ownership.claim import Claim
 from ownership.errors import ClaimIntegrityError
 from ownership.io.files import read_json
 from ownership.io.text import printable
 from ownership.seal import PUBLIC_KEY
-from ownership.statement import ENVELOPE, verify_signature, verify_times
-from ownership.timestamps import need_roots
 from ownership.withheld import NAME, Withheld
 
 if TYPE_CHECKING:

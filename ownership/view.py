@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ownership.attestation.merkle import salted_leaf
 from ownership.claim import Claim, refuse_existing
 from ownership.errors import ClaimError
 from ownership.io.files import new_folder, read_bytes, write_bytes
-from ownership.merkle import salted_leaf
 from ownership.seal import read_digests, read_salts, salts_json
 from ownership.withheld import NAME, PRIVATE_PROBES, WITHHOLDABLE, Withheld, withheld_json
 

@@ -152,10 +152,10 @@ class Sealed:
 def sealed(claim_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     from tsa import make_authority
 
+    from ownership.attestation.keys import load_signing_key, make_signing_key
+    from ownership.attestation.timestamps import load_roots
     from ownership.disclosure import disclose
     from ownership.sealing import attach, seal_claim, write_request
-    from ownership.signing import load_signing_key, make_signing_key
-    from ownership.timestamps import load_roots
 
     place = tmp_path_factory.mktemp("sealed")
     folder = shutil.copytree(claim_folder, place / "claim")

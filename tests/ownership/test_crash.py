@@ -24,6 +24,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ownership import audit, load_suspect
+from ownership.attestation.statement import is_sealed
 from ownership.claim import Claim
 from ownership.errors import OwnershipError
 from ownership.html import save_report
@@ -31,7 +32,6 @@ from ownership.io.files import alone_in
 from ownership.report import Report
 from ownership.report_seal import verify_report
 from ownership.sealing import seal_claim
-from ownership.statement import is_sealed
 from ownership.verify import verify_claim
 from watermark_training.artefacts import weights_bytes
 from watermark_training.data import Data
@@ -286,7 +286,7 @@ def test_two_claims_for_one_folder(claim: Claim, tmp_path: Path) -> None:
 
 
 def test_two_seals_for_one_claim(claim_folder: Path, tmp_path: Path) -> None:
-    from ownership.signing import load_signing_key, make_signing_key
+    from ownership.attestation.keys import load_signing_key, make_signing_key
 
     shutil.copytree(claim_folder, tmp_path / "claim")
     keys = []

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 
 from ownership import audit
 from ownership.answers import Answers
+from ownership.attestation.keys import load_signing_key
 from ownership.claim import Claim
 from ownership.encoders.images import three_channels
 from ownership.endpoint import load_endpoint
 from ownership.html import render_html
 from ownership.probe_folder import export_probes
 from ownership.sandbox.encoder import SandboxedEncoder
-from ownership.signing import load_signing_key
 from ownership.suspect import load_suspect
 from ownership.view import write_view
 from ownership.watermark import WatermarkKey

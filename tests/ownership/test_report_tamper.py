@@ -29,6 +29,9 @@ from test_seal import JSON
 from tsa import make_authority
 
 from ownership import audit
+from ownership.attestation.dsse import PAYLOAD_TYPE, open_envelope, pre_authentication, sign
+from ownership.attestation.keys import public_pem
+from ownership.attestation.timestamps import load_roots, parse_date
 from ownership.claim import Claim
 from ownership.custody import Custody, Item, Receipt, examined, state
 from ownership.errors import OwnershipError, ReportError, ReportIntegrityError
@@ -37,9 +40,7 @@ from ownership.io.canonical import canonical_json, sha256
 from ownership.report import Report
 from ownership.report_seal import UNSIGNED, read_report, sign_report, signed_report, verify_report
 from ownership.sealing import attach, write_request
-from ownership.signing import PAYLOAD_TYPE, open_envelope, pre_authentication, public_pem, sign
 from ownership.suspect import Suspect
-from ownership.timestamps import load_roots, parse_date
 
 NUMBERS, PAGE, STATEMENT, PUBLIC = "report.json", "report.html", "seal/statement.dsse.json", "seal/auditor.pub"
 KEY = Ed25519PrivateKey.generate()

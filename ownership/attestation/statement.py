@@ -18,12 +18,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from ownership.attestation.dsse import open_envelope
+from ownership.attestation.keys import fingerprint, load_public_key
+from ownership.attestation.timestamps import Timestamp, read_reply
 from ownership.errors import OwnershipError
 from ownership.io.canonical import canonical_json, parse_canonical, sha256
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
-from ownership.signing import fingerprint, load_public_key, open_envelope
-from ownership.timestamps import Timestamp, read_reply
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

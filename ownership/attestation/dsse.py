@@ -1,0 +1,71 @@
+"""Signed envelopes (DSSE): who vouches for some bytes."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from ownership.attestation.keys import fingerprint
+from ownership.errors import ClaimIntegrityError, OwnershipError
+from ownership.io.canonical import canonical_json, parse_canonical, unbase64
+from ownership.io.text import printable
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+def sign(payload: bytes, key: Ed25519PrivateKey) -> bytes:
+    """Returns a signed envelope around `payload`, as canonical JSON."""
+    signature = key.sign(pre_authentication(PAYLOAD_TYPE, payload))
+    return canonical_json(
+        {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": PAYLOAD_TYPE,
+            "signatures": [{"keyid": fingerprint(key.public_key()), "sig": base64.b64encode(signature).decode()}],
+        }
+    )
+
+
+def open_envelope(envelope: bytes, key: Ed25519PublicKey, error: type[OwnershipError] = ClaimIntegrityError) -> bytes:
+    """Returns the payload of a signed envelope.
+
+    Raises:
+        OwnershipError: `error`, unless it is an envelope of our type with exactly one signature, good under `key`.
+    """
+    from cryptography.exceptions import InvalidSignature
+
+    what = "seal: statement.dsse.json"
+    content = parse_canonical(envelope, error, what)
+    if set(content) != {"payload", "payloadType", "signatures"}:
+        raise error(f"{what} is no DSSE envelope", "it needs payload, payloadType, signatures")
+    if content["payloadType"] != PAYLOAD_TYPE:
+        raise error(f"{what} is of type {printable(content['payloadType'])}", f"a seal is of type {PAYLOAD_TYPE}")
+    signatures = content["signatures"]
+    if not isinstance(signatures, list) or len(signatures) != 1:
+        count = len(signatures) if isinstance(signatures, list) else "no"
+        raise error(f"{what} holds {count} signatures, not one", "it was changed; get the original")
+    if not isinstance(signatures[0], dict) or set(signatures[0]) != {"keyid", "sig"}:
+        raise error(f"{what}: its signature is malformed", "it needs keyid and sig")
+    if signatures[0]["keyid"] != fingerprint(key):
+        raise error(
+            f"{what} names the key {printable(signatures[0]['keyid'])}, not {fingerprint(key)}",
+            "it was signed with another key, or the public key was exchanged",
+        )
+    try:
+        payload, signature = unbase64(content["payload"]), unbase64(signatures[0]["sig"])
+    except (TypeError, ValueError) as e:
+        raise error(f"{what} holds malformed base64", "it was changed; get the original") from e
+    try:
+        key.verify(signature, pre_authentication(PAYLOAD_TYPE, payload))
+    except InvalidSignature as e:
+        raise error(f"{what}: the signature is wrong", "it was changed; get the original") from e
+    return payload
+
+
+def pre_authentication(payload_type: str, payload: bytes) -> bytes:
+    """Returns what DSSE signs: type and payload with their lengths (PAE)."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
