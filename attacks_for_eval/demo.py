@@ -27,7 +27,7 @@ from ownership.io.files import write_json
 from ownership.io.progress import Progress, silent
 from ownership.plan import Plan
 from ownership.report import Report
-from ownership.suspect import load_suspect
+from ownership.suspects.suspect import load_suspect
 from ownership.verdict import Verdict
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.artefacts import load_trained, train_to

@@ -23,7 +23,7 @@ from ownership.errors import TrainingError
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import write_bytes
 from ownership.io.text import printable
-from ownership.suspect import load_encoder
+from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key
 from watermark_training.artefacts import weights_bytes
 from watermark_training.config import METHODS as TRAININGS

@@ -1,6 +1,6 @@
 """A small reference endpoint in front of an encoder: a token, a rate limit, a count; for tests and trials.
 
-Speaks the protocol of `ownership.remote`. Not meant for production: one process, no TLS.
+Speaks the protocol of `ownership.suspects.endpoint.client`. Not meant for production: one process, no TLS.
 """
 
 from __future__ import annotations

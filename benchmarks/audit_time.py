@@ -26,7 +26,7 @@ from ownership.encoders.architectures import ARCHITECTURES
 from ownership.encoders.images import represent
 from ownership.member import Member
 from ownership.plan import Plan
-from ownership.suspect import load_encoder, load_suspect
+from ownership.suspects.suspect import load_encoder, load_suspect
 
 SIDE = 224
 PLAN = Plan(n_public=500, n_turned=100, turns=4, n_private=60)

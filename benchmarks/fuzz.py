@@ -28,8 +28,8 @@ from safetensors.torch import save
 from ownership._audit import versions
 from ownership.encoders.architectures import ARCHITECTURES
 from ownership.errors import OwnershipError, SuspectFailure
-from ownership.loading import LoadOptions
-from ownership.sandbox.encoder import Limits, SandboxedEncoder
+from ownership.suspects.formats.open import LoadOptions
+from ownership.suspects.sandbox.encoder import Limits, SandboxedEncoder
 from watermark_training.artefacts import onnx_bytes
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.jsonl"

@@ -36,7 +36,7 @@ from ownership.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, represent
 from ownership.member import Member
-from ownership.suspect import load_encoder
+from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key
 from watermark_training.artefacts import Loaded, load_trained
 from watermark_training.embed import embed_to

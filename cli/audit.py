@@ -107,8 +107,8 @@ def audit(
 ) -> None:
     """Audits, writes and prints a report, or a summary of several."""
     from ownership.errors import SuspectError
-    from ownership.loading import LoadOptions
     from ownership.pdf import find_browser, write_pdf
+    from ownership.suspects.formats.open import LoadOptions
     from ownership.verdict import Verdict
 
     if pdf:

@@ -16,10 +16,10 @@ from cli.suspects import Without, open_suspect, report_folder
 if TYPE_CHECKING:
     from ownership import Claim
     from ownership.io.progress import Progress
-    from ownership.loading import LoadOptions
     from ownership.report import Report
-    from ownership.sandbox.encoder import Limits
     from ownership.several import Audited, Several
+    from ownership.suspects.formats.open import LoadOptions
+    from ownership.suspects.sandbox.encoder import Limits
 
     Showing = Callable[[], AbstractContextManager[Progress]]
 
@@ -72,9 +72,9 @@ def _audit_into(request: Request, suspect: str, out: Path, showing: Showing, *, 
     from ownership import SuspectError, audit
     from ownership.html import save_report
     from ownership.io.text import printable
-    from ownership.preprocessing import parse_preprocess
     from ownership.report_seal import refuse_signed
-    from ownership.suspect import load_folder
+    from ownership.suspects.preprocessing import parse_preprocess
+    from ownership.suspects.suspect import load_folder
 
     claim = load_claim(request.claim, request.roots)
     tried = parse_preprocess(request.preprocess)

@@ -142,8 +142,8 @@ def probes(
     ] = None,
 ) -> None:
     """Exports a claim's probes."""
+    from ownership.auditing.probe_export import export_probes
     from ownership.claim import Claim
-    from ownership.probe_folder import export_probes
     from watermark_training.data import load_data
 
     loaded = Claim.load(claim)

@@ -15,8 +15,8 @@ HELP = (
 
 def doctor() -> None:
     """Puts a process in the sandbox and shows what it put on."""
-    from ownership.sandbox.check import EXPLAINED, layers_here
-    from ownership.sandbox.layers import STRICT
+    from ownership.suspects.sandbox.check import EXPLAINED, layers_here
+    from ownership.suspects.sandbox.layers import STRICT
 
     on = layers_here()
     table = Table("layer", "here", "what it stops")

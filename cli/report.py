@@ -123,11 +123,11 @@ def reproduce(
 ) -> None:
     """Audits again and prints the comparison."""
     from ownership.claim import Claim
-    from ownership.loading import LoadOptions
     from ownership.report_seal import load_report
     from ownership.reproduce import check_claim, circumstances
     from ownership.reproduce import reproduce as run
-    from ownership.suspect import load_folder
+    from ownership.suspects.formats.open import LoadOptions
+    from ownership.suspects.suspect import load_folder
 
     stored = load_report(report)
     loaded_claim = Claim.load(claim)

@@ -105,7 +105,7 @@ def steal(
     from ownership.encoders.images import EncoderLike
     from ownership.errors import TrainingError
     from ownership.io.files import read_json
-    from ownership.remote import RemoteEncoder
+    from ownership.suspects.endpoint.client import RemoteEncoder
     from watermark_training.artefacts import CONFIG, load_trained
     from watermark_training.data import load_data
     from watermark_training.device import pick_device

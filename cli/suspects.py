@@ -14,8 +14,8 @@ from cli import render
 
 if TYPE_CHECKING:
     from ownership import Claim, Suspect
-    from ownership.loading import LoadOptions
-    from ownership.sandbox.encoder import Limits
+    from ownership.suspects.formats.open import LoadOptions
+    from ownership.suspects.sandbox.encoder import Limits
 
 Probes = Annotated[
     Path | None,
@@ -78,7 +78,7 @@ MaxModelGib = Annotated[float, typer.Option("--max-model-gib", min=0.001, help="
 
 def limits_of(time_limit: float, memory_limit: float | None, max_model_gib: float) -> Limits:
     """Returns what a suspect may take: seconds, GiB, GiB."""
-    from ownership.sandbox.encoder import Limits
+    from ownership.suspects.sandbox.encoder import Limits
 
     return Limits(
         seconds=time_limit,
@@ -101,7 +101,7 @@ class Without:
 
 def report_folder(suspect: str) -> Path:
     """Returns where the report goes if nobody says: a name of the file's, or of the endpoint's host."""
-    from ownership.endpoint import host_of, is_address
+    from ownership.suspects.endpoint.endpoint import host_of, is_address
 
     if is_address(suspect):
         return Path("report-" + re.sub(r"[^\w.-]", "_", host_of(suspect, allow_http=True)) + "-endpoint")
@@ -129,9 +129,10 @@ def open_suspect(
         SuspectError: if it cannot be opened, or options do not fit its form.
     """
     from ownership import SuspectError, load_suspect
-    from ownership.endpoint import command_words, is_address, load_endpoint, queries
-    from ownership.loading import LoadOptions
-    from ownership.recorded import load_recorded
+    from ownership.questions import queries
+    from ownership.suspects.endpoint.endpoint import command_words, is_address, load_endpoint
+    from ownership.suspects.formats.open import LoadOptions
+    from ownership.suspects.recorded.recorded import load_recorded
 
     if is_address(suspect):
         if how.probes is not None or options != LoadOptions():

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ownership._audit import audit
+    from ownership.auditing.probe_export import export_probes
     from ownership.build import build_claim
     from ownership.claim import Claim
     from ownership.encoders.architectures import ARCHITECTURES, Encoder
-    from ownership.endpoint import load_endpoint
     from ownership.errors import (
         ClaimError,
         ClaimIntegrityError,
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
     from ownership.html import render_html, write_html
     from ownership.member import Member
     from ownership.plan import Plan
-    from ownership.probe_folder import export_probes
-    from ownership.recorded import load_recorded
     from ownership.report import Report
     from ownership.report_seal import sign_report, verify_report
     from ownership.reproduce import reproduce
     from ownership.results import TestResult
     from ownership.sealing import seal_claim
-    from ownership.suspect import Suspect, load_encoder, load_suspect
+    from ownership.suspects.endpoint.endpoint import load_endpoint
+    from ownership.suspects.recorded.recorded import load_recorded
+    from ownership.suspects.suspect import Suspect, load_encoder, load_suspect
     from ownership.verdict import Verdict
     from ownership.verify import verify_claim
     from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, secret_key

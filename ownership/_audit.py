@@ -23,12 +23,12 @@ from ownership.evidence import STATISTICS, score_one
 from ownership.honesty import check_probes, decoy_keys
 from ownership.io.progress import Progress, silent
 from ownership.paper import paper_tests
-from ownership.preprocessing import Preprocess, share_of_alpha
 from ownership.probes import ask
 from ownership.questions import Asked
 from ownership.report import Report
 from ownership.results import AuditorMember, Look, TestResult
-from ownership.suspect import ANSWER_KINDS, Suspect
+from ownership.suspects.preprocessing import Preprocess
+from ownership.suspects.suspect import ANSWER_KINDS, Suspect
 from ownership.testing import panel_test
 from ownership.verdict import Verdict, supports
 
@@ -302,3 +302,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return out
+
+
+def share_of_alpha(alpha: float, tried: Sequence[Preprocess]) -> float:
+    """Returns the error rate that each of several tried preprocessings is tested at: Bonferroni, whatever the panel.
+
+    The most likely of k tries is then wrong no more often than one try at alpha, without asking the panel k times.
+    """
+    return alpha / len(tried)

@@ -60,3 +60,9 @@ class Asked:
         except SuspectFailure as e:
             self.problems = [e.message]
         self.queries += sum(map(len, new.values())) + count
+
+
+def queries(claim: Claim) -> tuple[int, int | None]:
+    """Returns how many answers an audit asks for, repeats included, and after how many the first look may end it."""
+    probes = sum(map(len, claim.probes.values()))
+    return probes + repeats(probes, claim.plan), min(claim.look_scores, default=None)

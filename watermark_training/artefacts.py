@@ -38,7 +38,7 @@ from ownership.io.files import alone_in, finished, read_bytes, read_json, write_
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 from ownership.member import Member
-from ownership.suspect import load_encoder
+from ownership.suspects.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey, stored_predictor
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data

@@ -33,7 +33,7 @@ from cli.render import progress
 from ownership.answers import Context, NotApplicable
 from ownership.encoders.images import as_input, as_uint8
 from ownership.stats import case_control_test
-from ownership.suspect import load_encoder
+from ownership.suspects.suspect import load_encoder
 from ownership.watermark import rotated_pairs
 from watermark_training.artefacts import load_trained
 from watermark_training.mark import fitted_predictor

@@ -21,7 +21,7 @@ from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from ownership.answers import Answers
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input, as_uint8, represent
-from ownership.suspect import load_encoder
+from ownership.suspects.suspect import load_encoder
 from ownership.watermark import TURN, rotate, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.data import Data, load_data

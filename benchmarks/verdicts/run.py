@@ -43,7 +43,7 @@ from ownership.io.files import write_bytes, write_json
 from ownership.io.progress import Progress
 from ownership.member import Member
 from ownership.plan import Plan
-from ownership.suspect import load_encoder
+from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.data import Data, load_data, resize

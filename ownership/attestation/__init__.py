@@ -1,1 +1,1 @@
-"""Attestation: keys, signed envelopes, Merkle trees, timestamps; knows no claim and no report. May import: errors, io."""
+"""Attestation: keys, signed envelopes, Merkle trees, timestamps, of anything. May import: errors, io."""

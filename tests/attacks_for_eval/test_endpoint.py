@@ -24,8 +24,8 @@ from ownership.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import represent
 from ownership.errors import OwnershipError, SuspectError
-from ownership.remote import RemoteEncoder
-from ownership.suspect import Suspect
+from ownership.suspects.endpoint.client import RemoteEncoder
+from ownership.suspects.suspect import Suspect
 from ownership.verdict import Verdict
 from watermark_training.data import Data
 from watermark_training.train import Trained

@@ -21,7 +21,7 @@ from ownership.encoders.architectures import ARCHITECTURES, Encoder
 from ownership.encoders.images import represent
 from ownership.errors import TrainingError
 from ownership.io.canonical import sha256
-from ownership.suspect import load_encoder
+from ownership.suspects.suspect import load_encoder
 from watermark_training.artefacts import load_trained
 from watermark_training.data import Data
 

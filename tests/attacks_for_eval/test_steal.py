@@ -15,7 +15,7 @@ from attacks_for_eval.labels import ANSWERS
 from attacks_for_eval.steal import STORE, serve_task, steal_to
 from ownership.encoders.images import represent
 from ownership.errors import TrainingError
-from ownership.suspect import load_encoder
+from ownership.suspects.suspect import load_encoder
 from watermark_training.artefacts import load_trained
 from watermark_training.data import Data
 from watermark_training.train import Trained

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 
 from ownership.encoders.images import represent
 from ownership.errors import SandboxError, SuspectError, SuspectFailure
-from ownership.loading import LoadOptions
-from ownership.sandbox import encoder as cage
-from ownership.sandbox.encoder import Limits, SandboxedEncoder
-from ownership.sandbox.layers import STRICT
+from ownership.suspects.formats.open import LoadOptions
+from ownership.suspects.sandbox import encoder as cage
+from ownership.suspects.sandbox.encoder import Limits, SandboxedEncoder
+from ownership.suspects.sandbox.layers import STRICT
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the layers are Linux's")
 
@@ -290,7 +290,7 @@ def test_a_hostile_error_is_one_escaped_line(tmp_path: Path, monkeypatch: pytest
 
 def test_doctor_says_what_is_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from cli.main import main
-    from ownership.sandbox import check
+    from ownership.suspects.sandbox import check
 
     def run() -> tuple[object, str]:
         monkeypatch.setattr(sys, "argv", ["turnmark", "doctor"])

@@ -25,9 +25,9 @@ from torchvision import models
 
 from ownership.encoders.images import represent
 from ownership.errors import OwnershipError, SuspectError
-from ownership.exported import harmless, vet
-from ownership.loading import LoadOptions, detect_format, open_model
-from ownership.suspect import load_suspect
+from ownership.suspects.formats.open import LoadOptions, detect_format, open_model
+from ownership.suspects.formats.torch_export import harmless, vet
+from ownership.suspects.suspect import load_suspect
 
 PREFIXES = [b"", b"PK\x03\x04", b"\x80\x02", b"\x08\x07\x12", (64).to_bytes(8, "little") + b"{", b"\x93NUMPY", b"<html"]
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

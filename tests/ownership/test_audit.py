@@ -22,7 +22,7 @@ from ownership.plan import Plan
 from ownership.report import Report
 from ownership.stats import case_control_test
 from ownership.summary import describe
-from ownership.suspect import Suspect, load_suspect
+from ownership.suspects.suspect import Suspect, load_suspect
 from ownership.verdict import Verdict
 from watermark_training.artefacts import onnx_bytes, weights_bytes
 from watermark_training.data import Data

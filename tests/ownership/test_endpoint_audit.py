@@ -26,14 +26,15 @@ from ownership import audit
 from ownership.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, represent
-from ownership.endpoint import host_of, load_endpoint, queries
-from ownership.endpoint_apis import APIS, read_answer
 from ownership.errors import SuspectError
 from ownership.io.canonical import canonical_json, sha256
-from ownership.remote import RemoteEncoder
+from ownership.questions import queries
 from ownership.report import Report
-from ownership.suspect import Suspect
-from ownership.transcript import RememberingEncoder, Transcript
+from ownership.suspects.endpoint.client import RemoteEncoder
+from ownership.suspects.endpoint.endpoint import host_of, load_endpoint
+from ownership.suspects.endpoint.protocols import APIS, read_answer
+from ownership.suspects.endpoint.transcript import RememberingEncoder, Transcript
+from ownership.suspects.suspect import Suspect
 from ownership.verdict import Verdict
 
 

@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from ownership import audit
 from ownership.answers import Answers
 from ownership.attestation.keys import load_signing_key
+from ownership.auditing.probe_export import export_probes
 from ownership.claim import Claim
 from ownership.encoders.images import three_channels
-from ownership.endpoint import load_endpoint
 from ownership.html import render_html
-from ownership.probe_folder import export_probes
-from ownership.sandbox.encoder import SandboxedEncoder
-from ownership.suspect import load_suspect
+from ownership.suspects.endpoint.endpoint import load_endpoint
+from ownership.suspects.sandbox.encoder import SandboxedEncoder
+from ownership.suspects.suspect import load_suspect
 from ownership.view import write_view
 from ownership.watermark import WatermarkKey
 from watermark_training.artefacts import describe_data, save_trained, weights_bytes
@@ -221,7 +221,7 @@ def test_the_suspects_process(
         assert options.get("env") is not None, "it inherits our environment"
         return popen(command, **options)
 
-    monkeypatch.setattr("ownership.sandbox.encoder.subprocess.Popen", recording)
+    monkeypatch.setattr("ownership.suspects.sandbox.encoder.subprocess.Popen", recording)
     suspect = _suspect(tmp_path, encoder(77))
     caged: SandboxedEncoder = suspect.encoder
     seen: dict[str, bytes] = {}

@@ -21,7 +21,7 @@ from ownership.plan import Plan
 from ownership.report import Report
 from ownership.results import TestResult
 from ownership.similarity import rsa_vector
-from ownership.suspect import Suspect
+from ownership.suspects.suspect import Suspect
 from ownership.verdict import Verdict, supports
 from watermark_training.data import Data
 

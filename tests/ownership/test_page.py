@@ -19,7 +19,7 @@ from ownership.html import SECTIONS, render_html
 from ownership.picture import LINE, MEMBER, REFERENCE, SUSPECT
 from ownership.plan import Plan
 from ownership.report import Report
-from ownership.suspect import Suspect
+from ownership.suspects.suspect import Suspect
 from ownership.wording import EXPLAINED, GLOSSARY, PLAN_EXPLAINED
 
 CSS = (Path(ownership.__file__).parent / "templates/report.css").read_text(encoding="utf-8")

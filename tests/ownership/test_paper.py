@@ -18,7 +18,7 @@ from ownership.paper import paper_tests
 from ownership.probes import ask
 from ownership.report import Report
 from ownership.scores import watermark_hits
-from ownership.suspect import Suspect
+from ownership.suspects.suspect import Suspect
 
 
 def test_table_5_is_a_pooled_two_sided_t_of_30_and_30_batches(claim: Claim, victim: Encoder) -> None:

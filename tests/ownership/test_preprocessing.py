@@ -13,12 +13,13 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ownership import audit
+from ownership._audit import share_of_alpha
 from ownership.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.errors import SuspectError
 from ownership.html import render_html
-from ownership.preprocessing import NONE, PREPROCESSES, TRIED, Preprocess, parse_preprocess, share_of_alpha
-from ownership.suspect import Suspect, load_suspect
+from ownership.suspects.preprocessing import NONE, PREPROCESSES, TRIED, Preprocess, parse_preprocess
+from ownership.suspects.suspect import Suspect, load_suspect
 from ownership.verdict import Verdict
 
 
@@ -162,7 +163,7 @@ def _onnx(shape: list[object], nodes: list[onnx.NodeProto], rank: int) -> bytes:
 
 def test_layouts_tokens_and_maps(tmp_path: Path) -> None:
     """(n, h, w, 3) input; feature maps are averaged; of tokens the first, or their mean."""
-    from ownership.loading import LoadOptions
+    from ownership.suspects.formats.open import LoadOptions
 
     images = torch.rand(5, 3, 16, 16)
     last = [helper.make_node("Relu", ["x"], ["y"])]

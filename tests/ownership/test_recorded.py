@@ -23,17 +23,18 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 from ownership import audit
+from ownership.auditing.probe_export import DECOY_SHARE, export_probes
 from ownership.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, pixel_digests, png_bytes, represent, three_channels
 from ownership.errors import ClaimError, DataError, OwnershipError, SuspectError, UnsafeSuspectError
-from ownership.matrices import MAX_DIM, read_rows
 from ownership.plan import Plan
-from ownership.probe_folder import DECOY_SHARE, export_probes, read_probe_folder
 from ownership.probes import repeats
-from ownership.recorded import load_recorded
 from ownership.report import Report
-from ownership.suspect import Suspect
+from ownership.suspects.recorded.arrays import MAX_DIM, read_rows
+from ownership.suspects.recorded.probe_folder import read_probe_folder
+from ownership.suspects.recorded.recorded import load_recorded
+from ownership.suspects.suspect import Suspect
 from ownership.verdict import Verdict
 
 Rows = NDArray[np.float32]

@@ -20,7 +20,7 @@ from ownership.html import render_html, write_html
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.results import TestResult
-from ownership.suspect import Suspect
+from ownership.suspects.suspect import Suspect
 from ownership.verdict import Verdict, accuses_too_many, format_p
 from ownership.wording import format_number
 

@@ -40,7 +40,7 @@ from ownership.io.canonical import canonical_json, sha256
 from ownership.report import Report
 from ownership.report_seal import UNSIGNED, read_report, sign_report, signed_report, verify_report
 from ownership.sealing import attach, write_request
-from ownership.suspect import Suspect
+from ownership.suspects.suspect import Suspect
 
 NUMBERS, PAGE, STATEMENT, PUBLIC = "report.json", "report.html", "seal/statement.dsse.json", "seal/auditor.pub"
 KEY = Ed25519PrivateKey.generate()

@@ -19,10 +19,10 @@ from ownership.claim import Claim
 from ownership.disclosure import disclose
 from ownership.html import write_html
 from ownership.io.canonical import canonical_json
-from ownership.preprocessing import parse_preprocess
 from ownership.report_seal import sign_report
 from ownership.several import Audited, summarise
-from ownership.suspect import Suspect
+from ownership.suspects.preprocessing import parse_preprocess
+from ownership.suspects.suspect import Suspect
 from ownership.view import write_view
 
 ROOT = Path(__file__).resolve().parent.parent.parent

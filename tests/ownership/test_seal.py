@@ -37,7 +37,7 @@ from ownership.report import Report
 from ownership.seal import UNSEALED, open_statement
 from ownership.sealing import attach, seal_claim, stamp, write_request
 from ownership.summary import describe
-from ownership.suspect import load_suspect
+from ownership.suspects.suspect import load_suspect
 from ownership.verify import verify_claim
 from watermark_training.artefacts import weights_bytes
 

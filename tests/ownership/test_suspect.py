@@ -21,12 +21,12 @@ from onnx import TensorProto, helper
 from safetensors.torch import save, save_file
 from torchvision import models
 
-from ownership.adapting import Adapted
 from ownership.encoders.architectures import ARCHITECTURES, Encoder
 from ownership.encoders.images import represent, three_channels
 from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError
 from ownership.io.canonical import sha256
-from ownership.suspect import load_encoder
+from ownership.suspects.formats.adapter import Adapted
+from ownership.suspects.suspect import load_encoder
 from watermark_training.artefacts import onnx_bytes, weights_bytes
 from watermark_training.data import Data
 

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from ownership import audit
+from ownership.auditing.probe_export import export_probes
 from ownership.claim import Claim
 from ownership.disclosure import check_disclosure, disclose
 from ownership.encoders.architectures import Encoder
@@ -23,11 +24,10 @@ from ownership.encryption import decrypt_claim, encrypt_claim
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.html import render_html
 from ownership.io.canonical import canonical_json, sha256
-from ownership.probe_folder import export_probes
 from ownership.report import Report
 from ownership.sealing import attach, seal_claim, write_request
 from ownership.summary import describe
-from ownership.suspect import Suspect
+from ownership.suspects.suspect import Suspect
 from ownership.verify import verify_claim
 from ownership.view import write_view
 from ownership.withheld import NAME, PRIVATE_PROBES, PRIVATE_SETS, WITHHOLDABLE

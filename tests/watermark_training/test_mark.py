@@ -16,7 +16,7 @@ from safetensors.torch import save
 from ownership.encoders.architectures import ARCHITECTURES
 from ownership.encoders.images import as_input, as_uint8, represent
 from ownership.errors import OwnershipError, TrainingError
-from ownership.suspect import load_encoder
+from ownership.suspects.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs
 from watermark_training.artefacts import Loaded, describe_data, load_trained, save_trained
 from watermark_training.config import TrainConfig

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ownership.adapting import Adapted
 from ownership.errors import SuspectError, UnsafeSuspectError
 from ownership.io.text import printable
+from ownership.suspects.formats.adapter import Adapted
 
 _MEMBERS = re.compile(
     r"data/(weights|constants)/(weight|tensor)_\d+|data/(weights|constants)/model_(weights|constants)_config\.json"

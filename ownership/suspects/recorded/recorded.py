@@ -12,9 +12,9 @@ from ownership.encoders.images import as_uint8, pixel_digests
 from ownership.errors import SuspectError
 from ownership.io.canonical import sha256
 from ownership.io.text import printable
-from ownership.matrices import Rows, read_rows
-from ownership.probe_folder import ProbeFolder, read_probe_folder
-from ownership.suspect import Suspect, check_answers
+from ownership.suspects.recorded.arrays import Rows, read_rows
+from ownership.suspects.recorded.probe_folder import ProbeFolder, read_probe_folder
+from ownership.suspects.suspect import Suspect, check_answers
 
 
 class RecordedEncoder:

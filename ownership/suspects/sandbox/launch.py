@@ -13,10 +13,10 @@ from pathlib import Path
 
 def main() -> None:
     """Serves frames from what was standard input to what was standard output, until it is closed."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     sys.path.insert(0, str(package.parent))
-    frames = importlib.import_module("ownership.sandbox.frames")
-    layers = importlib.import_module("ownership.sandbox.layers")
+    frames = importlib.import_module("ownership.suspects.sandbox.frames")
+    layers = importlib.import_module("ownership.suspects.sandbox.layers")
     sys.path.pop(0)  # the packages found there are imported; what they hold is looked up in them
     # nothing that a library prints may be taken for a frame
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -36,7 +36,7 @@ def main() -> None:
         readable=readable, writable=start["writable"], memory=start["memory"], without=frozenset(start["without"])
     )
     frames.write_frame(outgoing, {"layers": on})
-    importlib.import_module("ownership.sandbox.worker").serve(incoming, outgoing, on, start)
+    importlib.import_module("ownership.suspects.sandbox.worker").serve(incoming, outgoing, on, start)
 
 
 if __name__ == "__main__":

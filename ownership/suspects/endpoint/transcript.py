@@ -28,7 +28,7 @@ from ownership.errors import SuspectError
 from ownership.io.canonical import canonical_json, parse_json, sha256
 from ownership.io.files import read_bytes, write_bytes
 from ownership.io.text import printable
-from ownership.remote import Exchange, RemoteEncoder
+from ownership.suspects.endpoint.client import Exchange, RemoteEncoder
 
 FORMAT = "turnmark-transcript-1"
 

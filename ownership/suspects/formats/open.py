@@ -19,15 +19,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ownership.adapting import POOLINGS, Adapted
 from ownership.encoders.architectures import is_architecture
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SandboxError, SuspectError, UnsafeSuspectError
-from ownership.exported import open_exported, open_torchscript
-from ownership.fitting import Stated, fill, stated_in_config
 from ownership.io.text import printable
-from ownership.onnx_encoder import ExternalData as ExternalData
-from ownership.onnx_encoder import open_onnx
+from ownership.suspects.formats.adapter import POOLINGS, Adapted
+from ownership.suspects.formats.onnx import ExternalData as ExternalData
+from ownership.suspects.formats.onnx import open_onnx
+from ownership.suspects.formats.state_dict import Stated, fill, stated_in_config
+from ownership.suspects.formats.torch_export import open_exported, open_torchscript
 
 FORMATS = "safetensors, a PyTorch state dict (.pt, .pth), torch.export (.pt2) or ONNX"
 

@@ -6,13 +6,11 @@ import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ownership.claim import Claim
 from ownership.errors import SuspectError
 from ownership.io.text import printable
-from ownership.probes import repeats
-from ownership.remote import RemoteEncoder
-from ownership.suspect import Suspect, check_answers
-from ownership.transcript import RememberingEncoder, Transcript, about
+from ownership.suspects.endpoint.client import RemoteEncoder
+from ownership.suspects.endpoint.transcript import RememberingEncoder, Transcript, about
+from ownership.suspects.suspect import Suspect, check_answers
 
 
 def is_address(text: str) -> bool:
@@ -69,7 +67,7 @@ def load_endpoint(
         url: its address.
         transcript: folder for its answers; what is there already is not asked for again.
         token: sent as a bearer token.
-        api: the language it speaks, name in `ownership.endpoint_apis.APIS`.
+        api: the language it speaks, name in `ownership.suspects.endpoint.protocols.APIS`.
         model: which of its models to ask for.
         answers: what it gives out, name in `ANSWER_KINDS`.
         batch_size: images a request.
@@ -93,12 +91,6 @@ def load_endpoint(
         answers=answers,
         details=lambda: {**said, "sha256": kept.sha256, "bytes": kept.size},
     )
-
-
-def queries(claim: Claim) -> tuple[int, int | None]:
-    """Returns how many answers an audit asks for, repeats included, and after how many the first look may end it."""
-    probes = sum(map(len, claim.probes.values()))
-    return probes + repeats(probes, claim.plan), min(claim.look_scores, default=None)
 
 
 def command_words(url: str, api: str, model: str | None, *, allow_http: bool) -> list[str]:

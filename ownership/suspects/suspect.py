@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ownership.adapting import Adapted, resized
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectError
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
-from ownership.loading import LoadOptions, open_model
-from ownership.preprocessing import NONE, Preprocess
-from ownership.sandbox.encoder import Limits, SandboxedEncoder
+from ownership.suspects.formats.adapter import Adapted, resized
+from ownership.suspects.formats.open import LoadOptions, open_model
+from ownership.suspects.preprocessing import NONE, Preprocess
+from ownership.suspects.sandbox.encoder import Limits, SandboxedEncoder
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".pt2")
 

@@ -6,7 +6,6 @@ innocent. So it is stated, read from the model where it is written, or some are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,11 +86,3 @@ def parse_preprocess(text: str) -> tuple[Preprocess, ...]:
             f"one of: {', '.join(PREPROCESSES)}, bgr+NAME, mean=R,G,B/std=R,G,B, or try",
         ) from e
     return (Preprocess(name=text, mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]), bgr=bgr),)
-
-
-def share_of_alpha(alpha: float, tried: Sequence[Preprocess]) -> float:
-    """Returns the error rate that each of several tried preprocessings is tested at: Bonferroni, whatever the panel.
-
-    The most likely of k tries is then wrong no more often than one try at alpha, without asking the panel k times.
-    """
-    return alpha / len(tried)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from ownership.errors import OwnershipError, SandboxError, SuspectError, SuspectFailure, UnsafeSuspectError
-from ownership.loading import ExternalData, LoadOptions, Opened, open_model
-from ownership.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
-from ownership.sandbox.layers import STRICT
+from ownership.suspects.formats.open import ExternalData, LoadOptions, Opened, open_model
+from ownership.suspects.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
+from ownership.suspects.sandbox.layers import STRICT
 
 
 def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from ownership.encoders.architectures import ARCHITECTURES
-from ownership.loading import LoadOptions
-from ownership.sandbox.encoder import SandboxedEncoder
+from ownership.suspects.formats.open import LoadOptions
+from ownership.suspects.sandbox.encoder import SandboxedEncoder
 
 EXPLAINED = {
     "limits": "more memory, larger files, more open files than it may have",

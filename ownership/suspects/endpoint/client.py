@@ -1,4 +1,4 @@
-"""An encoder behind HTTP: images as PNG in JSON, rows of numbers back (`ownership.endpoint_apis`).
+"""An encoder behind HTTP: images as PNG in JSON, rows of numbers back (`ownership.suspects.endpoint.protocols`).
 
 What comes back is hostile until shown otherwise: redirects are not followed, compressed answers are refused, bytes and
 time are capped, every answer must be rows of one length. The token comes from the caller or the environment, never from
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from ownership.encoders.images import as_uint8, png_bytes
-from ownership.endpoint_apis import APIS, read_answer
 from ownership.errors import SuspectError
 from ownership.io.canonical import sha256
 from ownership.io.text import printable
+from ownership.suspects.endpoint.protocols import APIS, read_answer
 
 if TYPE_CHECKING:
     import httpx

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ownership.adapting import Adapted
 from ownership.errors import SuspectError
 from ownership.io.text import printable
+from ownership.suspects.formats.adapter import Adapted
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Operator sets that onnxruntime brings along; any other would be somebody's library."""

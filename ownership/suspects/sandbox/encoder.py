@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ownership.adapting import resized
 from ownership.errors import OwnershipError, SandboxError, SuspectError, SuspectFailure, UnsafeSuspectError
 from ownership.io.text import printable
-from ownership.loading import LoadOptions
-from ownership.sandbox.copying import Copied, copy_named, copy_suspect
-from ownership.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
+from ownership.suspects.formats.adapter import resized
+from ownership.suspects.formats.open import LoadOptions
+from ownership.suspects.sandbox.copying import Copied, copy_named, copy_suspect
+from ownership.suspects.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
 
 MAX_DIM = 65_536
 """Longest representation that is taken from a suspect."""

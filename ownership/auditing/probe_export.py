@@ -1,55 +1,26 @@
-"""The probe folder: a claim's probes as pictures, for somebody who runs the suspect elsewhere and sends back rows.
-
-```
-probes/
-├── 000000.png ...   every question of an audit as one picture, and decoys, shuffled
-├── manifest.json    count, image size, SHA-256 of each picture, what to return
-└── README.txt       the same in words
-```
-
-One file is one question: what an audit asks twice is there twice. The order comes from the system's randomness and is
-written down nowhere; an audit finds a picture again by the SHA-256 of its pixels, so the folder says nothing of which
-picture is private, public, turned, marked or a decoy. What a picture shows is seen, of course: a turned one looks
-turned.
-"""
+"""Exporting a claim's probes as a probe folder, for somebody who runs the suspect elsewhere."""
 
 from __future__ import annotations
 
-import io
 import secrets
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ownership.claim import Claim, refuse_existing
 from ownership.encoders.images import as_input, as_uint8, check_images, pixel_digests, png_bytes, three_channels
-from ownership.errors import DataError, SuspectError
-from ownership.io.canonical import canonical_json, parse_json, sha256
-from ownership.io.files import read_bytes, write_bytes
+from ownership.errors import DataError
+from ownership.io.canonical import canonical_json, sha256
+from ownership.io.files import write_bytes
 from ownership.io.progress import Progress, silent
-from ownership.io.text import printable
-from ownership.matrices import MAX_DIM, MIN_DIM
 from ownership.probes import asked_again
-
-FORMAT = "turnmark-probes-1"
+from ownership.suspects.recorded.probe_folder import FORMAT, MAX_COUNT, RETURN, _name
 
 DECOY_SHARE = 0.1
 """Decoys for each question."""
 
-MAX_COUNT = 1_000_000
-"""Pictures in a folder: six digits."""
-
-MAX_SIDE = 4096
-
-RETURN = (
-    f"One row of {MIN_DIM} to {MAX_DIM} floating-point numbers for each picture, in the order of the file names: the "
-    "encoder's representation of it. A 2-D array, float16, float32 or float64, as .npy, .safetensors or .parquet."
-)
 
 README = """Pictures for an encoder
 =======================
@@ -72,17 +43,6 @@ In Python, with numpy, where embed() is your encoder:
 
 manifest.json has the SHA-256 of every file, to check the copy.
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeFolder:
-    """A probe folder as read: which pixels each row answers."""
-
-    digests: tuple[bytes, ...]  # SHA-256 of the pixels of picture i
-    manifest_sha256: str
-
-    def __len__(self) -> int:
-        return len(self.digests)
 
 
 def export_probes(claim: Claim, folder: Path, decoys: Tensor | None = None, *, progress: Progress = silent) -> int:
@@ -159,54 +119,6 @@ def altered_copies(images: Tensor, n: int) -> Tensor:
     return torch.stack(out)
 
 
-def read_probe_folder(folder: Path) -> ProbeFolder:
-    """Reads a probe folder and checks every picture against the manifest.
-
-    Raises:
-        SuspectError: if it is no probe folder, or a picture is missing, changed or no PNG of the stated size.
-    """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise SuspectError(
-            f"{printable(folder, 300)} is no probe folder: it has no manifest.json", "make one: turnmark claim probes"
-        )
-    data = read_bytes(path, SuspectError, "probes")
-    manifest = parse_json(data, SuspectError, "probes: manifest.json")
-    count, height, width, files = (manifest.get(k) for k in ("count", "height", "width", "files"))
-    if manifest.get("format") != FORMAT:
-        raise SuspectError(
-            f"probes: manifest.json of format {printable(manifest.get('format'), 40)}",
-            f"expected {FORMAT}; update turnmark",
-        )
-    if (
-        not (type(count) is type(height) is type(width) is int and isinstance(files, dict))
-        or not (0 < count <= MAX_COUNT and 8 <= height <= MAX_SIDE and 8 <= width <= MAX_SIDE)
-        or list(files) != [_name(i) for i in range(count)]
-    ):
-        raise SuspectError("probes: manifest.json is malformed", "get the original folder")
-    digests = [_picture(folder / name, files[name], height, width) for name in files]
-    return ProbeFolder(digests=tuple(digests), manifest_sha256=sha256(data))
-
-
-def _picture(path: Path, digest: object, height: int, width: int) -> bytes:
-    """The SHA-256 of the pixels of one picture."""
-    from PIL import Image
-
-    data = read_bytes(path, SuspectError, "probes")
-    if sha256(data) != digest:
-        raise SuspectError(f"probes: {path.name} does not match manifest.json", "get the original folder")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-                if image.size != (width, height) or image.mode != "RGB":
-                    raise SuspectError(f"probes: {path.name} is no RGB picture of {height}x{width}", "export again")
-                pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise SuspectError(f"probes: {path.name} is no PNG picture", "get the original folder") from e
-    return pixel_digests(pixels[None])[0]
-
-
 def _digests_of(claim: Claim) -> set[bytes]:
     return {digest for part in claim.probes.values() for digest in pixel_digests(part)}
 
@@ -214,7 +126,3 @@ def _digests_of(claim: Claim) -> set[bytes]:
 def _drawn(n: int, count: int) -> list[int]:
     """Returns `count` of the first n numbers (all if there are no more), by the system's randomness, shuffled."""
     return secrets.SystemRandom().sample(range(n), min(n, count))
-
-
-def _name(i: int) -> str:
-    return f"{i:06d}.png"

@@ -1,0 +1,1 @@
+"""Auditing: query a suspect, test it against the panel, reproduce a report. May import: every other room."""

@@ -1,0 +1,1 @@
+"""Model files: safetensors, PyTorch, torch.export, ONNX. May import: errors, io, encoders."""

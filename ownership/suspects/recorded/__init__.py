@@ -1,0 +1,1 @@
+"""Recorded representations as suspects. May import: errors, io, encoders, suspect."""
