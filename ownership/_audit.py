@@ -15,15 +15,14 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ownership.answers import Answers, NotApplicable
-from ownership.build import close
 from ownership.claim import Claim
 from ownership.errors import ClaimIntegrityError
-from ownership.evidence import STATISTICS, score_one
+from ownership.evidence.querying import ask, close
+from ownership.evidence.responses import Answers, NotApplicable
+from ownership.evidence.statistics import STATISTICS, score_one
 from ownership.honesty import check_probes, decoy_keys
 from ownership.io.progress import Progress, silent
 from ownership.paper import paper_tests
-from ownership.probes import ask
 from ownership.questions import Asked
 from ownership.report import Report
 from ownership.results import AuditorMember, Look, TestResult

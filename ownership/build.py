@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ownership.answers import Answers, Context
 from ownership.claim import Claim
 from ownership.encoders.images import EncoderLike, images_sha256
 from ownership.errors import ClaimError
-from ownership.evidence import score_members, score_others
+from ownership.evidence.querying import Probes, ask, problems_with, same_answers
+from ownership.evidence.responses import Answers, Context
+from ownership.evidence.statistics import score_members, score_others
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 from ownership.member import Member, teachers_among
 from ownership.plan import DECIDING_AFFORDABLE, REQUIRED_STRATA, STRATA, Plan
-from ownership.probes import Probes, View, ask, make_probes, problems_with
+from ownership.probes import View, make_probes
 from ownership.watermark import RotationPredictor, WatermarkKey
 
 
@@ -183,16 +182,3 @@ def _without_duplicates(
         else:
             dropped.append(f"{member.name}: gives the same answers as {twin.name}")
     return kept, dropped
-
-
-def same_answers(a: Answers, b: Answers, tolerance: float = 1e-3) -> bool:
-    """Returns whether two encoders answer the public probes alike, within `tolerance` of the root mean square."""
-    return close(a.sets["public"], b.sets["public"], tolerance)
-
-
-def close(x: NDArray[np.float32], y: NDArray[np.float32], tolerance: float = 1e-3) -> bool:
-    """Returns whether two encoders' answers differ by `tolerance` of their root mean square at most."""
-    if x.shape != y.shape:
-        return False
-    scale = float(np.sqrt(np.mean(x.astype(np.float64) ** 2)))
-    return float(np.abs(x - y).max()) <= tolerance * scale

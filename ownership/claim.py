@@ -33,16 +33,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ownership.answers import Answers, Context
 from ownership.encoders.projection import load_projection_head
 from ownership.errors import ClaimError, ClaimIntegrityError
-from ownership.evidence import Scores
+from ownership.evidence.querying import Probes
+from ownership.evidence.responses import Answers, Context
+from ownership.evidence.statistics import Scores
 from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256
 from ownership.io.files import new_folder, read_bytes, write_bytes
 from ownership.io.text import printable
 from ownership.member import Member, member_from, teachers_among
 from ownership.plan import STRATA, Plan
-from ownership.probes import Probes, check_rows, check_shown
+from ownership.probes import check_rows, check_shown
 from ownership.seal import Seal, check_seal, leaf_digests, open_seal
 from ownership.watermark import RotationPredictor, WatermarkKey, stored_predictor
 from ownership.withheld import PRIVATE_PROBES, PRIVATE_SETS, Withheld, open_withheld, private_part

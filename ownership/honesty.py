@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from ownership.answers import Answers
 from ownership.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, images_sha256
 from ownership.errors import ClaimError
+from ownership.evidence.responses import Answers
+from ownership.evidence.similarity import Array, ridge_map
+from ownership.evidence.watermark_scores import watermark_success
 from ownership.results import Decoys
-from ownership.scores import watermark_success
-from ownership.similarity import Array, ridge_map
 from ownership.watermark import rotate, secret_key
 
 SEPARABLE = 0.65

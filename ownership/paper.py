@@ -12,10 +12,11 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from ownership.answers import Answers, NotApplicable
 from ownership.claim import Claim
-from ownership.scores import augmentation_scores, watermark_hits
-from ownership.similarity import Array, raw_l2
+from ownership.evidence.dataset_inference import augmentation_scores
+from ownership.evidence.responses import Answers, NotApplicable
+from ownership.evidence.similarity import Array, raw_l2
+from ownership.evidence.watermark_scores import watermark_hits
 
 BATCHES = 30
 """Table 5's p, t and effects fit a pooled, two-sided t-test of 30 against 30 measurements in all four rows."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ownership.claim import Claim
 from ownership.errors import ClaimError
-from ownership.evidence import SCALES, STATISTICS, score_members, score_others
+from ownership.evidence.statistics import SCALES, STATISTICS, score_members, score_others
 from ownership.stats import Alternative, CaseControlResult, case_control_power, case_control_test, members_needed
 from ownership.testing import strata_scores
 

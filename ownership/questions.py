@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ownership.answers import Answers
 from ownership.claim import Claim
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectFailure
-from ownership.probes import ask, problems_with, repeats
+from ownership.evidence.querying import ask, problems_with, repeats
+from ownership.evidence.responses import Answers
 
 
 class Asked:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ownership.evidence import SCALES, STATISTICS
+from ownership.evidence.statistics import SCALES, STATISTICS
 from ownership.plan import AFFORDABLE_STRATA
 from ownership.stats import (
     Alternative,

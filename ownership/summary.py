@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ownership.claim import Claim
-from ownership.evidence import SCALES, STATISTICS
+from ownership.evidence.statistics import SCALES, STATISTICS
 from ownership.io.text import printable
 from ownership.plan import REQUIRED_STRATA, STRATA, TURNED_STRATA
 from ownership.seal import seal_lines

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ownership.answers import Answers, Context, NotApplicable
 from ownership.claim import Claim
 from ownership.errors import ClaimError
-from ownership.evidence import SCALES, STATISTICS, Scores, Statistic
+from ownership.evidence.responses import Answers, Context, NotApplicable
+from ownership.evidence.similarity import raw_l2
+from ownership.evidence.statistics import SCALES, STATISTICS, Scores, Statistic
+from ownership.evidence.watermark_scores import watermark_hits
 from ownership.results import TestResult
-from ownership.scores import watermark_hits
-from ownership.similarity import raw_l2
 from ownership.stats import ImageLevelTest, image_level_test, rank_pvalue
 
 OUTSIDERS = "not trained on the private images"

@@ -23,7 +23,7 @@ from attacks_for_eval.heads import HeadConfig, recreate_head
 from attacks_for_eval.labels import Classifier, fit_layer, steal_labels
 from attacks_for_eval.linear import linear_evaluation
 from ownership.encoders.images import EncoderLike, as_input, as_uint8, represent
-from ownership.similarity import raw_l2
+from ownership.evidence.similarity import raw_l2
 from watermark_training.artefacts import Loaded, load_trained, train_to
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig

@@ -10,19 +10,11 @@ import numpy as np
 from scipy.special import logit
 from torch import nn
 
-from ownership.answers import Answers, Context, NotApplicable
+from ownership.evidence.distance import beyond_others, partial_rsa, partial_rsa_relative, partial_rsa_turned
+from ownership.evidence.responses import Answers, Context, NotApplicable
+from ownership.evidence.similarity import covariance, partial_correlation
+from ownership.evidence.watermark_scores import certainty, watermark_auc, watermark_logits, watermark_success
 from ownership.plan import Plan
-from ownership.scores import (
-    beyond_others,
-    certainty,
-    partial_rsa,
-    partial_rsa_relative,
-    partial_rsa_turned,
-    watermark_auc,
-    watermark_logits,
-    watermark_success,
-)
-from ownership.similarity import covariance, partial_correlation
 from ownership.stats import fisher_z
 
 Score = Callable[[Answers, Context], float]

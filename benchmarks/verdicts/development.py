@@ -30,8 +30,8 @@ from development_models import FROM_START, STRATA, VICTIMS, Group, weights_of
 
 from attacks_for_eval.spread import spread
 from cli.render import progress
-from ownership.answers import Context, NotApplicable
 from ownership.encoders.images import as_input, as_uint8
+from ownership.evidence.responses import Context, NotApplicable
 from ownership.stats import case_control_test
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import rotated_pairs

@@ -18,9 +18,9 @@ from candidates import PLAN
 from design import MEMBERS, Scale, independent, theft
 
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
-from ownership.answers import Answers
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input, as_uint8, represent
+from ownership.evidence.responses import Answers
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import TURN, rotate, secret_key
 from watermark_training.artefacts import load_trained, train_to

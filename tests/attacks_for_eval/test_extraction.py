@@ -19,7 +19,7 @@ from attacks_for_eval.losses import HEADED, LABELLED, LOSSES, REFERENCE_LOSSES, 
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input, as_uint8, represent
 from ownership.errors import TrainingError
-from ownership.similarity import linear_cka
+from ownership.evidence.similarity import linear_cka
 from watermark_training.augment import colour_view
 from watermark_training.data import Data
 from watermark_training.device import seeded_architecture

@@ -13,7 +13,7 @@ from attacks_for_eval.heads import HeadConfig, recreate_head
 from ownership.encoders.images import as_input, as_uint8, represent
 from ownership.encoders.projection import projection_head
 from ownership.errors import TrainingError
-from ownership.similarity import linear_cka
+from ownership.evidence.similarity import linear_cka
 from watermark_training.augment import simclr_view
 from watermark_training.data import Data
 from watermark_training.losses import nt_xent_loss

@@ -11,8 +11,8 @@ from attacks_for_eval.laundering import OUTPUTS, WEIGHTS, fine_tune, launder, pr
 from ownership.claim import Claim
 from ownership.encoders.images import represent
 from ownership.errors import TrainingError
-from ownership.evidence import score_one
-from ownership.probes import ask
+from ownership.evidence.querying import ask
+from ownership.evidence.statistics import score_one
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.train import Trained, train

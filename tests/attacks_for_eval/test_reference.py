@@ -7,7 +7,7 @@ from conftest import encoder
 
 from attacks_for_eval.reference import pick_architecture, reference_surrogates
 from ownership.encoders.images import represent
-from ownership.similarity import linear_cka
+from ownership.evidence.similarity import linear_cka
 from watermark_training.data import Data
 from watermark_training.train import Trained
 

@@ -13,7 +13,7 @@ import torch
 from attacks_for_eval.students import teach_students, way
 from ownership.encoders.images import as_input, represent
 from ownership.errors import SuspectError, TrainingError
-from ownership.similarity import linear_cka
+from ownership.evidence.similarity import linear_cka
 from ownership.watermark import TURN, rotate
 from watermark_training.artefacts import load_trained
 from watermark_training.config import TrainConfig

@@ -16,7 +16,7 @@ from ownership.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike
 from ownership.errors import ClaimError, SuspectError
-from ownership.evidence import STATISTICS
+from ownership.evidence.statistics import STATISTICS
 from ownership.html import render_html, verdict_sentence
 from ownership.plan import Plan
 from ownership.report import Report

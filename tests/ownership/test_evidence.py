@@ -13,23 +13,21 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
-from ownership.answers import Answers, NotApplicable
 from ownership.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input, as_uint8
-from ownership.evidence import SCALES, STATISTICS, score_members, score_one
-from ownership.probes import ask
-from ownership.scores import (
-    augmentation_scores,
-    gmm_scores,
-    loss_scores,
+from ownership.evidence.dataset_inference import augmentation_scores, gmm_scores, loss_scores
+from ownership.evidence.querying import ask
+from ownership.evidence.responses import Answers, NotApplicable
+from ownership.evidence.similarity import covariance, partial_correlation
+from ownership.evidence.statistics import SCALES, STATISTICS, score_members, score_one
+from ownership.evidence.watermark_scores import (
     watermark_aligned,
     watermark_auc,
     watermark_certainty,
     watermark_hits,
     watermark_success,
 )
-from ownership.similarity import covariance, partial_correlation
 from ownership.watermark import rotate
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from ownership import audit, build_claim
 from ownership.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, represent, three_channels
+from ownership.evidence.querying import ask
 from ownership.honesty import check_probes, decoy_keys, separability
 from ownership.html import render_html
 from ownership.plan import Plan
-from ownership.probes import ask
 from ownership.report import Report
 from ownership.suspects.suspect import Suspect
 from ownership.verdict import Verdict

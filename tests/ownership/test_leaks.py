@@ -26,11 +26,11 @@ from test_endpoint_audit import serving
 from torch import Tensor, nn
 
 from ownership import audit
-from ownership.answers import Answers
 from ownership.attestation.keys import load_signing_key
 from ownership.auditing.probe_export import export_probes
 from ownership.claim import Claim
 from ownership.encoders.images import three_channels
+from ownership.evidence.responses import Answers
 from ownership.html import render_html
 from ownership.suspects.endpoint.endpoint import load_endpoint
 from ownership.suspects.sandbox.encoder import SandboxedEncoder

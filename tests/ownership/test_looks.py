@@ -17,10 +17,10 @@ from ownership import audit, build_claim, load_suspect
 from ownership.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimError, ClaimIntegrityError
+from ownership.evidence.similarity import rsa_vector
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.results import TestResult
-from ownership.similarity import rsa_vector
 from ownership.suspects.suspect import Suspect
 from ownership.verdict import Verdict, supports
 from watermark_training.data import Data

@@ -13,11 +13,11 @@ from scipy import stats
 from ownership import audit
 from ownership.claim import Claim
 from ownership.encoders.architectures import Encoder
+from ownership.evidence.querying import ask
+from ownership.evidence.watermark_scores import watermark_hits
 from ownership.html import render_html
 from ownership.paper import paper_tests
-from ownership.probes import ask
 from ownership.report import Report
-from ownership.scores import watermark_hits
 from ownership.suspects.suspect import Suspect
 
 

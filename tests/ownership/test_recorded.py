@@ -28,8 +28,8 @@ from ownership.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, pixel_digests, png_bytes, represent, three_channels
 from ownership.errors import ClaimError, DataError, OwnershipError, SuspectError, UnsafeSuspectError
+from ownership.evidence.querying import repeats
 from ownership.plan import Plan
-from ownership.probes import repeats
 from ownership.report import Report
 from ownership.suspects.recorded.arrays import MAX_DIM, read_rows
 from ownership.suspects.recorded.probe_folder import read_probe_folder

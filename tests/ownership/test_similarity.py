@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
-from ownership.similarity import (
+from ownership.evidence.similarity import (
     Structure,
     covariance,
     linear_cka,

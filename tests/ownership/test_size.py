@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ownership.answers import Answers, Context
-from ownership.evidence import SCALES, STATISTICS
+from ownership.evidence.responses import Answers, Context
+from ownership.evidence.statistics import SCALES, STATISTICS
 from ownership.plan import Plan
 from ownership.stats import case_control_test
 

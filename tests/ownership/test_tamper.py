@@ -24,13 +24,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tampering import INTRUDER, Bench, Change, edited, files_of, flipped, other
 from tsa import make_authority
 
-from ownership.answers import Answers
 from ownership.attestation.dsse import PAYLOAD_TYPE, open_envelope, pre_authentication, sign
 from ownership.attestation.keys import public_pem
 from ownership.attestation.timestamps import load_roots, parse_date, read_reply
 from ownership.claim import Claim
 from ownership.disclosure import check_disclosure
 from ownership.errors import ClaimIntegrityError
+from ownership.evidence.responses import Answers
 from ownership.io.canonical import canonical_json, sha256
 from ownership.sealing import attach, seal_claim, write_request
 from ownership.verify import verify_claim

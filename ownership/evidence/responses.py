@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ownership.evidence.similarity import Array, Structure, rsa_vector
 from ownership.plan import Plan
-from ownership.similarity import Array, Structure, rsa_vector
 from ownership.watermark import RotationPredictor
 
 

@@ -1,7 +1,7 @@
 """The three families of evidence: what is measured on a suspect and, by the same code, on every panel member.
 
-`STATISTICS` is the whole list. Each entry scores one encoder's answers to the probes (`ownership.scores`); the tests in
-`ownership.stats` compare the suspect's score with the panel's.
+`STATISTICS` is the whole list. Each entry scores one encoder's answers to the probes (`watermark_scores`, `distance`,
+`dataset_inference`); the tests in `ownership.stats` compare the suspect's score with the panel's.
 """
 
 from __future__ import annotations
@@ -10,24 +10,12 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ownership.answers import Answers, Context, NotApplicable
+from ownership.evidence.dataset_inference import augmentation_scores, gap, gmm_scores, loss_scores
+from ownership.evidence.distance import cka, l2_distance, partial_rsa, partial_rsa_relative, partial_rsa_turned
+from ownership.evidence.responses import Answers, Context, NotApplicable
+from ownership.evidence.similarity import Array
+from ownership.evidence.watermark_scores import watermark_aligned, watermark_auc, watermark_certainty, watermark_success
 from ownership.plan import REQUIRED_STRATA, TURNED_STRATA
-from ownership.scores import (
-    augmentation_scores,
-    cka,
-    gap,
-    gmm_scores,
-    l2_distance,
-    loss_scores,
-    partial_rsa,
-    partial_rsa_relative,
-    partial_rsa_turned,
-    watermark_aligned,
-    watermark_auc,
-    watermark_certainty,
-    watermark_success,
-)
-from ownership.similarity import Array
 from ownership.stats import Alternative, fisher_z
 
 
