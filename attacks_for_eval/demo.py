@@ -28,7 +28,7 @@ from ownership.io.progress import Progress, silent
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.suspects.suspect import load_suspect
-from ownership.verdict import Verdict
+from ownership.verdict.rule import Verdict
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.artefacts import load_trained, train_to
 from watermark_training.config import Mark, TrainConfig

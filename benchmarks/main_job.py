@@ -23,7 +23,7 @@ from cli.render import progress
 from ownership._audit import versions
 from ownership.io.canonical import canonical_json, sha256
 from ownership.plan import Plan
-from ownership.verdict import format_p
+from ownership.stats import format_p
 from watermark_training.data import load_data
 
 RESULTS = Path(__file__).parent / "results" / "main_job.jsonl"

@@ -31,7 +31,7 @@ from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, as_input, as_uint8
 from ownership.io.files import write_bytes
 from ownership.suspects.suspect import Suspect, load_encoder
-from ownership.verdict import Verdict
+from ownership.verdict.rule import Verdict
 from watermark_training.artefacts import weights_bytes
 from watermark_training.data import load_data
 from watermark_training.train import train

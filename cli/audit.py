@@ -109,7 +109,7 @@ def audit(
     from ownership.errors import SuspectError
     from ownership.pdf import find_browser, write_pdf
     from ownership.suspects.formats.open import LoadOptions
-    from ownership.verdict import Verdict
+    from ownership.verdict.rule import Verdict
 
     if pdf:
         find_browser()  # before anything long

@@ -170,9 +170,8 @@ def power(
 
     from ownership.claim import Claim
     from ownership.errors import ClaimError
-    from ownership.plan import REQUIRED_STRATA
+    from ownership.plan import NEARER, REQUIRED_STRATA
     from ownership.power import claim_power, power_by_probes
-    from ownership.verdict import NEARER
 
     loaded = Claim.load(claim)
     if not loaded.references:

@@ -28,7 +28,7 @@ def demo(
     from rich.table import Table
 
     from attacks_for_eval.demo import demo_config, run_job
-    from ownership.verdict import format_p
+    from ownership.stats import format_p
     from watermark_training.data import Data, load_data
 
     loaded = load_data(data, size=SIDE)

@@ -76,7 +76,7 @@ def report(r: Report) -> None:
     """Prints a report's verdict, reasons and tests."""
     from ownership.html import verdict_sentence
     from ownership.seal import seal_lines
-    from ownership.verdict import format_p
+    from ownership.stats import format_p
     from ownership.wording import format_number
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
@@ -129,7 +129,7 @@ def report(r: Report) -> None:
 
 def several(s: Several) -> None:
     """Prints what is said of several suspects together."""
-    from ownership.verdict import format_p
+    from ownership.stats import format_p
 
     table = Table(box=None, padding=(0, 1))
     for name in ("suspect", f"among {len(s.rows)}", "p", "adjusted p", "its own report"):
@@ -151,7 +151,7 @@ def several(s: Several) -> None:
 def reproduction(r: Reproduction) -> None:
     """Prints a report's numbers beside those that auditing again gave, and each that differs."""
     from ownership.reproduce import P_TOLERANCE
-    from ownership.verdict import format_p
+    from ownership.stats import format_p
     from ownership.wording import format_number
 
     table = Table(box=None, padding=(0, 1))

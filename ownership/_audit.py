@@ -25,11 +25,11 @@ from ownership.io.progress import Progress, silent
 from ownership.paper import paper_tests
 from ownership.questions import Asked
 from ownership.report import Report
-from ownership.results import AuditorMember, Look, TestResult
 from ownership.suspects.preprocessing import Preprocess
 from ownership.suspects.suspect import ANSWER_KINDS, Suspect
 from ownership.testing import panel_test
-from ownership.verdict import Verdict, supports
+from ownership.verdict.results import AuditorMember, Look, TestResult
+from ownership.verdict.rule import Verdict, supports
 
 
 def audit(

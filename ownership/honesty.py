@@ -22,7 +22,7 @@ from ownership.errors import ClaimError
 from ownership.evidence.responses import Answers
 from ownership.evidence.similarity import Array, ridge_map
 from ownership.evidence.watermark_scores import watermark_success
-from ownership.results import Decoys
+from ownership.verdict.results import Decoys
 from ownership.watermark import rotate, secret_key
 
 SEPARABLE = 0.65

@@ -15,8 +15,9 @@ from ownership.picture import picture
 from ownership.plan import STRATA
 from ownership.report import Report
 from ownership.seal import seal_lines
-from ownership.strength import ENFSI, LIMITS, NO_SUPPORT
-from ownership.verdict import Verdict, format_p
+from ownership.stats import format_p
+from ownership.verdict.rule import Verdict
+from ownership.verdict.strength import ENFSI, LIMITS, NO_SUPPORT
 from ownership.wording import EXPLAINED, FAMILIES, GLOSSARY, PLAN_EXPLAINED, format_number
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ victim's dimension. The paper's released code lacks these tests; how Table 5 was
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,29 +16,10 @@ from ownership.evidence.dataset_inference import augmentation_scores
 from ownership.evidence.responses import Answers, NotApplicable
 from ownership.evidence.similarity import Array, raw_l2
 from ownership.evidence.watermark_scores import watermark_hits
+from ownership.verdict.results import PaperTest
 
 BATCHES = 30
 """Table 5's p, t and effects fit a pooled, two-sided t-test of 30 against 30 measurements in all four rows."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaperTest:
-    """One row as the paper prints it; what a table does not test has no statistic."""
-
-    table: str
-    title: str
-    suspect: float
-    other: float  # the benign encoder's, or the public images'
-    other_is: str
-    statistic: float | None  # t
-    df: int | None
-    pvalue: float | None
-    alternative: str
-
-    @property
-    def effect(self) -> float:
-        """The paper's delta mu: suspect minus other."""
-        return self.suspect - self.other
 
 
 def paper_tests(claim: Claim, answers: Answers) -> tuple[PaperTest, ...]:

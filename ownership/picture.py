@@ -6,8 +6,8 @@ import io
 import re
 from html import escape
 
-from ownership.results import TestResult
-from ownership.verdict import format_p
+from ownership.stats import format_p
+from ownership.verdict.results import TestResult
 from ownership.wording import format_number
 
 MEMBER, REFERENCE, SUSPECT, LINE = "#46535f", "#7a4f00", "#a01818", "#1b1f24"

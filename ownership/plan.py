@@ -25,6 +25,9 @@ REQUIRED_STRATA = ("plain", "marked")
 AFFORDABLE_STRATA = ("small", "public")
 """What an owner of a large model can have: encoders of less capacity and training, of any kind; published encoders."""
 
+NEARER = 0.6
+"""Closeness from which partial RSA decides against a panel without encoders of the victim's size (docs/adr/0008)."""
+
 TURNED_STRATA = ("invariant", "student")
 """Those that answer alike however an image is turned: trained on rotated views; taught so by another independent."""
 
@@ -45,7 +48,7 @@ MIN_LOOK = 100
 class Plan:
     """Tests, error rate, correction, verdict rule, sizes and seed of every audit of a claim."""
 
-    rule: str = "turnmark-2"  # the verdict rule, ownership.verdict.decide; "turnmark-1" knows no looks
+    rule: str = "turnmark-2"  # the verdict rule, ownership.verdict.rule.decide; "turnmark-1" knows no looks
     deciding: tuple[str, ...] = DECIDING
     alpha: float = 0.01  # chance of any false rejection among the deciding tests, over all looks
     looks: tuple[int, ...] = (250, 500)  # queries after which an audit may already decide; the last look is at all

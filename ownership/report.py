@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ownership.errors import ClaimError, ReportError
-from ownership.explanations import Explanation, explanations_of
 from ownership.io.files import read_json, write_json
-from ownership.paper import PaperTest
 from ownership.plan import Plan
-from ownership.results import AuditorMember, Decoys, Look, TestResult, adjusted
 from ownership.stats import ImageLevelTest
-from ownership.strength import Strength, strength_of
-from ownership.verdict import Verdict, closeness_of, decide, supports
+from ownership.verdict.explanations import Explanation, explanations_of
+from ownership.verdict.results import AuditorMember, Decoys, Look, PaperTest, TestResult, adjusted
+from ownership.verdict.rule import Verdict, closeness_of, decide, supports
+from ownership.verdict.strength import Strength, strength_of
 
 SCHEMA_VERSION = 3
 """Version 2 added the looks, version 3 what follows from the numbers in `strength` and `explanations`."""

@@ -14,10 +14,10 @@ from ownership.errors import ReportError, ReportIntegrityError
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 from ownership.report import Report
-from ownership.results import TestResult
 from ownership.suspects.formats.open import LoadOptions
 from ownership.suspects.preprocessing import Preprocess, parse_preprocess
 from ownership.suspects.suspect import Suspect
+from ownership.verdict.results import TestResult
 
 TOLERANCE = 1e-4
 """Largest difference of two scores, relative; a hundredth of it absolute, for scores near 0."""

@@ -20,10 +20,10 @@ from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 from ownership.plan import Plan
 from ownership.report import Report
-from ownership.results import Look, TestResult
 from ownership.stats import holm
-from ownership.strength import placing_reference
-from ownership.verdict import Verdict, supports
+from ownership.verdict.results import Look, TestResult
+from ownership.verdict.rule import Verdict, supports
+from ownership.verdict.strength import placing_reference
 
 SCHEMA_VERSION = 1
 
@@ -115,7 +115,7 @@ class Several:
     def save(self, folder: Path) -> None:
         """Writes `summary.json` and `summary.html`."""
         from ownership.html import template
-        from ownership.verdict import format_p
+        from ownership.stats import format_p
 
         write_json(folder / "summary.json", self.to_dict())
         page = template("several.html.j2").render(several=self, format_p=format_p, percent=f"{100 * self.alpha:g} %")

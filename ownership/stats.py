@@ -231,3 +231,14 @@ def image_level_test(a: ArrayLike, b: ArrayLike, null_hypothesis: str, alternati
         result = stats.ttest_ind(x, y, equal_var=False, alternative=alternative)
         t, p = float(result.statistic), float(result.pvalue)
     return ImageLevelTest(null_hypothesis=null_hypothesis, statistic=t, pvalue=p, n=len(x) + len(y))
+
+
+def format_p(p: float) -> str:
+    """Returns a p-value for people; a normal-tail extrapolation is never printed below .001 (rule 3).
+
+    >>> format_p(0.00002), format_p(0.0123), format_p(0.95)
+    ('< .001', '.012', '.95')
+    """
+    if p < 0.001:
+        return "< .001"
+    return f"{p:.3f}"[1:] if p < 0.1 else f"{p:.2f}".removeprefix("0")

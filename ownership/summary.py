@@ -5,11 +5,10 @@ from __future__ import annotations
 from ownership.claim import Claim
 from ownership.evidence.statistics import SCALES, STATISTICS
 from ownership.io.text import printable
-from ownership.plan import REQUIRED_STRATA, STRATA, TURNED_STRATA
+from ownership.plan import NEARER, REQUIRED_STRATA, STRATA, TURNED_STRATA
 from ownership.seal import seal_lines
 from ownership.stats import composite_threshold
 from ownership.testing import strata_scores
-from ownership.verdict import NEARER
 from ownership.verify import withheld_lines
 
 

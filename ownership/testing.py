@@ -10,8 +10,8 @@ from ownership.evidence.responses import Answers, Context, NotApplicable
 from ownership.evidence.similarity import raw_l2
 from ownership.evidence.statistics import SCALES, STATISTICS, Scores, Statistic
 from ownership.evidence.watermark_scores import watermark_hits
-from ownership.results import TestResult
 from ownership.stats import ImageLevelTest, image_level_test, rank_pvalue
+from ownership.verdict.results import TestResult
 
 OUTSIDERS = "not trained on the private images"
 """The one stratum of dataset inference (rule 2)."""

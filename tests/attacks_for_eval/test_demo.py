@@ -13,7 +13,7 @@ from attacks_for_eval.demo import JobConfig, run_job
 from ownership.claim import Claim
 from ownership.errors import ClaimError, DataError, TrainingError
 from ownership.report import Report
-from ownership.verdict import Verdict
+from ownership.verdict.rule import Verdict
 from watermark_training.data import Data
 
 

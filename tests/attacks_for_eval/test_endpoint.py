@@ -26,7 +26,7 @@ from ownership.encoders.images import represent
 from ownership.errors import OwnershipError, SuspectError
 from ownership.suspects.endpoint.client import RemoteEncoder
 from ownership.suspects.suspect import Suspect
-from ownership.verdict import Verdict
+from ownership.verdict.rule import Verdict
 from watermark_training.data import Data
 from watermark_training.train import Trained
 

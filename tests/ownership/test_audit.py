@@ -23,7 +23,7 @@ from ownership.report import Report
 from ownership.stats import case_control_test
 from ownership.summary import describe
 from ownership.suspects.suspect import Suspect, load_suspect
-from ownership.verdict import Verdict
+from ownership.verdict.rule import Verdict
 from watermark_training.artefacts import onnx_bytes, weights_bytes
 from watermark_training.data import Data
 

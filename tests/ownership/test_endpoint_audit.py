@@ -35,7 +35,7 @@ from ownership.suspects.endpoint.endpoint import host_of, load_endpoint
 from ownership.suspects.endpoint.protocols import APIS, read_answer
 from ownership.suspects.endpoint.transcript import RememberingEncoder, Transcript
 from ownership.suspects.suspect import Suspect
-from ownership.verdict import Verdict
+from ownership.verdict.rule import Verdict
 
 
 class _Handler(BaseHTTPRequestHandler):

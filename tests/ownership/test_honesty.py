@@ -20,7 +20,7 @@ from ownership.html import render_html
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.suspects.suspect import Suspect
-from ownership.verdict import Verdict
+from ownership.verdict.rule import Verdict
 from ownership.watermark import TURN, RotationPredictor, WatermarkKey, rotated_pairs, secret_key
 from watermark_training.data import Data
 from watermark_training.train import Trained

@@ -20,9 +20,9 @@ from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence.similarity import rsa_vector
 from ownership.plan import Plan
 from ownership.report import Report
-from ownership.results import TestResult
 from ownership.suspects.suspect import Suspect
-from ownership.verdict import Verdict, supports
+from ownership.verdict.results import TestResult
+from ownership.verdict.rule import Verdict, supports
 from watermark_training.data import Data
 
 

@@ -20,7 +20,7 @@ from ownership.errors import SuspectError
 from ownership.html import render_html
 from ownership.suspects.preprocessing import NONE, PREPROCESSES, TRIED, Preprocess, parse_preprocess
 from ownership.suspects.suspect import Suspect, load_suspect
-from ownership.verdict import Verdict
+from ownership.verdict.rule import Verdict
 
 
 class Expects(nn.Module):

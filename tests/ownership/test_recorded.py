@@ -35,7 +35,7 @@ from ownership.suspects.recorded.arrays import MAX_DIM, read_rows
 from ownership.suspects.recorded.probe_folder import read_probe_folder
 from ownership.suspects.recorded.recorded import load_recorded
 from ownership.suspects.suspect import Suspect
-from ownership.verdict import Verdict
+from ownership.verdict.rule import Verdict
 
 Rows = NDArray[np.float32]
 

@@ -19,9 +19,10 @@ from ownership.errors import ReportError
 from ownership.html import render_html, write_html
 from ownership.plan import Plan
 from ownership.report import Report
-from ownership.results import TestResult
+from ownership.stats import format_p
 from ownership.suspects.suspect import Suspect
-from ownership.verdict import Verdict, accuses_too_many, format_p
+from ownership.verdict.results import TestResult
+from ownership.verdict.rule import Verdict, accuses_too_many
 from ownership.wording import format_number
 
 

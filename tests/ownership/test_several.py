@@ -22,8 +22,8 @@ from ownership.errors import ClaimIntegrityError, ReportError, SuspectError
 from ownership.report import Report
 from ownership.several import Audited, _level, audit_several, carried, folders, summarise, suspect_pvalue
 from ownership.stats import holm
-from ownership.strength import placing_reference
-from ownership.verdict import Verdict, supports
+from ownership.verdict.rule import Verdict, supports
+from ownership.verdict.strength import placing_reference
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from test_report import FAR, LOW, NEAR, against_small, report, result
 
 from ownership.errors import ReportError
-from ownership.explanations import ABSENT, ALIKE, SET_APART, UNTESTED
 from ownership.plan import Plan
 from ownership.report import Report
-from ownership.results import AuditorMember, Look
-from ownership.strength import ENFSI, NO_SUPPORT, lower_bound, strength_of, upper_bound, verbal
-from ownership.verdict import Verdict
+from ownership.verdict.explanations import ABSENT, ALIKE, SET_APART, UNTESTED
+from ownership.verdict.results import AuditorMember, Look
+from ownership.verdict.rule import Verdict
+from ownership.verdict.strength import ENFSI, NO_SUPPORT, lower_bound, strength_of, upper_bound, verbal
 
 STRONG, WEAK = 9.0, 0.2
 

@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING
 
 from scipy import stats
 
-from ownership.plan import REQUIRED_STRATA, STRATA
-from ownership.stats import holm
+from ownership.plan import NEARER, REQUIRED_STRATA, STRATA
+from ownership.stats import format_p, holm
 
 if TYPE_CHECKING:
     from ownership.report import Report
-    from ownership.results import TestResult
+    from ownership.verdict.results import TestResult
 
 INDISCRIMINATE = 0.05
 """Size of the exact binomial test on the auditor's own independents: two hits of twenty at alpha .01."""
-
-NEARER = 0.6
-"""Closeness from which partial RSA decides against a panel without encoders of the victim's size (docs/adr/0008)."""
 
 
 class Verdict(Enum):
@@ -155,14 +152,3 @@ def accuses_too_many(hits: int, n: int, alpha: float) -> bool:
     (False, True)
     """
     return bool(stats.binomtest(hits, n, alpha, alternative="greater").pvalue < INDISCRIMINATE)
-
-
-def format_p(p: float) -> str:
-    """Returns a p-value for people; a normal-tail extrapolation is never printed below .001 (rule 3).
-
-    >>> format_p(0.00002), format_p(0.0123), format_p(0.95)
-    ('< .001', '.012', '.95')
-    """
-    if p < 0.001:
-        return "< .001"
-    return f"{p:.3f}"[1:] if p < 0.1 else f"{p:.2f}".removeprefix("0")

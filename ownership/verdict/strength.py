@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from scipy import stats
 
-from ownership.verdict import Verdict, supports
+from ownership.verdict.rule import Verdict, supports
 
 if TYPE_CHECKING:
     from ownership.report import Report
-    from ownership.results import TestResult
+    from ownership.verdict.results import TestResult
 
 LEVEL = 0.95
 """Of the one-sided bounds."""

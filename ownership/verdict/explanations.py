@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ownership.plan import REQUIRED_STRATA, TURNED_STRATA
-from ownership.verdict import Verdict, format_p
+from ownership.stats import format_p
+from ownership.verdict.rule import Verdict
 
 if TYPE_CHECKING:
     from ownership.report import Report
-    from ownership.results import TestResult
+    from ownership.verdict.results import TestResult
 
 SET_APART, ALIKE, ABSENT, UNTESTED = "set apart", "not set apart", "not represented", "not tested"
 """A deciding test sets the suspect apart from the panel's encoders of this kind, or not; or there are none."""

@@ -161,3 +161,23 @@ class AuditorMember:
 def adjusted(tests: tuple[TestResult, ...]) -> dict[str, float]:
     """Returns the Holm-adjusted p-values of tests, by name."""
     return dict(zip((t.name for t in tests), holm([t.pvalue for t in tests]), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperTest:
+    """One row as the paper prints it; what a table does not test has no statistic."""
+
+    table: str
+    title: str
+    suspect: float
+    other: float  # the benign encoder's, or the public images'
+    other_is: str
+    statistic: float | None  # t
+    df: int | None
+    pvalue: float | None
+    alternative: str
+
+    @property
+    def effect(self) -> float:
+        """The paper's delta mu: suspect minus other."""
+        return self.suspect - self.other
