@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 
 from attacks_for_eval.reference import MIN_QUERIES, pick_architecture, reference_surrogates
-from ownership.build import build_claim
-from ownership.claim import Claim
+from ownership.claims.build import build_claim
+from ownership.claims.claim import Claim
+from ownership.claims.probes import split_public
+from ownership.claims.record import Member
 from ownership.encoders.images import EncoderLike
 from ownership.errors import ClaimError
 from ownership.io.progress import Progress, silent
-from ownership.member import Member
 from ownership.plan import Plan
-from ownership.probes import split_public
 from watermark_training.artefacts import Loaded
 from watermark_training.augment import view_of
 from watermark_training.config import TrainConfig

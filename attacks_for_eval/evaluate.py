@@ -21,7 +21,7 @@ from attacks_for_eval.linear import linear_evaluation
 from attacks_for_eval.recipes import DEFAULT, LOSSLESS, Recipe, Settings, Workshop, put_in_front
 from attacks_for_eval.spread import spread
 from ownership._audit import audit
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike
 from ownership.errors import TrainingError

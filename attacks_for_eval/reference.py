@@ -9,11 +9,11 @@ from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.losses import REFERENCE_LOSSES
+from ownership.claims.record import Member
 from ownership.encoders.architectures import ARCHITECTURES, is_architecture
 from ownership.encoders.images import EncoderLike, images_sha256, represent
 from ownership.io.canonical import sha256
 from ownership.io.progress import Progress, silent
-from ownership.member import Member
 from watermark_training.artefacts import weights_bytes
 
 MIN_QUERIES = 64

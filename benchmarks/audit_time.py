@@ -21,10 +21,10 @@ import torch
 from torchvision.models import resnet50
 
 from ownership._audit import audit, versions
-from ownership.build import build_claim
+from ownership.claims.build import build_claim
+from ownership.claims.record import Member
 from ownership.encoders.architectures import ARCHITECTURES
 from ownership.encoders.images import represent
-from ownership.member import Member
 from ownership.plan import Plan
 from ownership.suspects.suspect import load_encoder, load_suspect
 

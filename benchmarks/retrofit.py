@@ -32,10 +32,10 @@ from run import PLAN, Bench
 
 from attacks_for_eval.claims import claim_with_references
 from ownership._audit import audit, versions
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
+from ownership.claims.record import Member
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, represent
-from ownership.member import Member
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key
 from watermark_training.artefacts import Loaded, load_trained

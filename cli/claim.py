@@ -63,9 +63,9 @@ def build(
 ) -> None:
     """Builds and writes a claim."""
     from attacks_for_eval.claims import claim_with_references
-    from ownership.claim import refuse_existing
     from ownership.encoders.images import images_sha256
     from ownership.errors import ClaimError
+    from ownership.io.files import refuse_existing
     from ownership.plan import Plan
     from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
@@ -119,8 +119,8 @@ def show(claim: Annotated[Path, typer.Argument(help="The claim's folder.", show_
     """Prints a claim in words."""
     from rich.markup import escape
 
-    from ownership.claim import Claim
-    from ownership.summary import describe
+    from ownership.claims.claim import Claim
+    from ownership.claims.describe import describe
 
     for line in describe(Claim.load(claim)):
         render.out.print(escape(line), soft_wrap=True)
@@ -143,7 +143,7 @@ def probes(
 ) -> None:
     """Exports a claim's probes."""
     from ownership.auditing.probe_export import export_probes
-    from ownership.claim import Claim
+    from ownership.claims.claim import Claim
     from watermark_training.data import load_data
 
     loaded = Claim.load(claim)
@@ -168,10 +168,10 @@ def power(
     import json
     from dataclasses import asdict
 
-    from ownership.claim import Claim
+    from ownership.claims.claim import Claim
+    from ownership.claims.power import claim_power, power_by_probes
     from ownership.errors import ClaimError
     from ownership.plan import NEARER, REQUIRED_STRATA
-    from ownership.power import claim_power, power_by_probes
 
     loaded = Claim.load(claim)
     if not loaded.references:

@@ -16,7 +16,7 @@ from ownership.io.progress import Progress as Show
 from ownership.io.text import printable
 
 if TYPE_CHECKING:
-    from ownership.power import Power
+    from ownership.claims.power import Power
     from ownership.report import Report
     from ownership.reproduce import Reproduction
     from ownership.several import Several
@@ -74,8 +74,8 @@ def progress(*, counted: bool = True) -> Iterator[Show]:
 
 def report(r: Report) -> None:
     """Prints a report's verdict, reasons and tests."""
+    from ownership.claims.seal import seal_lines
     from ownership.html import verdict_sentence
-    from ownership.seal import seal_lines
     from ownership.stats import format_p
     from ownership.wording import format_number
 

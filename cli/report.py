@@ -122,7 +122,7 @@ def reproduce(
     allow_http: AllowHttp = False,
 ) -> None:
     """Audits again and prints the comparison."""
-    from ownership.claim import Claim
+    from ownership.claims.claim import Claim
     from ownership.report_seal import load_report
     from ownership.reproduce import check_claim, circumstances
     from ownership.reproduce import reproduce as run

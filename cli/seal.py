@@ -163,8 +163,8 @@ def check_disclosure(
 
 def view(claim: Folder, out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)]) -> None:
     """Writes a view."""
+    from ownership.claims.redaction import NAME
     from ownership.view import write_view
-    from ownership.withheld import NAME
 
     withheld = write_view(claim, out)
     say([f"view: {out}; withheld: {', '.join(withheld.parts)} ({NAME}); it still holds secrets, for the auditor only"])

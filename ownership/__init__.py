@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ownership._audit import audit
     from ownership.auditing.probe_export import export_probes
-    from ownership.build import build_claim
-    from ownership.claim import Claim
+    from ownership.claims.build import build_claim
+    from ownership.claims.claim import Claim
+    from ownership.claims.record import Member
     from ownership.encoders.architectures import ARCHITECTURES, Encoder
     from ownership.errors import (
         ClaimError,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
         UnsafeSuspectError,
     )
     from ownership.html import render_html, write_html
-    from ownership.member import Member
     from ownership.plan import Plan
     from ownership.report import Report
     from ownership.report_seal import sign_report, verify_report

@@ -15,7 +15,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.errors import ClaimIntegrityError
 from ownership.evidence.querying import ask, close
 from ownership.evidence.responses import Answers, NotApplicable

@@ -19,14 +19,14 @@ from ownership.attestation.keys import load_public_key
 from ownership.attestation.merkle import SALT_BYTES, inclusion_path, leads_to, salted_leaf
 from ownership.attestation.statement import check_timestamps, read_part, verify_signature, verify_times
 from ownership.attestation.timestamps import need_roots
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
+from ownership.claims.redaction import private_part
+from ownership.claims.seal import PUBLIC_KEY, leaf_hashes, open_statement, plan_sha256, read_digests, read_salts
 from ownership.encoders.images import image_bytes
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unbase64, unhex
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
-from ownership.seal import PUBLIC_KEY, leaf_hashes, open_statement, plan_sha256, read_digests, read_salts
-from ownership.withheld import private_part
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

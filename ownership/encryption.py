@@ -12,9 +12,9 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ownership.claim import Claim, refuse_existing
+from ownership.claims.claim import Claim
 from ownership.errors import ClaimError, OwnershipError
-from ownership.io.files import new_folder, read_bytes, write_bytes
+from ownership.io.files import new_folder, read_bytes, refuse_existing, write_bytes
 from ownership.io.text import printable
 
 BLOCK = 512

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, images_sha256
 from ownership.errors import ClaimError
 from ownership.evidence.responses import Answers

@@ -9,12 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ownership.claims.seal import seal_lines
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import clear_leftovers, write_bytes, write_together
 from ownership.picture import picture
 from ownership.plan import STRATA
 from ownership.report import Report
-from ownership.seal import seal_lines
 from ownership.stats import format_p
 from ownership.verdict.rule import Verdict
 from ownership.verdict.strength import ENFSI, LIMITS, NO_SUPPORT

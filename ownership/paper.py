@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.evidence.dataset_inference import augmentation_scores
 from ownership.evidence.responses import Answers, NotApplicable
 from ownership.evidence.similarity import Array, raw_l2

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectFailure
 from ownership.evidence.querying import ask, problems_with, repeats

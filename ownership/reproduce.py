@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from ownership._audit import audit
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.errors import ReportError, ReportIntegrityError
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable

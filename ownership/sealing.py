@@ -12,12 +12,12 @@ from ownership.attestation.keys import fingerprint, public_pem
 from ownership.attestation.merkle import SALT_BYTES, root_hash
 from ownership.attestation.statement import ENVELOPE, Signed
 from ownership.attestation.timestamps import Timestamp, ask_authority, read_reply, request
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
+from ownership.claims.seal import PUBLIC_KEY, Seal, leaf_hashes, plan_sha256, read_digests, salts_json, statement
 from ownership.errors import ClaimError, OwnershipError
 from ownership.io.canonical import sha256
 from ownership.io.files import new_folder, write_bytes
 from ownership.io.text import printable
-from ownership.seal import PUBLIC_KEY, Seal, leaf_hashes, plan_sha256, read_digests, salts_json, statement
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

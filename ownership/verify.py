@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from ownership.attestation.statement import ENVELOPE, verify_signature, verify_times
 from ownership.attestation.timestamps import need_roots
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
+from ownership.claims.redaction import NAME, Withheld, withheld_lines
+from ownership.claims.seal import PUBLIC_KEY
 from ownership.errors import ClaimIntegrityError
 from ownership.io.files import read_json
 from ownership.io.text import printable
-from ownership.seal import PUBLIC_KEY
-from ownership.withheld import NAME, Withheld
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -50,12 +50,6 @@ def verify_claim(
         f", with {hidden} leaves that are withheld" if hidden else ""
     )
     yield from verify_times(claim.seal.under(roots).timestamps, before, claim.seal.error)
-
-
-def withheld_lines(withheld: Withheld) -> Iterator[str]:
-    """Yields a line that says what is withheld from a view; of a whole claim none."""
-    if withheld.parts:
-        yield f"withheld     {', '.join(withheld.parts)}: this is a view of the claim, enough for an audit's verdict"
 
 
 def _refuse_extras(folder: Path, withheld: Withheld) -> None:

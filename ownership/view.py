@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ownership.attestation.merkle import salted_leaf
-from ownership.claim import Claim, refuse_existing
+from ownership.claims.claim import Claim
+from ownership.claims.redaction import NAME, PRIVATE_PROBES, WITHHOLDABLE, Withheld, withheld_json
+from ownership.claims.seal import read_digests, read_salts, salts_json
 from ownership.errors import ClaimError
-from ownership.io.files import new_folder, read_bytes, write_bytes
-from ownership.seal import read_digests, read_salts, salts_json
-from ownership.withheld import NAME, PRIVATE_PROBES, WITHHOLDABLE, Withheld, withheld_json
+from ownership.io.files import new_folder, read_bytes, refuse_existing, write_bytes
 
 
 def write_view(folder: Path, out: Path) -> Withheld:

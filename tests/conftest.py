@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Row, demo_config, run_job
 from cli.main import main
-from ownership.build import build_claim
-from ownership.claim import Claim
+from ownership.claims.build import build_claim
+from ownership.claims.claim import Claim
+from ownership.claims.record import Member
 from ownership.encoders.architectures import ARCHITECTURES, Encoder
 from ownership.encoders.images import as_input, three_channels
 from ownership.errors import OwnershipError
 from ownership.io.canonical import sha256
 from ownership.io.files import read_json
-from ownership.member import Member
 from ownership.plan import Plan
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.artefacts import weights_bytes

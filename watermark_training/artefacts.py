@@ -30,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ownership.claims.record import Member
 from ownership.encoders.architectures import CUSTOM, Encoder
 from ownership.encoders.images import EncoderLike, images_sha256
 from ownership.encoders.projection import load_projection_head
@@ -37,7 +38,6 @@ from ownership.errors import OwnershipError, SuspectError, TrainingError
 from ownership.io.files import alone_in, finished, read_bytes, read_json, write_bytes, write_json
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
-from ownership.member import Member
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey, stored_predictor
 from watermark_training.config import TrainConfig

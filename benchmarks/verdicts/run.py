@@ -37,11 +37,11 @@ from attacks_for_eval.rates import draw_roc
 from attacks_for_eval.recipes import Recipe, Settings, Workshop
 from attacks_for_eval.spread import spread
 from cli.render import progress
+from ownership.claims.record import Member
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike
 from ownership.io.files import write_bytes, write_json
 from ownership.io.progress import Progress
-from ownership.member import Member
 from ownership.plan import Plan
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ownership.claim import Claim, refuse_existing
+from ownership.claims.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, check_images, pixel_digests, png_bytes, three_channels
 from ownership.errors import DataError
 from ownership.evidence.querying import asked_again
 from ownership.io.canonical import canonical_json, sha256
-from ownership.io.files import write_bytes
+from ownership.io.files import refuse_existing, write_bytes
 from ownership.io.progress import Progress, silent
 from ownership.suspects.recorded.probe_folder import FORMAT, MAX_COUNT, RETURN, _name
 

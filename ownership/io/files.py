@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from ownership.errors import OwnershipError
+from ownership.errors import ClaimError, OwnershipError
 from ownership.io.canonical import canonical_json, parse_json
 from ownership.io.text import printable
 
@@ -223,3 +223,9 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raises ClaimError if `folder` exists and is not an empty folder: claims are never overwritten."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ClaimError(f"{printable(folder, 300)} exists already", "choose another --out, or delete it first")

@@ -10,7 +10,7 @@ import pytest
 from conftest import Job
 
 from attacks_for_eval.demo import JobConfig, run_job
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.errors import ClaimError, DataError, TrainingError
 from ownership.report import Report
 from ownership.verdict.rule import Verdict

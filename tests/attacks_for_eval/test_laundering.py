@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attacks_for_eval.laundering import OUTPUTS, WEIGHTS, fine_tune, launder, prune, quantise
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.images import represent
 from ownership.errors import TrainingError
 from ownership.evidence.querying import ask

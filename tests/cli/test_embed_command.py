@@ -8,7 +8,7 @@ import torch
 from conftest import Job, Run
 from test_cli import error_line
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from watermark_training.artefacts import load_trained
 
 

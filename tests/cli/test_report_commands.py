@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, Sealed, encoder
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.errors import ReportError
 from ownership.io.canonical import sha256
 from ownership.io.files import read_json, write_json

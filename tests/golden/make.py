@@ -67,9 +67,9 @@ def predictor(out: Path, *, pairs: bool) -> None:
     import torch
     from safetensors.torch import save_file
 
+    from ownership.claims.probes import make_probes
     from ownership.encoders.images import as_input, three_channels
     from ownership.plan import Plan
-    from ownership.probes import make_probes
     from ownership.watermark import RotationPredictor, WatermarkKey
 
     key = WatermarkKey(**KEY)
@@ -115,8 +115,8 @@ def claim(models_folder: Path, out: Path) -> None:
     from safetensors.torch import load_file
     from torch import nn
 
-    from ownership.build import build_claim
-    from ownership.member import Member
+    from ownership.claims.build import build_claim
+    from ownership.claims.record import Member
     from ownership.plan import Plan
     from ownership.watermark import RotationPredictor, WatermarkKey
 

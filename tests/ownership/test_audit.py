@@ -12,7 +12,8 @@ from conftest import Noisy, encoder, member
 from torch import Tensor, nn
 
 from ownership import audit, build_claim
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
+from ownership.claims.describe import describe
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike
 from ownership.errors import ClaimError, SuspectError
@@ -21,7 +22,6 @@ from ownership.html import render_html, verdict_sentence
 from ownership.plan import Plan
 from ownership.report import Report
 from ownership.stats import case_control_test
-from ownership.summary import describe
 from ownership.suspects.suspect import Suspect, load_suspect
 from ownership.verdict.rule import Verdict
 from watermark_training.artefacts import onnx_bytes, weights_bytes

@@ -14,14 +14,14 @@ import torch
 from conftest import encoder, member
 from torch import Tensor
 
-from ownership.build import build_claim
-from ownership.claim import Claim
+from ownership.claims.build import build_claim
+from ownership.claims.claim import Claim
+from ownership.claims.describe import describe, left_out
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, DataError, OwnershipError
 from ownership.io.canonical import canonical_json, sha256
 from ownership.plan import Plan
-from ownership.summary import describe, left_out
 from watermark_training.data import Data
 
 

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 from ownership import audit, load_suspect
 from ownership.attestation.statement import is_sealed
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.errors import OwnershipError
 from ownership.html import save_report
 from ownership.io.files import alone_in

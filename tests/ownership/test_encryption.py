@@ -15,7 +15,7 @@ from conftest import Sealed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encryption import decrypt_claim, encrypt_claim, pack, unpack
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input, as_uint8
 from ownership.evidence.dataset_inference import augmentation_scores, gmm_scores, loss_scores

@@ -10,7 +10,7 @@ import pytest
 
 from ownership import audit, load_suspect
 from ownership.attestation.timestamps import load_roots, parse_date
-from ownership.claim import FORMAT_VERSION, READABLE, Claim
+from ownership.claims.claim import FORMAT_VERSION, READABLE, Claim
 from ownership.disclosure import check_disclosure, disclosed_data
 from ownership.html import render_html
 from ownership.io.canonical import canonical_json

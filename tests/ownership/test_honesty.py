@@ -12,7 +12,7 @@ from conftest import encoder, member
 from torch import Tensor
 
 from ownership import audit, build_claim
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, represent, three_channels
 from ownership.evidence.querying import ask
 from ownership.honesty import check_probes, decoy_keys, separability

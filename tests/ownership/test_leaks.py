@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ownership import audit
 from ownership.attestation.keys import load_signing_key
 from ownership.auditing.probe_export import export_probes
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.images import three_channels
 from ownership.evidence.responses import Answers
 from ownership.html import render_html

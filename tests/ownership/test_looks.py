@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ownership import audit, build_claim, load_suspect
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence.similarity import rsa_vector

@@ -14,7 +14,7 @@ from conftest import encoder
 
 import ownership
 from ownership import audit
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.html import SECTIONS, render_html
 from ownership.picture import LINE, MEMBER, REFERENCE, SUSPECT
 from ownership.plan import Plan

@@ -11,7 +11,7 @@ from conftest import encoder
 from scipy import stats
 
 from ownership import audit
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.evidence.querying import ask
 from ownership.evidence.watermark_scores import watermark_hits

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ownership.claim import Claim
-from ownership.power import claim_power, power_by_probes
+from ownership.claims.claim import Claim
+from ownership.claims.power import claim_power, power_by_probes
 from ownership.stats import case_control_power, case_control_test, members_needed
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ownership import audit
 from ownership._audit import share_of_alpha
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.errors import SuspectError
 from ownership.html import render_html

@@ -24,7 +24,7 @@ from safetensors.torch import save
 
 from ownership import audit
 from ownership.auditing.probe_export import DECOY_SHARE, export_probes
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, pixel_digests, png_bytes, represent, three_channels
 from ownership.errors import ClaimError, DataError, OwnershipError, SuspectError, UnsafeSuspectError

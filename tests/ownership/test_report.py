@@ -14,7 +14,7 @@ import pytest
 from conftest import encoder
 
 from ownership import audit
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.errors import ReportError
 from ownership.html import render_html, write_html
 from ownership.plan import Plan

@@ -32,7 +32,7 @@ from ownership import audit
 from ownership.attestation.dsse import PAYLOAD_TYPE, open_envelope, pre_authentication, sign
 from ownership.attestation.keys import public_pem
 from ownership.attestation.timestamps import load_roots, parse_date
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.custody import Custody, Item, Receipt, examined, state
 from ownership.errors import OwnershipError, ReportError, ReportIntegrityError
 from ownership.html import renderer, write_html
@@ -283,7 +283,7 @@ def test_no_claims_seal_passes_for_a_reports_nor_the_other_way(bench: Bench) -> 
         ("a claim's type", {**_no_times(bench), **_signed(as_claim, KEY)}, "is no seal of this kind"),
     ]
     bench.refuses(iter(cases), 2)
-    from ownership.seal import open_statement
+    from ownership.claims.seal import open_statement
 
     with pytest.raises(OwnershipError, match="is no seal of this kind"):
         open_statement(bench.files[STATEMENT], KEY.public_key())

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from tampering import places
 
 from ownership import audit
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.disclosure import disclose
 from ownership.html import write_html
 from ownership.io.canonical import canonical_json

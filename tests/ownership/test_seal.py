@@ -27,16 +27,16 @@ from ownership.attestation.keys import fingerprint, load_public_key, load_signin
 from ownership.attestation.merkle import inclusion_path, leads_to, leaf_hash, node_hash, root_hash, salted_leaf
 from ownership.attestation.statement import UNTIMESTAMPED
 from ownership.attestation.timestamps import ask_authority, load_roots, parse_date, read_reply
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
+from ownership.claims.describe import describe
+from ownership.claims.seal import UNSEALED, open_statement
 from ownership.disclosure import check_disclosure, disclose, disclosed_data
 from ownership.encoders.images import image_bytes, images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
 from ownership.html import render_html
 from ownership.io.canonical import canonical_json, sha256
 from ownership.report import Report
-from ownership.seal import UNSEALED, open_statement
 from ownership.sealing import attach, seal_claim, stamp, write_request
-from ownership.summary import describe
 from ownership.suspects.suspect import load_suspect
 from ownership.verify import verify_claim
 from watermark_training.artefacts import weights_bytes

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_looks import _result, _suspect
 
 from ownership import audit
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimIntegrityError, ReportError, SuspectError
 from ownership.report import Report

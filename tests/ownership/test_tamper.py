@@ -27,7 +27,7 @@ from tsa import make_authority
 from ownership.attestation.dsse import PAYLOAD_TYPE, open_envelope, pre_authentication, sign
 from ownership.attestation.keys import public_pem
 from ownership.attestation.timestamps import load_roots, parse_date, read_reply
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
 from ownership.disclosure import check_disclosure
 from ownership.errors import ClaimIntegrityError
 from ownership.evidence.responses import Answers

@@ -17,7 +17,9 @@ from torch import nn
 
 from ownership import audit
 from ownership.auditing.probe_export import export_probes
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
+from ownership.claims.describe import describe
+from ownership.claims.redaction import NAME, PRIVATE_PROBES, PRIVATE_SETS, WITHHOLDABLE
 from ownership.disclosure import check_disclosure, disclose
 from ownership.encoders.architectures import Encoder
 from ownership.encryption import decrypt_claim, encrypt_claim
@@ -26,11 +28,9 @@ from ownership.html import render_html
 from ownership.io.canonical import canonical_json, sha256
 from ownership.report import Report
 from ownership.sealing import attach, seal_claim, write_request
-from ownership.summary import describe
 from ownership.suspects.suspect import Suspect
 from ownership.verify import verify_claim
 from ownership.view import write_view
-from ownership.withheld import NAME, PRIVATE_PROBES, PRIVATE_SETS, WITHHOLDABLE
 
 INFERENCE = {"inference_gmm", "inference_loss", "inference_augmentation"}
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
+from ownership.claims.redaction import withheld_lines
+from ownership.claims.seal import seal_lines
+from ownership.claims.strata import strata_scores
 from ownership.evidence.statistics import SCALES, STATISTICS
 from ownership.io.text import printable
 from ownership.plan import NEARER, REQUIRED_STRATA, STRATA, TURNED_STRATA
-from ownership.seal import seal_lines
 from ownership.stats import composite_threshold
-from ownership.testing import strata_scores
-from ownership.verify import withheld_lines
 
 
 def describe(claim: Claim) -> list[str]:

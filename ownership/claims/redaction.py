@@ -6,7 +6,7 @@ sealed claim it holds their leaves of the Merkle tree, so that signature and roo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def open_withheld(folder: Path, content: Mapping[str, Any], leaves: int | None) 
         folder: the claim's.
         content: of claim.json, which matches its own digest.
         leaves: of the Merkle tree, as signed; None: unsealed. That the leaves here lead to the root is checked by
-            `ownership.seal.check_seal`.
+            `ownership.claims.seal.check_seal`.
 
     Raises:
         ClaimIntegrityError: if anything in the file could be otherwise, or a withheld part is there.
@@ -94,3 +94,9 @@ def open_withheld(folder: Path, content: Mapping[str, Any], leaves: int | None) 
                 "remove either of the two",
             )
     return withheld
+
+
+def withheld_lines(withheld: Withheld) -> Iterator[str]:
+    """Yields a line that says what is withheld from a view; of a whole claim none."""
+    if withheld.parts:
+        yield f"withheld     {', '.join(withheld.parts)}: this is a view of the claim, enough for an audit's verdict"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
+from ownership.claims.strata import strata_scores
 from ownership.errors import ClaimError
 from ownership.evidence.statistics import SCALES, STATISTICS, score_members, score_others
 from ownership.stats import Alternative, CaseControlResult, case_control_power, case_control_test, members_needed
-from ownership.testing import strata_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,9 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from ownership.claim import Claim
+from ownership.claims.claim import Claim
+from ownership.claims.probes import View, make_probes
+from ownership.claims.record import Member, teachers_among
 from ownership.encoders.images import EncoderLike, images_sha256
 from ownership.errors import ClaimError
 from ownership.evidence.querying import Probes, ask, problems_with, same_answers
@@ -19,9 +21,7 @@ from ownership.evidence.responses import Answers, Context
 from ownership.evidence.statistics import score_members, score_others
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
-from ownership.member import Member, teachers_among
 from ownership.plan import DECIDING_AFFORDABLE, REQUIRED_STRATA, STRATA, Plan
-from ownership.probes import View, make_probes
 from ownership.watermark import RotationPredictor, WatermarkKey
 
 

@@ -9,8 +9,8 @@ claim/
 ├── probes.safetensors      every other probe image, uint8, and of the rotated ones label, angle and image
 ├── private_probes.safetensors      the owner's private images, which only dataset inference asks about
 ├── representations/*.safetensors   answers of the victim, of every panel member, of every reference surrogate
-├── seal/                   signature, Merkle tree, timestamps, if its owner sealed it (ownership.seal)
-└── withheld.json           of a view for an auditor: which parts are not in it (ownership.withheld)
+├── seal/                   signature, Merkle tree, timestamps, if its owner sealed it (ownership.claims.seal)
+└── withheld.json           of a view for an auditor: which parts are not in it (ownership.claims.redaction)
 ```
 
 Rules of loading, each with a test that breaks exactly that rule:
@@ -33,20 +33,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ownership.claims.probes import check_rows, check_shown
+from ownership.claims.record import Member, member_from, teachers_among
+from ownership.claims.redaction import PRIVATE_PROBES, PRIVATE_SETS, Withheld, open_withheld, private_part
+from ownership.claims.seal import Seal, check_seal, leaf_digests, open_seal
 from ownership.encoders.projection import load_projection_head
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence.querying import Probes
 from ownership.evidence.responses import Answers, Context
 from ownership.evidence.statistics import Scores
 from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256
-from ownership.io.files import new_folder, read_bytes, write_bytes
+from ownership.io.files import new_folder, read_bytes, refuse_existing, write_bytes
 from ownership.io.text import printable
-from ownership.member import Member, member_from, teachers_among
 from ownership.plan import STRATA, Plan
-from ownership.probes import check_rows, check_shown
-from ownership.seal import Seal, check_seal, leaf_digests, open_seal
 from ownership.watermark import RotationPredictor, WatermarkKey, stored_predictor
-from ownership.withheld import PRIVATE_PROBES, PRIVATE_SETS, Withheld, open_withheld, private_part
 
 FORMAT_VERSION = 4
 READABLE = (1, 2, 3, 4)
@@ -244,12 +244,6 @@ class Claim:
             sha256=content["content_sha256"],
             withheld=withheld,
         )
-
-
-def refuse_existing(folder: Path) -> None:
-    """Raises ClaimError if `folder` exists and is not an empty folder: claims are never overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ClaimError(f"{printable(folder, 300)} exists already", "choose another --out, or delete it first")
 
 
 def _verified_content(data: bytes) -> dict[str, Any]:

@@ -34,11 +34,11 @@ from ownership.attestation.statement import (
     read_replies,
     timestamp_line,
 )
+from ownership.claims.redaction import Withheld, private_part
 from ownership.encoders.images import images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
 from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unhex
 from ownership.io.files import read_bytes
-from ownership.withheld import Withheld, private_part
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
