@@ -78,7 +78,7 @@ def attach(
     from ownership.errors import OwnershipError
     from ownership.io.files import read_bytes
     from ownership.report_seal import signed_report
-    from ownership.sealing import attach as store
+    from ownership.sealing.create import attach as store
 
     data = read_bytes(reply, OwnershipError, "reply")
     say([stamped_line(store(report, data, roots_in(roots), opened=signed_report))])

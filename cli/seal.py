@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ownership.attestation.statement import Signed
     from ownership.attestation.timestamps import Timestamp
-    from ownership.sealing import Opened
+    from ownership.sealing.create import Opened
 
 PASSPHRASE = "TURNMARK_PASSPHRASE"  # noqa: S105  the variable's name
 
@@ -89,7 +89,7 @@ def seal(
 ) -> None:
     """Commits, signs, timestamps."""
     from ownership.attestation.keys import load_signing_key
-    from ownership.sealing import seal_claim, sealed_claim
+    from ownership.sealing.create import seal_claim, sealed_claim
 
     trusted = roots_in(roots)
     made, new = seal_claim(claim, load_signing_key(signing_key, ask_passphrase))
@@ -112,7 +112,7 @@ def attach(
     """Stores a timestamp."""
     from ownership.errors import OwnershipError
     from ownership.io.files import read_bytes
-    from ownership.sealing import attach as store
+    from ownership.sealing.create import attach as store
 
     stamped = store(claim, read_bytes(reply, OwnershipError, "reply"), roots_in(roots))
     say([stamped_line(stamped)])
@@ -121,7 +121,7 @@ def attach(
 def verify(claim: Folder, public_key: PublicKey = None, roots: Roots = None, before: Before = None) -> None:
     """Prints a line a check."""
     from ownership.attestation.timestamps import parse_date
-    from ownership.verify import verify_claim
+    from ownership.sealing.verify import verify_claim
 
     date = None if before is None else parse_date(before)
     say(verify_claim(claim, public_key=public_key, roots=roots_in(roots), before=date))
@@ -137,8 +137,8 @@ def disclose(
     data: Annotated[bool, typer.Option("--data", help="With the parts' data, not only their digests.")] = False,
 ) -> None:
     """Writes a disclosure."""
-    from ownership.disclosure import disclose as make
     from ownership.io.files import write_bytes
+    from ownership.sealing.disclosure import disclose as make
 
     write_bytes(out, make(claim, parts, data=data), secret=True)
     say([f"disclosure: {out}; it shows {', '.join(parts)} and the signed statement, nothing else of the claim"])
@@ -152,9 +152,9 @@ def check_disclosure(
 ) -> None:
     """Prints a line a check."""
     from ownership.attestation.timestamps import parse_date
-    from ownership.disclosure import check_disclosure as check
     from ownership.errors import OwnershipError
     from ownership.io.files import read_bytes
+    from ownership.sealing.disclosure import check_disclosure as check
 
     content = read_bytes(disclosure, OwnershipError, "disclosure")
     date = None if before is None else parse_date(before)
@@ -164,7 +164,7 @@ def check_disclosure(
 def view(claim: Folder, out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)]) -> None:
     """Writes a view."""
     from ownership.claims.redaction import NAME
-    from ownership.view import write_view
+    from ownership.sealing.redacted_copy import write_view
 
     withheld = write_view(claim, out)
     say([f"view: {out}; withheld: {', '.join(withheld.parts)} ({NAME}); it still holds secrets, for the auditor only"])
@@ -182,7 +182,7 @@ def encrypt(
     ] = False,
 ) -> None:
     """Writes the encrypted file."""
-    from ownership.encryption import encrypt_claim
+    from ownership.sealing.encryption import encrypt_claim
 
     secret = ask_passphrase("passphrase of the encrypted claim", new=True) if passphrase else ""
     encrypt_claim(claim, out, recipients=recipient or (), passphrase=secret)
@@ -198,7 +198,7 @@ def decrypt(
     ] = None,
 ) -> None:
     """Opens the encrypted file."""
-    from ownership.encryption import decrypt_claim
+    from ownership.sealing.encryption import decrypt_claim
 
     claim = decrypt_claim(
         file, out, identity=identity, passphrase=lambda: ask_passphrase("passphrase of the encrypted claim")
@@ -232,7 +232,7 @@ def ask_for_times(
     opened: Opened,
 ) -> None:
     """Writes a timestamp request and asks authorities, as told; says so where a seal stays without a time."""
-    from ownership.sealing import stamp, write_request
+    from ownership.sealing.create import stamp, write_request
 
     if request is not None:
         write_request(folder, request, opened)

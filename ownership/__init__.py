@@ -48,13 +48,13 @@ if TYPE_CHECKING:
     from ownership.report import Report
     from ownership.report_seal import sign_report, verify_report
     from ownership.reproduce import reproduce
-    from ownership.sealing import seal_claim
+    from ownership.sealing.create import seal_claim
+    from ownership.sealing.verify import verify_claim
     from ownership.suspects.endpoint.endpoint import load_endpoint
     from ownership.suspects.recorded.recorded import load_recorded
     from ownership.suspects.suspect import Suspect, load_encoder, load_suspect
     from ownership.verdict.results import TestResult
     from ownership.verdict.rule import Verdict
-    from ownership.verify import verify_claim
     from ownership.watermark import RotationPredictor, WatermarkKey, paper_key, secret_key
 
 _HOMES = {

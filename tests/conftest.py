@@ -154,8 +154,8 @@ def sealed(claim_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Seal
 
     from ownership.attestation.keys import load_signing_key, make_signing_key
     from ownership.attestation.timestamps import load_roots
-    from ownership.disclosure import disclose
-    from ownership.sealing import attach, seal_claim, write_request
+    from ownership.sealing.create import attach, seal_claim, write_request
+    from ownership.sealing.disclosure import disclose
 
     place = tmp_path_factory.mktemp("sealed")
     folder = shutil.copytree(claim_folder, place / "claim")

@@ -174,11 +174,11 @@ def seal(golden: Path) -> None:
     from tsa import make_authority
 
     from ownership.attestation.keys import load_signing_key, make_signing_key
-    from ownership.disclosure import disclose
     from ownership.html import write_html
     from ownership.report import Report
     from ownership.report_seal import sign_report, signed_report
-    from ownership.sealing import attach, seal_claim, write_request
+    from ownership.sealing.create import attach, seal_claim, write_request
+    from ownership.sealing.disclosure import disclose
 
     folder, signed = golden / "claim-2-sealed", golden / "report-signed"
     with tempfile.TemporaryDirectory() as name:  # nobody keeps the keys

@@ -31,8 +31,8 @@ from ownership.html import save_report
 from ownership.io.files import alone_in
 from ownership.report import Report
 from ownership.report_seal import verify_report
-from ownership.sealing import seal_claim
-from ownership.verify import verify_claim
+from ownership.sealing.create import seal_claim
+from ownership.sealing.verify import verify_claim
 from watermark_training.artefacts import weights_bytes
 from watermark_training.data import Data
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ownership.claims.claim import Claim
-from ownership.encryption import decrypt_claim, encrypt_claim, pack, unpack
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
+from ownership.sealing.encryption import decrypt_claim, encrypt_claim, pack, unpack
 
 needs_age = pytest.mark.skipif(shutil.which("age") is None, reason="the age tool is not installed")
 

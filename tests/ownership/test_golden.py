@@ -11,13 +11,13 @@ import pytest
 from ownership import audit, load_suspect
 from ownership.attestation.timestamps import load_roots, parse_date
 from ownership.claims.claim import FORMAT_VERSION, READABLE, Claim
-from ownership.disclosure import check_disclosure, disclosed_data
 from ownership.html import render_html
 from ownership.io.canonical import canonical_json
 from ownership.report import SCHEMA_VERSION, Report
 from ownership.report_seal import verify_report
 from ownership.reproduce import Reproduction, circumstances, reproduce
-from ownership.verify import verify_claim
+from ownership.sealing.disclosure import check_disclosure, disclosed_data
+from ownership.sealing.verify import verify_claim
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 MODELS = GOLDEN / "models"

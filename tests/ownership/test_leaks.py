@@ -32,10 +32,10 @@ from ownership.claims.claim import Claim
 from ownership.encoders.images import three_channels
 from ownership.evidence.responses import Answers
 from ownership.html import render_html
+from ownership.sealing.redacted_copy import write_view
 from ownership.suspects.endpoint.endpoint import load_endpoint
 from ownership.suspects.sandbox.encoder import SandboxedEncoder
 from ownership.suspects.suspect import load_suspect
-from ownership.view import write_view
 from ownership.watermark import WatermarkKey
 from watermark_training.artefacts import describe_data, save_trained, weights_bytes
 from watermark_training.data import Data

@@ -39,7 +39,7 @@ from ownership.html import renderer, write_html
 from ownership.io.canonical import canonical_json, sha256
 from ownership.report import Report
 from ownership.report_seal import UNSIGNED, read_report, sign_report, signed_report, verify_report
-from ownership.sealing import attach, write_request
+from ownership.sealing.create import attach, write_request
 from ownership.suspects.suspect import Suspect
 
 NUMBERS, PAGE, STATEMENT, PUBLIC = "report.json", "report.html", "seal/statement.dsse.json", "seal/auditor.pub"

@@ -16,14 +16,14 @@ from tampering import places
 
 from ownership import audit
 from ownership.claims.claim import Claim
-from ownership.disclosure import disclose
 from ownership.html import write_html
 from ownership.io.canonical import canonical_json
 from ownership.report_seal import sign_report
+from ownership.sealing.disclosure import disclose
+from ownership.sealing.redacted_copy import write_view
 from ownership.several import Audited, summarise
 from ownership.suspects.preprocessing import parse_preprocess
 from ownership.suspects.suspect import Suspect
-from ownership.view import write_view
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOLDEN = ROOT / "tests/golden"

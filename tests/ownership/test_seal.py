@@ -30,15 +30,15 @@ from ownership.attestation.timestamps import ask_authority, load_roots, parse_da
 from ownership.claims.claim import Claim
 from ownership.claims.describe import describe
 from ownership.claims.seal import UNSEALED, open_statement
-from ownership.disclosure import check_disclosure, disclose, disclosed_data
 from ownership.encoders.images import image_bytes, images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
 from ownership.html import render_html
 from ownership.io.canonical import canonical_json, sha256
 from ownership.report import Report
-from ownership.sealing import attach, seal_claim, stamp, write_request
+from ownership.sealing.create import attach, seal_claim, stamp, write_request
+from ownership.sealing.disclosure import check_disclosure, disclose, disclosed_data
+from ownership.sealing.verify import verify_claim
 from ownership.suspects.suspect import load_suspect
-from ownership.verify import verify_claim
 from watermark_training.artefacts import weights_bytes
 
 RFC_6962 = [b"", b"\0", b"\x10", b" !", b"01", b"@ABC", b"PQRSTUVW", b"`abcdefghijklmno"]

@@ -28,12 +28,12 @@ from ownership.attestation.dsse import PAYLOAD_TYPE, open_envelope, pre_authenti
 from ownership.attestation.keys import public_pem
 from ownership.attestation.timestamps import load_roots, parse_date, read_reply
 from ownership.claims.claim import Claim
-from ownership.disclosure import check_disclosure
 from ownership.errors import ClaimIntegrityError
 from ownership.evidence.responses import Answers
 from ownership.io.canonical import canonical_json, sha256
-from ownership.sealing import attach, seal_claim, write_request
-from ownership.verify import verify_claim
+from ownership.sealing.create import attach, seal_claim, write_request
+from ownership.sealing.disclosure import check_disclosure
+from ownership.sealing.verify import verify_claim
 from ownership.watermark import WatermarkKey
 
 STATEMENT, PUBLIC, SALTS = "seal/statement.dsse.json", "seal/owner.pub", "seal/salts.json"

@@ -20,17 +20,17 @@ from ownership.auditing.probe_export import export_probes
 from ownership.claims.claim import Claim
 from ownership.claims.describe import describe
 from ownership.claims.redaction import NAME, PRIVATE_PROBES, PRIVATE_SETS, WITHHOLDABLE
-from ownership.disclosure import check_disclosure, disclose
 from ownership.encoders.architectures import Encoder
-from ownership.encryption import decrypt_claim, encrypt_claim
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.html import render_html
 from ownership.io.canonical import canonical_json, sha256
 from ownership.report import Report
-from ownership.sealing import attach, seal_claim, write_request
+from ownership.sealing.create import attach, seal_claim, write_request
+from ownership.sealing.disclosure import check_disclosure, disclose
+from ownership.sealing.encryption import decrypt_claim, encrypt_claim
+from ownership.sealing.redacted_copy import write_view
+from ownership.sealing.verify import verify_claim
 from ownership.suspects.suspect import Suspect
-from ownership.verify import verify_claim
-from ownership.view import write_view
 
 INFERENCE = {"inference_gmm", "inference_loss", "inference_augmentation"}
 
