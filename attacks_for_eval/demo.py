@@ -22,11 +22,11 @@ from attacks_for_eval.steal import steal_to
 from ownership._audit import audit
 from ownership.claims.claim import Claim
 from ownership.errors import DataError
-from ownership.html import save_report
 from ownership.io.files import write_json
 from ownership.io.progress import Progress, silent
 from ownership.plan import Plan
-from ownership.report import Report
+from ownership.reports.html import save_report
+from ownership.reports.report import Report
 from ownership.suspects.suspect import load_suspect
 from ownership.verdict.rule import Verdict
 from ownership.watermark import WatermarkKey, secret_key

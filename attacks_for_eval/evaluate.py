@@ -28,7 +28,7 @@ from ownership.errors import TrainingError
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import read_json, write_bytes, write_json
 from ownership.io.progress import Progress, silent
-from ownership.report import Report
+from ownership.reports.report import Report
 from ownership.suspects.suspect import load_encoder, load_suspect
 from watermark_training.artefacts import load_trained
 from watermark_training.data import Data

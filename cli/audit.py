@@ -107,7 +107,7 @@ def audit(
 ) -> None:
     """Audits, writes and prints a report, or a summary of several."""
     from ownership.errors import SuspectError
-    from ownership.pdf import find_browser, write_pdf
+    from ownership.reports.pdf import find_browser, write_pdf
     from ownership.suspects.formats.open import LoadOptions
     from ownership.verdict.rule import Verdict
 

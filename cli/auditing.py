@@ -16,7 +16,7 @@ from cli.suspects import Without, open_suspect, report_folder
 if TYPE_CHECKING:
     from ownership import Claim
     from ownership.io.progress import Progress
-    from ownership.report import Report
+    from ownership.reports.report import Report
     from ownership.several import Audited, Several
     from ownership.suspects.formats.open import LoadOptions
     from ownership.suspects.sandbox.encoder import Limits
@@ -70,9 +70,9 @@ def audit_one(request: Request, suspect: str, out: Path, showing: Showing, *, re
 
 def _audit_into(request: Request, suspect: str, out: Path, showing: Showing, *, resume: bool) -> Report:
     from ownership import SuspectError, audit
-    from ownership.html import save_report
     from ownership.io.text import printable
-    from ownership.report_seal import refuse_signed
+    from ownership.reports.html import save_report
+    from ownership.reports.signature import refuse_signed
     from ownership.suspects.preprocessing import parse_preprocess
     from ownership.suspects.suspect import load_folder
 
@@ -118,8 +118,8 @@ def _earlier(out: Path, claim: str, suspect: str, command: str) -> Report | None
     """The report in a folder, if it is what an audit of this suspect would write."""
     from ownership._audit import versions
     from ownership.errors import ReportError
-    from ownership.html import write_html
-    from ownership.report import Report
+    from ownership.reports.html import write_html
+    from ownership.reports.report import Report
 
     try:
         report = Report.load(out / "report.json")

@@ -17,7 +17,7 @@ from ownership.io.text import printable
 
 if TYPE_CHECKING:
     from ownership.claims.power import Power
-    from ownership.report import Report
+    from ownership.reports.report import Report
     from ownership.reproduce import Reproduction
     from ownership.several import Several
 
@@ -75,9 +75,9 @@ def progress(*, counted: bool = True) -> Iterator[Show]:
 def report(r: Report) -> None:
     """Prints a report's verdict, reasons and tests."""
     from ownership.claims.seal import seal_lines
-    from ownership.html import verdict_sentence
+    from ownership.reports.glossary import format_number
+    from ownership.reports.html import verdict_sentence
     from ownership.stats import format_p
-    from ownership.wording import format_number
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
     out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect['name'])}")
@@ -150,9 +150,9 @@ def several(s: Several) -> None:
 
 def reproduction(r: Reproduction) -> None:
     """Prints a report's numbers beside those that auditing again gave, and each that differs."""
+    from ownership.reports.glossary import format_number
     from ownership.reproduce import P_TOLERANCE
     from ownership.stats import format_p
-    from ownership.wording import format_number
 
     table = Table(box=None, padding=(0, 1))
     for name in ("test", "queries", "report", "again", "p", "again", "same"):

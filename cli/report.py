@@ -58,7 +58,7 @@ def sign(
 ) -> None:
     """Signs, renders the page anew, timestamps."""
     from ownership.attestation.keys import load_signing_key
-    from ownership.report_seal import sign_report, signed_report
+    from ownership.reports.signature import sign_report, signed_report
 
     trusted = roots_in(roots)
     key = load_signing_key(signing_key, ask_passphrase)
@@ -77,7 +77,7 @@ def attach(
     """Stores a timestamp."""
     from ownership.errors import OwnershipError
     from ownership.io.files import read_bytes
-    from ownership.report_seal import signed_report
+    from ownership.reports.signature import signed_report
     from ownership.sealing.create import attach as store
 
     data = read_bytes(reply, OwnershipError, "reply")
@@ -88,7 +88,7 @@ def attach(
 def verify(report: Folder, public_key: PublicKey = None, roots: Roots = None, before: Before = None) -> None:
     """Prints a line a check."""
     from ownership.attestation.timestamps import parse_date
-    from ownership.report_seal import verify_report
+    from ownership.reports.signature import verify_report
 
     date = None if before is None else parse_date(before)
     say(verify_report(report, public_key=public_key, roots=roots_in(roots), before=date))
@@ -123,7 +123,7 @@ def reproduce(
 ) -> None:
     """Audits again and prints the comparison."""
     from ownership.claims.claim import Claim
-    from ownership.report_seal import load_report
+    from ownership.reports.signature import load_report
     from ownership.reproduce import check_claim, circumstances
     from ownership.reproduce import reproduce as run
     from ownership.suspects.formats.open import LoadOptions

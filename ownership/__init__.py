@@ -43,10 +43,10 @@ if TYPE_CHECKING:
         TrainingError,
         UnsafeSuspectError,
     )
-    from ownership.html import render_html, write_html
     from ownership.plan import Plan
-    from ownership.report import Report
-    from ownership.report_seal import sign_report, verify_report
+    from ownership.reports.html import render_html, write_html
+    from ownership.reports.report import Report
+    from ownership.reports.signature import sign_report, verify_report
     from ownership.reproduce import reproduce
     from ownership.sealing.create import seal_claim
     from ownership.sealing.verify import verify_claim

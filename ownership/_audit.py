@@ -24,7 +24,7 @@ from ownership.honesty import check_probes, decoy_keys
 from ownership.io.progress import Progress, silent
 from ownership.paper import paper_tests
 from ownership.questions import Asked
-from ownership.report import Report
+from ownership.reports.report import Report
 from ownership.suspects.preprocessing import Preprocess
 from ownership.suspects.suspect import ANSWER_KINDS, Suspect
 from ownership.testing import panel_test

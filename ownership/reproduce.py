@@ -13,7 +13,7 @@ from ownership.claims.claim import Claim
 from ownership.errors import ReportError, ReportIntegrityError
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
-from ownership.report import Report
+from ownership.reports.report import Report
 from ownership.suspects.formats.open import LoadOptions
 from ownership.suspects.preprocessing import Preprocess, parse_preprocess
 from ownership.suspects.suspect import Suspect

@@ -19,7 +19,7 @@ from ownership.io.files import write_bytes, write_json
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 from ownership.plan import Plan
-from ownership.report import Report
+from ownership.reports.report import Report
 from ownership.stats import holm
 from ownership.verdict.results import Look, TestResult
 from ownership.verdict.rule import Verdict, supports
@@ -114,7 +114,7 @@ class Several:
 
     def save(self, folder: Path) -> None:
         """Writes `summary.json` and `summary.html`."""
-        from ownership.html import template
+        from ownership.reports.html import template
         from ownership.stats import format_p
 
         write_json(folder / "summary.json", self.to_dict())

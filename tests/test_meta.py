@@ -71,7 +71,7 @@ def test_the_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0] for name in archive.namelist()}
         assert {t for t in tops if not t.endswith(".dist-info")} == set(ORDER)
-        assert "ownership/templates/report.html.j2" in archive.namelist()
+        assert "ownership/reports/templates/report.html.j2" in archive.namelist()
     venv.create(tmp_path / "env", with_pip=False)
     scripts = tmp_path / "env" / ("Scripts" if sys.platform == "win32" else "bin")
     python = scripts / "python"

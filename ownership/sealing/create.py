@@ -76,7 +76,7 @@ def sealed_claim(folder: Path) -> Seal:
 
 
 Opened = Callable[[Path], Signed]
-"""What opens the seal in a folder: `sealed_claim`, or `ownership.report_seal.signed_report`."""
+"""What opens the seal in a folder: `sealed_claim`, or `ownership.reports.signature.signed_report`."""
 
 
 def write_request(folder: Path, out: Path, opened: Opened = sealed_claim) -> None:

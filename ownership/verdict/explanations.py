@@ -11,7 +11,7 @@ from ownership.stats import format_p
 from ownership.verdict.rule import Verdict
 
 if TYPE_CHECKING:
-    from ownership.report import Report
+    from ownership.reports.report import Report
     from ownership.verdict.results import TestResult
 
 SET_APART, ALIKE, ABSENT, UNTESTED = "set apart", "not set apart", "not represented", "not tested"

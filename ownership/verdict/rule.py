@@ -12,7 +12,7 @@ from ownership.plan import NEARER, REQUIRED_STRATA, STRATA
 from ownership.stats import format_p, holm
 
 if TYPE_CHECKING:
-    from ownership.report import Report
+    from ownership.reports.report import Report
     from ownership.verdict.results import TestResult
 
 INDISCRIMINATE = 0.05

@@ -14,7 +14,7 @@ from scipy import stats
 from ownership.verdict.rule import Verdict, supports
 
 if TYPE_CHECKING:
-    from ownership.report import Report
+    from ownership.reports.report import Report
     from ownership.verdict.results import TestResult
 
 LEVEL = 0.95

@@ -12,7 +12,7 @@ from conftest import Job
 from attacks_for_eval.demo import JobConfig, run_job
 from ownership.claims.claim import Claim
 from ownership.errors import ClaimError, DataError, TrainingError
-from ownership.report import Report
+from ownership.reports.report import Report
 from ownership.verdict.rule import Verdict
 from watermark_training.data import Data
 

@@ -174,9 +174,9 @@ def seal(golden: Path) -> None:
     from tsa import make_authority
 
     from ownership.attestation.keys import load_signing_key, make_signing_key
-    from ownership.html import write_html
-    from ownership.report import Report
-    from ownership.report_seal import sign_report, signed_report
+    from ownership.reports.html import write_html
+    from ownership.reports.report import Report
+    from ownership.reports.signature import sign_report, signed_report
     from ownership.sealing.create import attach, seal_claim, write_request
     from ownership.sealing.disclosure import disclose
 

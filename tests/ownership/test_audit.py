@@ -18,9 +18,9 @@ from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike
 from ownership.errors import ClaimError, SuspectError
 from ownership.evidence.statistics import STATISTICS
-from ownership.html import render_html, verdict_sentence
 from ownership.plan import Plan
-from ownership.report import Report
+from ownership.reports.html import render_html, verdict_sentence
+from ownership.reports.report import Report
 from ownership.stats import case_control_test
 from ownership.suspects.suspect import Suspect, load_suspect
 from ownership.verdict.rule import Verdict

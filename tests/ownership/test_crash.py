@@ -27,10 +27,10 @@ from ownership import audit, load_suspect
 from ownership.attestation.statement import is_sealed
 from ownership.claims.claim import Claim
 from ownership.errors import OwnershipError
-from ownership.html import save_report
 from ownership.io.files import alone_in
-from ownership.report import Report
-from ownership.report_seal import verify_report
+from ownership.reports.html import save_report
+from ownership.reports.report import Report
+from ownership.reports.signature import verify_report
 from ownership.sealing.create import seal_claim
 from ownership.sealing.verify import verify_claim
 from watermark_training.artefacts import weights_bytes

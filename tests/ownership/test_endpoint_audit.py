@@ -29,7 +29,7 @@ from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import SuspectError
 from ownership.io.canonical import canonical_json, sha256
 from ownership.questions import queries
-from ownership.report import Report
+from ownership.reports.report import Report
 from ownership.suspects.endpoint.client import RemoteEncoder
 from ownership.suspects.endpoint.endpoint import host_of, load_endpoint
 from ownership.suspects.endpoint.protocols import APIS, read_answer

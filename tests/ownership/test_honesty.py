@@ -16,9 +16,9 @@ from ownership.claims.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, represent, three_channels
 from ownership.evidence.querying import ask
 from ownership.honesty import check_probes, decoy_keys, separability
-from ownership.html import render_html
 from ownership.plan import Plan
-from ownership.report import Report
+from ownership.reports.html import render_html
+from ownership.reports.report import Report
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.rule import Verdict
 from ownership.watermark import TURN, RotationPredictor, WatermarkKey, rotated_pairs, secret_key

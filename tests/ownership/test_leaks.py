@@ -31,7 +31,7 @@ from ownership.auditing.probe_export import export_probes
 from ownership.claims.claim import Claim
 from ownership.encoders.images import three_channels
 from ownership.evidence.responses import Answers
-from ownership.html import render_html
+from ownership.reports.html import render_html
 from ownership.sealing.redacted_copy import write_view
 from ownership.suspects.endpoint.endpoint import load_endpoint
 from ownership.suspects.sandbox.encoder import SandboxedEncoder
@@ -192,7 +192,7 @@ def _suspect(folder: Path, of: nn.Module) -> Any:
 
 @pytest.mark.parametrize("options", [(), ("--json",), ("--paper", "--stop-early"), ("--pdf",)])
 def test_an_audit(options: tuple[str, ...], run: Run, sealed: Sealed, secrets: Secrets, tmp_path: Path) -> None:
-    from ownership.pdf import find_browser
+    from ownership.reports.pdf import find_browser
 
     if options == ("--pdf",):
         try:

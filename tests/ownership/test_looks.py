@@ -19,7 +19,7 @@ from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence.similarity import rsa_vector
 from ownership.plan import Plan
-from ownership.report import Report
+from ownership.reports.report import Report
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.results import TestResult
 from ownership.verdict.rule import Verdict, supports

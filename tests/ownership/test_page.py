@@ -15,12 +15,12 @@ from conftest import encoder
 import ownership
 from ownership import audit
 from ownership.claims.claim import Claim
-from ownership.html import SECTIONS, render_html
-from ownership.picture import LINE, MEMBER, REFERENCE, SUSPECT
 from ownership.plan import Plan
-from ownership.report import Report
+from ownership.reports.figures import LINE, MEMBER, REFERENCE, SUSPECT
+from ownership.reports.glossary import EXPLAINED, GLOSSARY, PLAN_EXPLAINED
+from ownership.reports.html import SECTIONS, render_html
+from ownership.reports.report import Report
 from ownership.suspects.suspect import Suspect
-from ownership.wording import EXPLAINED, GLOSSARY, PLAN_EXPLAINED
 
 CSS = (Path(ownership.__file__).parent / "templates/report.css").read_text(encoding="utf-8")
 

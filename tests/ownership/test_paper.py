@@ -15,9 +15,9 @@ from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.evidence.querying import ask
 from ownership.evidence.watermark_scores import watermark_hits
-from ownership.html import render_html
 from ownership.paper import paper_tests
-from ownership.report import Report
+from ownership.reports.html import render_html
+from ownership.reports.report import Report
 from ownership.suspects.suspect import Suspect
 
 

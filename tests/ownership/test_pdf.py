@@ -13,8 +13,8 @@ from conftest import Run, encoder
 
 from ownership import pdf
 from ownership.errors import OwnershipError
-from ownership.html import SECTIONS
-from ownership.pdf import find_browser, write_pdf
+from ownership.reports.html import SECTIONS
+from ownership.reports.pdf import find_browser, write_pdf
 from watermark_training.artefacts import weights_bytes
 
 needs_browser = pytest.mark.skipif(

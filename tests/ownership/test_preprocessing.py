@@ -17,7 +17,7 @@ from ownership._audit import share_of_alpha
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.errors import SuspectError
-from ownership.html import render_html
+from ownership.reports.html import render_html
 from ownership.suspects.preprocessing import NONE, PREPROCESSES, TRIED, Preprocess, parse_preprocess
 from ownership.suspects.suspect import Suspect, load_suspect
 from ownership.verdict.rule import Verdict

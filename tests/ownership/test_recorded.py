@@ -30,7 +30,7 @@ from ownership.encoders.images import EncoderLike, pixel_digests, png_bytes, rep
 from ownership.errors import ClaimError, DataError, OwnershipError, SuspectError, UnsafeSuspectError
 from ownership.evidence.querying import repeats
 from ownership.plan import Plan
-from ownership.report import Report
+from ownership.reports.report import Report
 from ownership.suspects.recorded.arrays import MAX_DIM, read_rows
 from ownership.suspects.recorded.probe_folder import read_probe_folder
 from ownership.suspects.recorded.recorded import load_recorded

@@ -16,14 +16,14 @@ from conftest import encoder
 from ownership import audit
 from ownership.claims.claim import Claim
 from ownership.errors import ReportError
-from ownership.html import render_html, write_html
 from ownership.plan import Plan
-from ownership.report import Report
+from ownership.reports.glossary import format_number
+from ownership.reports.html import render_html, write_html
+from ownership.reports.report import Report
 from ownership.stats import format_p
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.results import TestResult
 from ownership.verdict.rule import Verdict, accuses_too_many
-from ownership.wording import format_number
 
 
 def result(

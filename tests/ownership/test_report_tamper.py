@@ -33,12 +33,12 @@ from ownership.attestation.dsse import PAYLOAD_TYPE, open_envelope, pre_authenti
 from ownership.attestation.keys import public_pem
 from ownership.attestation.timestamps import load_roots, parse_date
 from ownership.claims.claim import Claim
-from ownership.custody import Custody, Item, Receipt, examined, state
 from ownership.errors import OwnershipError, ReportError, ReportIntegrityError
-from ownership.html import renderer, write_html
 from ownership.io.canonical import canonical_json, sha256
-from ownership.report import Report
-from ownership.report_seal import UNSIGNED, read_report, sign_report, signed_report, verify_report
+from ownership.reports.custody import Custody, Item, Receipt, examined, state
+from ownership.reports.html import renderer, write_html
+from ownership.reports.report import Report
+from ownership.reports.signature import UNSIGNED, read_report, sign_report, signed_report, verify_report
 from ownership.sealing.create import attach, write_request
 from ownership.suspects.suspect import Suspect
 

@@ -16,9 +16,9 @@ from tampering import places
 
 from ownership import audit
 from ownership.claims.claim import Claim
-from ownership.html import write_html
 from ownership.io.canonical import canonical_json
-from ownership.report_seal import sign_report
+from ownership.reports.html import write_html
+from ownership.reports.signature import sign_report
 from ownership.sealing.disclosure import disclose
 from ownership.sealing.redacted_copy import write_view
 from ownership.several import Audited, summarise

@@ -32,9 +32,9 @@ from ownership.claims.describe import describe
 from ownership.claims.seal import UNSEALED, open_statement
 from ownership.encoders.images import image_bytes, images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
-from ownership.html import render_html
 from ownership.io.canonical import canonical_json, sha256
-from ownership.report import Report
+from ownership.reports.html import render_html
+from ownership.reports.report import Report
 from ownership.sealing.create import attach, seal_claim, stamp, write_request
 from ownership.sealing.disclosure import check_disclosure, disclose, disclosed_data
 from ownership.sealing.verify import verify_claim

@@ -19,7 +19,7 @@ from ownership import audit
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimIntegrityError, ReportError, SuspectError
-from ownership.report import Report
+from ownership.reports.report import Report
 from ownership.several import Audited, _level, audit_several, carried, folders, summarise, suspect_pvalue
 from ownership.stats import holm
 from ownership.verdict.rule import Verdict, supports

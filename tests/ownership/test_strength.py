@@ -15,7 +15,7 @@ from test_report import FAR, LOW, NEAR, against_small, report, result
 
 from ownership.errors import ReportError
 from ownership.plan import Plan
-from ownership.report import Report
+from ownership.reports.report import Report
 from ownership.verdict.explanations import ABSENT, ALIKE, SET_APART, UNTESTED
 from ownership.verdict.results import AuditorMember, Look
 from ownership.verdict.rule import Verdict

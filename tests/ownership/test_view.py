@@ -22,9 +22,9 @@ from ownership.claims.describe import describe
 from ownership.claims.redaction import NAME, PRIVATE_PROBES, PRIVATE_SETS, WITHHOLDABLE
 from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimError, ClaimIntegrityError
-from ownership.html import render_html
 from ownership.io.canonical import canonical_json, sha256
-from ownership.report import Report
+from ownership.reports.html import render_html
+from ownership.reports.report import Report
 from ownership.sealing.create import attach, seal_claim, write_request
 from ownership.sealing.disclosure import check_disclosure, disclose
 from ownership.sealing.encryption import decrypt_claim, encrypt_claim

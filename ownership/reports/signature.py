@@ -32,13 +32,13 @@ from ownership.attestation.statement import (
     verify_times,
 )
 from ownership.attestation.timestamps import need_roots
-from ownership.custody import Custody, examined, state
 from ownership.errors import OwnershipError, ReportError, ReportIntegrityError
-from ownership.html import render_html, renderer
 from ownership.io.canonical import parse_canonical, sha256
 from ownership.io.files import clear_leftovers, new_folder, read_bytes, write_bytes
 from ownership.io.text import printable
-from ownership.report import Report
+from ownership.reports.custody import Custody, examined, state
+from ownership.reports.html import render_html, renderer
+from ownership.reports.report import Report
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -117,7 +117,7 @@ def sign_report(
         folder: the report's.
         signing_key: the auditor's.
         auditor: their name.
-        received: how what was examined came, each as `ownership.custody.state` reads it.
+        received: how what was examined came, each as `ownership.reports.custody.state` reads it.
         now: what is stated as the time of signing; this machine's clock if not given.
 
     Returns:

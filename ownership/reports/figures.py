@@ -6,9 +6,9 @@ import io
 import re
 from html import escape
 
+from ownership.reports.glossary import format_number
 from ownership.stats import format_p
 from ownership.verdict.results import TestResult
-from ownership.wording import format_number
 
 MEMBER, REFERENCE, SUSPECT, LINE = "#46535f", "#7a4f00", "#a01818", "#1b1f24"
 """Colours; each group has a shape of its own, too, so that the picture reads in black and white."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ownership.errors import ReportError
 from ownership.io.text import printable
-from ownership.report import Report
+from ownership.reports.report import Report
 
 FORMAT_VERSION = 1
 LONGEST = 300

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 from ownership.claims.seal import seal_lines
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import clear_leftovers, write_bytes, write_together
-from ownership.picture import picture
 from ownership.plan import STRATA
-from ownership.report import Report
+from ownership.reports.figures import picture
+from ownership.reports.glossary import EXPLAINED, FAMILIES, GLOSSARY, PLAN_EXPLAINED, format_number
+from ownership.reports.report import Report
 from ownership.stats import format_p
 from ownership.verdict.rule import Verdict
 from ownership.verdict.strength import ENFSI, LIMITS, NO_SUPPORT
-from ownership.wording import EXPLAINED, FAMILIES, GLOSSARY, PLAN_EXPLAINED, format_number
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from ownership.custody import Custody
+    from ownership.reports.custody import Custody
 
 SECTIONS = (
     ("verdict", "The verdict"),
@@ -132,7 +132,7 @@ def template(name: str) -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("ownership"),
+        loader=PackageLoader("ownership.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
