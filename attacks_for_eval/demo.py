@@ -19,7 +19,7 @@ import torch
 from attacks_for_eval.claims import claim_with_references
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.steal import steal_to
-from ownership._audit import audit
+from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.errors import DataError
 from ownership.io.files import write_json

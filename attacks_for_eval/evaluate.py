@@ -20,7 +20,7 @@ from typing import Any
 from attacks_for_eval.linear import linear_evaluation
 from attacks_for_eval.recipes import DEFAULT, LOSSLESS, Recipe, Settings, Workshop, put_in_front
 from attacks_for_eval.spread import spread
-from ownership._audit import audit
+from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torchvision.models import resnet50
 
-from ownership._audit import audit, versions
+from ownership.auditing.engine import audit, versions
 from ownership.claims.build import build_claim
 from ownership.claims.record import Member
 from ownership.encoders.architectures import ARCHITECTURES

@@ -26,7 +26,7 @@ from torchvision import transforms
 from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
-from ownership._audit import versions
+from ownership.auditing.engine import versions
 from ownership.encoders.architectures import ARCHITECTURES
 from watermark_training.device import has_bfloat16
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from ownership._audit import versions
+from ownership.auditing.engine import versions
 from ownership.encoders.architectures import ARCHITECTURES
 from ownership.errors import OwnershipError, SuspectFailure
 from ownership.suspects.formats.open import LoadOptions

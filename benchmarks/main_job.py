@@ -20,7 +20,7 @@ from rich.console import Console
 
 from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Stranger, demo_config, run_job, summary
 from cli.render import progress
-from ownership._audit import versions
+from ownership.auditing.engine import versions
 from ownership.io.canonical import canonical_json, sha256
 from ownership.plan import Plan
 from ownership.stats import format_p

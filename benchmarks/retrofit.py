@@ -31,7 +31,7 @@ import design
 from run import PLAN, Bench
 
 from attacks_for_eval.claims import claim_with_references
-from ownership._audit import audit, versions
+from ownership.auditing.engine import audit, versions
 from ownership.claims.claim import Claim
 from ownership.claims.record import Member
 from ownership.encoders.architectures import Encoder

@@ -25,7 +25,7 @@ from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.recipes import DEFAULT, Recipe
-from ownership._audit import audit, versions
+from ownership.auditing.engine import audit, versions
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, as_input, as_uint8

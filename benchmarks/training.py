@@ -39,7 +39,7 @@ from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.linear import linear_evaluation
-from ownership._audit import versions
+from ownership.auditing.engine import versions
 from ownership.io.canonical import canonical_json, sha256
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.config import TrainConfig

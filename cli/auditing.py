@@ -15,9 +15,9 @@ from cli.suspects import Without, open_suspect, report_folder
 
 if TYPE_CHECKING:
     from ownership import Claim
+    from ownership.auditing.batch import Audited, Several
     from ownership.io.progress import Progress
     from ownership.reports.report import Report
-    from ownership.several import Audited, Several
     from ownership.suspects.formats.open import LoadOptions
     from ownership.suspects.sandbox.encoder import Limits
 
@@ -116,7 +116,7 @@ def _audit_into(request: Request, suspect: str, out: Path, showing: Showing, *, 
 
 def _earlier(out: Path, claim: str, suspect: str, command: str) -> Report | None:
     """The report in a folder, if it is what an audit of this suspect would write."""
-    from ownership._audit import versions
+    from ownership.auditing.engine import versions
     from ownership.errors import ReportError
     from ownership.reports.html import write_html
     from ownership.reports.report import Report
@@ -152,8 +152,8 @@ def audit_several(request: Request, suspects: list[str], out: Path, jobs: int) -
     Run again, it goes on where it stopped.
     """
     from ownership import SuspectError
-    from ownership.several import audit_several as run
-    from ownership.several import folders, summarise
+    from ownership.auditing.batch import audit_several as run
+    from ownership.auditing.batch import folders, summarise
 
     if request.stop_early or request.panel_models:
         raise SuspectError(
@@ -172,8 +172,8 @@ def audit_several(request: Request, suspects: list[str], out: Path, jobs: int) -
 
 
 def _one_of_several(request: Request, out: Path, places: dict[str, str], suspect: str) -> Audited:
+    from ownership.auditing.batch import Audited
     from ownership.io.progress import silent
-    from ownership.several import Audited
 
     place = places[suspect]
     report = audit_one(request, suspect, out / place, lambda: nullcontext(silent), resume=True)

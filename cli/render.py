@@ -16,10 +16,10 @@ from ownership.io.progress import Progress as Show
 from ownership.io.text import printable
 
 if TYPE_CHECKING:
+    from ownership.auditing.batch import Several
+    from ownership.auditing.reproduce import Reproduction
     from ownership.claims.power import Power
     from ownership.reports.report import Report
-    from ownership.reproduce import Reproduction
-    from ownership.several import Several
 
 SHOW_ANCESTOR = (
     "if the model it came from is public, it and its other fine-tunes are no copies: show them to the claim "
@@ -150,8 +150,8 @@ def several(s: Several) -> None:
 
 def reproduction(r: Reproduction) -> None:
     """Prints a report's numbers beside those that auditing again gave, and each that differs."""
+    from ownership.auditing.reproduce import P_TOLERANCE
     from ownership.reports.glossary import format_number
-    from ownership.reproduce import P_TOLERANCE
     from ownership.stats import format_p
 
     table = Table(box=None, padding=(0, 1))

@@ -122,10 +122,10 @@ def reproduce(
     allow_http: AllowHttp = False,
 ) -> None:
     """Audits again and prints the comparison."""
+    from ownership.auditing.reproduce import check_claim, circumstances
+    from ownership.auditing.reproduce import reproduce as run
     from ownership.claims.claim import Claim
     from ownership.reports.signature import load_report
-    from ownership.reproduce import check_claim, circumstances
-    from ownership.reproduce import reproduce as run
     from ownership.suspects.formats.open import LoadOptions
     from ownership.suspects.suspect import load_folder
 

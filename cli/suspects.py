@@ -129,7 +129,7 @@ def open_suspect(
         SuspectError: if it cannot be opened, or options do not fit its form.
     """
     from ownership import SuspectError, load_suspect
-    from ownership.questions import queries
+    from ownership.auditing.session import queries
     from ownership.suspects.endpoint.endpoint import command_words, is_address, load_endpoint
     from ownership.suspects.formats.open import LoadOptions
     from ownership.suspects.recorded.recorded import load_recorded

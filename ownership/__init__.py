@@ -25,8 +25,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ownership._audit import audit
+    from ownership.auditing.engine import audit
     from ownership.auditing.probe_export import export_probes
+    from ownership.auditing.reproduce import reproduce
     from ownership.claims.build import build_claim
     from ownership.claims.claim import Claim
     from ownership.claims.record import Member
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from ownership.reports.html import render_html, write_html
     from ownership.reports.report import Report
     from ownership.reports.signature import sign_report, verify_report
-    from ownership.reproduce import reproduce
     from ownership.sealing.create import seal_claim
     from ownership.sealing.verify import verify_claim
     from ownership.suspects.endpoint.endpoint import load_endpoint

@@ -38,7 +38,7 @@ def run(scale: str, wanted: list[str] | None, work: Path, device: str, part: tup
     """Measures the cells that are not stored yet."""
     from measure import MEASURES, Bench
 
-    from ownership._audit import versions
+    from ownership.auditing.engine import versions
 
     bench, cells = Bench(SCALES[scale], work / scale, device), {}
     for name, table in tables(scale).items():

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import Run, Sealed, encoder
 
+from ownership.auditing.reproduce import Circumstances, circumstances
 from ownership.claims.claim import Claim
 from ownership.errors import ReportError
 from ownership.io.canonical import sha256
 from ownership.io.files import read_json, write_json
 from ownership.reports.report import Report
-from ownership.reproduce import Circumstances, circumstances
 from ownership.suspects.formats.open import LoadOptions
 from watermark_training.artefacts import weights_bytes
 

@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from ownership import audit
+from ownership.auditing.session import queries
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import SuspectError
 from ownership.io.canonical import canonical_json, sha256
-from ownership.questions import queries
 from ownership.reports.report import Report
 from ownership.suspects.endpoint.client import RemoteEncoder
 from ownership.suspects.endpoint.endpoint import host_of, load_endpoint

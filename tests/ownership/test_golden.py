@@ -10,12 +10,12 @@ import pytest
 
 from ownership import audit, load_suspect
 from ownership.attestation.timestamps import load_roots, parse_date
+from ownership.auditing.reproduce import Reproduction, circumstances, reproduce
 from ownership.claims.claim import FORMAT_VERSION, READABLE, Claim
 from ownership.io.canonical import canonical_json
 from ownership.reports.html import render_html
 from ownership.reports.report import SCHEMA_VERSION, Report
 from ownership.reports.signature import verify_report
-from ownership.reproduce import Reproduction, circumstances, reproduce
 from ownership.sealing.disclosure import check_disclosure, disclosed_data
 from ownership.sealing.verify import verify_claim
 

@@ -12,10 +12,10 @@ from conftest import encoder, member
 from torch import Tensor
 
 from ownership import audit, build_claim
+from ownership.auditing.claim_checks import check_probes, decoy_keys, separability
 from ownership.claims.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, represent, three_channels
 from ownership.evidence.querying import ask
-from ownership.honesty import check_probes, decoy_keys, separability
 from ownership.plan import Plan
 from ownership.reports.html import render_html
 from ownership.reports.report import Report

@@ -11,11 +11,11 @@ from conftest import encoder
 from scipy import stats
 
 from ownership import audit
+from ownership.auditing.paper_tests import paper_tests
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.evidence.querying import ask
 from ownership.evidence.watermark_scores import watermark_hits
-from ownership.paper import paper_tests
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
 from ownership.suspects.suspect import Suspect

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from ownership import audit
-from ownership._audit import share_of_alpha
+from ownership.auditing.engine import share_of_alpha
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.errors import SuspectError

@@ -15,13 +15,13 @@ from jsonschema import Draft202012Validator
 from tampering import places
 
 from ownership import audit
+from ownership.auditing.batch import Audited, summarise
 from ownership.claims.claim import Claim
 from ownership.io.canonical import canonical_json
 from ownership.reports.html import write_html
 from ownership.reports.signature import sign_report
 from ownership.sealing.disclosure import disclose
 from ownership.sealing.redacted_copy import write_view
-from ownership.several import Audited, summarise
 from ownership.suspects.preprocessing import parse_preprocess
 from ownership.suspects.suspect import Suspect
 

@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tsa import Authority, make_authority, openssl
 
-from ownership._audit import audit
 from ownership.attestation.dsse import open_envelope, pre_authentication, sign
 from ownership.attestation.keys import fingerprint, load_public_key, load_signing_key, make_signing_key
 from ownership.attestation.merkle import inclusion_path, leads_to, leaf_hash, node_hash, root_hash, salted_leaf
 from ownership.attestation.statement import UNTIMESTAMPED
 from ownership.attestation.timestamps import ask_authority, load_roots, parse_date, read_reply
+from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.claims.describe import describe
 from ownership.claims.seal import UNSEALED, open_statement

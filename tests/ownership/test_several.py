@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from test_looks import _result, _suspect
 
 from ownership import audit
+from ownership.auditing.batch import Audited, _level, audit_several, carried, folders, summarise, suspect_pvalue
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimIntegrityError, ReportError, SuspectError
 from ownership.reports.report import Report
-from ownership.several import Audited, _level, audit_several, carried, folders, summarise, suspect_pvalue
 from ownership.stats import holm
 from ownership.verdict.rule import Verdict, supports
 from ownership.verdict.strength import placing_reference

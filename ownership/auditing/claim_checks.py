@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,10 +20,12 @@ from torch import Tensor
 
 from ownership.claims.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, images_sha256
-from ownership.errors import ClaimError
+from ownership.errors import ClaimError, ClaimIntegrityError
+from ownership.evidence.querying import ask, close
 from ownership.evidence.responses import Answers
 from ownership.evidence.similarity import Array, ridge_map
 from ownership.evidence.watermark_scores import watermark_success
+from ownership.suspects.suspect import Suspect
 from ownership.verdict.results import Decoys
 from ownership.watermark import rotate, secret_key
 
@@ -162,3 +166,35 @@ def _directions(x: Array) -> Array:
     """Answers scaled to length 1, as the predictor reads them (docs/adr/0002)."""
     out: Array = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return out
+
+
+def check_panel(claim: Claim, models: Sequence[Suspect]) -> dict[str, str]:
+    """Computes panel members' answers anew from their files, so that nobody can invent a panel.
+
+    Args:
+        claim: whose panel.
+        models: encoders from files; each is matched to a member by its SHA-256.
+
+    Returns:
+        Member -> "verified", or "no file of its SHA-256 was given".
+
+    Raises:
+        ClaimIntegrityError: if a member's file gives other answers than the claim says.
+    """
+    by_digest = {model.sha256: model for model in models}
+    checked = {}
+    for member in claim.members:
+        model = by_digest.get(member.sha256)
+        if model is None:
+            checked[member.name] = "no file of its SHA-256 was given"
+            continue
+        again = ask(model.preprocess.before(model.encoder), claim.probes, member.name)
+        model.close()
+        for name, said in claim.answers[member.name].sets.items():
+            if not close(again.sets[name], said):
+                raise ClaimIntegrityError(
+                    f"claim integrity: {member.name}'s file does not give the answers that the claim holds for it",
+                    "the panel was not made as the claim says; get the original claim",
+                )
+        checked[member.name] = "verified"
+    return checked

@@ -15,19 +15,17 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ownership.auditing.claim_checks import check_panel, check_probes, decoy_keys
+from ownership.auditing.panel_test import panel_test
+from ownership.auditing.paper_tests import paper_tests
+from ownership.auditing.session import Asked
 from ownership.claims.claim import Claim
-from ownership.errors import ClaimIntegrityError
-from ownership.evidence.querying import ask, close
 from ownership.evidence.responses import Answers, NotApplicable
 from ownership.evidence.statistics import STATISTICS, score_one
-from ownership.honesty import check_probes, decoy_keys
 from ownership.io.progress import Progress, silent
-from ownership.paper import paper_tests
-from ownership.questions import Asked
 from ownership.reports.report import Report
 from ownership.suspects.preprocessing import Preprocess
 from ownership.suspects.suspect import ANSWER_KINDS, Suspect
-from ownership.testing import panel_test
 from ownership.verdict.results import AuditorMember, Look, TestResult
 from ownership.verdict.rule import Verdict, supports
 
@@ -233,38 +231,6 @@ def _auditor_member(
         values=values,
         problems=tuple(asked.problems),
     )
-
-
-def check_panel(claim: Claim, models: Sequence[Suspect]) -> dict[str, str]:
-    """Computes panel members' answers anew from their files, so that nobody can invent a panel.
-
-    Args:
-        claim: whose panel.
-        models: encoders from files; each is matched to a member by its SHA-256.
-
-    Returns:
-        Member -> "verified", or "no file of its SHA-256 was given".
-
-    Raises:
-        ClaimIntegrityError: if a member's file gives other answers than the claim says.
-    """
-    by_digest = {model.sha256: model for model in models}
-    checked = {}
-    for member in claim.members:
-        model = by_digest.get(member.sha256)
-        if model is None:
-            checked[member.name] = "no file of its SHA-256 was given"
-            continue
-        again = ask(model.preprocess.before(model.encoder), claim.probes, member.name)
-        model.close()
-        for name, said in claim.answers[member.name].sets.items():
-            if not close(again.sets[name], said):
-                raise ClaimIntegrityError(
-                    f"claim integrity: {member.name}'s file does not give the answers that the claim holds for it",
-                    "the panel was not made as the claim says; get the original claim",
-                )
-        checked[member.name] = "verified"
-    return checked
 
 
 def _describe_claim(claim: Claim) -> dict[str, Any]:

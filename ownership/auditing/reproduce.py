@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from ownership._audit import audit
+from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.errors import ReportError, ReportIntegrityError
 from ownership.io.progress import Progress, silent
