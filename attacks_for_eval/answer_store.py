@@ -55,9 +55,9 @@ class AnswerStore:
         with self._open() as file:
             return {key: _vector(file.execute(_FIND, key).fetchone()[0]) for key in known}
 
-    def add(self, keys: Sequence[Key], answers: Tensor) -> None:
+    def add(self, keys: Sequence[Key], responses: Tensor) -> None:
         """Writes answers `(n, d)` down, all or none."""
-        rows = answers.float().cpu().contiguous().numpy()
+        rows = responses.float().cpu().contiguous().numpy()
         with self._open() as file:
             file.execute("INSERT INTO victim SELECT ? WHERE NOT EXISTS (SELECT 1 FROM victim)", (self._victim,))
             values = [(*key, row.tobytes()) for key, row in zip(keys, rows, strict=True)]

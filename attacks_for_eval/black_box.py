@@ -100,23 +100,23 @@ class BlackBox:
         parts: list[Tensor] = []
         for start in range(0, len(images), self._batch_size):
             rows = slice(start, start + self._batch_size)
-            answers = self._checked(self._answer(images[rows]), len(images[rows]))
-            self.queries += len(answers)
+            responses = self._checked(self._answer(images[rows]), len(images[rows]))
+            self.queries += len(responses)
             self._seen.update(digest for digest, _ in keys[rows])
             if self._store is not None:
-                self._store.add(keys[rows], answers)
-            parts.append(answers)
+                self._store.add(keys[rows], responses)
+            parts.append(responses)
         return torch.cat(parts)
 
-    def _checked(self, answers: Tensor, n: int) -> Tensor:
-        if answers.ndim != 2 or len(answers) != n:
-            raise TrainingError(f"the victim answered {tuple(answers.shape)} to {n} images", "ask again later")
-        self._same_length(answers.shape[1])
-        if not bool(torch.isfinite(answers).all()):
+    def _checked(self, responses: Tensor, n: int) -> Tensor:
+        if responses.ndim != 2 or len(responses) != n:
+            raise TrainingError(f"the victim answered {tuple(responses.shape)} to {n} images", "ask again later")
+        self._same_length(responses.shape[1])
+        if not bool(torch.isfinite(responses).all()):
             raise TrainingError(
                 "the victim's answers are not finite (NaN or infinite)", "nothing can be learnt from them"
             )
-        return answers
+        return responses
 
     def _same_length(self, length: int) -> None:
         if self._length not in (None, length):
@@ -127,19 +127,19 @@ class BlackBox:
 
     def _answer(self, images: Tensor) -> Tensor:
         """What the provider gives out."""
-        answers = represent(self._encoder, images, batch_size=self._batch_size)
+        responses = represent(self._encoder, images, batch_size=self._batch_size)
         if self.dims is not None:
-            answers = answers[:, : self.dims]
+            responses = responses[:, : self.dims]
         if self.noise or self.noise_mean:
             # by the number of answers before: a resumed run draws what an unbroken one would have
             generator = torch.Generator().manual_seed(self._seed * 2**32 + self.queries)
-            answers = answers + self.noise * torch.randn(answers.shape, generator=generator) + self.noise_mean
+            responses = responses + self.noise * torch.randn(responses.shape, generator=generator) + self.noise_mean
         if self.decimals is not None:
-            answers = answers.round(decimals=self.decimals)
-        return answers
+            responses = responses.round(decimals=self.decimals)
+        return responses
 
 
-def ask(victim: BlackBox, images: Tensor, repeats: int = 1) -> Tensor:
+def query(victim: BlackBox, images: Tensor, repeats: int = 1) -> Tensor:
     """Returns the mean of `repeats` answers to each image: averaging takes off noise that is drawn anew each time.
 
     Raises:
@@ -168,6 +168,6 @@ def buy(
     """
     parts: list[Tensor] = []
     for rows in torch.split(images, chunk):
-        parts.append(ask(victim, rows, repeats))
+        parts.append(query(victim, rows, repeats))
         progress("asking the victim", sum(map(len, parts)), len(images))
     return torch.cat(parts)

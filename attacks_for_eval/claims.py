@@ -10,27 +10,27 @@ from attacks_for_eval.reference import MIN_QUERIES, pick_architecture, reference
 from ownership.claims.build import build_claim
 from ownership.claims.claim import Claim
 from ownership.claims.probes import split_public
-from ownership.claims.record import Member
+from ownership.claims.record import EncoderRecord
 from ownership.encoders.images import EncoderLike
 from ownership.errors import ClaimError
 from ownership.io.progress import Progress, silent
 from ownership.plan import Plan
-from watermark_training.artefacts import Loaded
 from watermark_training.augment import view_of
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
+from watermark_training.train_folder import Loaded
 
 
 def claim_with_references(
     victim: Loaded,
     private: Data,
     public: Data,
-    panel: Sequence[tuple[Member, EncoderLike]],
+    panel: Sequence[tuple[EncoderRecord, EncoderLike]],
     plan: Plan,
     *,
     reference_epochs: int,
     seed: int,
-    own_ancestor: bool = False,
+    own_base_checkpoint: bool = False,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> Claim:
@@ -44,7 +44,7 @@ def claim_with_references(
         plan: of the claim.
         reference_epochs: passes over the answers, each; 0 for no references.
         seed: of the thefts.
-        own_ancestor: that the model which training went on from is the owner's and was never published: who has it,
+        own_base_checkpoint: that the model which training went on from is the owner's and was never published: who has it,
             has it from the owner, and the claim may call it a copy. The claim's record says that this was stated.
         device: where they are trained.
         progress: called as it goes.
@@ -56,12 +56,12 @@ def claim_with_references(
         The claim; without references too if there are fewer than `MIN_QUERIES` spare images or no known architecture
         of the victim's dimension.
     """
-    ancestor = victim.config.get("ancestor")
-    if ancestor is not None and not own_ancestor and ancestor not in {m.sha256 for m, _ in panel}:
+    base_checkpoint = victim.config.get("base_checkpoint")
+    if base_checkpoint is not None and not own_base_checkpoint and base_checkpoint not in {m.sha256 for m, _ in panel}:
         # measured (benchmarks/retrofit.py): the retrofitted model was taught to keep that one's answers
         raise ClaimError(
             "the model that the victim's training went on from is not in the panel: this claim would call it a copy",
-            "--panel ancestor:PATH for it and four fine-tunes of it; or --ancestor-is-mine, if nobody else has it",
+            "--panel sibling:PATH for it and four fine-tunes of it; or --base-checkpoint-is-private, if nobody else has it",
         )
     _, rest = split_public(len(public), plan)
     arch = pick_architecture(victim.encoder, victim.architecture, public.images) if reference_epochs else None
@@ -93,7 +93,11 @@ def claim_with_references(
             "private": private.name,
             "public": public.name,
             **({"predictor": "frozen"} if training.get("predictor") == "frozen" else {}),
-            **({"ancestor": "stated to be the owner's own, never published"} if ancestor and own_ancestor else {}),
+            **(
+                {"base_checkpoint": "stated to be the owner's own, never published"}
+                if base_checkpoint and own_base_checkpoint
+                else {}
+            ),
         },
         progress=progress,
     )

@@ -117,7 +117,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "rotated-queries": {"victim_view": "rotation"},
     "rotation-invariant": {"surrogate_view": "rotation"},
-    "turned": {"surrogate_view": "turn"},
+    "rotated": {"surrogate_view": "turn"},
     "averaging": {"repeats": 10},
 }
 """Name of a theft -> the fields of `ExtractionConfig` that make it.

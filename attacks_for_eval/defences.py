@@ -59,7 +59,7 @@ def resembles_earlier(queries: Tensor, metric: Metric, threshold: float, *, bloc
     return out
 
 
-class WatchfulBlackBox(BlackBox):
+class SimilarityNoiseBlackBox(BlackBox):
     """A black box that adds noise to the answers of queries similar to earlier ones (paper, section 5.3 and Table 12).
 
     Views of one image, which contrastive thefts and head recreation need, resemble each other after the head.
@@ -94,17 +94,17 @@ class WatchfulBlackBox(BlackBox):
 
     def _answer(self, images: Tensor) -> Tensor:
         """With noise for those that resemble an earlier query, of this batch too."""
-        answers = super()._answer(images)
+        responses = super()._answer(images)
         with torch.no_grad():
-            z = answers if self._head is None else self._head(answers)
+            z = responses if self._head is None else self._head(responses)
         similar = torch.zeros(len(z), dtype=torch.bool)
         if len(self._history):
             similar = resembles(z, self._history, self._metric, self._threshold)
         similar |= resembles_earlier(z, self._metric, self._threshold)
         self._history = z if not len(self._history) else torch.cat([self._history, z])
         self.flagged += int(similar.sum())
-        noise = torch.randn(answers.shape, generator=self._drawn) * self._sd + self._mean
-        return torch.where(similar[:, None], answers + noise, answers)
+        noise = torch.randn(responses.shape, generator=self._drawn) * self._sd + self._mean
+        return torch.where(similar[:, None], responses + noise, responses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

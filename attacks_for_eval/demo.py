@@ -2,7 +2,7 @@
 
 Every step is resumable: what lies finished in the folder, of the same configuration and data, is not done again.
 The images are split once, by seed: private (the victim's), public (the owner's, probes and reference thefts), and
-world (the thief's queries and the strangers' data).
+world (the thief's queries and the independent encoders' data).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from attacks_for_eval.claims import claim_with_references
 from attacks_for_eval.config import ExtractionConfig
-from attacks_for_eval.steal import steal_to
+from attacks_for_eval.steal import extract_to
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.errors import DataError
@@ -30,19 +30,19 @@ from ownership.reports.report import Report
 from ownership.suspects.suspect import load_suspect
 from ownership.verdict.rule import Verdict
 from ownership.watermark import WatermarkKey, secret_key
-from watermark_training.artefacts import load_trained, train_to
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data
-from watermark_training.panel import Stranger, part_of, strangers
+from watermark_training.panel import PanelSpec, panel_specs, part_of
+from watermark_training.train_folder import load_trained, train_to
 
 FORMATS = ("safetensors", "onnx")
 
 
 INDEPENDENTS = (
-    Stranger(name="same_data", mark="none", on_private=True),
-    Stranger(name="other_data", mark="none", on_private=False),
-    Stranger(name="foreign_key", mark="secret", on_private=True),
-    Stranger(name="half_turn", mark="paper", on_private=True),
+    PanelSpec(name="same_data", watermark="none", trains_on_private=True),
+    PanelSpec(name="other_data", watermark="none", trains_on_private=False),
+    PanelSpec(name="foreign_key", watermark="secret", trains_on_private=True),
+    PanelSpec(name="half_turn", watermark="paper", trains_on_private=True),
 )
 
 
@@ -54,18 +54,18 @@ class JobConfig:
     n_private: int = 500  # images the victim is trained on
     n_public: int = 600  # the owner's other images: two thirds become probes, the rest reference queries
     epochs: int = 50  # of the victim
-    stranger_epochs: int = 50  # of panel members and independents
+    independent_epochs: int = 50  # of panel members and independents
     batch_size: int = 128
     lr: float = 2e-3
     temperature: float = 0.2
     min_crop: float = 0.2
     flip: bool = False  # mirrored digits are no digits
-    steal_epochs: int = 100
+    extraction_epochs: int = 100
     queries: tuple[int, ...] = ()  # of each theft; empty: all of the world
     losses: tuple[str, ...] = ("mse", "infonce", "softnn")
     reference_epochs: int = 100
-    panel: tuple[Stranger, ...] = strangers(invariant=False)
-    independents: tuple[Stranger, ...] = INDEPENDENTS
+    panel: tuple[PanelSpec, ...] = panel_specs(rotation_invariant=False)
+    independents: tuple[PanelSpec, ...] = INDEPENDENTS
     seed: int = 0
 
 
@@ -108,20 +108,20 @@ def run_job(data: Data, out: Path, config: JobConfig, *, progress: Progress = si
     train_to(out / "models/victim", private, victim_config, key=with_key, progress=steps.next("training the victim"))
     for role, group in (("panel", config.panel), ("independent", config.independents)):
         offset = config.seed * 1000 + (100 if role == "panel" else 200)
-        for i, stranger in enumerate(group):
+        for i, spec in enumerate(group):
             train_to(
-                out / f"models/{role}_{stranger.name}",
-                private if stranger.on_private else part_of(world, config.n_private, offset + i),
-                train_config(config, stranger.mark, offset + i, config.stranger_epochs),
-                key=_key(offset + i) if stranger.mark == "secret" else None,
-                progress=steps.next(f"training {role} {stranger.name}"),
+                out / f"models/{role}_{spec.name}",
+                private if spec.trains_on_private else part_of(world, config.n_private, offset + i),
+                train_config(config, spec.watermark, offset + i, config.independent_epochs),
+                key=_key(offset + i) if spec.watermark == "secret" else None,
+                progress=steps.next(f"training {role} {spec.name}"),
             )
     _claim(out, private, public, config, steps.next("building the claim"))
     suspects: list[tuple[str, Literal["surrogate", "independent"]]] = []
     victim = load_trained(out / "models/victim")
     for name, theft in _thefts(config, world):
         folder = out / f"models/{name}"
-        steal_to(folder, victim.encoder, victim.sha256, world, theft, progress=steps.next(f"stealing: {name}"))
+        extract_to(folder, victim.encoder, victim.sha256, world, theft, progress=steps.next(f"stealing: {name}"))
         suspects.append((name, "surrogate"))
     suspects += [(f"independent_{s.name}", "independent") for s in config.independents]
     rows = list(_audits(out, suspects, steps.next("auditing")))
@@ -182,7 +182,7 @@ def _key(seed: int) -> WatermarkKey:
     return secret_key(torch.Generator().manual_seed(seed))
 
 
-def train_config(config: JobConfig, mark: Mark, seed: int, epochs: int) -> TrainConfig:
+def train_config(config: JobConfig, watermark: Mark, seed: int, epochs: int) -> TrainConfig:
     """Returns the training configuration of one encoder of the job."""
     return TrainConfig(
         arch=config.arch,
@@ -192,8 +192,8 @@ def train_config(config: JobConfig, mark: Mark, seed: int, epochs: int) -> Train
         temperature=config.temperature,
         min_crop=config.min_crop,
         flip=config.flip,
-        mark=mark,
-        mark_images=0.5,  # few images, few passes: the default, a twelfth, is for long trainings
+        watermark=watermark,
+        watermark_fraction=0.5,  # few images, few passes: the default, a twelfth, is for long trainings
         seed=seed,
     )
 
@@ -208,7 +208,7 @@ def _thefts(config: JobConfig, world: Data) -> list[tuple[str, ExtractionConfig]
                 arch=config.arch,
                 queries=n,
                 # fewer queries, more passes, so that every theft takes as many steps up to a factor of three
-                epochs=min(3 * config.steal_epochs, config.steal_epochs * max(config.queries or (n,)) // n),
+                epochs=min(3 * config.extraction_epochs, config.extraction_epochs * max(config.queries or (n,)) // n),
                 batch_size=config.batch_size,
                 lr=config.lr,
                 seed=config.seed * 1000 + 300 + i,
@@ -226,9 +226,9 @@ def _claim(out: Path, private: Data, public: Data, config: JobConfig, progress: 
     victim = load_trained(out / "models/victim")
     digest = victim.config["data"]["sha256"]
     members = []
-    for stranger in config.panel:
-        loaded = load_trained(out / f"models/panel_{stranger.name}")
-        members.append((loaded.member(stranger.name, stranger.kind, digest), loaded.encoder))
+    for spec in config.panel:
+        loaded = load_trained(out / f"models/panel_{spec.name}")
+        members.append((loaded.member(spec.name, spec.kind, digest), loaded.encoder))
     claim_with_references(
         victim,
         private,

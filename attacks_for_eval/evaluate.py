@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks_for_eval.linear import linear_evaluation
-from attacks_for_eval.recipes import DEFAULT, LOSSLESS, Recipe, Settings, Workshop, put_in_front
+from attacks_for_eval.recipes import DEFAULT, LOSSLESS, Hyperparameters, ModelFactory, ModelSpec, put_in_front
 from attacks_for_eval.spread import spread
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
@@ -30,8 +30,8 @@ from ownership.io.files import read_json, write_bytes, write_json
 from ownership.io.progress import Progress, silent
 from ownership.reports.report import Report
 from ownership.suspects.suspect import load_encoder, load_suspect
-from watermark_training.artefacts import load_trained
 from watermark_training.data import Data
+from watermark_training.train_folder import load_trained
 
 Row = dict[str, Any]
 """One audit: flat, JSON-ready."""
@@ -50,14 +50,14 @@ class Case:
 class Cell:
     """One model as one claim's suspect."""
 
-    recipe: Recipe
+    spec: ModelSpec
     case: str  # name of the case whose claim it is audited against; a surrogate is stolen from its victim
     output: str = ""  # laundering in front of the model, name in recipes.OUTPUTS
 
-    def key(self, settings: Settings, claim: str) -> str:
+    def key(self, settings: Hyperparameters, claim: str) -> str:
         """Returns what names the row: a hash of the recipe, the settings and the claim's digest."""
         made_from = {
-            "recipe": self.recipe.to_dict(),
+            "recipe": self.spec.to_dict(),
             "case": self.case,
             "output": self.output,
             "settings": asdict(settings),
@@ -73,15 +73,15 @@ class Evaluation:
     out: Path  # rows/ and models/ are written here
     cases: dict[str, Case]
     sources: dict[str, Data]
-    settings: Settings = DEFAULT
+    settings: Hyperparameters = DEFAULT
     labelled: tuple[Data, Data] | None = None  # linear probe: images to learn from and to test on
     models: Path | None = None  # where models are kept; out/models if not given
 
-    def workshop(self, case: str) -> Workshop:
+    def factory(self, case: str) -> ModelFactory:
         """Returns where a case's models are made."""
         encoder, digest = _victim(self.cases[case].victim)
         folder = self.models or self.out / "models"
-        return Workshop(folder=folder, sources=self.sources, victim=(encoder, digest), settings=self.settings)
+        return ModelFactory(folder=folder, sources=self.sources, victim=(encoder, digest), settings=self.settings)
 
     def row_path(self, cell: Cell) -> Path:
         """Returns the file of a cell's row."""
@@ -108,11 +108,11 @@ def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, pr
         if cell.case not in evaluation.cases:
             raise TrainingError(f"no case called {cell.case!r}", f"there are: {', '.join(evaluation.cases)}")
     paths = [evaluation.row_path(cell) for cell in cells]
-    groups: dict[tuple[Recipe, str], list[Cell]] = defaultdict(list)
+    groups: dict[tuple[ModelSpec, str], list[Cell]] = defaultdict(list)
     for cell, path in zip(cells, paths, strict=True):
         if not path.is_file():
-            of = cell.case if cell.recipe.role == "surrogate" else ""
-            groups[cell.recipe.base, of].append(cell)
+            of = cell.case if cell.spec.role == "surrogate" else ""
+            groups[cell.spec.base, of].append(cell)
     done, total = len(cells) - sum(map(len, groups.values())), len(cells)
     progress("evaluating", done, total)
     for count in spread(run_group, evaluation, groups.values(), folder=evaluation.out, jobs=jobs):
@@ -125,30 +125,30 @@ def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, pr
 
 def run_group(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
     """Makes one model, and what is made from it, and writes the rows; returns how many."""
-    utilities: dict[tuple[Recipe, str], dict[str, float]] = {}
+    utilities: dict[tuple[ModelSpec, str], dict[str, float]] = {}
     for cell in cells:
         start = time.perf_counter()
-        workshop = evaluation.workshop(cell.case)
-        path = workshop.make(cell.recipe)
+        factory = evaluation.factory(cell.case)
+        path = factory.make(cell.spec)
         # what we made is ours; a file that was brought is hostile until shown otherwise
-        opened = load_suspect(path) if cell.recipe.objective == "file" else load_encoder(path)
-        laundered = put_in_front(workshop, cell.recipe, opened.encoder, cell.output)
+        opened = load_suspect(path) if cell.spec.objective == "file" else load_encoder(path)
+        laundered = put_in_front(factory, cell.spec, opened.encoder, cell.output)
         suspect = replace(opened, encoder=laundered, name=opened.name + (f"+{cell.output}" if cell.output else ""))
         claim = _claim(evaluation.cases[cell.case].claim)
         made = time.perf_counter()
         report = audit(claim, suspect)
         audited = time.perf_counter()
         # a change of basis leaves a linear probe what it is
-        measured = cell.recipe, "" if cell.output in LOSSLESS else cell.output
+        measured = cell.spec, "" if cell.output in LOSSLESS else cell.output
         if evaluation.labelled is not None and measured not in utilities:
             utilities[measured] = probe(suspect.encoder, *evaluation.labelled)
         row = {
             "key": cell.key(evaluation.settings, claim.sha256),
             "case": cell.case,
             "output": cell.output,
-            **cell.recipe.to_dict(),
-            "laundering": "+".join(cell.recipe.laundering),
-            "ancestor": bool(cell.recipe.ancestor) and cell.recipe.objective != "file",
+            **cell.spec.to_dict(),
+            "laundering": "+".join(cell.spec.laundering),
+            "base_checkpoint": bool(cell.spec.base_checkpoint) and cell.spec.objective != "file",
             **utilities.get(measured, {}),
             **numbers(report),
             "seconds_making": round(made - start, 2),
@@ -164,7 +164,7 @@ def numbers(report: Report) -> Row:
     row: Row = {
         "verdict": report.verdict.value,
         "adjusted_pvalue": min(report.adjusted_pvalues.values(), default=None),
-        "closeness": report.closeness,
+        "relative_similarity": report.relative_similarity,
         "queries": report.queries,
         "decided_after": report.decided_after,
     }
@@ -173,7 +173,7 @@ def numbers(report: Report) -> Row:
             f"{r.name}.value": r.value,
             f"{r.name}.pvalue": r.pvalue,
             f"{r.name}.effect": r.decisive.effect_size,
-            f"{r.name}.beyond": r.beyond_every_member,
+            f"{r.name}.beyond": r.exceeds_all_controls,
         }
     return row
 

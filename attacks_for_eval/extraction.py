@@ -1,6 +1,6 @@
 """Direct extraction: training a surrogate on a victim's answers (paper, Algorithm 1), and its later variants.
 
-One loop, `fit`, trains every surrogate; what is pulled to what is an objective: `Comparison` here, `Reading` in
+One loop, `fit`, trains every surrogate; what is pulled to what is an objective: `Comparison` here, `LabelObjective` in
 `attacks_for_eval.labels`.
 """
 
@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from attacks_for_eval.black_box import BlackBox, ask, buy
+from attacks_for_eval.black_box import BlackBox, buy, query
 from attacks_for_eval.config import RELEASED, VIEWS, ExtractionConfig
 from attacks_for_eval.losses import HEADED, LABELLED, LOSSES
 from ownership.encoders.architectures import Encoder
@@ -54,15 +54,15 @@ class Comparison(nn.Module):
         tempered = {} if config.temperature is None else {"temperature": config.temperature}
         self.loss = partial(LOSSES[config.loss], **tempered)
 
-    def forward(self, own: Tensor, answers: Tensor, labels: Tensor | None) -> Tensor:
+    def forward(self, own: Tensor, responses: Tensor, labels: Tensor | None) -> Tensor:
         """Returns the loss of representations `(n, d)` against answers `(n, d)`."""
-        if answers.shape[1] != self.dim:
+        if responses.shape[1] != self.dim:
             raise TrainingError(
-                f"{self.arch} gives {self.dim} numbers an image, the victim {answers.shape[1]}",
+                f"{self.arch} gives {self.dim} numbers an image, the victim {responses.shape[1]}",
                 "choose an --arch of the victim's dimension",
             )
         extra = [labels] if self.labelled else [] if self.head is None else [self.head]
-        return self.loss(self.through(own), self.through(answers), *extra)
+        return self.loss(self.through(own), self.through(responses), *extra)
 
 
 def choose(images: Tensor, config: ExtractionConfig, generator: torch.Generator) -> Tensor:
@@ -114,13 +114,13 @@ def extract(
     chosen = choose(images, config, generator)
     surrogate = seeded_architecture(config.arch, generator)
     objective = Comparison(config, surrogate.dim, generator, through=head)
-    asked = images[chosen]
+    queried = images[chosen]
     known = None if labels is None else labels[chosen]
     paid_once = config.victim_view == "none"
-    answers: Tensor | BlackBox = victim
+    responses: Tensor | BlackBox = victim
     if paid_once:
-        answers = buy(victim, asked, repeats=config.repeats, progress=progress)
-    fit(surrogate, objective, config, asked, answers, generator, labels=known, device=device, progress=progress)
+        responses = buy(victim, queried, repeats=config.repeats, progress=progress)
+    fit(surrogate, objective, config, queried, responses, generator, labels=known, device=device, progress=progress)
     return surrogate
 
 
@@ -128,8 +128,8 @@ def fit(
     surrogate: Encoder,
     objective: nn.Module,
     config: ExtractionConfig,
-    asked: Tensor,
-    answers: Tensor | BlackBox,
+    queried: Tensor,
+    responses: Tensor | BlackBox,
     generator: torch.Generator,
     *,
     labels: Tensor | None = None,
@@ -142,8 +142,8 @@ def fit(
         surrogate: changed in place.
         objective: `(own, answers, labels)` -> loss.
         config: passes, steps and views.
-        asked: `(n, c, h, w)` uint8.
-        answers: `(n, d)`, bought before; or the victim, asked about a new view of each image in every epoch.
+        queried: `(n, c, h, w)` uint8.
+        responses: `(n, d)`, bought before; or the victim, asked about a new view of each image in every epoch.
         generator: order and views.
         labels: `(n,)` of the images, for objectives that want them.
         device: where to compute.
@@ -158,20 +158,20 @@ def fit(
     objective.to(device)
     parameters = [p for m in (surrogate, objective) for p in m.parameters() if p.requires_grad]
     optimizer = _optimizer(parameters, config)
-    size = min(config.batch_size or RELEASED[config.loss][2], len(asked))
-    batches = len(asked) // size
+    size = min(config.batch_size or RELEASED[config.loss][2], len(queried))
+    batches = len(queried) // size
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs * batches)
     for epoch in range(config.epochs):
-        order = torch.randperm(len(asked), generator=generator)[: batches * size]
+        order = torch.randperm(len(queried), generator=generator)[: batches * size]
         for i, rows in enumerate(torch.split(order, size)):
-            shown = as_input(asked[rows])
-            if isinstance(answers, Tensor):
-                bought = answers[rows]
+            shown = as_input(queried[rows])
+            if isinstance(responses, Tensor):
+                bought = responses[rows]
             else:
                 shown = VIEWS[config.victim_view](shown, generator)
-                bought = ask(answers, as_uint8(shown), config.repeats)
+                bought = query(responses, as_uint8(shown), config.repeats)
             if config.surrogate_view != "same":
-                shown = VIEWS[config.surrogate_view](as_input(asked[rows]), generator)
+                shown = VIEWS[config.surrogate_view](as_input(queried[rows]), generator)
             seen = [shown, colour_view(shown, generator)] if config.view_weight else [shown]
             x = three_channels(torch.cat(seen).to(device)).contiguous(memory_format=torch.channels_last)
             with autocast(device, config.precision):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks_for_eval.evaluate import Cell
-from attacks_for_eval.recipes import OBJECTIVES, Recipe
+from attacks_for_eval.recipes import OBJECTIVES, ModelSpec
 from ownership.errors import TrainingError
 from ownership.io.canonical import sha256
 from ownership.io.files import read_bytes
@@ -35,13 +35,13 @@ class Grid:
     epochs: int = 12  # of everything; fewer queries are passed over as often as many
     seeds: int = 1  # of each combination
 
-    def recipes(self) -> Iterator[tuple[Recipe, str]]:
+    def specs(self) -> Iterator[tuple[ModelSpec, str]]:
         """Yields every model with what is put in front of it."""
         for method, loss, arch, queries, seed in product(
             self.methods, self.losses, self.archs, self.queries, range(self.seeds)
         ):
             for laundering in ("", *self.launderings):
-                recipe = Recipe(
+                spec = ModelSpec(
                     role="surrogate",
                     kind=method if not laundering else f"{method}, then {laundering.split(':')[0]}",
                     arch=arch,
@@ -54,24 +54,24 @@ class Grid:
                     laundering=(laundering,) if laundering else (),
                 )
                 for output in ("", *self.outputs) if not laundering else ("",):
-                    yield recipe, output
+                    yield spec, output
         for i, (kind, source, arch, seed) in enumerate(
             product(self.independents, self.sources, self.archs, range(self.seeds))
         ):
-            objective, _, mark = kind.partition(":")
-            if objective not in OBJECTIVES or mark not in ("", "secret", "paper"):
+            objective, _, watermark = kind.partition(":")
+            if objective not in OBJECTIVES or watermark not in ("", "secret", "paper"):
                 raise TrainingError(f"unknown independent {kind!r}", "OBJECTIVE or OBJECTIVE:secret, OBJECTIVE:paper")
             yield (
-                Recipe(
+                ModelSpec(
                     role="independent",
-                    kind=f"{objective}, marked {mark}" if mark else objective,
+                    kind=f"{objective}, marked {watermark}" if watermark else objective,
                     arch=arch,
                     source=source,
                     images=self.images,
                     epochs=self.epochs,
                     seed=10_000 + 100 * i + seed,
                     objective=objective,
-                    mark=mark or "none",  # type: ignore[arg-type]  # checked above
+                    watermark=watermark or "none",  # type: ignore[arg-type]  # checked above
                 ),
                 "",
             )
@@ -84,11 +84,11 @@ class Grid:
             sample: how many surrogates' audits to keep at most; None for all.
             seed: of the draw.
         """
-        cells = [Cell(recipe=recipe, case=case, output=output) for recipe, output in self.recipes()]
-        surrogates = [c for c in cells if c.recipe.role == "surrogate"]
+        cells = [Cell(spec=spec, case=case, output=output) for spec, output in self.specs()]
+        surrogates = [c for c in cells if c.spec.role == "surrogate"]
         if sample is not None and sample < len(surrogates):
             kept = set(random.Random(seed).sample(surrogates, sample))  # noqa: S311  (a design, no secret)
-            cells = [c for c in cells if c.recipe.role == "independent" or c in kept]
+            cells = [c for c in cells if c.spec.role == "independent" or c in kept]
         return cells
 
 
@@ -102,8 +102,8 @@ def given_models(files: Iterable[Path], case: str) -> Iterator[Cell]:
     """
     for path in files:
         kind = f"{printable(path.name)} {sha256(read_bytes(path, TrainingError, 'model'))[:8]}"
-        recipe = Recipe(role="independent", kind=kind, objective="file", ancestor=str(path.resolve()))
-        yield Cell(recipe=recipe, case=case)
+        spec = ModelSpec(role="independent", kind=kind, objective="file", base_checkpoint=str(path.resolve()))
+        yield Cell(spec=spec, case=case)
 
 
 @contextmanager

@@ -63,14 +63,14 @@ def recreate_head(victim: BlackBox, images: Tensor, config: HeadConfig, *, progr
     if len(images) < config.queries:
         raise TrainingError(f"{config.queries} queries from {len(images)} images", "ask for fewer, or give more data")
     generator = torch.Generator().manual_seed(config.seed)
-    asked = images[torch.randperm(len(images), generator=generator)[: config.queries]]
+    session = images[torch.randperm(len(images), generator=generator)[: config.queries]]
     head: nn.Sequential | None = None
     optimizer: torch.optim.Optimizer | None = None
-    batches = max(1, len(asked) // config.batch_size)
+    batches = max(1, len(session) // config.batch_size)
     for epoch in range(config.epochs):
-        order = torch.randperm(len(asked), generator=generator)[: batches * min(config.batch_size, len(asked))]
+        order = torch.randperm(len(session), generator=generator)[: batches * min(config.batch_size, len(session))]
         for i, rows in enumerate(torch.split(order, config.batch_size)):
-            x = as_input(asked[rows])
+            x = as_input(session[rows])
             y = victim(torch.cat([as_uint8(simclr_view(x, generator)) for _ in range(2)]))
             if head is None or optimizer is None:
                 with seeded(generator):

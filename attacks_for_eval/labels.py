@@ -43,32 +43,32 @@ class Classifier(nn.Module):
         return logits.softmax(1) if self.answer == "posteriors" else logits
 
 
-def _against_posteriors(own: Tensor, answers: Tensor) -> Tensor:
-    return F.kl_div(own.log_softmax(1), answers, reduction="batchmean")
+def _against_posteriors(own: Tensor, responses: Tensor) -> Tensor:
+    return F.kl_div(own.log_softmax(1), responses, reduction="batchmean")
 
 
-ANSWERS: dict[Answer, Callable[[Tensor, Tensor], Tensor]] = {
-    "labels": lambda own, answers: F.cross_entropy(own, answers.argmax(1)),
+RESPONSE_KINDS: dict[Answer, Callable[[Tensor, Tensor], Tensor]] = {
+    "labels": lambda own, responses: F.cross_entropy(own, responses.argmax(1)),
     "posteriors": _against_posteriors,
     "logits": F.mse_loss,
 }
 """What the victim gives out -> loss of the thief's logits against it: cross entropy, KL divergence, squared error."""
 
 
-class Reading(nn.Module):
+class LabelObjective(nn.Module):
     """The objective of label stealing: what the thief's own layer reads, against what the victim gave out."""
 
     def __init__(self, answer: Answer, layer: nn.Linear) -> None:
         super().__init__()
         self.answer, self.layer = answer, layer
 
-    def forward(self, own: Tensor, answers: Tensor, labels: Tensor | None) -> Tensor:
+    def forward(self, own: Tensor, responses: Tensor, labels: Tensor | None) -> Tensor:
         """Returns the loss of representations `(n, d)` against answers `(n, classes)`."""
-        return ANSWERS[self.answer](self.layer(own), answers)
+        return RESPONSE_KINDS[self.answer](self.layer(own), responses)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class StolenClassifier:
+class ExtractedClassifier:
     """What label stealing yields: "no fine-tune" is the classifier, "fine-tune" a linear evaluation of its encoder."""
 
     encoder: Encoder
@@ -105,7 +105,7 @@ def steal_labels(
     *,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
-) -> StolenClassifier:
+) -> ExtractedClassifier:
     """Trains an encoder and a linear layer on a classifier's answers.
 
     Args:
@@ -121,15 +121,15 @@ def steal_labels(
         BudgetError: if the victim's budget runs out.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    asked = images[choose(images, config, generator)]
-    answers = buy(victim, asked, repeats=config.repeats, progress=progress)
-    if answer != "logits" and not bool(((answers.sum(1) - 1).abs() < 1e-2).all() and (answers >= 0).all()):
+    session = images[choose(images, config, generator)]
+    responses = buy(victim, session, repeats=config.repeats, progress=progress)
+    if answer != "logits" and not bool(((responses.sum(1) - 1).abs() < 1e-2).all() and (responses >= 0).all()):
         raise TrainingError(
             f"the victim's answers are no {answer}: they are not shares that sum to 1",
-            "declare --answers logits, or representations",
+            "declare --output-kind logits, or representations",
         )
     encoder = seeded_architecture(config.arch, generator)
     with seeded(generator):
-        reading = Reading(answer, nn.Linear(encoder.dim, answers.shape[1]))
-    fit(encoder, reading, config, asked, answers, generator, device=device, progress=progress)
-    return StolenClassifier(encoder=encoder, layer=reading.layer)
+        reading = LabelObjective(answer, nn.Linear(encoder.dim, responses.shape[1]))
+    fit(encoder, reading, config, session, responses, generator, device=device, progress=progress)
+    return ExtractedClassifier(encoder=encoder, layer=reading.layer)

@@ -21,7 +21,7 @@ from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import TrainingError
 from ownership.io.progress import Progress, silent
 from watermark_training.config import TrainConfig
-from watermark_training.train import train
+from watermark_training.training import train
 
 
 class _Output(nn.Module):
@@ -129,12 +129,12 @@ class _Noisy(nn.Module):
         self.encoder, self.seed, self.share = encoder, seed, share
 
     def forward(self, images: Tensor) -> Tensor:
-        answers: Tensor = self.encoder(images)
+        responses: Tensor = self.encoder(images)
         grey = F.adaptive_avg_pool2d(images.double().mean(1, keepdim=True), 16).flatten(1)  # (n, 256)
         generator = _generator(self.seed)
-        mix = torch.randn(grey.shape[1], answers.shape[1], generator=generator, dtype=torch.float64)
-        noise = torch.sin(40 * grey @ mix.to(grey.device)).to(answers)  # as good as random, one draw an image
-        out: Tensor = answers + self.share * answers.norm(dim=1, keepdim=True) * F.normalize(noise, dim=1)
+        mix = torch.randn(grey.shape[1], responses.shape[1], generator=generator, dtype=torch.float64)
+        noise = torch.sin(40 * grey @ mix.to(grey.device)).to(responses)  # as good as random, one draw an image
+        out: Tensor = responses + self.share * responses.norm(dim=1, keepdim=True) * F.normalize(noise, dim=1)
         return out
 
 

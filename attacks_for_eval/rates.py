@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ownership.io.files import write_bytes
-from ownership.plan import DECIDING
+from ownership.plan import PRIMARY_TESTS
 
 Row = dict[str, Any]
 
-EVIDENCE = ("combined", *DECIDING, "partial_rsa", "cka", "inference_gmm")
+EVIDENCE = ("combined", *PRIMARY_TESTS, "partial_rsa", "cka", "inference_gmm")
 """Drawn as ROC curves: the smallest Holm-adjusted p of the deciding tests, and single statistics."""
 
 LINES = tuple((dash, colour) for colour in ("black", "#999999") for dash in ("-", "--", "-.", ":"))

@@ -9,12 +9,12 @@ from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
 from attacks_for_eval.losses import REFERENCE_LOSSES
-from ownership.claims.record import Member
+from ownership.claims.record import EncoderRecord
 from ownership.encoders.architectures import ARCHITECTURES, is_architecture
 from ownership.encoders.images import EncoderLike, images_sha256, represent
 from ownership.io.canonical import sha256
 from ownership.io.progress import Progress, silent
-from watermark_training.artefacts import weights_bytes
+from watermark_training.train_folder import weights_bytes
 
 MIN_QUERIES = 64
 """Fewer queries than this make no theft worth the name."""
@@ -43,7 +43,7 @@ def reference_surrogates(
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
-) -> list[tuple[Member, EncoderLike]]:
+) -> list[tuple[EncoderRecord, EncoderLike]]:
     """Extracts one surrogate a loss from images that are no probes.
 
     Args:
@@ -60,7 +60,7 @@ def reference_surrogates(
     Returns:
         Records and encoders for `ownership.build_claim`.
     """
-    out: list[tuple[Member, EncoderLike]] = []
+    out: list[tuple[EncoderRecord, EncoderLike]] = []
     for i, loss in enumerate(losses):
         config = ExtractionConfig(
             loss=loss,
@@ -80,7 +80,7 @@ def reference_surrogates(
                 "reference surrogates", i * total + done, len(losses) * total
             ),  # type: ignore[misc]
         )
-        member = Member(
+        member = EncoderRecord(
             name=f"reference_{loss}",
             kind="reference",
             sha256=sha256(weights_bytes(surrogate, arch)),

@@ -64,12 +64,12 @@ def make_app(victim: BlackBox, *, token: str | None = None, per_minute: int | No
             return JSONResponse({"error": "rate"}, status_code=429, headers={"Retry-After": f"{wait:.1f}"})
         recent.append((time.monotonic(), len(images)))
         try:
-            answers = await run_in_threadpool(victim, images)
+            responses = await run_in_threadpool(victim, images)
         except BudgetError as e:
             return JSONResponse({"error": e.message}, status_code=402)
         except OwnershipError as e:
             return JSONResponse({"error": e.message}, status_code=400)
-        return JSONResponse({"representations": answers.tolist()})
+        return JSONResponse({"representations": responses.tolist()})
 
     return Starlette(routes=[Route("/represent", represent, methods=["POST"])])
 

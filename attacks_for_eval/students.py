@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from zlib import crc32
 
 import torch
 
 from attacks_for_eval.config import ExtractionConfig
-from attacks_for_eval.steal import steal_to
+from attacks_for_eval.steal import extract_to
 from ownership.io.progress import Progress, silent
-from watermark_training.artefacts import load_trained
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
-from watermark_training.panel import TAUGHT, Stranger, part_of
+from watermark_training.panel import TAUGHT, PanelSpec, part_of
+from watermark_training.train_folder import load_trained
 
 LOSSES = ("mse", "infonce")
 
@@ -30,20 +29,20 @@ def way(teacher: str) -> tuple[str, int]:
     Half are taught by each loss and half for longer, as nobody knows how patient somebody was. It follows from the
     teacher alone, so that a panel can grow.
 
-    >>> [way(f"{kind}_{i}") for kind in ("marked", "plain") for i in range(2)]
+    >>> [way(f"{kind}_{i}") for kind in ("watermarked", "plain") for i in range(2)]
     [('mse', 1), ('mse', 2), ('infonce', 1), ('infonce', 2)]
     """
     kind, _, i = teacher.rpartition("_")
     return LOSSES[(int(i) // 2 + (kind == "plain")) % 2], 1 + int(i) % 2
 
 
-def teach_students(
+def train_distilled(
     training: TrainConfig,
     world: Data,
     images: int,
     out: Path,
     *,
-    members: Sequence[Stranger],
+    members: Sequence[PanelSpec],
     epochs: int | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
@@ -70,7 +69,7 @@ def teach_students(
     folders = []
     for i, member in enumerate(members):
         teacher = load_trained(out / member.teacher)
-        seed = training.seed + 1 + crc32(member.name.encode())
+        seed = training.seed + 1 + member.seed_offset
         loss, longer = way(member.teacher)
         config = ExtractionConfig(
             loss=loss,
@@ -85,7 +84,7 @@ def teach_students(
         def show(_what: str, done: int, total: int, i: int = i, name: str = member.name) -> None:
             progress(f"teaching {name}", 1000 * i + 1000 * done // max(1, total), 1000 * len(members))
 
-        steal_to(
+        extract_to(
             out / member.name,
             teacher.encoder,
             teacher.sha256,

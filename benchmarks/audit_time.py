@@ -22,14 +22,14 @@ from torchvision.models import resnet50
 
 from ownership.auditing.engine import audit, versions
 from ownership.claims.build import build_claim
-from ownership.claims.record import Member
+from ownership.claims.record import EncoderRecord
 from ownership.encoders.architectures import ARCHITECTURES
 from ownership.encoders.images import represent
 from ownership.plan import Plan
 from ownership.suspects.suspect import load_encoder, load_suspect
 
 SIDE = 224
-PLAN = Plan(n_public=500, n_turned=100, turns=4, n_private=60)
+PLAN = Plan(n_public=500, n_rotated=100, n_rotations=4, n_private=60)
 
 
 def exported() -> bytes:
@@ -56,10 +56,10 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (850, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
 
-    def small(i: int) -> tuple[Member, torch.nn.Module]:
+    def small(i: int) -> tuple[EncoderRecord, torch.nn.Module]:
         torch.manual_seed(i)
-        kind = "victim" if i == 0 else "plain" if i <= 5 else "marked"
-        return Member(name=f"m{i}", kind=kind, sha256="0" * 64), ARCHITECTURES["tiny"]().eval()
+        kind = "victim" if i == 0 else "plain" if i <= 5 else "watermarked"
+        return EncoderRecord(name=f"m{i}", kind=kind, sha256="0" * 64), ARCHITECTURES["tiny"]().eval()
 
     claim = build_claim(small(0), images[:60], images[60:], [small(i) for i in range(1, 11)], plan=PLAN)
     with tempfile.TemporaryDirectory() as folder:

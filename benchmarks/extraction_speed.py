@@ -74,8 +74,8 @@ def released(victim: nn.Module, images: Tensor, config: ExtractionConfig) -> flo
     for _ in range(config.epochs):
         for x in loader:
             with torch.no_grad():
-                answers = victim(x)
-            loss = nn.functional.mse_loss(surrogate(x), answers)
+                responses = victim(x)
+            loss = nn.functional.mse_loss(surrogate(x), responses)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -30,7 +30,7 @@ from ownership.encoders.architectures import ARCHITECTURES
 from ownership.errors import OwnershipError, SuspectFailure
 from ownership.suspects.formats.open import LoadOptions
 from ownership.suspects.sandbox.encoder import Limits, SandboxedEncoder
-from watermark_training.artefacts import onnx_bytes
+from watermark_training.train_folder import onnx_bytes
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.jsonl"
 PART = 500

@@ -33,11 +33,11 @@ from attacks_for_eval.linear import linear_evaluation
 from ownership.encoders.architectures import make_encoder
 from ownership.io.files import write_json
 from ownership.watermark import secret_key
-from watermark_training.artefacts import describe_data, load_trained, save_trained
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
-from watermark_training.mark import watermark_rate
-from watermark_training.train import train
+from watermark_training.train_folder import describe_data, load_trained, save_trained
+from watermark_training.training import train
+from watermark_training.watermark import watermark_rate
 
 CONFIG = TrainConfig(arch="resnet18", epochs=200, batch_size=256)
 QUERIES, LABELLED = 9000, 10_000
@@ -74,16 +74,16 @@ def run_rates(images: torch.Tensor, base: TrainConfig, device: torch.device) -> 
     """Returns the images a second of steps 10 to 70: eager, plain and compiled."""
     rates = {}
     for name, config in {
-        "marked": base,
+        "watermarked": base,
         "marked, kernels tried": base,
-        "plain": replace(base, mark="none"),
+        "plain": replace(base, watermark="none"),
         "marked, compiled, kernels tried": replace(base, compile=True),
     }.items():
         torch.backends.cudnn.benchmark = "tried" in name
         begin = time.perf_counter()
         at: dict[int, float] = {}
 
-        def look(_what: str, done: int, _total: int, at: dict[int, float] = at) -> None:
+        def interim(_what: str, done: int, _total: int, at: dict[int, float] = at) -> None:
             if done in (10, 70):
                 settle(device)
                 at[done] = time.perf_counter()
@@ -91,7 +91,7 @@ def run_rates(images: torch.Tensor, base: TrainConfig, device: torch.device) -> 
                 raise KeyboardInterrupt  # the fit of the predictor, that comes next, is no step
 
         with suppress(KeyboardInterrupt):
-            train(images[: 70 * base.batch_size], replace(config, epochs=1), device=device, progress=look)
+            train(images[: 70 * base.batch_size], replace(config, epochs=1), device=device, progress=interim)
         rates[name] = 60 * base.batch_size / (at[70] - at[10])
         print(f"{name}: {rates[name]:.0f} images/s, {time.perf_counter() - begin:.0f} s in all", flush=True)
     return rates
@@ -119,7 +119,7 @@ def run_victim(work: Path, config: TrainConfig, device: torch.device, count: int
         save_trained(trained, folder, describe_data(images.name, images.images), None)
     row["seconds"] = round(spent(clock), 1)
     row["images_per_second"] = round(count * config.epochs / row["seconds"], 1)
-    views = 2 * (1 + (config.mark_images if config.mark != "none" else 0))
+    views = 2 * (1 + (config.watermark_fraction if config.watermark != "none" else 0))
     row["operations_a_view"], row["peak"] = operations(config.arch), peak(device)
     row["utilisation"] = round(row["images_per_second"] * views * row["operations_a_view"] / row["peak"], 4)
     owner = load_trained(folder)

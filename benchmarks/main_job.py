@@ -1,4 +1,4 @@
-"""The main job over seeds and data sets: how often surrogates are found and strangers are left alone.
+"""The main job over seeds and data sets: how often surrogates are found and independent encoders are left alone.
 
     python benchmarks/main_job.py digits --seeds 0 1 2 3 4 --work runs/digits
     python benchmarks/main_job.py fashion-mnist --seeds 0 --work runs/fashion
@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Stranger, demo_config, run_job, summary
+from attacks_for_eval.demo import INDEPENDENTS, JobConfig, PanelSpec, demo_config, run_job, summary
 from cli.render import progress
 from ownership.auditing.engine import versions
 from ownership.io.canonical import canonical_json, sha256
@@ -34,28 +34,28 @@ FASHION = JobConfig(
     n_private=10_000,
     n_public=3_000,
     epochs=8,
-    stranger_epochs=6,
+    independent_epochs=6,
     batch_size=256,
     lr=2e-3,
     flip=True,
-    steal_epochs=8,
+    extraction_epochs=8,
     queries=(10_000, 2_048),
     reference_epochs=24,
     independents=(
         *INDEPENDENTS,
-        Stranger(name="same_data_2", mark="none", on_private=True),
-        Stranger(name="other_data_2", mark="none", on_private=False),
-        Stranger(name="foreign_key_other_data", mark="secret", on_private=False),
-        Stranger(name="half_turn_other_data", mark="paper", on_private=False),
+        PanelSpec(name="same_data_2", watermark="none", trains_on_private=True),
+        PanelSpec(name="other_data_2", watermark="none", trains_on_private=False),
+        PanelSpec(name="foreign_key_other_data", watermark="secret", trains_on_private=False),
+        PanelSpec(name="half_turn_other_data", watermark="paper", trains_on_private=False),
     ),
 )
 
 SHOWN = {  # columns of the tables, of what the rows have
     "partial_rsa_relative": "partial RSA, relative",
     "partial_rsa": "partial RSA",
-    "watermark_certainty": "watermark certainty",
+    "watermark_probability": "watermark certainty",
     "watermark_success": "watermark success",
-    "partial_rsa_turned": "answers to turned images",
+    "partial_rsa_rotated": "answers to turned images",
     "cka": "CKA",
 }
 

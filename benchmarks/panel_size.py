@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ownership.plan import DECIDING, Plan
+from ownership.plan import PRIMARY_TESTS, Plan
 
-LEVEL = Plan().last_alpha / len(DECIDING)  # the last look's half of alpha .01, first step of Holm over three tests
+LEVEL = Plan().final_alpha / len(
+    PRIMARY_TESTS
+)  # the last look's half of alpha .01, first step of Holm over three tests
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...], population: str) -> NDArray[np.float64]:
@@ -39,13 +41,13 @@ def called(rng: np.random.Generator, m: int, population: str, runs: int) -> floa
     runs at the last look only.
     """
     plan = Plan()
-    alphas = [plan.alpha * share for share in plan.look_shares] + [plan.last_alpha]
-    true = [(draw(rng, (runs, m), population), draw(rng, (runs, m + 1), population)) for _ in plan.deciding]
+    alphas = [plan.alpha * share for share in plan.interim_alpha_shares] + [plan.final_alpha]
+    true = [(draw(rng, (runs, m), population), draw(rng, (runs, m + 1), population)) for _ in plan.primary]
     hit = np.zeros(runs, dtype=bool)
     for noise, alpha in zip((0.6, 0.4, 0.2), alphas, strict=True):
         tests = []
-        for plain, marked in true if noise == 0.2 else true[:2]:
-            a, b = (x + noise * rng.normal(size=x.shape) for x in (plain, marked))
+        for plain, watermarked in true if noise == 0.2 else true[:2]:
+            a, b = (x + noise * rng.normal(size=x.shape) for x in (plain, watermarked))
             tests.append(pvalue(b[:, m], [a, b[:, :m]]))
         ordered = np.sort(np.stack(tests), axis=0)  # tests that do not reach beyond every member have p = 1
         weights = np.arange(len(tests), 0, -1)[:, None]
@@ -90,10 +92,10 @@ def main() -> None:
         for population in ("normal", "heavy", "mixed", "skewed"):
             rng = np.random.default_rng(m)
             plain = draw(rng, (runs, m), population) - arguments.lower
-            marked = draw(rng, (runs, m), population)
+            watermarked = draw(rng, (runs, m), population)
             case = draw(rng, (runs,), population)
-            size, alone = rejected(case, [plain, marked], level), rejected(case, [plain], level)
-            powers = ", ".join(f"{rejected(case + d, [plain, marked], level):.2f}" for d in (5, 8, 12))
+            size, alone = rejected(case, [plain, watermarked], level), rejected(case, [plain], level)
+            powers = ", ".join(f"{rejected(case + d, [plain, watermarked], level):.2f}" for d in (5, 8, 12))
             rule = called(rng, m, population, runs)
             print(f"| {m} | {population} | {size:.5f} | {alone:.5f} | {powers} | {rule:.4f} |")
 

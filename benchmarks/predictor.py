@@ -25,8 +25,8 @@ from attacks_for_eval.extraction import extract
 from attacks_for_eval.losses import REFERENCE_LOSSES
 from ownership.watermark import RotationPredictor, secret_key
 from watermark_training.data import load_data
-from watermark_training.mark import watermark_rate
-from watermark_training.train import train
+from watermark_training.training import train
+from watermark_training.watermark import watermark_rate
 
 
 def raw_forward(self: RotationPredictor, representations: Tensor) -> Tensor:
@@ -51,13 +51,13 @@ def main() -> None:
         private, queries, held_out = images[:500], images[500:1200], images[1200:]
         RotationPredictor.forward = scaled_forward  # type: ignore[method-assign]
         job = replace(demo_config(seed), seed=seed)
-        strangers = [
+        panel_specs = [
             train(
                 private if i == 0 else queries,
-                train_config(job, mark, 100 * seed + 10 + i, job.stranger_epochs),
-                key=secret_key(torch.Generator().manual_seed(1000 + 10 * seed + i)) if mark == "secret" else None,
+                train_config(job, watermark, 100 * seed + 10 + i, job.independent_epochs),
+                key=secret_key(torch.Generator().manual_seed(1000 + 10 * seed + i)) if watermark == "secret" else None,
             ).encoder
-            for mark in ("secret", "paper", "none")
+            for watermark in ("secret", "paper", "none")
             for i in range(2)
         ]
         for name, forward in (("direction", scaled_forward), ("raw", raw_forward), ("frozen", scaled_forward)):
@@ -77,11 +77,17 @@ def main() -> None:
             rates = [rate(victim.encoder)]
             for loss in REFERENCE_LOSSES:
                 theft = ExtractionConfig(
-                    loss=loss, arch=job.arch, queries=700, epochs=job.steal_epochs, batch_size=128, lr=job.lr, seed=seed
+                    loss=loss,
+                    arch=job.arch,
+                    queries=700,
+                    epochs=job.extraction_epochs,
+                    batch_size=128,
+                    lr=job.lr,
+                    seed=seed,
                 )
                 surrogate = extract(BlackBox(victim.encoder), queries, theft)
                 rates.append(rate(surrogate))
-            read = [rate(stranger) for stranger in strangers]
+            read = [rate(spec) for spec in panel_specs]
             rates.append(max(read, key=lambda r: abs(r - 0.5)))
             print(f"| {name} | {seed} | " + " | ".join(f"{r:.3f}" for r in rates) + " |", flush=True)
 

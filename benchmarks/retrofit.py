@@ -6,7 +6,7 @@
 Fashion-MNIST, the verdict benchmark's models: the public checkpoint gets the mark by `turnmark embed` on a victim's
 private images. Three claims: with that victim's panel, the checkpoint itself in its stratum *ancestor*; without that
 one; and as if nobody else had it, without that stratum: then fine-tunes and thefts of the checkpoint are no innocents.
-Suspects: the checkpoint; six fine-tunes of it that are no panel members; two plain strangers; thefts of the checkpoint,
+Suspects: the checkpoint; six fine-tunes of it that are no panel members; two plain independent encoders; thefts of the checkpoint,
 which owe nothing to the mark's owner; and thefts of the retrofitted model.
 """
 
@@ -33,14 +33,14 @@ from run import PLAN, Bench
 from attacks_for_eval.claims import claim_with_references
 from ownership.auditing.engine import audit, versions
 from ownership.claims.claim import Claim
-from ownership.claims.record import Member
+from ownership.claims.record import EncoderRecord
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, represent
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key
-from watermark_training.artefacts import Loaded, load_trained
 from watermark_training.embed import embed_to
-from watermark_training.mark import watermark_rate
+from watermark_training.train_folder import Loaded, load_trained
+from watermark_training.watermark import watermark_rate
 
 RESULTS = Path(__file__).parent / "results" / "retrofit.jsonl"
 LOSSES = ("mse", "infonce", "softnn")
@@ -55,11 +55,11 @@ def run(bench: Bench, seed: int, folder: Path, panels: Sequence[str]) -> list[di
     embed_to(folder / "victim", checkpoint, bench.sources[f"private_{victim}"], {"seed": seed}, key=key)
     owner = load_trained(folder / "victim")
 
-    def mark(encoder: EncoderLike) -> float:
+    def watermark(encoder: EncoderLike) -> float:
         assert owner.predictor is not None
         return watermark_rate(encoder, owner.predictor, key, bench.sources["probe-test"].images[:1000], seed=seed)
 
-    rows = [{"what": "model", "seed": seed, "mark": mark(owner.encoder), "versions": versions()}]
+    rows = [{"what": "model", "seed": seed, "watermark": watermark(owner.encoder), "versions": versions()}]
     rows[0] |= usefulness(bench, checkpoint.encoder, owner.encoder)
     suspects = list(everybody(bench, victim, folder / "thefts", checkpoint, owner))
     for panel in panels:
@@ -67,8 +67,8 @@ def run(bench: Bench, seed: int, folder: Path, panels: Sequence[str]) -> list[di
         for kind, path in suspects:
             report = audit(claim, suspect := load_encoder(path))
             row = {"what": "audit", "seed": seed, "panel": panel, "kind": kind, "sha256": suspect.sha256}
-            row |= {"verdict": report.verdict.value, "mark": mark(suspect.encoder)}
-            rows.append(row | {"pvalues": {r.name: r.pvalue for r in report.deciding}})
+            row |= {"verdict": report.verdict.value, "watermark": watermark(suspect.encoder)}
+            rows.append(row | {"pvalues": {r.name: r.pvalue for r in report.primary}})
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -87,27 +87,29 @@ def usefulness(bench: Bench, before: EncoderLike, after: EncoderLike) -> dict[st
 def everybody(bench: Bench, victim: int, folder: Path, checkpoint: Loaded, owner: Loaded) -> Iterator[tuple[str, Path]]:
     """Yields kind and file of every suspect."""
     yield "the checkpoint itself", bench.checkpoint
-    kin = "fine-tune of the public checkpoint"
-    for recipe in design.independents(bench.scale, bench.checkpoint.name):
-        if recipe.kind == kin or (recipe.kind == "plain, other data" and recipe.seed < 5002):
-            yield recipe.kind, bench.strangers.make(recipe)
+    from_checkpoint = "fine-tune of the public checkpoint"
+    for spec in design.independents(bench.scale, bench.checkpoint.name):
+        if spec.kind == from_checkpoint or (spec.kind == "plain, other data" and spec.seed < 5002):
+            yield spec.kind, bench.panel_specs.make(spec)
     for whose, robbed in (("checkpoint", checkpoint), ("retrofitted model", owner)):
         assert isinstance(robbed.encoder, Encoder)
-        thief = replace(bench.strangers, folder=folder, victim=(robbed.encoder, robbed.sha256))
+        thief = replace(bench.panel_specs, folder=folder, victim=(robbed.encoder, robbed.sha256))
         for i, loss in enumerate(LOSSES):
-            recipe = design.theft(bench.scale, victim, "theft", 80 + i, loss=loss, images=10_000)
-            yield f"theft of the {whose}, {loss}", thief.make(recipe)
+            spec = design.theft(bench.scale, victim, "theft", 80 + i, loss=loss, images=10_000)
+            yield f"theft of the {whose}, {loss}", thief.make(spec)
 
 
 def claim_of(bench: Bench, victim: int, owner: Loaded, panel: str, seed: int) -> Claim:
     """Builds the claim with one of the panels."""
     members = []
-    for i, (stratum, recipe) in enumerate(bench.panel(victim, "whole")):
-        suspect = load_encoder(bench.strangers.make(recipe))
-        left_out = {PANELS[0]: False, PANELS[1]: suspect.sha256 == owner.config["ancestor"], PANELS[2]: True}
-        if stratum == "ancestor" and left_out[panel]:
+    for i, (stratum, spec) in enumerate(bench.panel(victim, "whole")):
+        suspect = load_encoder(bench.panel_specs.make(spec))
+        left_out = {PANELS[0]: False, PANELS[1]: suspect.sha256 == owner.config["base_checkpoint"], PANELS[2]: True}
+        if stratum == "sibling" and left_out[panel]:
             continue
-        member = Member(name=f"{stratum}_{i}", kind=stratum, sha256=suspect.sha256, architecture=suspect.architecture)
+        member = EncoderRecord(
+            name=f"{stratum}_{i}", kind=stratum, sha256=suspect.sha256, architecture=suspect.architecture
+        )
         members.append((member, suspect.encoder))
     return claim_with_references(
         owner,
@@ -117,7 +119,7 @@ def claim_of(bench: Bench, victim: int, owner: Loaded, panel: str, seed: int) ->
         replace(PLAN, seed=seed),
         reference_epochs=40,
         seed=seed,
-        own_ancestor=panel != PANELS[0],  # else it is refused; here to see what it would do
+        own_base_checkpoint=panel != PANELS[0],  # else it is refused; here to see what it would do
     )
 
 
@@ -131,13 +133,13 @@ def print_tables() -> None:
     rows = stored()
     print("| seed | head before, on the marked model | head fitted anew | mark |\n|---|---|---|---|")
     for r in (r for r in rows if r["what"] == "model"):
-        print(f"| {r['seed']} | {r['head']:.3f}, {r['old_head']:.3f} | {r['new_head']:.3f} | {r['mark']:.3f} |")
+        print(f"| {r['seed']} | {r['head']:.3f}, {r['old_head']:.3f} | {r['new_head']:.3f} | {r['watermark']:.3f} |")
     print("\n| panel | suspect | audits | verdicts | mark read, mean |\n|---|---|---|---|---|")
     audits = [r for r in rows if r["what"] == "audit"]
     for panel, kind in dict.fromkeys((r["panel"], r["kind"]) for r in audits):
         mine = [r for r in audits if (r["panel"], r["kind"]) == (panel, kind)]
         verdicts = ", ".join(sorted({r["verdict"] for r in mine}))
-        print(f"| {panel} | {kind} | {len(mine)} | {verdicts} | {sum(r['mark'] for r in mine) / len(mine):.3f} |")
+        print(f"| {panel} | {kind} | {len(mine)} | {verdicts} | {sum(r['watermark'] for r in mine) / len(mine):.3f} |")
 
 
 def main() -> None:

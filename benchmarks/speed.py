@@ -16,7 +16,7 @@ from ownership.encoders.architectures import make_encoder
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.device import has_bfloat16
-from watermark_training.train import train
+from watermark_training.training import train
 
 
 def lightly_steps(images: Tensor, steps: int) -> float:
@@ -55,9 +55,9 @@ def lightly_steps(images: Tensor, steps: int) -> float:
     return (steps - 1) * 256 / (time.perf_counter() - start)
 
 
-def our_steps(images: Tensor, mark: str, *, compile: bool = False) -> float:
+def our_steps(images: Tensor, watermark: str, *, compile: bool = False) -> float:
     """Returns the images a second of one pass of ours, its first step left out as above."""
-    config = TrainConfig(arch="resnet18", epochs=1, batch_size=256, mark=mark, compile=compile)  # type: ignore[arg-type]
+    config = TrainConfig(arch="resnet18", epochs=1, batch_size=256, watermark=watermark, compile=compile)  # type: ignore[arg-type]
     ends: list[float] = []
     train(images, config, progress=lambda *_: ends.append(time.perf_counter()))
     return (len(images) - 256) / (ends[-1] - ends[0])
@@ -142,19 +142,19 @@ def ceiling() -> float:
 def run_speed(steps: int, rounds: int) -> dict[str, Any]:
     """Alternates lightly's loop with ours, marked and plain; the fastest round of each counts."""
     images = torch.randint(0, 256, (256 * steps, 3, 32, 32), dtype=torch.uint8)
-    rates: dict[str, list[float]] = {"lightly": [], "marked": [], "plain": [], "marked, compiled": []}
+    rates: dict[str, list[float]] = {"lightly": [], "watermarked": [], "plain": [], "marked, compiled": []}
     for _ in range(rounds):
         rates["lightly"].append(lightly_steps(images, steps))
-        rates["marked"].append(our_steps(images, "secret"))
+        rates["watermarked"].append(our_steps(images, "secret"))
         rates["marked, compiled"].append(our_steps(images, "secret", compile=True))
         rates["plain"].append(our_steps(images, "none"))
     best = {name: max(values) for name, values in rates.items()}
     return {
         "steps": steps,
         "images_per_second": {name: [round(v, 1) for v in values] for name, values in rates.items()},
-        "over_lightly": round(best["marked"] / best["lightly"], 2),
+        "over_lightly": round(best["watermarked"] / best["lightly"], 2),
         "compiled_over_lightly": round(best["marked, compiled"] / best["lightly"], 2),
-        "mark_overhead": round(best["plain"] / best["marked"], 3),
+        "mark_overhead": round(best["plain"] / best["watermarked"], 3),
         "bfloat16_ceiling": round(ceiling(), 2),
         "bfloat16": has_bfloat16(torch.device("cpu")),
     }

@@ -24,7 +24,7 @@ from torch import Tensor
 from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.extraction import extract
-from attacks_for_eval.recipes import DEFAULT, Recipe
+from attacks_for_eval.recipes import DEFAULT, ModelSpec
 from ownership.auditing.engine import audit, versions
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
@@ -32,9 +32,9 @@ from ownership.encoders.images import EncoderLike, as_input, as_uint8
 from ownership.io.files import write_bytes
 from ownership.suspects.suspect import Suspect, load_encoder
 from ownership.verdict.rule import Verdict
-from watermark_training.artefacts import weights_bytes
 from watermark_training.data import load_data
-from watermark_training.train import train
+from watermark_training.train_folder import weights_bytes
+from watermark_training.training import train
 
 RESULTS = Path(__file__).parent / "results" / "tolerance.jsonl"
 Change = Callable[[Tensor], Tensor]
@@ -65,7 +65,7 @@ def through(size: int) -> Change:
 
 
 def quantised(levels: int) -> Change:
-    """Answers in so many steps between the smallest and largest number of each image."""
+    """Responses in so many steps between the smallest and largest number of each image."""
 
     def change(rows: Tensor) -> Tensor:
         low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
@@ -76,7 +76,7 @@ def quantised(levels: int) -> Change:
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Answers scaled to length 1, as most services give them."""
+    """Responses scaled to length 1, as most services give them."""
     return F.normalize(rows, dim=1)
 
 
@@ -129,10 +129,10 @@ def models(work: Path, victim: EncoderLike) -> tuple[dict[str, EncoderLike], dic
             loss=loss, arch="small", queries=len(queries), epochs=6, batch_size=128, lr=2e-3, seed=77
         )
         made[0][loss] = kept(f"theft_{loss}", lambda t=theft: extract(BlackBox(victim), queries, t))  # type: ignore[misc]
-    for i, mark in enumerate(("none", "secret", "paper")):
-        recipe = Recipe(role="independent", kind="", epochs=12, seed=900 + i, mark=mark)  # type: ignore[arg-type]
-        config = DEFAULT.training(recipe)
-        made[1][mark] = kept(f"independent_{mark}", lambda c=config: train(own, c).encoder)  # type: ignore[misc]
+    for i, watermark in enumerate(("none", "secret", "paper")):
+        spec = ModelSpec(role="independent", kind="", epochs=12, seed=900 + i, watermark=watermark)  # type: ignore[arg-type]
+        config = DEFAULT.training(spec)
+        made[1][watermark] = kept(f"independent_{watermark}", lambda c=config: train(own, c).encoder)  # type: ignore[misc]
     return made
 
 

@@ -44,8 +44,8 @@ from ownership.io.canonical import canonical_json, sha256
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
-from watermark_training.mark import watermark_rate
-from watermark_training.train import train
+from watermark_training.training import train
+from watermark_training.watermark import watermark_rate
 
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
 MARKED = TrainConfig(arch="small", epochs=30, batch_size=256, lr=2e-3, temperature=0.2, min_crop=0.2)
@@ -72,8 +72,8 @@ def run_mark(data: str, seed: int) -> dict[str, Any]:
     row: dict[str, Any] = {}
     base = trained_on(data)
     for name, config, owner in (
-        ("marked", replace(base, seed=seed), key),
-        ("plain", replace(base, seed=seed, mark="none"), None),
+        ("watermarked", replace(base, seed=seed), key),
+        ("plain", replace(base, seed=seed, watermark="none"), None),
     ):
         start = time.perf_counter()
         trained = train(victim.images, config, key=owner)
@@ -110,13 +110,13 @@ def run_memory(count: int) -> dict[str, Any]:
             del stored
             peak = [0.0]
 
-            def look(_what: str, done: int, _total: int, peak: list[float] = peak) -> None:
+            def interim(_what: str, done: int, _total: int, peak: list[float] = peak) -> None:
                 peak[0] = max(peak[0], _anonymous_mib())
                 if done >= 16:
                     raise KeyboardInterrupt
 
             with suppress(KeyboardInterrupt):
-                train(load_data(str(path)).images, replace(MARKED, arch="tiny", epochs=1), progress=look)
+                train(load_data(str(path)).images, replace(MARKED, arch="tiny", epochs=1), progress=interim)
             peaks.append(round(peak[0], 1))
     few, many = peaks[1:]
     return {
@@ -181,14 +181,25 @@ def print_tables() -> None:
             + "".join(f", theft by {n} {r[f'surrogate_{n}']:.3f}" for n in ("infonce", "mse") if f"surrogate_{n}" in r)
             + "\n"
         )
-    head = ("data", "images, passes", "mark", "seeds", "probe, plain", "marked", "lost", "victim", "MSE", "InfoNCE")
+    head = (
+        "data",
+        "images, passes",
+        "watermark",
+        "seeds",
+        "probe, plain",
+        "watermarked",
+        "lost",
+        "victim",
+        "MSE",
+        "InfoNCE",
+    )
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for r in (r for r in rows if r["what"] == "mark"):
+    for r in (r for r in rows if r["what"] == "watermark"):
         # rows of before there was a choice say no images: 10,000 then
         first, last = map(int, r.get("victim_images", "[0:10000]").split("[")[1].rstrip("]").split(":"))
-        mark = f"{r['train']['mark_images']:g} of a batch, weight {r['train']['mark_weight']:g}"
-        groups.setdefault((r["data"], f"{last - first:,}, {r['train']['epochs']}", mark), []).append(r)
+        watermark = f"{r['train']['watermark_fraction']:g} of a batch, weight {r['train']['watermark_weight']:g}"
+        groups.setdefault((r["data"], f"{last - first:,}, {r['train']['epochs']}", watermark), []).append(r)
     for what, mine in sorted(groups.items()):
         mine.sort(key=lambda r: r["seed"])
         lost = [100 * (r["plain_probe"] - r["marked_probe"]) for r in mine]
@@ -201,7 +212,7 @@ def print_tables() -> None:
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("speed", "mark", "memory", "precision", "augment"))
+    parser.add_argument("what", nargs="?", choices=("speed", "watermark", "memory", "precision", "augment"))
     parser.add_argument("--data", choices=PARTS, default="fashion-mnist")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=6)
@@ -211,11 +222,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.show:
         print_tables()
-    elif arguments.what == "mark":
+    elif arguments.what == "watermark":
         trained = trained_on(arguments.data).to_dict()
         config = {"data": arguments.data, "seed": arguments.seed, "train": trained, "theft": asdict(THEFT)}
         config["victim_images"] = PARTS[arguments.data][0]
-        keep("mark", config, run_mark(arguments.data, arguments.seed))
+        keep("watermark", config, run_mark(arguments.data, arguments.seed))
     elif arguments.what == "speed" and arguments.steps < 2:
         parser.error("--steps: at least 2, the first is left out")
     elif arguments.what == "speed":

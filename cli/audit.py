@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli import render
-from cli.auditing import Request, audit_one, audit_several
+from cli.auditing import Request, audit_batch, audit_one
 from cli.options import Arch
 from cli.suspects import (
     AllowHttp,
@@ -69,7 +69,7 @@ def audit(
             "whose answers cost money.",
         ),
     ] = False,
-    answers: Annotated[
+    output_kind: Annotated[
         str, typer.Option(help="What the suspect gives out: representations, logits, posteriors or labels.")
     ] = "representations",
     roots: Annotated[
@@ -123,7 +123,7 @@ def audit(
         how=Without(
             probes=probes, api=api, model=model, batch_size=batch_size, transcript=transcript, allow_http=allow_http
         ),
-        answers=answers,
+        output_kind=output_kind,
         preprocess=preprocess,
         auditor_panel=auditor_panel,
         panel_models=panel_models,
@@ -134,7 +134,7 @@ def audit(
     if len(suspect) > 1:
         if pdf:
             raise SuspectError("--pdf is for one suspect", "print the pages that are wanted")
-        several = audit_several(request, suspect, out or Path("reports"), jobs)
+        several = audit_batch(request, suspect, out or Path("reports"), jobs)
         if as_json:
             typer.echo(json.dumps(several.to_dict(), indent=2, sort_keys=True))
         else:

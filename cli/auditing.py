@@ -15,7 +15,7 @@ from cli.suspects import Without, open_suspect, report_folder
 
 if TYPE_CHECKING:
     from ownership import Claim
-    from ownership.auditing.batch import Audited, Several
+    from ownership.auditing.batch import AuditOutcome, BatchSummary
     from ownership.io.progress import Progress
     from ownership.reports.report import Report
     from ownership.suspects.formats.open import LoadOptions
@@ -32,7 +32,7 @@ class Request:
     options: LoadOptions
     limits: Limits
     how: Without
-    answers: str = "representations"
+    output_kind: str = "representations"
     preprocess: str = "none"
     auditor_panel: Path | None = None
     panel_models: Path | None = None
@@ -44,7 +44,7 @@ class Request:
         """Returns what follows the suspect in the command that repeats this audit."""
         out = ["--claim", str(self.claim)]
         out += ["--preprocess", self.preprocess] if self.preprocess != "none" else []
-        out += ["--answers", self.answers] if self.answers != "representations" else []
+        out += ["--output-kind", self.output_kind] if self.output_kind != "representations" else []
         for name in ("auditor_panel", "panel_models", "roots"):
             value = getattr(self, name)
             out += [f"--{name.replace('_', '-')}", str(value)] if value else []
@@ -82,7 +82,7 @@ def _audit_into(request: Request, suspect: str, out: Path, showing: Showing, *, 
         suspect,
         request.options,
         request.limits,
-        request.answers,
+        request.output_kind,
         request.how,
         claim=claim,
         out=out,
@@ -146,13 +146,13 @@ def load_claim(folder: Path, roots: Path | None) -> Claim:
     return replace(claim, seal=claim.seal.under(load_roots(roots)))
 
 
-def audit_several(request: Request, suspects: list[str], out: Path, jobs: int) -> Several:
+def audit_batch(request: Request, suspects: list[str], out: Path, jobs: int) -> BatchSummary:
     """Audits several suspects, each with a report of its own in `out`, and writes the summary.
 
     Run again, it goes on where it stopped.
     """
     from ownership import SuspectError
-    from ownership.auditing.batch import audit_several as run
+    from ownership.auditing.batch import audit_batch as run
     from ownership.auditing.batch import folders, summarise
 
     if request.stop_early or request.panel_models:
@@ -171,10 +171,10 @@ def audit_several(request: Request, suspects: list[str], out: Path, jobs: int) -
     return several
 
 
-def _one_of_several(request: Request, out: Path, places: dict[str, str], suspect: str) -> Audited:
-    from ownership.auditing.batch import Audited
+def _one_of_several(request: Request, out: Path, places: dict[str, str], suspect: str) -> AuditOutcome:
+    from ownership.auditing.batch import AuditOutcome
     from ownership.io.progress import silent
 
     place = places[suspect]
     report = audit_one(request, suspect, out / place, lambda: nullcontext(silent), resume=True)
-    return Audited(name=suspect, folder=place, report=report)
+    return AuditOutcome(name=suspect, folder=place, report=report)

@@ -49,7 +49,7 @@ def build(
     ancestor_is_mine: Annotated[
         bool,
         typer.Option(
-            "--ancestor-is-mine",
+            "--base-checkpoint-is-private",
             help="The model that training went on from is yours and was never published: it may count as a copy.",
         ),
     ] = False,
@@ -67,10 +67,10 @@ def build(
     from ownership.errors import ClaimError
     from ownership.io.files import refuse_existing
     from ownership.plan import Plan
-    from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
     from watermark_training.panel import stratum
+    from watermark_training.train_folder import load_trained
 
     refuse_existing(out)
     plan = Plan(alpha=alpha, n_public=probes, n_watermark=max(2, probes // 2), n_private=max(2, probes // 2), seed=seed)
@@ -93,7 +93,7 @@ def build(
             plan,
             reference_epochs=reference_epochs if reference else 0,
             seed=seed,
-            own_ancestor=ancestor_is_mine,
+            own_base_checkpoint=ancestor_is_mine,
             device=pick_device(device),
             progress=progress,
         )
@@ -171,7 +171,7 @@ def power(
     from ownership.claims.claim import Claim
     from ownership.claims.power import claim_power, power_by_probes
     from ownership.errors import ClaimError
-    from ownership.plan import NEARER, REQUIRED_STRATA
+    from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA
 
     loaded = Claim.load(claim)
     if not loaded.references:
@@ -185,6 +185,6 @@ def power(
     render.power(found, wanted)
     if not any(loaded.stratum(kind) for kind in REQUIRED_STRATA):
         render.out.print(
-            f"with this panel a suspect must besides come {NEARER:g} of the way to the closest reference surrogate: "
+            f"with this panel a suspect must besides come {MIN_RELATIVE_SIMILARITY:g} of the way to the closest reference surrogate: "
             "these chances leave that out"
         )

@@ -12,7 +12,7 @@ from cli.options import DATA_HELP, Seed
 
 HELP = (
     "Run the main job on real images: train a watermarked victim and a panel, build a claim, steal the victim, and "
-    "audit thefts and strangers from their files. A few minutes on two cores; the same command resumes."
+    "audit thefts and independent encoders from their files. A few minutes on two cores; the same command resumes."
 )
 MOST_IMAGES = 1800
 SIDE = 16
@@ -41,7 +41,11 @@ def demo(
     table = Table(title=f"{data}, seed {seed}", title_justify="left", box=None, padding=(0, 1))
     for name in ("suspect", "format", "verdict"):
         table.add_column(name)
-    shown = {"partial_rsa_relative": "p distance", "watermark_certainty": "p watermark", "inference_gmm": "p data set"}
+    shown = {
+        "partial_rsa_relative": "p distance",
+        "watermark_probability": "p watermark",
+        "inference_gmm": "p data set",
+    }
     for title in shown.values():
         table.add_column(title, justify="right")
     for row in results:

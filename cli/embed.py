@@ -23,7 +23,7 @@ def embed(
     data: Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)],
     out: Out,
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 8,
-    mark_weight: Annotated[
+    watermark_weight: Annotated[
         float, typer.Option(help="Weight of the mark beside answering as before: more is read better, and moves more.")
     ] = 0.1,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
@@ -38,10 +38,10 @@ def embed(
     import torch
 
     from ownership.watermark import secret_key
-    from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
     from watermark_training.embed import embed_to
+    from watermark_training.train_folder import load_trained
 
     known = load_trained(model, arch)
     key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))
@@ -50,7 +50,7 @@ def embed(
             out,
             known,
             load_data(data, size=size),
-            {"epochs": epochs, "mark_weight": mark_weight, "batch_size": batch_size, "lr": lr, "seed": seed},
+            {"epochs": epochs, "watermark_weight": watermark_weight, "batch_size": batch_size, "lr": lr, "seed": seed},
             key=key,
             device=pick_device(device),
             progress=progress,

@@ -63,8 +63,8 @@ def evaluate(
     from attacks_for_eval.evaluate import evaluate as run
     from attacks_for_eval.grid import Grid, backend_of, given_models
     from attacks_for_eval.rates import rates, write_summary
-    from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
+    from watermark_training.train_folder import load_trained
 
     known = load_trained(victim, arch)
     given = {

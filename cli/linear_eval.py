@@ -27,8 +27,8 @@ def linear_eval(
     """Prints the accuracy with its interval."""
     from attacks_for_eval.linear import linear_evaluation
     from ownership.errors import DataError
-    from watermark_training.artefacts import load_trained
     from watermark_training.data import load_data
+    from watermark_training.train_folder import load_trained
 
     loaded = load_trained(encoder, arch)
     learnt, held_out = load_data(data, size=size), load_data(test, size=size)

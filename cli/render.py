@@ -16,14 +16,14 @@ from ownership.io.progress import Progress as Show
 from ownership.io.text import printable
 
 if TYPE_CHECKING:
-    from ownership.auditing.batch import Several
+    from ownership.auditing.batch import BatchSummary
     from ownership.auditing.reproduce import Reproduction
     from ownership.claims.power import Power
     from ownership.reports.report import Report
 
 SHOW_ANCESTOR = (
     "if the model it came from is public, it and its other fine-tunes are no copies: show them to the claim "
-    "(turnmark claim build --panel ancestor:PATH); if it is yours alone, say --ancestor-is-mine there"
+    "(turnmark claim build --panel sibling:PATH); if it is yours alone, say --base-checkpoint-is-private there"
 )
 
 out = Console(highlight=False)
@@ -83,7 +83,7 @@ def report(r: Report) -> None:
     out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect['name'])}")
     out.print(escape(verdict_sentence(r)))
     if r.queries is not None:
-        found = f"; supported after {r.decided_after}" if r.decided_after and r.looks else ""
+        found = f"; supported after {r.decided_after}" if r.decided_after and r.interim_analyses else ""
         out.print(f"{r.queries} queries asked of the suspect, repeats included{found}")
     for reason in r.reasons:
         out.print(f"  - {escape(reason)}")
@@ -91,10 +91,10 @@ def report(r: Report) -> None:
         out.print(f"  - the claim: {escape(line)}", soft_wrap=True)
     for note in r.notes:
         out.print(f"  - [yellow]the claim's probes:[/] {escape(note)}")
-    if r.decoys is not None and r.decoys.odd:
+    if r.predictor_check is not None and r.predictor_check.anomalous:
         out.print(
-            f"  - [yellow]the claim's mark:[/] its predictor reads {r.decoys.claimed:.2f} from the suspect, one "
-            f"fitted to the victim's own answers {r.decoys.refitted:.2f}: it may have been trained on the suspect"
+            f"  - [yellow]the claim's mark:[/] its predictor reads {r.predictor_check.claimed:.2f} from the suspect, one "
+            f"fitted to the victim's own answers {r.predictor_check.refitted:.2f}: it may have been trained on the suspect"
         )
     if r.panel_checked is not None:
         verified = sum(said == "verified" for said in r.panel_checked.values())
@@ -102,17 +102,17 @@ def report(r: Report) -> None:
     if not r.results:
         return
     table = Table(box=None, padding=(0, 1))
-    for name in ("test", "suspect", "threshold", "p", "decides"):
-        table.add_column(name, justify="left" if name in ("test", "decides") else "right")
+    for name in ("test", "suspect", "threshold", "p", "primary"):
+        table.add_column(name, justify="left" if name in ("test", "primary") else "right")
     for t in r.results:
-        deciding = t in r.deciding
+        primary = t in r.primary
         limit = t.threshold(r.share)
         table.add_row(
             t.title,
             format_number(t.value),
             format_number(limit),
             format_p(t.pvalue),
-            "yes" if deciding else "shown only",
+            "yes" if primary else "shown only",
         )
     out.print(table)
     if not r.paper:
@@ -127,7 +127,7 @@ def report(r: Report) -> None:
     out.print(table)
 
 
-def several(s: Several) -> None:
+def several(s: BatchSummary) -> None:
     """Prints what is said of several suspects together."""
     from ownership.stats import format_p
 
@@ -159,9 +159,9 @@ def reproduction(r: Reproduction) -> None:
         table.add_column(name, justify="left" if name in ("test", "same") else "right")
     for row in r.rows:
         p = "–" if row.pvalue_again is None else format_p(row.pvalue_again)
-        asked = "all" if row.queries is None else str(row.queries)
+        session = "all" if row.queries is None else str(row.queries)
         numbers = (format_number(row.value), format_number(row.again), format_p(row.pvalue), p)
-        table.add_row(escape(row.title), asked, *numbers, "yes" if row.same else "NO")
+        table.add_row(escape(row.title), session, *numbers, "yes" if row.same else "NO")
     out.print(table)
     lines = [f"not computed again: {what}" for what in r.left_out]
     lines += [

@@ -136,7 +136,7 @@ def reproduce(
     given = LoadOptions(
         arch=arch, output=output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
     )
-    asked = Without(
+    session = Without(
         probes=probes,
         api=stored.suspect.get("api", "turnmark"),
         model=stored.suspect.get("model"),
@@ -147,8 +147,8 @@ def reproduce(
         suspect,
         how.options(given),
         limits_of(time_limit, memory_limit, max_model_gib),
-        stored.answers,
-        asked,
+        stored.output_kind,
+        session,
         claim=loaded_claim,
         out=report if report.is_dir() else report.parent,
         stop_early=how.stop_early,

@@ -15,7 +15,7 @@ from cli import render
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-    from ownership.attestation.statement import Signed
+    from ownership.attestation.statement import SignedStatement
     from ownership.attestation.timestamps import Timestamp
     from ownership.sealing.create import Opened
 
@@ -164,10 +164,10 @@ def check_disclosure(
 def view(claim: Folder, out: Annotated[Path, typer.Option(help="Folder to make.", show_default=False)]) -> None:
     """Writes a view."""
     from ownership.claims.redaction import NAME
-    from ownership.sealing.redacted_copy import write_view
+    from ownership.sealing.redacted_copy import write_redacted_copy
 
-    withheld = write_view(claim, out)
-    say([f"view: {out}; withheld: {', '.join(withheld.parts)} ({NAME}); it still holds secrets, for the auditor only"])
+    redaction = write_redacted_copy(claim, out)
+    say([f"view: {out}; withheld: {', '.join(redaction.parts)} ({NAME}); it still holds secrets, for the auditor only"])
 
 
 def encrypt(
@@ -225,7 +225,7 @@ def roots_in(path: Path | None) -> tuple[Certificate, ...]:
 
 def ask_for_times(
     folder: Path,
-    made: Signed,
+    made: SignedStatement,
     request: Path | None,
     tsa: list[str] | None,
     trusted: tuple[Certificate, ...],

@@ -33,7 +33,7 @@ def serve(
     from attacks_for_eval.black_box import BlackBox
     from attacks_for_eval.serve import make_app
     from ownership.errors import OwnershipError
-    from watermark_training.artefacts import load_trained
+    from watermark_training.train_folder import load_trained
 
     try:
         import uvicorn

@@ -44,13 +44,13 @@ def steal(
         float | None,
         typer.Option(help="Of infonce, softnn and supcon; the loss's own if not given.", show_default=False),
     ] = None,
-    answers: Annotated[
+    output_kind: Annotated[
         str, typer.Option(help="What the victim gives out: representations, labels, posteriors or logits.")
     ] = "representations",
     task: Annotated[
         str | None,
         typer.Option(
-            help="Labelled images: the victim serves a linear layer fitted to them (for --answers labels, posteriors "
+            help="Labelled images: the victim serves a linear layer fitted to them (for --output-kind labels, posteriors "
             "or logits from an encoder).",
             show_default=False,
         ),
@@ -101,14 +101,14 @@ def steal(
     """Steals and writes a folder with the surrogate."""
     from attacks_for_eval.config import ExtractionConfig, check_method
     from attacks_for_eval.reference import pick_architecture
-    from attacks_for_eval.steal import serve_task, steal_to
+    from attacks_for_eval.steal import extract_to, serve_task
     from ownership.encoders.images import EncoderLike
     from ownership.errors import TrainingError
     from ownership.io.files import read_json
     from ownership.suspects.endpoint.client import RemoteEncoder
-    from watermark_training.artefacts import CONFIG, load_trained
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
+    from watermark_training.train_folder import CONFIG, load_trained
 
     optional = {
         "loss": loss,
@@ -133,19 +133,19 @@ def steal(
     if arch is None:
         raise TrainingError("no known architecture has the victim's dimension", "name one with --arch")
     if task is not None:
-        encoder, digest = serve_task(encoder, digest, load_data(task, size=size), answers)
+        encoder, digest = serve_task(encoder, digest, load_data(task, size=size), output_kind)
     config = ExtractionConfig(
         arch=arch, queries=queries, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, **given
     )
     with render.progress() as progress:
-        spent = steal_to(
+        spent = extract_to(
             out,
             encoder,
             digest,
             images,
             config,
             method=method,
-            answers=answers,
+            output_kind=output_kind,
             head=head,
             budget=budget,
             batch_size=64 if remote else 256,  # an endpoint that dies half-way costs one batch

@@ -113,7 +113,7 @@ def open_suspect(
     suspect: str,
     options: LoadOptions,
     limits: Limits,
-    answers: str,
+    output_kind: str,
     how: Without,
     *,
     claim: Claim,
@@ -144,7 +144,7 @@ def open_suspect(
             token=os.environ.get("TURNMARK_TOKEN") or None,
             api=how.api,
             model=how.model,
-            answers=answers,
+            output_kind=output_kind,
             batch_size=how.batch_size,
             allow_http=how.allow_http,
         )
@@ -163,9 +163,9 @@ def open_suspect(
                 "recorded representations take neither --stop-early nor options of a model", "leave them out"
             )
         words = ["turnmark", "audit", suspect, "--probes", str(how.probes)]
-        return load_recorded(suspect, how.probes, answers=answers), words
+        return load_recorded(suspect, how.probes, output_kind=output_kind), words
     words = ["turnmark", "audit", suspect]
     for name, value in asdict(options).items():
         if value != getattr(LoadOptions(), name):
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return load_suspect(suspect, answers=answers, options=options, limits=limits), words
+    return load_suspect(suspect, output_kind=output_kind, options=options, limits=limits), words

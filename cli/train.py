@@ -39,13 +39,13 @@ def train(
     rotate: Annotated[
         bool, typer.Option("--rotate", help="Turn views by any angle, too: a rotation-invariant panel member; no mark.")
     ] = False,
-    mark: Annotated[
+    watermark: Annotated[
         str, typer.Option(help="secret: a fresh secret key; paper: the public half-turn task; none: plain encoder.")
     ] = "secret",
-    mark_images: Annotated[
+    watermark_fraction: Annotated[
         float, typer.Option(help="Share of each batch that learns the mark; .5 for few images or few passes.")
     ] = 0.08,
-    mark_weight: Annotated[float, typer.Option(help="Of the mark's loss beside the method's own.")] = 1.0,
+    watermark_weight: Annotated[float, typer.Option(help="Of the mark's loss beside the method's own.")] = 1.0,
     predictor: Annotated[
         str,
         typer.Option(
@@ -73,11 +73,11 @@ def train(
 
     from ownership.io.progress import silent
     from ownership.watermark import secret_key
-    from watermark_training.artefacts import load_trained, train_to, trainable
     from watermark_training.config import TrainConfig
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
     from watermark_training.distributed import processes, rank
+    from watermark_training.train_folder import load_trained, train_to, trainable
 
     known = None if start is None else load_trained(start, arch)
     encoder, found = (None, None) if known is None else trainable(known)
@@ -92,9 +92,9 @@ def train(
         temperature=temperature,
         min_crop=min_crop,
         flip=flip,
-        mark=mark,  # type: ignore[arg-type]  # checked by TrainConfig
-        mark_images=mark_images,
-        mark_weight=mark_weight,
+        watermark=watermark,  # type: ignore[arg-type]  # checked by TrainConfig
+        watermark_fraction=watermark_fraction,
+        watermark_weight=watermark_weight,
         predictor=predictor,  # type: ignore[arg-type]  # checked by TrainConfig
         seed=seed,
         precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
@@ -112,7 +112,7 @@ def train(
                 config,
                 key=key,
                 start=encoder,
-                ancestor=None if known is None else known.sha256,
+                base_checkpoint=None if known is None else known.sha256,
                 device=here,
                 progress=progress,
                 warn=render.warn,
@@ -120,7 +120,7 @@ def train(
     if not first:
         return
     render.out.print(f"{'trained' if trained else 'already trained'}: {out}/encoder.safetensors, {out}/encoder.onnx")
-    if mark != "none":
+    if watermark != "none":
         render.out.print(f"keep {out}/predictor.safetensors secret: it holds the watermark's key")
-    if mark != "none" and known is not None:
+    if watermark != "none" and known is not None:
         render.out.print(render.SHOW_ANCESTOR)

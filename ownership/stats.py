@@ -195,7 +195,7 @@ def fisher_z(r: float) -> float:
     return math.atanh(min(max(r, -1 + 1e-6), 1 - 1e-6))
 
 
-def standardised_gap(a: ArrayLike, b: ArrayLike) -> float:
+def standardized_mean_difference(a: ArrayLike, b: ArrayLike) -> float:
     """Returns (mean(a) - mean(b)) / pooled standard deviation (Cohen's d); 0 if both are constant and equal."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     pooled = math.sqrt(((len(x) - 1) * x.var(ddof=1) + (len(y) - 1) * y.var(ddof=1)) / (len(x) + len(y) - 2))

@@ -3,7 +3,7 @@
 Paper, section 5.1: "select a private augmentation, not used during contrastive training" and train the encoder so
 that an augmentation predictor can tell in which half of the circle an image was rotated. The paper's circle is cut
 at 0 and 180 degrees for everybody, so a stranger who uses the same defence shares the mark (our pilot convicted
-such strangers). Here the cuts are secret, and angles near a cut, where the halves cannot be told apart, are left out.
+such independent encoders). Here the cuts are secret, and angles near a cut, where the halves cannot be told apart, are left out.
 """
 
 from __future__ import annotations
@@ -33,23 +33,28 @@ class WatermarkKey:
     """
 
     form: str = "cuts-1"  # version of the key's form
-    cuts: tuple[float, ...]  # radians in [0, 2 pi), ascending, an even number of them
+    sector_boundaries: tuple[float, ...]  # radians in [0, 2 pi), ascending, an even number of them
     margin: float  # angles closer than this to a cut are never used; radians
     predictor_seed: int  # seed of the predictor's initial weights
 
     def __post_init__(self) -> None:
-        ordered = all(a < b for a, b in pairwise(self.cuts))
+        ordered = all(a < b for a, b in pairwise(self.sector_boundaries))
         if self.form != "cuts-1":
             raise ClaimError(f"watermark key of unknown form {self.form!r}", "update turnmark")
-        if len(self.cuts) < 2 or len(self.cuts) % 2 or not ordered or not all(0 <= c < TURN for c in self.cuts):
+        if (
+            len(self.sector_boundaries) < 2
+            or len(self.sector_boundaries) % 2
+            or not ordered
+            or not all(0 <= c < TURN for c in self.sector_boundaries)
+        ):
             raise ClaimError("watermark key: cuts must be an even number of ascending angles in [0, 2 pi)")
         if not all(a > 0 for a, _ in self._arcs_lengths()):
             raise ClaimError("watermark key: the margin leaves no angle between two cuts")
 
     def _arcs_lengths(self) -> list[tuple[float, float]]:
         """Usable length and start of each arc, in the order of the cuts."""
-        ends = (*self.cuts[1:], self.cuts[0] + TURN)
-        return [(e - c - 2 * self.margin, c + self.margin) for c, e in zip(self.cuts, ends, strict=True)]
+        ends = (*self.sector_boundaries[1:], self.sector_boundaries[0] + TURN)
+        return [(e - c - 2 * self.margin, c + self.margin) for c, e in zip(self.sector_boundaries, ends, strict=True)]
 
     def angles(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Returns one angle a label, uniform over the arcs of that label.
@@ -76,12 +81,12 @@ class WatermarkKey:
 
     def labels(self, angles: Tensor) -> Tensor:
         """Returns the label of each angle `(n,)`, radians; those in a margin too: 0 or 1, int64."""
-        cuts = torch.tensor(self.cuts, dtype=torch.float64)
-        return (torch.bucketize(angles.double() % TURN, cuts, right=True) - 1) % len(cuts) % 2
+        sector_boundaries = torch.tensor(self.sector_boundaries, dtype=torch.float64)
+        return (torch.bucketize(angles.double() % TURN, sector_boundaries, right=True) - 1) % len(sector_boundaries) % 2
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the key as JSON-ready values; secret."""
-        return {**asdict(self), "cuts": list(self.cuts)}
+        return {**asdict(self), "sector_boundaries": list(self.sector_boundaries)}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> WatermarkKey:
@@ -93,7 +98,7 @@ class WatermarkKey:
         try:
             return cls(
                 form=str(value["form"]),
-                cuts=tuple(float(c) for c in value["cuts"]),
+                sector_boundaries=tuple(float(c) for c in value["sector_boundaries"]),
                 margin=float(value["margin"]),
                 predictor_seed=int(value["predictor_seed"]),
             )
@@ -102,7 +107,7 @@ class WatermarkKey:
 
 
 SECRET_CUTS = 4
-SHORTEST_ARC = math.radians(45)
+MIN_SECTOR = math.radians(45)
 
 
 def secret_key(rng: torch.Generator) -> WatermarkKey:
@@ -114,16 +119,16 @@ def secret_key(rng: torch.Generator) -> WatermarkKey:
     # gaps of sorted uniforms are a uniform draw from the arcs that sum to what is left above the shortest
     edges = torch.rand(SECRET_CUTS - 1, generator=rng, dtype=torch.float64).sort().values
     gaps = torch.diff(torch.cat([torch.zeros(1), edges, torch.ones(1)]).double())
-    arcs = SHORTEST_ARC + gaps * (TURN - SECRET_CUTS * SHORTEST_ARC)
+    arcs = MIN_SECTOR + gaps * (TURN - SECRET_CUTS * MIN_SECTOR)
     first = float(torch.rand(1, generator=rng, dtype=torch.float64)) * TURN
-    cuts = sorted(float(c) % TURN for c in first + arcs.cumsum(0))
+    sector_boundaries = sorted(float(c) % TURN for c in first + arcs.cumsum(0))
     seed = int(torch.randint(2**31, (1,), generator=rng))
-    return WatermarkKey(cuts=tuple(cuts), margin=math.radians(9), predictor_seed=seed)
+    return WatermarkKey(sector_boundaries=tuple(sector_boundaries), margin=math.radians(9), predictor_seed=seed)
 
 
 def paper_key(predictor_seed: int = 0) -> WatermarkKey:
     """Returns the paper's public task: `[0, 180]` against `[180, 360]` degrees, no margin (section 5.1)."""
-    return WatermarkKey(cuts=(0.0, math.pi), margin=0.0, predictor_seed=predictor_seed)
+    return WatermarkKey(sector_boundaries=(0.0, math.pi), margin=0.0, predictor_seed=predictor_seed)
 
 
 class RotationPredictor(nn.Module):

@@ -30,7 +30,7 @@ from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Row, demo_config, run
 from cli.main import main
 from ownership.claims.build import build_claim
 from ownership.claims.claim import Claim
-from ownership.claims.record import Member
+from ownership.claims.record import EncoderRecord
 from ownership.encoders.architectures import ARCHITECTURES, Encoder
 from ownership.encoders.images import as_input, three_channels
 from ownership.errors import OwnershipError
@@ -38,18 +38,18 @@ from ownership.io.canonical import sha256
 from ownership.io.files import read_json
 from ownership.plan import Plan
 from ownership.watermark import RotationPredictor, WatermarkKey
-from watermark_training.artefacts import weights_bytes
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data, load_data
-from watermark_training.panel import strangers
-from watermark_training.train import Trained, train
+from watermark_training.panel import panel_specs
+from watermark_training.train_folder import weights_bytes
+from watermark_training.training import Trained, train
 
 SIDE = 16
 
 
 @cache
 def encoder(seed: int) -> Encoder:
-    """An untrained tiny encoder, its normalisation settled on digits; different seeds are strangers to each other."""
+    """An untrained tiny encoder, its normalisation settled on digits; different seeds are independent encoders to each other."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = ARCHITECTURES["tiny"]()
@@ -82,12 +82,12 @@ def digits() -> Data:
 
 @pytest.fixture(scope="session")
 def key() -> WatermarkKey:
-    return WatermarkKey(cuts=(0.91357, 0.91357 + torch.pi), margin=0.3, predictor_seed=3)
+    return WatermarkKey(sector_boundaries=(0.91357, 0.91357 + torch.pi), margin=0.3, predictor_seed=3)
 
 
-def member(name: str, kind: str, of: Encoder | None = None, *, private: bool | None = False) -> Member:
+def member(name: str, kind: str, of: Encoder | None = None, *, private: bool | None = False) -> EncoderRecord:
     digest = sha256(weights_bytes(of, "tiny")) if of is not None else "0" * 64
-    return Member(name=name, kind=kind, sha256=digest, architecture="tiny", trained_on_private=private)
+    return EncoderRecord(name=name, kind=kind, sha256=digest, architecture="tiny", trained_on_private=private)
 
 
 @pytest.fixture(scope="session")
@@ -99,14 +99,14 @@ def victim() -> Encoder:
 def trained(digits: Data, key: WatermarkKey) -> Trained:
     """A really trained small watermarked encoder."""
     config = TrainConfig(arch="tiny", epochs=25, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False)
-    config = replace(config, mark_images=0.5)  # few images, few passes
+    config = replace(config, watermark_fraction=0.5)  # few images, few passes
     return train(digits.images[:256], config, key=key)
 
 
 @pytest.fixture(scope="session")
 def claim(digits: Data, victim: Encoder, key: WatermarkKey) -> Claim:
     """A claim over untrained encoders: victim, 5 plain, 5 marked, one reference near the victim."""
-    panel = [(member(f"m{i}", "plain" if i < 5 else "marked", e := encoder(10 + i)), e) for i in range(10)]
+    panel = [(member(f"m{i}", "plain" if i < 5 else "watermarked", e := encoder(10 + i)), e) for i in range(10)]
     # the digits are ordered by writer: unshuffled, private and public ones can be told apart without any encoder
     images = digits.images[torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))]
     return build_claim(
@@ -189,18 +189,18 @@ class Job:
 
 @pytest.fixture(scope="session")
 def job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A real run, shortened: fewer epochs, two losses, two strangers.
+    """A real run, shortened: fewer epochs, two losses, two independent encoders.
 
-    Eight members a stratum, not the demo's five: strangers trained this briefly scatter, and whether a reference then
+    Eight members a stratum, not the demo's five: independent encoders trained this briefly scatter, and whether a reference then
     comes beyond a threshold of four degrees of freedom depended on the kind of CPU.
     """
     folder = tmp_path_factory.mktemp("job") / "Prüfung 1"
     config = replace(
         demo_config(0),
         epochs=12,
-        stranger_epochs=8,
-        steal_epochs=40,
-        panel=strangers(8, invariant=False),
+        independent_epochs=8,
+        extraction_epochs=40,
+        panel=panel_specs(8, rotation_invariant=False),
         losses=("mse", "infonce"),
         independents=tuple(s for s in INDEPENDENTS if s.name in ("foreign_key", "half_turn")),
     )

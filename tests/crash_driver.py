@@ -69,8 +69,8 @@ def child(case: dict[str, Any], counter: int) -> None:
 
 
 def serve() -> None:
-    """Answers cases until the input ends."""
-    answers = os.fdopen(os.dup(1), "w")
+    """Responses cases until the input ends."""
+    responses = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         case = json.loads(line)
         read, write = os.pipe()
@@ -92,7 +92,7 @@ def serve() -> None:
             changes = 0
         os.close(read)
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        print(json.dumps({"code": code, "changes": changes, "seconds": seconds}), file=answers, flush=True)
+        print(json.dumps({"code": code, "changes": changes, "seconds": seconds}), file=responses, flush=True)
 
 
 if __name__ == "__main__":

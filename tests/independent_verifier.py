@@ -124,17 +124,17 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
     need(f'"claim_sha256": "{digest}"'.encode() in payload, "the seal is of another claim")
 
     hidden, hidden_parts = {}, []
-    if (folder / "withheld.json").exists():
-        view = parse(read(folder / "withheld.json"), "withheld.json")
+    if (folder / "redacted.json").exists():
+        view = parse(read(folder / "redacted.json"), "redacted.json")
         possible = ("key.json", "private_probes.safetensors", "projection_head.safetensors")
         hidden_parts = [name for name in possible if name in claim["parts"]]
-        need(possible[1] in hidden_parts, "withheld.json: nothing to withhold")
+        need(possible[1] in hidden_parts, "redacted.json: nothing to withhold")
         need(not any((folder / name).exists() for name in hidden_parts), "a withheld part is there")
         images = json.loads(payload)["predicate"]["leaves"] - len(claim["parts"]) - 1
         hidden = view.pop("leaves", None)
-        need(view == {"format_version": 1, "claim_sha256": digest, "parts": hidden_parts}, "withheld.json: its fields")
-        need(isinstance(hidden, dict), "withheld.json: no leaves")
-        need(hidden.keys() == {*hidden_parts, *(f"private/{i}" for i in range(images))}, "withheld.json: its leaves")
+        need(view == {"format_version": 1, "claim_sha256": digest, "parts": hidden_parts}, "redacted.json: its fields")
+        need(isinstance(hidden, dict), "redacted.json: no leaves")
+        need(hidden.keys() == {*hidden_parts, *(f"private/{i}" for i in range(images))}, "redacted.json: its leaves")
         need(
             all(isinstance(x, str) and len(x) == 64 and x == bytes.fromhex(x).hex() for x in hidden.values()), "a leaf"
         )

@@ -43,7 +43,7 @@ class Authority:
         return self.folder / "root.pem"
 
     def reply(self, query: Path, out: Path, *, chain: bool = False) -> Path:
-        """Answers a request; `chain` adds the root to the certificates, not sorted as DER wants it."""
+        """Responses a request; `chain` adds the root to the certificates, not sorted as DER wants it."""
         more = ["-chain", "root.pem"] if chain else []
         openssl(
             self.folder,

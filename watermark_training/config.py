@@ -35,9 +35,11 @@ class TrainConfig:
     min_crop: float = 0.08  # smallest share of the area that a crop keeps
     flip: bool = True  # whether views may be mirrored
     rotate: bool = False  # whether views are turned by any angle, too: an encoder without orientation; no mark then
-    mark: Mark = "secret"  # secret: fresh key; paper: public half-turn task; none: plain encoder
-    mark_weight: float = 1.0  # weight of the rotation loss beside the method's own
-    mark_images: float = 0.08  # share of each batch that also gets two rotated views; .5 for few images or passes
+    watermark: Mark = "secret"  # secret: fresh key; paper: public half-turn task; none: plain encoder
+    watermark_weight: float = 1.0  # weight of the rotation loss beside the method's own
+    watermark_fraction: float = (
+        0.08  # share of each batch that also gets two rotated views; .5 for few images or passes
+    )
     predictor: Literal["trained", "frozen"] = "trained"  # or as the key drew it (docs/adr/0002, 0020)
     seed: int = 0  # initial weights, order, augmentation (with a secret mark: together with the key); never the key
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where hardware has it
@@ -47,25 +49,25 @@ class TrainConfig:
         if self.arch != CUSTOM and not is_architecture(self.arch):
             raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {known_architectures()}")
         for what, value, known in (
-            ("mark", self.mark, MARKS),
+            ("watermark", self.watermark, MARKS),
             ("method", self.method, (*METHODS, "embed")),
             ("precision", self.precision, PRECISIONS),
             ("predictor", self.predictor, PREDICTORS),
         ):
             if value not in known:
                 raise TrainingError(f"unknown {what} {value!r}", f"one of: {', '.join(known)}")
-        if self.rotate and self.mark != "none":
+        if self.rotate and self.watermark != "none":
             raise TrainingError("rotated views erase a rotation mark", "leave out rotate, or train with mark none")
-        if self.method == "embed" and self.mark == "none":
+        if self.method == "embed" and self.watermark == "none":
             raise TrainingError("nothing to embed: the mark is none", "mark secret")
         for name, low in (("epochs", 1), ("batch_size", 8), ("accumulate", 1), ("projection_dim", 2)):
             if getattr(self, name) < low:
                 raise TrainingError(f"{name} is {getattr(self, name)}", f"at least {low}")
-        for name in ("lr", "temperature", "min_crop", "mark_images", "mark_weight"):
+        for name in ("lr", "temperature", "min_crop", "watermark_fraction", "watermark_weight"):
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}", "must be above 0")
-        if self.min_crop > 1 or self.mark_images > 1:
-            raise TrainingError("min_crop and mark_images are shares", "at most 1")
+        if self.min_crop > 1 or self.watermark_fraction > 1:
+            raise TrainingError("min_crop and watermark_fraction are shares", "at most 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the configuration as JSON-ready values; what came later is left out at its default.

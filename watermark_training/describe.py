@@ -9,7 +9,7 @@ from ownership.encoders.architectures import Encoder
 from ownership.errors import SuspectError
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
-from watermark_training.artefacts import load_trained
+from watermark_training.train_folder import load_trained
 
 
 def describe(folder: Path) -> list[str]:
@@ -27,8 +27,10 @@ def describe(folder: Path) -> list[str]:
         return [*lines, "            a bare file: how it was trained is not known"]
     training, data = loaded.config.get("train", {}), loaded.config.get("data", {})
     if theft := loaded.config.get("steal"):
-        asked = loaded.config.get("unique_images")
-        lines.append(f"theft       {loaded.config.get('method')}, loss {theft.get('loss')}, {asked} images asked about")
+        session = loaded.config.get("unique_images")
+        lines.append(
+            f"theft       {loaded.config.get('method')}, loss {theft.get('loss')}, {session} images asked about"
+        )
     if training:
         embedded = "the mark was embedded in a trained encoder"
         lines.append(
@@ -37,13 +39,15 @@ def describe(folder: Path) -> list[str]:
         )
     if data:
         lines.append(f"images      {data.get('images')} of {printable(str(data.get('name')))}")
-    if ancestor := loaded.config.get("ancestor"):
-        lines.append(f"ancestor    SHA-256 {printable(str(ancestor))}")
+    if base_checkpoint := loaded.config.get("base_checkpoint"):
+        lines.append(f"ancestor    SHA-256 {printable(str(base_checkpoint))}")
     if not training:
         return lines
-    mark = {None: "none", "paper": "the paper's public half-turn task"}.get(training.get("mark"), training.get("mark"))
+    watermark = {None: "none", "paper": "the paper's public half-turn task"}.get(
+        training.get("watermark"), training.get("watermark")
+    )
     where = "; the key is in predictor.safetensors, keep it secret" if loaded.key is not None else ""
-    lines.append(f"mark        {mark}{where}")
+    lines.append(f"mark        {watermark}{where}")
     rows = [json.loads(line) for line in _text(folder / "metrics.jsonl").splitlines()]
     if rows:
         shown = ", ".join(

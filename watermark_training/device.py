@@ -66,7 +66,7 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     # private names of torch: where a version lacks them, float32 it is
-    amx, avx = (getattr(torch.cpu, ask, bool) for ask in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    amx, avx = (getattr(torch.cpu, query, bool) for query in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return device.type == "cpu" and (amx() or (avx() and _vendor() == "AuthenticAMD"))
 
 

@@ -10,16 +10,16 @@ import torch
 
 from ownership.io.progress import Progress, silent
 from ownership.watermark import WatermarkKey
-from watermark_training.artefacts import Loaded, train_to, trainable
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
+from watermark_training.train_folder import Loaded, train_to, trainable
 
 SETTINGS: dict[str, Any] = {
     "epochs": 8,
     "batch_size": 64,
     "lr": 5e-4,
-    "mark_weight": 0.1,
-    "mark_images": 0.5,  # a short run in which the mark is all that is learnt: half of each batch shows it
+    "watermark_weight": 0.1,
+    "watermark_fraction": 0.5,  # a short run in which the mark is all that is learnt: half of each batch shows it
     "weight_decay": 0.0,
 }
 """How a mark is embedded where nothing else is asked for; measured in docs/adr/0009."""
@@ -64,7 +64,7 @@ def embed_to(
         config,
         key=key,
         start=encoder,
-        ancestor=model.sha256,
+        base_checkpoint=model.sha256,
         head=model.projection_head,
         device=device,
         progress=progress,

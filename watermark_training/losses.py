@@ -60,7 +60,7 @@ def simsiam_loss(first: Tensor, second: Tensor, predict: Callable[[Tensor], Tens
     return -(forth + back) / 2
 
 
-def keeping_loss(now: Tensor, before: Tensor) -> Tensor:
+def feature_preservation_loss(now: Tensor, before: Tensor) -> Tensor:
     """Returns how far representations have moved, in units of their spread: what embedding a mark should keep small.
 
     mean_i ||a_i - b_i||^2 / mean_i ||b_i - mean(b)||^2: the share of the variance that an old linear head no longer

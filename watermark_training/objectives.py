@@ -15,7 +15,7 @@ from ownership.watermark import TURN, rotate
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.distributed import gathered
-from watermark_training.losses import barlow_loss, keeping_loss, nt_xent_loss, simsiam_loss
+from watermark_training.losses import barlow_loss, feature_preservation_loss, nt_xent_loss, simsiam_loss
 
 
 class Objective(Protocol):
@@ -78,7 +78,7 @@ class Contrastive:
             return nt_xent_loss(first, second, self.config.temperature)
 
 
-class Keeping:
+class FeaturePreservation:
     """Answering upright images as before, so that whatever was built on the encoder goes on working ("embed")."""
 
     def __init__(self, encoder: Encoder) -> None:
@@ -96,4 +96,4 @@ class Keeping:
         """Returns how far the answers have moved."""
         with torch.no_grad():
             before = self.before(shown)
-        return keeping_loss(representations.float(), before.float())
+        return feature_preservation_loss(representations.float(), before.float())

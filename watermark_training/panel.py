@@ -16,36 +16,55 @@ import torch
 from ownership.encoders.architectures import CUSTOM
 from ownership.errors import TrainingError
 from ownership.io.progress import Progress, silent
-from watermark_training.artefacts import CONFIG, Loaded, train_to, trainable
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data
+from watermark_training.train_folder import CONFIG, Loaded, train_to, trainable
 
-TAUGHT = "turned"
+TAUGHT = "rotated"
 """The way students are taught, a method of `turnmark steal`: the image turned, the answer as to the upright one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stranger:
+class PanelSpec:
     """An encoder trained without the victim: a panel member or an independent suspect."""
 
     name: str
-    mark: Mark
-    on_private: bool  # trained on the victim's own images, else on as many images of the world
+    watermark: Mark
+    trains_on_private: bool  # trained on the victim's own images, else on as many images of the world
     rotate: bool = False  # trained on rotated views
-    kin: bool = False  # went on from the same encoder as the victim, in as many passes
+    from_checkpoint: bool = False  # went on from the same encoder as the victim, in as many passes
     teacher: str = ""  # taught to answer, however an image is turned, as this member of the panel does upright
+
+    @property
+    def seed_offset(self) -> int:
+        """What its seed adds to the victim's."""
+        name = self.name
+        for word, spelled in _SEEDED_AS.items():
+            name = name.replace(word, spelled)
+        return crc32(name.encode())
 
     @property
     def kind(self) -> str:
         """Its stratum."""
         if self.teacher:
-            return "student"
-        if self.kin:
-            return "ancestor"
-        return "invariant" if self.rotate else "plain" if self.mark == "none" else "marked"
+            return "distilled"
+        if self.from_checkpoint:
+            return "sibling"
+        return "rotation_invariant" if self.rotate else "plain" if self.watermark == "none" else "watermarked"
 
 
-def strangers(members: int = 5, *, invariant: bool = True, kin: bool = False) -> tuple[Stranger, ...]:
+_SEEDED_AS = {
+    "watermarked": "marked",
+    "sibling": "ancestor",
+    "rotation_invariant": "invariant",
+    "distilled_from": "student_of",
+}
+"""Seeds are drawn from a member's name as it was spelled when the benchmarks were run, so that their panels stay the same."""
+
+
+def panel_specs(
+    members: int = 5, *, rotation_invariant: bool = True, from_checkpoint: bool = False
+) -> tuple[PanelSpec, ...]:
     """Returns a panel: so many members of each stratum, two of each trained on the victim's own images.
 
     A larger panel holds the smaller one (with kin, fewer students of others). Five are the fewest that `claim build`
@@ -53,30 +72,43 @@ def strangers(members: int = 5, *, invariant: bool = True, kin: bool = False) ->
 
     Args:
         members: of a stratum, plain and marked; every third mark is the paper's public one.
-        invariant: whether as many trained on rotated views belong to it, and as many students of other members, for
+        rotation_invariant: whether as many trained on rotated views belong to it, and as many students of other members, for
             the test that finds thieves who train the mark away (docs/adr/0025).
-        kin: whether fine-tunes of what the victim went on from belong to it, half of them on the victim's images; one
+        from_checkpoint: whether fine-tunes of what the victim went on from belong to it, half of them on the victim's images; one
             less, as that encoder itself belongs to their stratum.
 
-    >>> [s.name for s in strangers(1)]
-    ['plain_0', 'marked_0', 'invariant_0', 'student_of_marked_0']
+    >>> [s.name for s in panel_specs(1)]
+    ['plain_0', 'watermarked_0', 'rotation_invariant_0', 'distilled_from_marked_0']
     """
-    out = [Stranger(name=f"plain_{i}", mark="none", on_private=i < 2) for i in range(members)]
-    marks: tuple[Mark, ...] = ("secret", "paper", "secret")
-    out += [Stranger(name=f"marked_{i}", mark=marks[i % 3], on_private=i < 2) for i in range(members)]
-    if invariant:
-        out += [Stranger(name=f"invariant_{i}", mark="none", on_private=i < 2, rotate=True) for i in range(members)]
-    if kin:
+    out = [PanelSpec(name=f"plain_{i}", watermark="none", trains_on_private=i < 2) for i in range(members)]
+    watermarks: tuple[Mark, ...] = ("secret", "paper", "secret")
+    out += [
+        PanelSpec(name=f"watermarked_{i}", watermark=watermarks[i % 3], trains_on_private=i < 2) for i in range(members)
+    ]
+    if rotation_invariant:
+        out += [
+            PanelSpec(name=f"rotation_invariant_{i}", watermark="none", trains_on_private=i < 2, rotate=True)
+            for i in range(members)
+        ]
+    if from_checkpoint:
         tasks: tuple[Mark, ...] = ("none", "secret", "none", "paper")
         out += [
-            Stranger(name=f"ancestor_{i}", mark=tasks[i // 2 % 4], on_private=i % 2 == 0, kin=True)
+            PanelSpec(
+                name=f"sibling_{i}", watermark=tasks[i // 2 % 4], trains_on_private=i % 2 == 0, from_checkpoint=True
+            )
             for i in range(members - 1)
         ]
-    if invariant:
-        kinds = ("marked", "plain", "ancestor") if kin else ("marked", "plain")
+    if rotation_invariant:
+        kinds = ("watermarked", "plain", "sibling") if from_checkpoint else ("watermarked", "plain")
         teachers = [f"{kinds[i % len(kinds)]}_{i // len(kinds)}" for i in range(members)]
         out += [
-            Stranger(name=f"student_of_{teacher}", mark="none", on_private=False, rotate=True, teacher=teacher)
+            PanelSpec(
+                name=f"distilled_from_{teacher}",
+                watermark="none",
+                trains_on_private=False,
+                rotate=True,
+                teacher=teacher,
+            )
             for teacher in teachers
         ]
     return tuple(out)
@@ -85,17 +117,17 @@ def strangers(members: int = 5, *, invariant: bool = True, kin: bool = False) ->
 def stratum(member: dict[str, Any], victim: dict[str, Any]) -> str:
     """Returns the stratum of a panel member by what its `config.json` and the victim's say; of nothing, plain.
 
-    >>> stratum({"ancestor": "ab"}, {"ancestor": "ab"}), stratum({"ancestor": "ab"}, {}), stratum({}, {})
-    ('ancestor', 'plain', 'plain')
+    >>> stratum({"base_checkpoint": "ab"}, {"base_checkpoint": "ab"}), stratum({"base_checkpoint": "ab"}, {}), stratum({}, {})
+    ('sibling', 'plain', 'plain')
     """
     if member.get("method") == TAUGHT:
-        return "student"
-    if "ancestor" in member and member["ancestor"] == victim.get("ancestor"):
-        return "ancestor"
+        return "distilled"
+    if "base_checkpoint" in member and member["base_checkpoint"] == victim.get("base_checkpoint"):
+        return "sibling"
     training = member.get("train", {})
-    if training.get("mark", "none") != "none":
-        return "marked"
-    return "invariant" if training.get("rotate") else "plain"
+    if training.get("watermark", "none") != "none":
+        return "watermarked"
+    return "rotation_invariant" if training.get("rotate") else "plain"
 
 
 def members_in(path: Path) -> list[Path]:
@@ -117,7 +149,7 @@ def like_the_victim(config: dict[str, Any]) -> TrainConfig:
     """Returns the training of a train folder's encoder, from its `config.json`.
 
     Raises:
-        TrainingError: if it says none, or one that cannot be repeated for strangers.
+        TrainingError: if it says none, or one that cannot be repeated for independent encoders.
     """
     stored = config.get("train")
     if not isinstance(stored, dict):
@@ -128,7 +160,7 @@ def like_the_victim(config: dict[str, Any]) -> TrainConfig:
         raise TrainingError("the victim's config.json is malformed", "it was written by another program") from e
     if training.method == "embed" or training.arch == CUSTOM:
         raise TrainingError(
-            f"strangers cannot be trained as this victim was ({training.arch}, method {training.method})",
+            f"panel_specs cannot be trained as this victim was ({training.arch}, method {training.method})",
             "train the panel with turnmark train, from the start",
         )
     return training
@@ -140,9 +172,9 @@ def train_panel(
     world: Data,
     out: Path,
     *,
-    members: Sequence[Stranger],
+    members: Sequence[PanelSpec],
     epochs: int | None = None,
-    ancestor: Loaded | None = None,
+    base_checkpoint: Loaded | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
     warn: Callable[[str], None] = lambda _: None,
@@ -157,7 +189,7 @@ def train_panel(
         members: whom to train; nobody's students, whom `attacks_for_eval.students` teaches. The seed of each follows
             from its name, so that a panel can grow.
         epochs: passes of those that begin with fresh weights; the victim's if not given.
-        ancestor: what the victim went on from; needed for its kin.
+        base_checkpoint: what the victim went on from; needed for its kin.
         device: where to compute.
         progress: called after every step, counted over all members.
         warn: called with advice where a member does not learn.
@@ -168,18 +200,18 @@ def train_panel(
     Raises:
         TrainingError: if there are too few images, or kin are wanted of nothing that can be trained on.
     """
-    start = None if ancestor is None else trainable(ancestor)[0]
-    if start is None and any(m.kin for m in members):
-        raise TrainingError("kin of the victim need what it went on from", "--ancestor MODEL")
+    start = None if base_checkpoint is None else trainable(base_checkpoint)[0]
+    if start is None and any(m.from_checkpoint for m in members):
+        raise TrainingError("kin of the victim need what it went on from", "--base-checkpoint MODEL")
     if len(world) < len(private):
         raise TrainingError(
             f"{len(world)} other images are fewer than the victim's {len(private)}", "give as many, of the same kind"
         )
     folders = []
     for i, member in enumerate(members):
-        seed = training.seed + 1 + crc32(member.name.encode())
-        config = replace(training, mark=member.mark, rotate=member.rotate, predictor="trained", seed=seed)
-        if epochs is not None and not member.kin:
+        seed = training.seed + 1 + member.seed_offset
+        config = replace(training, watermark=member.watermark, rotate=member.rotate, predictor="trained", seed=seed)
+        if epochs is not None and not member.from_checkpoint:
             config = replace(config, epochs=epochs)
 
         def show(_what: str, done: int, total: int, i: int = i, name: str = member.name) -> None:
@@ -187,10 +219,10 @@ def train_panel(
 
         train_to(
             out / member.name,
-            private if member.on_private else part_of(world, len(private), seed),
+            private if member.trains_on_private else part_of(world, len(private), seed),
             config,
-            start=start if member.kin else None,
-            ancestor=ancestor.sha256 if ancestor is not None and member.kin else None,
+            start=start if member.from_checkpoint else None,
+            base_checkpoint=base_checkpoint.sha256 if base_checkpoint is not None and member.from_checkpoint else None,
             device=device,
             progress=show,
             warn=lambda line, name=member.name: warn(f"{name}: {line}"),  # type: ignore[misc]

@@ -16,7 +16,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "arch": "tiny",
         "passes": 15, "most_passes": 100, "usual": 9000, "batch_size": 128, "lr": 2e-3, "head_passes": 15,
         "labelled": "cifar10:train[20000:25000]", "held_out": "cifar10:train[25000:35000]", "probe_private": 2000,
-        "victim": {"epochs": 20, "lr": 2e-3, "temperature": 0.2, "mark_images": 1.0},
+        "victim": {"epochs": 20, "lr": 2e-3, "temperature": 0.2, "watermark_fraction": 1.0},
         "private": {"cifar10": "cifar10:train[:20000]", "tiny-imagenet": "tiny-imagenet:val[:8000]",
                     "fashion-mnist": "fashion-mnist:train[:10000]"},
         "counts": [500, 1000, 5000, 10000, 20000],

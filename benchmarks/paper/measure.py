@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig, with_method
-from attacks_for_eval.defences import WatchfulBlackBox, nearest, similarity_error_rates
+from attacks_for_eval.defences import SimilarityNoiseBlackBox, nearest, similarity_error_rates
 from attacks_for_eval.detection import MEASURES as DETECTORS
 from attacks_for_eval.detection import History, HistoryMonitor, alarms
 from attacks_for_eval.extraction import extract
@@ -24,12 +24,12 @@ from attacks_for_eval.labels import Classifier, fit_layer, steal_labels
 from attacks_for_eval.linear import linear_evaluation
 from ownership.encoders.images import EncoderLike, as_input, as_uint8, represent
 from ownership.evidence.similarity import raw_l2
-from watermark_training.artefacts import Loaded, load_trained, train_to
 from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data, load_data
 from watermark_training.device import pick_device, seeded_architecture
-from watermark_training.mark import watermark_rate
+from watermark_training.train_folder import Loaded, load_trained, train_to
+from watermark_training.watermark import watermark_rate
 
 SIDE = 32
 SPLITS = {
@@ -60,10 +60,10 @@ class Bench:
     def __init__(self, scale: dict[str, Any], work: Path, device: str) -> None:
         self.scale, self.work, self.device = scale, work, pick_device(device)
 
-    def encoder(self, name: str, *, seed: int, mark: str) -> Loaded:
+    def encoder(self, name: str, *, seed: int, watermark: str) -> Loaded:
         """An encoder trained on a victim's images; one process trains, others wait for it."""
-        folder = self.work / f"{name}-{seed}-{mark}"
-        config = TrainConfig(arch=self.scale["arch"], seed=seed, mark=mark, **self.scale["victim"])  # type: ignore[arg-type]
+        folder = self.work / f"{name}-{seed}-{watermark}"
+        config = TrainConfig(arch=self.scale["arch"], seed=seed, watermark=watermark, **self.scale["victim"])  # type: ignore[arg-type]
         claimed = folder.with_suffix(".training")
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not (folder / "config.json").is_file():
@@ -80,7 +80,7 @@ class Bench:
 
     def victim(self, cell: Cell) -> Loaded:
         """The victim, with the paper's public mark."""
-        return self.encoder(cell.victim, seed=0, mark="paper")
+        return self.encoder(cell.victim, seed=0, watermark="paper")
 
     def config(self, cell: Cell) -> ExtractionConfig:
         """The theft of a cell: the same number of steps for few queries, as far as `most_passes` goes."""
@@ -152,7 +152,7 @@ def _victim(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
 
 
 def _random(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
-    return bench.encoder(cell.victim, seed=1, mark="none").encoder, {}
+    return bench.encoder(cell.victim, seed=1, watermark="none").encoder, {}
 
 
 def _untrained(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
@@ -171,7 +171,7 @@ def _box(bench: Bench, cell: Cell) -> BlackBox:
         return BlackBox(victim.encoder, **options)
     assert victim.projection_head is not None
     threshold = _benign_threshold(bench, cell, metric)
-    return WatchfulBlackBox(
+    return SimilarityNoiseBlackBox(
         victim.encoder, head=victim.projection_head, metric=metric, threshold=threshold, noise=options["noise"]
     )
 
@@ -201,17 +201,17 @@ def _direct(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
         user = _box(bench, cell)  # another account, with its own history
         honest = bench.accuracies(lambda x: user(as_uint8(x)), ("cifar10",))
         extra["legitimate"] = honest["cifar10"]["accuracy"]
-        if isinstance(box, WatchfulBlackBox) and isinstance(user, WatchfulBlackBox):
+        if isinstance(box, SimilarityNoiseBlackBox) and isinstance(user, SimilarityNoiseBlackBox):
             extra["flagged"] = {"legitimate": user.flagged / user.queries, "adversary": box.flagged / box.queries}
     return stolen, {"queries": box.queries, "unique_images": box.unique_images, **extra}
 
 
 def _labels(bench: Bench, cell: Cell) -> tuple[EncoderLike, dict[str, Any]]:
     victim, (learnt, held_out) = bench.victim(cell), bench.tasks()["cifar10"]
-    answers = cell.theft["answers"]
-    box = BlackBox(Classifier(victim.encoder, fit_layer(victim.encoder, *learnt), answers).eval())
+    responses = cell.theft["answers"]
+    box = BlackBox(Classifier(victim.encoder, fit_layer(victim.encoder, *learnt), responses).eval())
     config = bench.config(Cell(method="labels", seed=cell.seed))
-    stolen = steal_labels(box, answers, data(cell.source).images, config, device=bench.device)
+    stolen = steal_labels(box, responses, data(cell.source).images, config, device=bench.device)
     extra = {"as stolen": stolen.accuracy(*held_out), "queries": box.queries, "unique_images": box.unique_images}
     return stolen.encoder, extra
 

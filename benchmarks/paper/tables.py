@@ -167,11 +167,11 @@ def tables(scale: str) -> dict[str, Table]:
                 ("representations (InfoNCE)", "75.5 / 64.6 / 69.6", theft("infonce")),
                 *(
                     (
-                        answers,
-                        "65.6 / 52.4 / 32.1 as stolen, 66.9 / 56.0 / 38.1 fine-tuned" if answers == "labels" else "",
-                        Cell(method="labels", theft={"answers": answers}),
+                        responses,
+                        "65.6 / 52.4 / 32.1 as stolen, 66.9 / 56.0 / 38.1 fine-tuned" if responses == "labels" else "",
+                        Cell(method="labels", theft={"answers": responses}),
                     )
-                    for answers in ("labels", "posteriors", "logits")
+                    for responses in ("labels", "posteriors", "logits")
                 ),
             ],
         ),
@@ -282,8 +282,8 @@ def tables(scale: str) -> dict[str, Table]:
                     for v in ("cifar10", "tiny-imagenet")
                 ),
                 *(
-                    (f"{loss}, {asked} (paper: {n})", TABLE_18[n][i], theft(loss, victim=v, source=source, **extra))
-                    for n, v, asked, source, extra in last
+                    (f"{loss}, {session} (paper: {n})", TABLE_18[n][i], theft(loss, victim=v, source=source, **extra))
+                    for n, v, session, source, extra in last
                     for i, loss in enumerate(("mse", "infonce", "softnn"))
                 ),
             ],

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from attacks_for_eval.recipes import Recipe
+from attacks_for_eval.recipes import ModelSpec
 
 PRIVATE, PUBLIC = 4000, 1800
 MEMBERS = 16  # of a stratum
@@ -58,7 +58,7 @@ class Scale:
     fine_tune_epochs: int = 4  # of those that grow from a checkpoint
     usual: int = 5000  # queries; a theft takes as many steps as 12 passes over so many
     passes: int = 12
-    strangers: bool = False  # public encoders are test independents (where they are not panel members)
+    panel_specs: bool = False  # public encoders are test independents (where they are not panel members)
 
     @property
     def indices(self) -> range:
@@ -83,7 +83,7 @@ class Scale:
         return out
 
     @property
-    def checkpoint(self) -> Recipe:
+    def checkpoint(self) -> ModelSpec:
         """The public checkpoint."""
         return independent(self, "checkpoint", 900, source="checkpoint", images=6000)
 
@@ -99,14 +99,14 @@ CIFAR = Scale(
     whole=False,
     epochs=16,
     fine_tune_epochs=5,
-    strangers=True,
+    panel_specs=True,
 )
 SCALES = {scale.data: scale for scale in (FASHION, CIFAR)}
 
 
-def independent(scale: Scale, kind: str, seed: int, **fields: Any) -> Recipe:
+def independent(scale: Scale, kind: str, seed: int, **fields: Any) -> ModelSpec:
     """Returns the recipe of an independent encoder."""
-    return Recipe(
+    return ModelSpec(
         **{
             "role": "independent",
             "kind": kind,
@@ -119,7 +119,7 @@ def independent(scale: Scale, kind: str, seed: int, **fields: Any) -> Recipe:
     )
 
 
-def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Recipe]]:
+def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, ModelSpec]]:
     """Yields the stratum and recipe of each panel member of a victim; `checkpoint` is the file it may have grown from.
 
     16 a stratum, as many as `turnmark claim power` asks for: plain and marked, three of each on the victim's private
@@ -132,16 +132,16 @@ def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Rec
         yield "plain", independent(scale, "panel", seed, source=source)
     for i in range(MEMBERS):
         seed, source = (own + 20 + i, f"private_{victim}") if i < 3 else (1920 + i, "panel")
-        yield "marked", independent(scale, "panel", seed, source=source, mark="secret" if i % 4 else "paper")
+        yield "watermarked", independent(scale, "panel", seed, source=source, watermark="secret" if i % 4 else "paper")
     for i in range(MEMBERS):
         seed, source = (own + 60 + i, f"private_{victim}") if i < 2 else (1960 + i, "panel")
-        yield "invariant", independent(scale, "panel", seed, source=source, objective="rotated")
-    yield from kin(scale, victim, checkpoint, MEMBERS - 1)
+        yield "rotation_invariant", independent(scale, "panel", seed, source=source, objective="rotated")
+    yield from from_checkpoint(scale, victim, checkpoint, MEMBERS - 1)
 
 
 def students(
-    scale: Scale, members: Sequence[tuple[str, Recipe]], name: Callable[[Recipe], str]
-) -> Iterator[tuple[str, Recipe]]:
+    scale: Scale, members: Sequence[tuple[str, ModelSpec]], name: Callable[[ModelSpec], str]
+) -> Iterator[tuple[str, ModelSpec]]:
     """Yields students of a panel's members, in turn of marked, plain and, if there are any, kin.
 
     One of each kind was itself trained on the victim's private images, the other plain and marked teachers are the
@@ -152,20 +152,20 @@ def students(
         members: of the panel, as `panel` yields them.
         name: a model's file.
     """
-    of = {kind: [r for stratum, r in members if stratum == kind] for kind in ("marked", "plain", "ancestor")}
+    of = {kind: [r for stratum, r in members if stratum == kind] for kind in ("watermarked", "plain", "sibling")}
     kinds = [kind for kind, teachers in of.items() if teachers]
     for i in range(MEMBERS):
         kind, j = kinds[i % len(kinds)], i // len(kinds)
-        teacher = of[kind][j if kind == "ancestor" or not j else 2 + j]
+        teacher = of[kind][j if kind == "sibling" or not j else 2 + j]
         way = {"loss": ("mse", "infonce")[teacher.seed % 2], "epochs": scale.passes * (1 + teacher.seed // 2 % 2)}
-        fields = {"objective": "taught", "method": "turned", "ancestor": name(teacher), **way}
+        fields = {"objective": "taught", "method": "rotated", "base_checkpoint": name(teacher), **way}
         yield (
-            "student",
+            "distilled",
             independent(scale, "panel", 10_000 + teacher.seed, source="panel", images=scale.usual, **fields),
         )
 
 
-def affordable(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Recipe]]:
+def affordable(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, ModelSpec]]:
     """Yields the panel of an owner who does not train the victim's like: 18 small encoders and the public ones.
 
     The small ones see half the images in half the passes, a third of them marked, a third trained on rotated views;
@@ -176,30 +176,35 @@ def affordable(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str
     for i in range(6):
         seed, source = (3000 + 100 * victim + i, f"private_{victim}") if i < 3 else (3900 + i, "panel")
         yield "small", independent(scale, "panel", seed, source=source, **fields)
-        yield "small", independent(scale, "panel", seed + 20, source=source, mark="secret", **fields)
+        yield "small", independent(scale, "panel", seed + 20, source=source, watermark="secret", **fields)
         yield "small", independent(scale, "panel", seed + 40, source=source, objective="rotated", **fields)
     for name in PUBLIC_ENCODERS:
-        yield "public", stranger(scale, name)
-    yield from kin(scale, victim, checkpoint, 6)
+        yield "public", spec(scale, name)
+    yield from from_checkpoint(scale, victim, checkpoint, 6)
 
 
-def kin(scale: Scale, victim: int, checkpoint: str, kindred: int) -> Iterator[tuple[str, Recipe]]:
+def from_checkpoint(scale: Scale, victim: int, checkpoint: str, kindred: int) -> Iterator[tuple[str, ModelSpec]]:
     """Yields the stratum of a victim that grew from a checkpoint: that one and fine-tunes of it, half on its images."""
     if victim not in scale.grown:
         return
     own = 1000 + 100 * victim
-    yield "ancestor", replace(scale.checkpoint, kind="panel")
+    yield "sibling", replace(scale.checkpoint, kind="panel")
     once: list[tuple[str, Any]] = [
         *((f"private_{victim}", m) for m in ("none", "secret", "secret")),
         *(("panel", m) for m in ("none", "paper", "secret")),
     ]
     for i in range(kindred):
-        source, mark = once[i % len(once)]
-        fields = {"source": source, "mark": mark, "ancestor": checkpoint, "epochs": scale.fine_tune_epochs}
-        yield "ancestor", independent(scale, "panel", own + 40 + i, **fields)
+        source, watermark = once[i % len(once)]
+        fields = {
+            "source": source,
+            "watermark": watermark,
+            "base_checkpoint": checkpoint,
+            "epochs": scale.fine_tune_epochs,
+        }
+        yield "sibling", independent(scale, "panel", own + 40 + i, **fields)
 
 
-def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
+def independents(scale: Scale, checkpoint: str) -> Iterator[ModelSpec]:
     """Yields the test independents; every one is audited against every claim."""
     victims, half = scale.victims, 1 if scale.whole else 2
     for i in range(6 // half):
@@ -215,24 +220,36 @@ def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
         for i in range((6 if objective == "rotated" else 3) // half):
             source = "others" if i % 3 < 2 else f"private_{(j + i) % victims}"
             yield independent(scale, objective, 5060 + 10 * j + i, objective=objective, source=source)
-    for mark, kind in (("secret", "foreign secret key"), ("paper", "public half-turn task")):
+    for watermark, kind in (("secret", "foreign secret key"), ("paper", "public half-turn task")):
         for i in range(8 if scale.whole else 2):
             source = "others" if i % 2 else f"private_{i // 2}"
-            yield independent(scale, kind, (5200 if mark == "secret" else 5220) + i, mark=mark, source=source)
+            yield independent(
+                scale, kind, (5200 if watermark == "secret" else 5220) + i, watermark=watermark, source=source
+            )
     first, last = (f"private_{v}" for v in (scale.grown[0], scale.grown[-1]))
-    for i, (source, mark) in enumerate(
+    for i, (source, watermark) in enumerate(
         [
             *((first, "none"), (last, "none"), ("others", "none")),
             *((first, "secret"), (last, "paper"), ("others", "secret")),
         ]
     ):
-        fields = {"source": source, "mark": mark, "ancestor": checkpoint, "epochs": scale.fine_tune_epochs}
+        fields = {
+            "source": source,
+            "watermark": watermark,
+            "base_checkpoint": checkpoint,
+            "epochs": scale.fine_tune_epochs,
+        }
         yield independent(scale, "fine-tune of the public checkpoint", 5240 + i, **fields)
     for i, source in enumerate((last, "others")):
-        fields = {"source": source, "objective": "rotated", "ancestor": checkpoint, "epochs": scale.fine_tune_epochs}
+        fields = {
+            "source": source,
+            "objective": "rotated",
+            "base_checkpoint": checkpoint,
+            "epochs": scale.fine_tune_epochs,
+        }
         yield independent(scale, "fine-tune of it on rotated views", 5250 + i, **fields)
-    taught = {"source": "queries", "images": scale.usual, "epochs": scale.passes, "ancestor": checkpoint}
-    for i, (loss, method) in enumerate(product(("mse", "infonce"), ("direct", "turned"))):
+    taught = {"source": "queries", "images": scale.usual, "epochs": scale.passes, "base_checkpoint": checkpoint}
+    for i, (loss, method) in enumerate(product(("mse", "infonce"), ("direct", "rotated"))):
         fields = {"objective": "taught", "loss": loss, "method": method, **taught}
         yield independent(scale, "student of the public checkpoint", 5310 + i, **fields)
     for i, arch in enumerate((scale.arch, "small_vgg", "small_vit")):
@@ -244,13 +261,13 @@ def independents(scale: Scale, checkpoint: str) -> Iterator[Recipe]:
         if images > 1000:  # a thief with labels could have had these
             yield independent(scale, "the thief's queries", 5290 + i, objective="supervised", **fields)
             yield independent(scale, "the thief's queries", 5280 + i, objective="taught", loss="supcon", **fields)
-    if scale.strangers:
-        yield from (stranger(scale, name) for name in PUBLIC_ENCODERS)
+    if scale.panel_specs:
+        yield from (spec(scale, name) for name in PUBLIC_ENCODERS)
 
 
-def stranger(scale: Scale, name: str) -> Recipe:
+def spec(scale: Scale, name: str) -> ModelSpec:
     """Returns an encoder that nobody here trained, by its file's name."""
-    return independent(scale, "public encoder", 0, objective="file", ancestor=name)
+    return independent(scale, "public encoder", 0, objective="file", base_checkpoint=name)
 
 
 def passes(images: int, epochs: int = 12, usual: int = 5000) -> int:
@@ -258,11 +275,11 @@ def passes(images: int, epochs: int = 12, usual: int = 5000) -> int:
     return max(4, min(4 * epochs, round(epochs * usual / images)))
 
 
-def theft(scale: Scale, victim: int, kind: str, seed: int, **fields: Any) -> Recipe:
+def theft(scale: Scale, victim: int, kind: str, seed: int, **fields: Any) -> ModelSpec:
     """Returns the recipe of a surrogate; fewer queries are passed over more often."""
     images = fields.get("images", scale.usual)
     epochs = passes(images, scale.passes, scale.usual) * fields.pop("longer", 1)
-    return Recipe(
+    return ModelSpec(
         **{
             "role": "surrogate",
             "kind": kind,
@@ -280,7 +297,7 @@ LOSSES = ("mse", "infonce", "softnn", "wasserstein", "supcon", "barlow", "symmet
 ARCHS = ("small_vgg", "small_mobilenet", "small_vit", "small_deep")
 
 
-def surrogates(scale: Scale, victim: int) -> Iterator[Recipe]:
+def surrogates(scale: Scale, victim: int) -> Iterator[ModelSpec]:
     """Yields 16 thefts of one victim: every loss once with queries drawn at random, and nine variations."""
     draw = random.Random(victim)
     for i, loss in enumerate(LOSSES):
@@ -299,11 +316,11 @@ def surrogates(scale: Scale, victim: int) -> Iterator[Recipe]:
         yield theft(scale, victim, "rotated queries", 18 + i, loss=main[i], view="rotation", images=2048)
 
 
-def evaders(scale: Scale, victim: int) -> Iterator[Recipe]:
+def evaders(scale: Scale, victim: int) -> Iterator[ModelSpec]:
     """Yields the thieves who enforce rotation invariance: two losses, two ways, short and long training."""
     for i, loss in enumerate(("mse", "infonce")):
         for longer in (1, 2):
-            yield theft(scale, victim, "rotation-invariant", 30 + i, loss=loss, method="turned", longer=longer)
+            yield theft(scale, victim, "rotation-invariant", 30 + i, loss=loss, method="rotated", longer=longer)
         if victim < 2:  # the stronger views cost the thief more than they hide (development): two victims will do
             yield theft(scale, victim, "rotation-invariant", 30 + i, loss=loss, method="rotation-invariant")
 
@@ -320,7 +337,7 @@ LAUNDERED = (
 OUTPUTS = ("permute", "rotate_basis", "scale", "pad", "pca", "project", "halve", "quantise", "noisy")
 
 
-def laundered(scale: Scale, victim: int) -> Iterator[Recipe]:
+def laundered(scale: Scale, victim: int) -> Iterator[ModelSpec]:
     """Yields two thefts (squared error, InfoNCE) after each laundering of the model."""
     for i, loss in enumerate(("mse", "infonce")):
         for step in LAUNDERED:

@@ -31,12 +31,12 @@ from development_models import FROM_START, STRATA, VICTIMS, Group, weights_of
 from attacks_for_eval.spread import spread
 from cli.render import progress
 from ownership.encoders.images import as_input, as_uint8
-from ownership.evidence.responses import Context, NotApplicable
+from ownership.evidence.responses import NotApplicable, ScoringContext
 from ownership.stats import case_control_test
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import rotated_pairs
-from watermark_training.artefacts import load_trained
-from watermark_training.mark import fitted_predictor
+from watermark_training.train_folder import load_trained
+from watermark_training.watermark import fitted_predictor
 
 RESULTS = Path(__file__).parents[1] / "results" / "development.jsonl"
 
@@ -63,15 +63,15 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
     views, labels, _ = rotated_pairs(
         as_input(group.sources["public"].images), owner.key, torch.Generator().manual_seed(1)
     )
-    marked = as_uint8(views) if any(c.startswith("mark") for c in names) else None
-    asked = {name: (role, group.answers(name, path, marked)) for role, name, path in group.models(victim)}
-    panel = [(role, a) for role, a in asked.values() if role in STRATA]
+    watermarked = as_uint8(views) if any(c.startswith("watermark") for c in names) else None
+    session = {name: (role, group.responses(name, path, watermarked)) for role, name, path in group.models(victim)}
+    panel = [(role, a) for role, a in session.values() if role in STRATA]
     names_by_file = {path.name: name for _, name, path in group.models(victim)}
-    taught = {f"student {r.seed}": r.ancestor for r in group.students(victim)}
+    taught = {f"student {r.seed}": r.base_checkpoint for r in group.students(victim)}
     teachers = {student: names_by_file.get(teacher, "") for student, teacher in taught.items()}
-    context = Context(
+    context = ScoringContext(
         plan=PLAN,
-        victim=group.answers("victim", group.victim_folder(victim) / "encoder.safetensors", marked),
+        victim=group.responses("victim", group.victim_folder(victim) / "encoder.safetensors", watermarked),
         panel=tuple(a for _, a in panel),
         teachers=teachers,
         watermark_labels=labels.numpy(),
@@ -85,7 +85,7 @@ def read(group: Group, victim: int, names: list[str]) -> list[dict[str, Any]]:
             of_members = [(role, score(a, context.without(a))) for role, a in panel]
         except NotApplicable:  # a predictor against a checkpoint, of a victim that has none
             continue
-        for name, (role, a) in asked.items():
+        for name, (role, a) in session.items():
             if role in STRATA:
                 continue
             try:

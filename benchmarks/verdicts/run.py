@@ -34,10 +34,10 @@ from design import SCALES, Scale
 from attacks_for_eval.claims import claim_with_references
 from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate, probe
 from attacks_for_eval.rates import draw_roc
-from attacks_for_eval.recipes import Recipe, Settings, Workshop
+from attacks_for_eval.recipes import Hyperparameters, ModelFactory, ModelSpec
 from attacks_for_eval.spread import spread
 from cli.render import progress
-from ownership.claims.record import Member
+from ownership.claims.record import EncoderRecord
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike
 from ownership.io.files import write_bytes, write_json
@@ -45,11 +45,11 @@ from ownership.io.progress import Progress
 from ownership.plan import Plan
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key
-from watermark_training.artefacts import load_trained, train_to
 from watermark_training.data import Data, load_data, resize
+from watermark_training.train_folder import load_trained, train_to
 
 RESULTS = Path(__file__).parents[1] / "results" / "verdicts.jsonl"
-SETTINGS = Settings()
+SETTINGS = Hyperparameters()
 PLAN = Plan(n_public=1000, n_watermark=250, n_private=250)
 
 
@@ -82,12 +82,12 @@ class Bench:
     def __init__(self, scale: Scale, work: Path, victims: Sequence[int] = ()) -> None:
         self.scale, self.work, self.sources = scale, work / scale.data, sources(scale)
         self.victims = [v for v in scale.indices if not victims or v in victims]
-        self.strangers = Workshop(folder=self.work / "models", sources=self.sources, settings=SETTINGS)
+        self.panel_specs = ModelFactory(folder=self.work / "models", sources=self.sources, settings=SETTINGS)
 
     @property
     def checkpoint(self) -> Path:
         """The public checkpoint's file; made first."""
-        return self.strangers.path(self.scale.checkpoint)
+        return self.panel_specs.path(self.scale.checkpoint)
 
     def victim_folder(self, victim: int) -> Path:
         """Where a victim lies."""
@@ -99,22 +99,22 @@ class Bench:
         if victim in self.scale.grown:
             start, epochs = load_encoder(self.checkpoint).encoder, self.scale.fine_tune_epochs
             assert isinstance(start, Encoder)
-        recipe = design.independent(self.scale, "victim", 100 + victim, mark="secret")
-        config = SETTINGS.training(recipe, epochs=epochs)
+        spec = design.independent(self.scale, "victim", 100 + victim, watermark="secret")
+        config = SETTINGS.training(spec, epochs=epochs)
         key = secret_key(torch.Generator().manual_seed(100 + victim))
         train_to(self.victim_folder(victim), self.sources[f"private_{victim}"], config, key=key, start=start)
 
-    def thief(self, victim: int) -> Workshop:
+    def thief(self, victim: int) -> ModelFactory:
         """Where a victim's surrogates are made."""
         loaded = load_trained(self.victim_folder(victim))
         assert isinstance(loaded.encoder, Encoder)
-        return replace(self.strangers, victim=(loaded.encoder, loaded.sha256))
+        return replace(self.panel_specs, victim=(loaded.encoder, loaded.sha256))
 
-    def panel(self, victim: int, kind: str) -> list[tuple[str, Recipe]]:
+    def panel(self, victim: int, kind: str) -> list[tuple[str, ModelSpec]]:
         """Returns a panel of a kind in PANELS: the stratum and recipe of each member."""
         members = list(PANELS[kind](self.scale, victim, self.checkpoint.name))
         if kind == "whole":
-            members += design.students(self.scale, members, lambda r: self.strangers.path(r).name)
+            members += design.students(self.scale, members, lambda r: self.panel_specs.path(r).name)
         return members
 
     def build(self, victim: int, kind: str) -> None:
@@ -123,18 +123,20 @@ class Bench:
         if (folder / "claim.json").is_file():
             return
         private, public = self.sources[f"private_{victim}"], self.sources[f"public_{victim}"]
-        members: list[tuple[Member, EncoderLike]] = []
-        for i, (stratum, recipe) in enumerate(self.panel(victim, kind)):
-            suspect = load_encoder(self.strangers.make(recipe))
-            member = Member(
+        members: list[tuple[EncoderRecord, EncoderLike]] = []
+        for i, (stratum, spec) in enumerate(self.panel(victim, kind)):
+            suspect = load_encoder(self.panel_specs.make(spec))
+            member = EncoderRecord(
                 name=f"{stratum}_{i}",
                 kind=stratum,
                 sha256=suspect.sha256,
                 architecture=suspect.architecture,
-                mark=recipe.mark,
-                data="" if recipe.objective == "file" else self.sources[recipe.source].name,
-                trained_on_private=recipe.source.startswith("private"),
-                teacher=load_encoder(self.strangers.folder / recipe.ancestor).sha256 if stratum == "student" else "",
+                watermark=spec.watermark,
+                data="" if spec.objective == "file" else self.sources[spec.source].name,
+                trained_on_private=spec.source.startswith("private"),
+                teacher=load_encoder(self.panel_specs.folder / spec.base_checkpoint).sha256
+                if stratum == "distilled"
+                else "",
             )
             members.append((member, suspect.encoder))
         owner = load_trained(self.victim_folder(victim))
@@ -163,27 +165,27 @@ class Bench:
             yield from self._affordable(names)
             return
         independents = list(self._independents(names))
-        yield from (cell for cell in independents if cell.recipe.kind in FIRST)
+        yield from (cell for cell in independents if cell.spec.kind in FIRST)
         for v, name in names.items():
-            for i, recipe in enumerate(design.surrogates(self.scale, v)):
+            for i, spec in enumerate(design.surrogates(self.scale, v)):
                 outputs = ("", *design.OUTPUTS, "average")[: 11 if i < 2 else 10 if i < 3 else 1]
                 for output in outputs:
-                    yield Cell(recipe=recipe, case=name, output=output)
+                    yield Cell(spec=spec, case=name, output=output)
         for make in (design.evaders, design.laundered):
             for v, name in names.items():
-                for recipe in make(self.scale, v):
-                    yield Cell(recipe=recipe, case=name)
-        yield from (cell for cell in independents if cell.recipe.kind not in FIRST)
+                for spec in make(self.scale, v):
+                    yield Cell(spec=spec, case=name)
+        yield from (cell for cell in independents if cell.spec.kind not in FIRST)
 
     def _independents(self, names: dict[int, str]) -> Iterator[Cell]:
-        for recipe in design.independents(self.scale, self.checkpoint.name):
-            yield from (Cell(recipe=recipe, case=name) for name in names.values())
+        for spec in design.independents(self.scale, self.checkpoint.name):
+            yield from (Cell(spec=spec, case=name) for name in names.values())
 
     def _affordable(self, names: dict[int, str]) -> Iterator[Cell]:
         # public encoders are in the panel
-        yield from (cell for cell in self._independents(names) if cell.recipe.objective != "file")
+        yield from (cell for cell in self._independents(names) if cell.spec.objective != "file")
         for v, name in names.items():
-            yield from (Cell(recipe=recipe, case=name) for recipe in design.surrogates(self.scale, v))
+            yield from (Cell(spec=spec, case=name) for spec in design.surrogates(self.scale, v))
 
     def claim_folder(self, victim: int, kind: str) -> Path:
         """Where a claim lies."""
@@ -197,7 +199,7 @@ def case_name(victim: int, kind: str) -> str:
 
 def make_panels(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -> None:
     """Makes victims and panel members; what is there is kept."""
-    bench.strangers.make(bench.scale.checkpoint)
+    bench.panel_specs.make(bench.scale.checkpoint)
     first: list[Task] = [(Bench.train_victim, v) for v in bench.victims]
     members = [r for kind in kinds for v in bench.victims for _, r in bench.panel(v, kind)]
     members = [r for r in members if r.objective != "file"]
@@ -209,26 +211,26 @@ def make_panels(bench: Bench, kinds: Sequence[str], jobs: int, show: Progress) -
 
 def make_models(bench: Bench, jobs: int, show: Progress) -> None:
     """Makes every suspect; what is there is kept."""
-    groups: dict[Any, list[Recipe]] = {}
+    groups: dict[Any, list[ModelSpec]] = {}
     victims = {case_name(v, "whole"): v for v in bench.victims}
     for cell in bench.cells():
-        if cell.recipe.objective == "file":
+        if cell.spec.objective == "file":
             continue
-        of = victims[cell.case] if cell.recipe.role == "surrogate" else None
-        groups.setdefault((cell.recipe.base, of), []).append(cell.recipe)
-    workshops = {v: bench.thief(v) for v in bench.victims} | {None: bench.strangers}
+        of = victims[cell.case] if cell.spec.role == "surrogate" else None
+        groups.setdefault((cell.spec.base, of), []).append(cell.spec)
+    workshops = {v: bench.thief(v) for v in bench.victims} | {None: bench.panel_specs}
     tasks: list[Task] = [
-        (_make_group, of, recipes)
-        for (_, of), recipes in groups.items()
-        if not all(workshops[of].path(r).is_file() for r in recipes)
+        (_make_group, of, specs)
+        for (_, of), specs in groups.items()
+        if not all(workshops[of].path(r).is_file() for r in specs)
     ]
     _run(bench, tasks, jobs, "suspects", show)
 
 
-def _make_group(bench: Bench, victim: int | None, recipes: Sequence[Recipe]) -> None:
-    workshop = bench.strangers if victim is None else bench.thief(victim)
-    for recipe in dict.fromkeys(recipes):
-        workshop.make(recipe)
+def _make_group(bench: Bench, victim: int | None, specs: Sequence[ModelSpec]) -> None:
+    factory = bench.panel_specs if victim is None else bench.thief(victim)
+    for spec in dict.fromkeys(specs):
+        factory.make(spec)
 
 
 Task = tuple[Any, ...]
@@ -285,7 +287,7 @@ def collect(bench: Bench) -> None:
 
 def _audit_of(row: dict[str, Any]) -> str:
     """Who was audited against which claim, whatever that was made of."""
-    return json.dumps([row["data"], row["case"], row["output"], *(row[f.name] for f in fields(Recipe))])
+    return json.dumps([row["data"], row["case"], row["output"], *(row[f.name] for f in fields(ModelSpec))])
 
 
 def stored() -> list[dict[str, Any]]:
@@ -318,7 +320,7 @@ def main() -> None:
         return
     bench = Bench(SCALES[arguments.data], arguments.work, arguments.victims)
     for name in design.PUBLIC_ENCODERS:
-        if arguments.public is not None and not (kept := bench.strangers.folder / name).is_file():
+        if arguments.public is not None and not (kept := bench.panel_specs.folder / name).is_file():
             write_bytes(kept, (arguments.public / name).read_bytes())
     kinds = list(PANELS) if arguments.panels == "all" else [arguments.panels]
     with progress() as show:

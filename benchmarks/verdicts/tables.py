@@ -12,14 +12,14 @@ import numpy as np
 from scipy import stats
 
 from attacks_for_eval.rates import Rate, bootstrap_over, rates
-from ownership.plan import DECIDING, DECIDING_AFFORDABLE, MAY_DECIDE, Plan
+from ownership.plan import ELIGIBLE_TESTS, PRIMARY_TESTS, PRIMARY_TESTS_SMALL_OR_PUBLIC, Plan
 
 Row = dict[str, Any]
 
 
 def print_tables(rows: Sequence[Row]) -> None:
     """Prints everything that the rows say, as Markdown."""
-    groups = [(r["data"], panel_of(r), "student" in r.get("strata", [])) for r in rows]
+    groups = [(r["data"], panel_of(r), "distilled" in r.get("strata", [])) for r in rows]
     for group in sorted(set(groups)):
         data, panel, students = group
         mine = [r for r, of in zip(rows, groups, strict=True) if of == group]
@@ -43,7 +43,7 @@ def _print_panel(title: str, mine: Sequence[Row]) -> None:
     print_rates([*rates(independents, lambda r: r["kind"]), *rates(independents, lambda _: "all")])
     print_interval(independents)
     print_rates(rates(independents, lambda r: r["case"]))
-    _print_closeness(independents)
+    _print_relative_similarity(independents)
     plain = [r for r in surrogates if is_plain(r)]
     gated = [r for r in plain if useful(r, independents)]
     print(f"\n### {title}: surrogates found\n")
@@ -100,13 +100,13 @@ COMBINATIONS = {"Holm": _holm, "Cauchy": _cauchy, "harmonic mean": _harmonic}
 
 def print_combinations(rows: Sequence[Row]) -> None:
     """Prints what other combinations of the deciding tests would find at the last look's level, whole panels."""
-    level = Plan().last_alpha
+    level = Plan().final_alpha
     print("\n### ways to combine the deciding tests, last look alone\n")
     print("| | audits | " + " | ".join(COMBINATIONS) + " |\n|---|---|" + "---|" * len(COMBINATIONS))
     for data in sorted({r["data"] for r in rows}):
         for role in ("surrogate", "independent"):
             mine = [r for r in rows if (r["data"], r["role"], panel_of(r)) == (data, role, "whole")]
-            tests = [[t for t in DECIDING if r.get(f"{t}.pvalue") is not None] for r in mine]
+            tests = [[t for t in PRIMARY_TESTS if r.get(f"{t}.pvalue") is not None] for r in mine]
             ran = [
                 ([r[f"{t}.pvalue"] for t in names], any(r[f"{t}.beyond"] for t in names))
                 for r, names in zip(mine, tests, strict=True)
@@ -118,22 +118,22 @@ def print_combinations(rows: Sequence[Row]) -> None:
 USUAL = ("mse", "infonce", "softnn", "barlow")
 
 
-def _print_closeness(independents: Sequence[Row]) -> None:
+def _print_relative_similarity(independents: Sequence[Row]) -> None:
     """How close innocents come to the references, and whom partial RSA alone rejects, for panels without their like."""
-    measured = [r for r in independents if r.get("closeness") is not None]
+    measured = [r for r in independents if r.get("relative_similarity") is not None]
     if not measured:
         return
     alone = [r for r in measured if r["partial_rsa.pvalue"] <= LEVEL and r["partial_rsa.beyond"]]
     print(f"{len(alone)} of {len(measured)} rejected by partial RSA's t-test at {LEVEL:.4f}, by case: ", end="")
     print(dict(Counter(r["case"] for r in alone)), "\n")
-    print("| closeness | mean | largest |\n|---|---|---|")
+    print("| relative similarity | mean | largest |\n|---|---|---|")
     for kind in dict.fromkeys(r["kind"] for r in measured):
-        values = [r["closeness"] for r in measured if r["kind"] == kind]
+        values = [r["relative_similarity"] for r in measured if r["kind"] == kind]
         print(f"| {kind} | {mean(values):.2f} | {max(values):.2f} |")
     print()
 
 
-LEVEL = Plan().last_alpha / len(DECIDING_AFFORDABLE)
+LEVEL = Plan().final_alpha / len(PRIMARY_TESTS_SMALL_OR_PUBLIC)
 
 
 def is_plain(row: Row) -> bool:
@@ -205,14 +205,14 @@ def draw_prices(rows: Sequence[Row], path: Path) -> None:
     figure, axes = plt.subplots(1, len(sets), figsize=(5.5 * len(sets), 4.2), squeeze=False, layout="constrained")
     for axis, data in zip(axes[0], sets, strict=True):
         mine = [r for r in rows if r["data"] == data and panel_of(r) == "whole" and r["output"] in ("", "average")]
-        for name, (mark, of) in GROUPS.items():
+        for name, (watermark, of) in GROUPS.items():
             for found in (True, False):
                 group = [r for r in mine if of(r) and (r["verdict"] == "SUPPORTED") is found]
                 grey = name == "independent"
                 axis.scatter(
                     [100 * (r["victim_utility"] - r["utility"]) for r in group],
                     [evidence(r) for r in group],
-                    marker=mark,
+                    marker=watermark,
                     s=10 if grey else 28,
                     label=name if found is not grey else None,
                     edgecolors="0.6" if grey else "black",
@@ -230,13 +230,13 @@ def draw_prices(rows: Sequence[Row], path: Path) -> None:
 
 def evidence(row: Row) -> float:
     """Returns the largest effect over the deciding tests."""
-    return max(float(row[key]) for key in (f"{name}.effect" for name in DECIDING) if row.get(key) is not None)
+    return max(float(row[key]) for key in (f"{name}.effect" for name in PRIMARY_TESTS) if row.get(key) is not None)
 
 
 def describe(r: Row) -> str:
     """One audit in a line."""
     what = r["loss"] if r["role"] == "surrogate" else r["objective"]
-    p = {n: r.get(f"{n}.pvalue") for n in MAY_DECIDE}
+    p = {n: r.get(f"{n}.pvalue") for n in ELIGIBLE_TESTS}
     shown = ", ".join(f"{n} {v:.3f}" for n, v in p.items() if v is not None)
     parts = [r["case"], r["kind"], what, r["arch"], f"{r['images']}", r["laundering"], r["output"], f"seed {r['seed']}"]
     return f"- {', '.join(x for x in parts if x)}: {r['verdict']}; probe {r.get('utility', 0):.3f}; {shown}"

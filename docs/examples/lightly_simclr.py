@@ -23,7 +23,7 @@ from torchvision.transforms import ToTensor
 from torchvision.transforms.functional import to_pil_image
 
 from watermark_training.data import load_data
-from watermark_training.mark import RotationWatermark
+from watermark_training.watermark import RotationWatermark
 
 SIZE = 16
 VIEW = SimCLRViewTransform(input_size=SIZE, hf_prob=0.0, gaussian_blur=0.0, normalize=None)
@@ -61,22 +61,24 @@ class SimCLR(nn.Module):
 def main(steps: int) -> float:
     """Trains on the digits; returns how well the mark is read at the end."""
     model, criterion = SimCLR(), NTXentLoss(temperature=0.5)
-    mark = RotationWatermark(dim=512, share=0.5)  # (*) a fresh secret key; a short run
-    optimizer = torch.optim.Adam([*model.parameters(), *mark.parameters()], lr=1e-3)
+    watermark = RotationWatermark(dim=512, share=0.5)  # (*) a fresh secret key; a short run
+    optimizer = torch.optim.Adam([*model.parameters(), *watermark.parameters()], lr=1e-3)
     loader = DataLoader(Digits(), batch_size=64, shuffle=True, drop_last=True)
     for step, (x0, x1, images) in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
         loss = criterion(model(x0), model(x1))
-        loss = loss + mark(model.backbone, images)  # (*)
+        loss = loss + watermark(model.backbone, images)  # (*)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step % 20 == 0 or step == steps - 1:
-            print(f"step {step}: loss {loss.item():.3f}, mark {mark.accuracy.item():.2f}")
+            print(f"step {step}: loss {loss.item():.3f}, mark {watermark.accuracy.item():.2f}")
     out = Path(mkdtemp(prefix="turnmark-example-"))
-    mark.refit(model.backbone, load_data("digits").images)  # (*) an encoder trained from the start is read better so
-    mark.save(out / "predictor.safetensors")  # (*) the owner's secret
+    watermark.refit(
+        model.backbone, load_data("digits").images
+    )  # (*) an encoder trained from the start is read better so
+    watermark.save(out / "predictor.safetensors")  # (*) the owner's secret
     print(f"the key is in {out / 'predictor.safetensors'}")
-    return float(mark.accuracy)
+    return float(watermark.accuracy)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from watermark_training.augment import simclr_view
 from watermark_training.data import load_data
-from watermark_training.mark import RotationWatermark
+from watermark_training.watermark import RotationWatermark
 
 
 class Marked(lightning.LightningModule):
@@ -32,7 +32,7 @@ class Marked(lightning.LightningModule):
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         )
         self.head = nn.Linear(64, 32)
-        self.mark = RotationWatermark(dim=64, share=0.5)  # (*) a fresh secret key; a short run
+        self.watermark = RotationWatermark(dim=64, share=0.5)  # (*) a fresh secret key; a short run
         self.generator = torch.Generator().manual_seed(0)
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
@@ -42,8 +42,8 @@ class Marked(lightning.LightningModule):
         z = F.normalize(self.head(self.encoder(torch.cat(views))), dim=1)
         similarity = (z @ z.T / 0.2).fill_diagonal_(float("-inf"))
         loss = F.cross_entropy(similarity, torch.arange(len(z), device=z.device).roll(len(images)))
-        loss = loss + self.mark(self.encoder, images)  # (*) images as they are
-        self.log("mark", self.mark.accuracy, prog_bar=True)  # (*)
+        loss = loss + self.watermark(self.encoder, images)  # (*) images as they are
+        self.log("watermark", self.watermark.accuracy, prog_bar=True)  # (*)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -61,10 +61,10 @@ def main(steps: int) -> float:
     )
     model = Marked()
     trainer.fit(model, loader)
-    model.mark.refit(model.encoder, images)  # (*) an encoder trained from the start is read better so
-    model.mark.save(out / "predictor.safetensors")  # (*) the owner's secret
+    model.watermark.refit(model.encoder, images)  # (*) an encoder trained from the start is read better so
+    model.watermark.save(out / "predictor.safetensors")  # (*) the owner's secret
     print(f"the key is in {out / 'predictor.safetensors'}")
-    return float(model.mark.accuracy)
+    return float(model.watermark.accuracy)
 
 
 if __name__ == "__main__":

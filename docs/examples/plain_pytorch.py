@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from watermark_training.data import load_data
-from watermark_training.mark import RotationWatermark
+from watermark_training.watermark import RotationWatermark
 
 
 def network() -> nn.Sequential:
@@ -38,9 +38,9 @@ def main(steps: int) -> float:
     stored = load_data("digits").images  # uint8
     data = stored.float().expand(-1, 3, -1, -1) / 255
     encoder, head = network(), nn.Linear(64, 32)
-    mark = RotationWatermark(dim=64, share=0.5)  # (*) a fresh secret key; a short run
+    watermark = RotationWatermark(dim=64, share=0.5)  # (*) a fresh secret key; a short run
     optimizer = torch.optim.Adam(
-        [*encoder.parameters(), *head.parameters(), *mark.parameters()],  # (*) the predictor learns along
+        [*encoder.parameters(), *head.parameters(), *watermark.parameters()],  # (*) the predictor learns along
         lr=2e-3,
     )
     for step in range(steps):
@@ -48,17 +48,17 @@ def main(steps: int) -> float:
         z = F.normalize(torch.cat([head(encoder(augmented(images))) for _ in range(2)]), dim=1)
         similarity = (z @ z.T / 0.2).fill_diagonal_(float("-inf"))
         loss = F.cross_entropy(similarity, torch.arange(256).roll(128))
-        loss = loss + mark(encoder, images)  # (*) images as they are, not augmented
+        loss = loss + watermark(encoder, images)  # (*) images as they are, not augmented
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step % 50 == 0 or step == steps - 1:
-            print(f"step {step}: loss {loss.item():.3f}, mark {mark.accuracy.item():.2f}")
+            print(f"step {step}: loss {loss.item():.3f}, mark {watermark.accuracy.item():.2f}")
     out = Path(mkdtemp(prefix="turnmark-example-"))
-    mark.refit(encoder, stored)  # (*) an encoder trained from the start is read better so
-    mark.save(out / "predictor.safetensors")  # (*) the owner's secret
+    watermark.refit(encoder, stored)  # (*) an encoder trained from the start is read better so
+    watermark.save(out / "predictor.safetensors")  # (*) the owner's secret
     print(f"the key is in {out / 'predictor.safetensors'}")
-    return float(mark.accuracy)
+    return float(watermark.accuracy)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Signed envelopes (DSSE): who vouches for some bytes."""
+"""SignedStatement envelopes (DSSE): who vouches for some bytes."""
 
 from __future__ import annotations
 

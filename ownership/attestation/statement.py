@@ -36,7 +36,7 @@ UNTIMESTAMPED = "UNTIMESTAMPED: proves nothing about when"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signed:
+class SignedStatement:
     """A signed statement, its signature checked."""
 
     error: ClassVar[type[OwnershipError]]  # raised where something about it is wrong
@@ -150,7 +150,7 @@ def timestamp_line(time: str, authority: str, *, trusted: bool) -> str:
     return f"timestamp {time} by {authority}: it covers this seal; {said}"
 
 
-def verify_signature(seal: Signed, public_key: Path | None) -> Iterator[str]:
+def verify_signature(seal: SignedStatement, public_key: Path | None) -> Iterator[str]:
     """Yields a line for signature and key.
 
     Args:

@@ -1,4 +1,4 @@
-"""Several suspects against one claim: each has a report of its own, and more of them are more chances to be wrong.
+"""BatchSummary suspects against one claim: each has a report of its own, and more of them are more chances to be wrong.
 
 An audit's error rate holds for one suspect. Of ten innocent ones, ten times as many are called copies, so what is said
 of several is corrected by Holm over all of them, tested or not.
@@ -21,7 +21,7 @@ from ownership.io.text import printable
 from ownership.plan import Plan
 from ownership.reports.report import Report
 from ownership.stats import holm
-from ownership.verdict.results import Look, TestResult
+from ownership.verdict.results import InterimAnalysis, TestResult
 from ownership.verdict.rule import Verdict, supports
 from ownership.verdict.strength import placing_reference
 
@@ -46,7 +46,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Several:
+class BatchSummary:
     """What is said of several suspects together."""
 
     claim_sha256: str
@@ -118,12 +118,12 @@ class Several:
         from ownership.stats import format_p
 
         write_json(folder / "summary.json", self.to_dict())
-        page = template("several.html.j2").render(several=self, format_p=format_p, percent=f"{100 * self.alpha:g} %")
+        page = template("batch.html.j2").render(several=self, format_p=format_p, percent=f"{100 * self.alpha:g} %")
         write_bytes(folder / "summary.html", page.encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audited:
+class AuditOutcome:
     """What came of one suspect: a report in a folder, or why there is none."""
 
     name: str
@@ -132,13 +132,13 @@ class Audited:
     refused: str | None = None
 
 
-def audit_several(
+def audit_batch(
     names: Sequence[str],
-    audit_one: Callable[[str], Audited],
+    audit_one: Callable[[str], AuditOutcome],
     *,
     jobs: int = 1,
     progress: Progress = silent,
-) -> list[Audited]:
+) -> list[AuditOutcome]:
     """Audits suspects, several at a time if wanted; one that cannot be audited does not stop the others.
 
     Args:
@@ -152,7 +152,7 @@ def audit_several(
     """
     import joblib
 
-    found: dict[str, Audited] = {}
+    found: dict[str, AuditOutcome] = {}
     progress("auditing suspects", 0, len(names))
     tasks = (joblib.delayed(_guarded)(audit_one, name) for name in names)
     for i, audited in enumerate(joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)):
@@ -161,16 +161,16 @@ def audit_several(
     return [found[name] for name in names]
 
 
-def _guarded(audit_one: Callable[[str], Audited], name: str) -> Audited:
+def _guarded(audit_one: Callable[[str], AuditOutcome], name: str) -> AuditOutcome:
     try:
         return audit_one(name)
     except ClaimIntegrityError:  # then all the audits are worth nothing
         raise
     except OwnershipError as e:
-        return Audited(name=name, refused=f"{e.message}" + (f" ({e.hint})" if e.hint else ""))
+        return AuditOutcome(name=name, refused=f"{e.message}" + (f" ({e.hint})" if e.hint else ""))
 
 
-def summarise(claim_sha256: str, alpha: float, audited: Sequence[Audited]) -> Several:
+def summarise(claim_sha256: str, alpha: float, audited: Sequence[AuditOutcome]) -> BatchSummary:
     """Returns what the audits of several suspects say together.
 
     H0 of each: that suspect is one more independent encoder of the panel's kinds. Holm (1979) over all suspects keeps
@@ -205,9 +205,9 @@ def summarise(claim_sha256: str, alpha: float, audited: Sequence[Audited]) -> Se
                 supported=verdict is Verdict.SUPPORTED and q <= alpha,
             )
         )
-    tested = [r for r in reports if r.deciding]
-    counts = [len(m) for r in tested for t in r.deciding for m in t.members.values()]
-    return Several(
+    tested = [r for r in reports if r.primary]
+    counts = [len(m) for r in tested for t in r.primary for m in t.members.values()]
+    return BatchSummary(
         claim_sha256=claim_sha256,
         alpha=alpha,
         rows=tuple(rows),
@@ -223,19 +223,22 @@ def suspect_pvalue(report: Report) -> float | None:
     smallest of these, times the preprocessings that were tried. It is at most the claim's alpha if and only if the
     report says SUPPORTED.
     """
-    if report.verdict is Verdict.INCONCLUSIVE or not report.deciding:
+    if report.verdict is Verdict.INCONCLUSIVE or not report.primary:
         return None
     plan, shares = report.plan, _shares(report.plan)
-    looks = list(report.looks)
+    interim_analyses = list(report.interim_analyses)
     if not report.ended_early:
-        looks.append(Look(queries=0, alpha=plan.last_alpha, results=report.deciding))
-    smallest = min(_level(x.results) / shares[x.queries] for x in looks)
+        interim_analyses.append(InterimAnalysis(queries=0, alpha=plan.final_alpha, results=report.primary))
+    smallest = min(_level(x.results) / shares[x.queries] for x in interim_analyses)
     return min(1.0, smallest * max(1, len(report.suspect.get("preprocess_tried", ()))))
 
 
 def _shares(plan: Plan) -> dict[int, float]:
     """Queries of a look -> its share of alpha; the last look is 0."""
-    return {**dict(zip(plan.looks, plan.look_shares, strict=True)), 0: 1 - sum(plan.look_shares)}
+    return {
+        **dict(zip(plan.interim_queries, plan.interim_alpha_shares, strict=True)),
+        0: 1 - sum(plan.interim_alpha_shares),
+    }
 
 
 def _level(tests: Sequence[TestResult]) -> float:

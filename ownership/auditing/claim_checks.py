@@ -21,12 +21,12 @@ from torch import Tensor
 from ownership.claims.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError
-from ownership.evidence.querying import ask, close
-from ownership.evidence.responses import Answers
+from ownership.evidence.querying import close, query
+from ownership.evidence.responses import Responses
 from ownership.evidence.similarity import Array, ridge_map
 from ownership.evidence.watermark_scores import watermark_success
 from ownership.suspects.suspect import Suspect
-from ownership.verdict.results import Decoys
+from ownership.verdict.results import PredictorCheck
 from ownership.watermark import rotate, secret_key
 
 SEPARABLE = 0.65
@@ -35,7 +35,7 @@ SEPARABLE = 0.65
 ROUNDING = 2
 """Levels of 255 by which another machine's rotation may differ."""
 
-DECOYS = 19
+N_CONTROL_KEYS = 19
 
 
 def check_probes(claim: Claim) -> list[str]:
@@ -110,29 +110,29 @@ def _features(images: Tensor) -> Array:
     return out
 
 
-def decoy_keys(claim: Claim, answers: Answers) -> Decoys | None:
+def check_predictor(claim: Claim, responses: Responses) -> PredictorCheck | None:
     """Returns the mark as read by refitted predictors; None where the claim has no mark or dimensions differ.
 
     Args:
         claim: with the angle of each watermark probe (format 2).
-        answers: the suspect's.
+        responses: the suspect's.
     """
-    victim = claim.answers[claim.victim.name]
-    if claim.predictor is None or claim.watermark_angles is None or answers.dim != victim.dim:
+    victim = claim.responses[claim.victim.name]
+    if claim.predictor is None or claim.watermark_angles is None or responses.dim != victim.dim:
         return None
     angles, half = claim.watermark_angles, len(claim.watermark_angles) // 2
     generator = torch.Generator().manual_seed(2**31 + claim.plan.seed)
-    labels = [_own_labels(claim, angles), *(secret_key(generator).labels(angles) for _ in range(DECOYS))]
-    theirs, suspects = _turned(victim, claim), _turned(answers, claim)
+    labels = [_own_labels(claim, angles), *(secret_key(generator).labels(angles) for _ in range(N_CONTROL_KEYS))]
+    theirs, suspects = _turned(victim, claim), _turned(responses, claim)
     rates, own = (
         [_refitted(theirs[:half], read[half:], own_or_decoy, half) for own_or_decoy in labels]
         for read in (suspects, theirs)
     )
-    return Decoys(
-        claimed=watermark_success(answers, claim.context),
+    return PredictorCheck(
+        claimed=watermark_success(responses, claim.context),
         claimed_victim=watermark_success(victim, claim.context),
         refitted=rates[0],
-        decoys=tuple(rates[1:]),
+        control_rates=tuple(rates[1:]),
         refitted_victim=sum(own) / len(own),
         n=len(angles) - half,
     )
@@ -153,17 +153,17 @@ def _refitted(learnt: Array, read: Array, labels: Tensor, half: int) -> float:
     return float(np.mean(np.sign(read @ weights + intercept)[:, 0] == signs[half:]))
 
 
-def _turned(answers: Answers, claim: Claim) -> Array:
-    """Answers to the rotated probes, or what rotation changes in them where the claim's predictor reads pairs."""
-    turned = _directions(answers.get("watermark"))
+def _turned(responses: Responses, claim: Claim) -> Array:
+    """Responses to the rotated probes, or what rotation changes in them where the claim's predictor reads pairs."""
+    turned = _directions(responses.get("watermark"))
     if claim.predictor is None or not claim.predictor.pairs or claim.watermark_images is None:
         return turned
-    out: Array = turned - _directions(answers.get("public"))[claim.watermark_images.numpy()]
+    out: Array = turned - _directions(responses.get("public"))[claim.watermark_images.numpy()]
     return out
 
 
 def _directions(x: Array) -> Array:
-    """Answers scaled to length 1, as the predictor reads them (docs/adr/0002)."""
+    """Responses scaled to length 1, as the predictor reads them (docs/adr/0002)."""
     out: Array = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return out
 
@@ -176,7 +176,7 @@ def check_panel(claim: Claim, models: Sequence[Suspect]) -> dict[str, str]:
         models: encoders from files; each is matched to a member by its SHA-256.
 
     Returns:
-        Member -> "verified", or "no file of its SHA-256 was given".
+        EncoderRecord -> "verified", or "no file of its SHA-256 was given".
 
     Raises:
         ClaimIntegrityError: if a member's file gives other answers than the claim says.
@@ -188,9 +188,9 @@ def check_panel(claim: Claim, models: Sequence[Suspect]) -> dict[str, str]:
         if model is None:
             checked[member.name] = "no file of its SHA-256 was given"
             continue
-        again = ask(model.preprocess.before(model.encoder), claim.probes, member.name)
+        again = query(model.preprocess.before(model.encoder), claim.probes, member.name)
         model.close()
-        for name, said in claim.answers[member.name].sets.items():
+        for name, said in claim.responses[member.name].sets.items():
             if not close(again.sets[name], said):
                 raise ClaimIntegrityError(
                     f"claim integrity: {member.name}'s file does not give the answers that the claim holds for it",

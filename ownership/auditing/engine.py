@@ -15,18 +15,18 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ownership.auditing.claim_checks import check_panel, check_probes, decoy_keys
+from ownership.auditing.claim_checks import check_panel, check_predictor, check_probes
 from ownership.auditing.panel_test import panel_test
 from ownership.auditing.paper_tests import paper_tests
-from ownership.auditing.session import Asked
+from ownership.auditing.session import SuspectSession
 from ownership.claims.claim import Claim
-from ownership.evidence.responses import Answers, NotApplicable
+from ownership.evidence.responses import NotApplicable, Responses
 from ownership.evidence.statistics import STATISTICS, score_one
 from ownership.io.progress import Progress, silent
 from ownership.reports.report import Report
 from ownership.suspects.preprocessing import Preprocess
-from ownership.suspects.suspect import ANSWER_KINDS, Suspect
-from ownership.verdict.results import AuditorMember, Look, TestResult
+from ownership.suspects.suspect import OUTPUT_KINDS, Suspect
+from ownership.verdict.results import AuditorEncoder, InterimAnalysis, TestResult
 from ownership.verdict.rule import Verdict, supports
 
 
@@ -76,21 +76,26 @@ def audit(
     notes = check_probes(claim)
     steps = 2 + len(STATISTICS) + len(auditor_panel) + len(panel_models or ())
     checked = None if panel_models is None else check_panel(claim, panel_models)
-    asked = Asked(suspect.preprocess.before(suspect.encoder), claim, "suspect")
+    session = SuspectSession(suspect.preprocess.before(suspect.encoder), claim, "suspect")
     if not stop_early:
-        asked.ask({name: len(images) for name, images in claim.probes.items()})
-    looks = list(_looks(claim, asked, stop_early=stop_early)) if suspect.answers == "representations" else []
-    ended = stop_early and bool(looks) and supports(looks[-1].results, looks[-1].alpha)
-    if stop_early and not ended and not asked.problems:
-        asked.ask({name: len(images) for name, images in claim.probes.items()})
+        session.query({name: len(images) for name, images in claim.probes.items()})
+    interim_analyses = (
+        list(_looks(claim, session, stop_early=stop_early)) if suspect.output_kind == "representations" else []
+    )
+    ended = stop_early and bool(interim_analyses) and supports(interim_analyses[-1].results, interim_analyses[-1].alpha)
+    if stop_early and not ended and not session.problems:
+        session.query({name: len(images) for name, images in claim.probes.items()})
     progress("auditing", 2, steps)
     results: list[TestResult] = []
     if ended:
-        results, skipped = list(looks[-1].results), dict.fromkeys(STATISTICS, "not asked: an early look decided")
-    elif asked.problems:
-        skipped, looks = dict.fromkeys(STATISTICS, "the answers cannot be tested"), []
+        results, skipped = (
+            list(interim_analyses[-1].results),
+            dict.fromkeys(STATISTICS, "not asked: an early look decided"),
+        )
+    elif session.problems:
+        skipped, interim_analyses = dict.fromkeys(STATISTICS, "the answers cannot be tested"), []
     else:
-        results, skipped = _results(claim, asked.answers, suspect.answers)
+        results, skipped = _results(claim, session.responses, suspect.output_kind)
         if any("dataset inference means nothing" in note for note in notes):
             inference = [r for r in results if r.family == "inference"]
             skipped |= {r.name: "private and public images can be told apart without any encoder" for r in inference}
@@ -99,9 +104,9 @@ def audit(
     progress("auditing", 2 + len(STATISTICS), steps)
     brought = []
     for i, (independent, provenance) in enumerate(auditor_panel):
-        brought.append(_auditor_member(claim, independent, provenance, [r.name for r in results], looks))
+        brought.append(_auditor_encoder(claim, independent, provenance, [r.name for r in results], interim_analyses))
         progress("auditing the auditor's own encoders", 3 + len(STATISTICS) + i, steps)
-    testable = not asked.problems and not ended and suspect.answers == "representations"
+    testable = not session.problems and not ended and suspect.output_kind == "representations"
     return Report(
         plan=claim.plan,
         claim=_describe_claim(claim),
@@ -112,8 +117,8 @@ def audit(
             "bytes": suspect.size,
             "architecture": suspect.architecture,
             "files": suspect.files,
-            "dim": asked.answers.dim if asked.answers.sets else None,
-            "answers": suspect.answers,
+            "dim": session.responses.dim if session.responses.sets else None,
+            "output_kind": suspect.output_kind,
             "resized_to": _resized(suspect, claim),
             "preprocess": suspect.preprocess.name,
             "sandbox": suspect.layers,
@@ -121,16 +126,16 @@ def audit(
         },
         results=tuple(results),
         skipped=skipped,
-        problems=tuple(asked.problems),
+        problems=tuple(session.problems),
         versions=versions(),
         command=command or f"turnmark audit {shlex.quote(suspect.name)} --claim CLAIM",
-        looks=tuple(looks),
-        queries=asked.queries,
+        interim_analyses=tuple(interim_analyses),
+        queries=session.queries,
         panel_checked=checked,
         notes=tuple(notes),
-        decoys=decoy_keys(claim, asked.answers) if testable and claim.predictor is not None else None,
+        predictor_check=check_predictor(claim, session.responses) if testable and claim.predictor is not None else None,
         auditor_panel=tuple(brought),
-        paper=paper_tests(claim, asked.answers) if paper and testable else (),
+        paper=paper_tests(claim, session.responses) if paper and testable else (),
     )
 
 
@@ -161,7 +166,9 @@ def _best(
         suspect={**best.suspect, "preprocess_tried": [p.name for p in tried]},
         queries=sum(r.queries or 0 for r in reports),
         panel_checked=checked,
-        auditor_panel=tuple(_auditor_member(strict, m, said, names, best.looks) for m, said in auditor_panel),
+        auditor_panel=tuple(
+            _auditor_encoder(strict, m, said, names, best.interim_analyses) for m, said in auditor_panel
+        ),
     )
 
 
@@ -171,65 +178,71 @@ def _resized(suspect: Suspect, claim: Claim) -> list[int] | None:
     return None if size is None else list(size)
 
 
-def _looks(claim: Claim, asked: Asked, *, stop_early: bool) -> Iterator[Look]:
+def _looks(claim: Claim, session: SuspectSession, *, stop_early: bool) -> Iterator[InterimAnalysis]:
     """Yields the looks before the last; when stopping early, asks for each and ends with the first that supports."""
-    shares = dict(zip(claim.plan.looks, claim.plan.look_shares, strict=True))
-    for queries in sorted(claim.look_scores):
+    shares = dict(zip(claim.plan.interim_queries, claim.plan.interim_alpha_shares, strict=True))
+    for queries in sorted(claim.interim_scores):
         sizes = claim.sizes(queries)
         if stop_early:
-            asked.ask(sizes)
-        if asked.problems:
+            session.query(sizes)
+        if session.problems:
             return
-        answers, context, results = asked.answers.first(sizes), claim.context.first(sizes), []
-        for name, value in score_one(answers, context, claim.plan.deciding)[0].items():
+        responses, context, results = session.responses.first(sizes), claim.context.first(sizes), []
+        for name, value in score_one(responses, context, claim.plan.primary)[0].items():
             with suppress(NotApplicable):
-                results.append(panel_test(name, value, answers, claim, context, look=queries))
-        look = Look(queries=queries, alpha=claim.plan.alpha * shares[queries], results=tuple(results))
-        yield look
-        if stop_early and supports(look.results, look.alpha):
+                results.append(panel_test(name, value, responses, claim, context, interim=queries))
+        interim = InterimAnalysis(queries=queries, alpha=claim.plan.alpha * shares[queries], results=tuple(results))
+        yield interim
+        if stop_early and supports(interim.results, interim.alpha):
             return
 
 
-def _results(claim: Claim, answers: Answers, kind: str) -> tuple[list[TestResult], dict[str, str]]:
+def _results(claim: Claim, responses: Responses, kind: str) -> tuple[list[TestResult], dict[str, str]]:
     """Every statistic at all probes: tested, or why not."""
     context = claim.context
-    scores, skipped = score_one(answers, context)
-    sayable = ANSWER_KINDS[kind]
+    scores, skipped = score_one(responses, context)
+    sayable = OUTPUT_KINDS[kind]
     for name in set(scores) - set(scores if sayable is None else sayable):
         del scores[name]
         skipped[name] = f"it needs representations; the suspect is declared to give {kind}"
-    if claim.withheld.parts:
+    if claim.redaction.parts:
         why = "the owner's private images are withheld from this view of the claim"
         skipped |= {name: why for name, s in STATISTICS.items() if s.family == "inference"}
     results = []
     for name, value in scores.items():
         try:
-            results.append(panel_test(name, value, answers, claim, context))
+            results.append(panel_test(name, value, responses, claim, context))
         except NotApplicable as e:
             skipped[name] = str(e)
     return results, skipped
 
 
-def _auditor_member(
-    claim: Claim, independent: Suspect, provenance: str, names: Sequence[str], looks: Sequence[Look]
-) -> AuditorMember:
+def _auditor_encoder(
+    claim: Claim,
+    independent: Suspect,
+    provenance: str,
+    names: Sequence[str],
+    interim_analyses: Sequence[InterimAnalysis],
+) -> AuditorEncoder:
     """An auditor's encoder, scored as the suspect is, by the tests that ran on the suspect."""
-    asked = Asked(independent.preprocess.before(independent.encoder), claim, independent.name)
-    asked.ask({name: len(images) for name, images in claim.probes.items()})
+    session = SuspectSession(independent.preprocess.before(independent.encoder), claim, independent.name)
+    session.query({name: len(images) for name, images in claim.probes.items()})
     independent.close()  # one process at a time
     values: dict[str, float] = {}
-    if not asked.problems:
-        values = score_one(asked.answers, claim.context, names)[0]
-        for look in looks:
-            sizes = claim.sizes(look.queries)
-            cut = score_one(asked.answers.first(sizes), claim.context.first(sizes), [r.name for r in look.results])[0]
-            values |= {f"{name}@{look.queries}": value for name, value in cut.items()}
-    return AuditorMember(
+    if not session.problems:
+        values = score_one(session.responses, claim.context, names)[0]
+        for interim in interim_analyses:
+            sizes = claim.sizes(interim.queries)
+            cut = score_one(
+                session.responses.first(sizes), claim.context.first(sizes), [r.name for r in interim.results]
+            )[0]
+            values |= {f"{name}@{interim.queries}": value for name, value in cut.items()}
+    return AuditorEncoder(
         name=independent.name,
         sha256=independent.sha256,
         provenance=provenance,
         values=values,
-        problems=tuple(asked.problems),
+        problems=tuple(session.problems),
     )
 
 
@@ -241,7 +254,7 @@ def _describe_claim(claim: Claim) -> dict[str, Any]:
             {
                 "name": m.name,
                 "kind": m.kind,
-                "mark": m.mark,
+                "watermark": m.watermark,
                 "data": m.data,
                 "trained_on_private": m.trained_on_private,
                 "sha256": m.sha256,
@@ -253,7 +266,7 @@ def _describe_claim(claim: Claim) -> dict[str, Any]:
         "watermark": claim.predictor is not None,
         "probes": {name: len(images) for name, images in sorted(claim.probes.items())},
         "image_size": list(claim.probes["public"].shape[1:]),
-        "withheld": list(claim.withheld.parts),
+        "redaction": list(claim.redaction.parts),
         "seal": None if claim.seal is None else claim.seal.to_dict(),
     }
 

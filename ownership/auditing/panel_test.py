@@ -7,7 +7,7 @@ import numpy as np
 from ownership.claims.claim import Claim
 from ownership.claims.strata import _scores, strata_scores
 from ownership.errors import ClaimError
-from ownership.evidence.responses import Answers, Context, NotApplicable
+from ownership.evidence.responses import NotApplicable, Responses, ScoringContext
 from ownership.evidence.similarity import raw_l2
 from ownership.evidence.statistics import SCALES, STATISTICS, Statistic
 from ownership.evidence.watermark_scores import watermark_hits
@@ -16,23 +16,23 @@ from ownership.verdict.results import TestResult
 
 
 def panel_test(
-    name: str, value: float, answers: Answers, claim: Claim, context: Context, *, look: int | None = None
+    name: str, value: float, responses: Responses, claim: Claim, context: ScoringContext, *, interim: int | None = None
 ) -> TestResult:
     """Tests one statistic of the suspect against every stratum that has enough members with a score.
 
     Args:
         name: of the statistic.
         value: the suspect's score.
-        answers: the suspect's, cut to the look's probes.
+        responses: the suspect's, cut to the look's probes.
         claim: whose panel.
         context: the claim's, cut to the look's probes.
-        look: queries of a look before the last; None for the last.
+        interim: queries of a look before the last; None for the last.
 
     Raises:
         NotApplicable: if no stratum can be tested against.
     """
     statistic = STATISTICS[name]
-    groups = strata_scores(statistic, claim, look)
+    groups = strata_scores(statistic, claim, interim)
     if not groups:
         raise NotApplicable(f"no stratum has {claim.plan.min_stratum} members with a score")
     result = TestResult(
@@ -44,10 +44,10 @@ def panel_test(
         scale=statistic.scale,
         value=value,
         missing_strata=tuple(s for s in statistic.required if s not in groups),
-        rank_pvalue=_symmetric_rank(statistic, value, groups, answers, context),
+        rank_pvalue=_symmetric_rank(statistic, value, groups, responses, context),
         members=groups,
-        references=_scores(claim, look, references=True).get(name, {}),
-        image_level=_papers_test(statistic, answers, claim, context) if look is None else None,
+        references=_scores(claim, interim, references=True).get(name, {}),
+        image_level=_papers_test(statistic, responses, claim, context) if interim is None else None,
     )
     try:
         _ = result.strata
@@ -57,7 +57,11 @@ def panel_test(
 
 
 def _symmetric_rank(
-    statistic: Statistic, value: float, groups: dict[str, dict[str, float]], answers: Answers, context: Context
+    statistic: Statistic,
+    value: float,
+    groups: dict[str, dict[str, float]],
+    responses: Responses,
+    context: ScoringContext,
 ) -> float:
     """Exact rank p, largest over strata.
 
@@ -71,7 +75,7 @@ def _symmetric_rank(
         if not statistic.uses_panel:
             return fixed
         try:
-            return statistic.score(by_name[name], context.swapping(by_name[name], answers))
+            return statistic.score(by_name[name], context.swapping(by_name[name], responses))
         except NotApplicable:
             return fixed
 
@@ -81,23 +85,25 @@ def _symmetric_rank(
     )
 
 
-def _papers_test(statistic: Statistic, answers: Answers, claim: Claim, context: Context) -> ImageLevelTest | None:
+def _papers_test(
+    statistic: Statistic, responses: Responses, claim: Claim, context: ScoringContext
+) -> ImageLevelTest | None:
     """The paper's image-level t-test of this family, for comparison.
 
     Its "random model" is the first plain member of the victim's dimension.
     """
-    benign = next((claim.answers[m.name] for m in claim.stratum("plain") if m.dim == context.victim.dim), None)
+    benign = next((claim.responses[m.name] for m in claim.stratum("plain") if m.dim == context.victim.dim), None)
     if statistic.per_image is not None:
-        private, public = statistic.per_image(answers, context)
+        private, public = statistic.per_image(responses, context)
         return image_level_test(private, public, "Private and public images score alike.", "greater")
     if benign is None:
         return None
     if statistic.name == "watermark_success":
-        own, other = (watermark_hits(a, context).astype(np.float64) for a in (answers, benign))
+        own, other = (watermark_hits(a, context).astype(np.float64) for a in (responses, benign))
         null = "The mark is read from the suspect as often as from one benign encoder."
         return image_level_test(own, other, null, "greater")
     if statistic.name == "l2_distance":
         victim = context.victim.get("public")
-        own, other = (raw_l2(victim, a.get("public")) for a in (answers, benign))
+        own, other = (raw_l2(victim, a.get("public")) for a in (responses, benign))
         return image_level_test(own, other, "The suspect is as far from the victim as one benign encoder.", "less")
     return None

@@ -13,7 +13,7 @@ from scipy import stats
 
 from ownership.claims.claim import Claim
 from ownership.evidence.dataset_inference import augmentation_scores
-from ownership.evidence.responses import Answers, NotApplicable
+from ownership.evidence.responses import NotApplicable, Responses
 from ownership.evidence.similarity import Array, raw_l2
 from ownership.evidence.watermark_scores import watermark_hits
 from ownership.verdict.results import PaperTest
@@ -22,49 +22,49 @@ BATCHES = 30
 """Table 5's p, t and effects fit a pooled, two-sided t-test of 30 against 30 measurements in all four rows."""
 
 
-def paper_tests(claim: Claim, answers: Answers) -> tuple[PaperTest, ...]:
+def paper_tests(claim: Claim, responses: Responses) -> tuple[PaperTest, ...]:
     """Returns what the paper would have computed of a suspect; rows that cannot be are left out.
 
     Args:
         claim: its first plain member of the victim's dimension stands for the paper's random model.
-        answers: the suspect's, to the claim's probes.
+        responses: the suspect's, to the claim's probes.
     """
     rows = []
     for test in (_table_5, _table_18, _table_19):
         try:
-            rows.append(test(claim, answers))
+            rows.append(test(claim, responses))
         except NotApplicable:
             continue
     return tuple(rows)
 
 
-def _random_model(claim: Claim) -> Answers:
+def _random_model(claim: Claim) -> Responses:
     for member in claim.stratum("plain"):
         if member.dim == claim.victim.dim:
-            return claim.answers[member.name]
+            return claim.responses[member.name]
     raise NotApplicable("the panel has no plain member of the victim's dimension")
 
 
-def _table_5(claim: Claim, answers: Answers) -> PaperTest:
+def _table_5(claim: Claim, responses: Responses) -> PaperTest:
     """Watermark success in 30 + 30 batches.
 
     H0: the suspect's batches have the random model's mean. H1: another one. Unit: a batch of probes, which is no
     replicate of a model: that is what makes it convict innocents. Pooled variance, two-sided.
     """
-    own, other = (watermark_hits(a, claim.context).astype(np.float64) for a in (answers, _random_model(claim)))
+    own, other = (watermark_hits(a, claim.context).astype(np.float64) for a in (responses, _random_model(claim)))
     if len(own) < 2 * BATCHES:
         raise NotApplicable("too few watermark probes for 30 batches")
     a, b = (np.array([batch.mean() for batch in np.array_split(x, BATCHES)]) for x in (own, other))
     return _row("5", "watermark success, 30 + 30 batches", a, b, "a plain panel member", "two-sided")
 
 
-def _table_18(claim: Claim, answers: Answers) -> PaperTest:
+def _table_18(claim: Claim, responses: Responses) -> PaperTest:
     """Mean raw l2 distance to the victim on its training images (public probes if the claim has no private ones)."""
     name = "private" if "private" in claim.probes else "public"
-    victim, random = claim.answers[claim.victim.name], _random_model(claim)
-    if answers.dim != claim.victim.dim:
+    victim, random = claim.responses[claim.victim.name], _random_model(claim)
+    if responses.dim != claim.victim.dim:
         raise NotApplicable("l2 distance needs the victim's dimension")
-    own, other = (float(raw_l2(victim.get(name), a.get(name)).mean()) for a in (answers, random))
+    own, other = (float(raw_l2(victim.get(name), a.get(name)).mean()) for a in (responses, random))
     return PaperTest(
         table="18",
         title=f"l2 distance to the victim on {name} images",
@@ -78,12 +78,12 @@ def _table_18(claim: Claim, answers: Answers) -> PaperTest:
     )
 
 
-def _table_19(claim: Claim, answers: Answers) -> PaperTest:
+def _table_19(claim: Claim, responses: Responses) -> PaperTest:
     """How much less private images move under augmentation than public ones (scores are minus the distance).
 
     H0: private images move as much. H1: less. Unit: one image. Pooled variance, one-sided.
     """
-    private, public = augmentation_scores(answers, claim.context)
+    private, public = augmentation_scores(responses, claim.context)
     return _row(
         "19", "minus the distance of an image to its augmentations", private, public, "public images", "greater"
     )

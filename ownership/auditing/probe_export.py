@@ -12,14 +12,14 @@ from torch import Tensor
 from ownership.claims.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, check_images, pixel_digests, png_bytes, three_channels
 from ownership.errors import DataError
-from ownership.evidence.querying import asked_again
+from ownership.evidence.querying import repeated_probes
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import refuse_existing, write_bytes
 from ownership.io.progress import Progress, silent
 from ownership.suspects.recorded.probe_folder import FORMAT, MAX_COUNT, RETURN, _name
 
 DECOY_SHARE = 0.1
-"""Decoys for each question."""
+"""PredictorCheck for each question."""
 
 
 README = """Pictures for an encoder
@@ -65,7 +65,7 @@ def export_probes(claim: Claim, folder: Path, decoys: Tensor | None = None, *, p
     """
     refuse_existing(folder)
     images = [image for part in claim.probes.values() for image in three_channels(part)]
-    questions = [*images, *(images[i] for i in asked_again(len(images), claim.plan))]
+    questions = [*images, *(images[i] for i in repeated_probes(len(images), claim.plan))]
     wanted = max(1, round(DECOY_SHARE * len(images)))
     size = images[0].shape[-2:]
     if decoys is None:

@@ -28,7 +28,7 @@ P_TOLERANCE = 1e-3
 VALUED = {"arch", "output", "pooling"}
 FLAGS = {"stop-early", "paper"}
 OTHER_VALUED = {
-    "claim", "preprocess", "answers", "auditor-panel", "panel-models", "roots", "probes", "api", "model", "transcript",
+    "claim", "preprocess", "output_kind", "auditor-panel", "panel-models", "roots", "probes", "api", "model", "transcript",
 }  # fmt: skip
 
 
@@ -224,9 +224,9 @@ def _tests(report: Report) -> Iterator[tuple[str, int | None, TestResult]]:
     """Every test with the name of its place."""
     for r in report.results:
         yield r.name, None, r
-    for look in report.looks:
-        for r in look.results:
-            yield f"{r.name}@{look.queries}", look.queries, r
+    for interim in report.interim_analyses:
+        for r in interim.results:
+            yield f"{r.name}@{interim.queries}", interim.queries, r
 
 
 def _leaves(report: Report) -> dict[str, Any]:
@@ -234,18 +234,18 @@ def _leaves(report: Report) -> dict[str, Any]:
     content = report.to_dict()
     found: dict[str, Any] = {"verdict": report.verdict.value, "plan": content["plan"]}
     found |= {k: report.suspect.get(k) for k in ("dim", "resized_to", "preprocess_tried")}
-    found |= {"preprocess": report.suspect.get("preprocess", "none"), "answers": report.answers}
+    found |= {"preprocess": report.suspect.get("preprocess", "none"), "output_kind": report.output_kind}
     found |= {"problems": len(report.problems)} | {f"{name} computed": False for name in report.skipped}
-    found |= {k: content[k] for k in ("queries", "decided_after", "closeness") if k in content}
-    found["auditor_hits"] = list(report.auditor_hits)
+    found |= {k: content[k] for k in ("queries", "decided_after", "relative_similarity") if k in content}
+    found["auditor_positives"] = list(report.auditor_positives)
     for place, _, r in _tests(report):
         found[f"{place} value"] = r.value
         found[f"{place} p"] = r.pvalue
         found[f"{place} rank p"] = r.rank_pvalue
         found |= _flat(f"{place} members", r.members) | _flat(f"{place} references", r.references)
         found |= _flat(f"{place} image-level", None if r.image_level is None else asdict(r.image_level))
-    if "decoys" in content:  # not in reports of the first schema
-        found |= _flat("decoys", content["decoys"]) | {"panel_checked": report.panel_checked}
+    if "predictor_check" in content:  # not in reports of the first schema
+        found |= _flat("predictor_check", content["predictor_check"]) | {"panel_checked": report.panel_checked}
     found |= _flat("auditor", {m.name: [m.values, len(m.problems)] for m in report.auditor_panel})
     return found | _flat("paper", [asdict(t) for t in report.paper])
 

@@ -9,11 +9,11 @@ import numpy as np
 from ownership.claims.claim import Claim
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectFailure
-from ownership.evidence.querying import ask, problems_with, repeats
-from ownership.evidence.responses import Answers
+from ownership.evidence.querying import query, repeats, response_problems
+from ownership.evidence.responses import Responses
 
 
-class Asked:
+class SuspectSession:
     """What a suspect has been asked so far, and what it answered.
 
     Args:
@@ -24,11 +24,11 @@ class Asked:
 
     def __init__(self, encoder: EncoderLike, claim: Claim, name: str) -> None:
         self._encoder, self._claim = encoder, claim
-        self.answers = Answers(name, {})
+        self.responses = Responses(name, {})
         self.problems: list[str] = []  # why the answers cannot be tested
         self.queries = 0  # answers given, repeats included
 
-    def ask(self, sizes: dict[str, int]) -> None:
+    def query(self, sizes: dict[str, int]) -> None:
         """Asks the first so many probes of each named set, but those that were asked before.
 
         A share of all probes asked so far is asked again, shuffled and in other batches: as many as `repeat_share` of
@@ -37,26 +37,26 @@ class Asked:
         Raises:
             SuspectError: if the suspect cannot take the images.
         """
-        have = {name: len(rows) for name, rows in self.answers.sets.items()}
+        have = {name: len(rows) for name, rows in self.responses.sets.items()}
         probes = self._claim.probes
         new = {name: probes[name][have.get(name, 0) : n] for name, n in sizes.items() if n > have.get(name, 0)}
         if not new:
             return
         try:
-            answered = ask(self._encoder, new, self.answers.name)
+            answered = query(self._encoder, new, self.responses.name)
         except SuspectFailure as e:  # it died or hung: a finding about it, no failure of ours
             self.problems = [*self.problems, e.message]
             return
-        sets = dict(self.answers.sets)
+        sets = dict(self.responses.sets)
         for name, rows in answered.sets.items():
             sets[name] = np.concatenate([sets[name], rows]) if name in sets else rows
-        self.answers = Answers(self.answers.name, {name: sets[name] for name in probes if name in sets})
+        self.responses = Responses(self.responses.name, {name: sets[name] for name in probes if name in sets})
         count = repeats(sum(map(len, new.values())), self._claim.plan)
-        asked = {name: probes[name][: len(rows)] for name, rows in self.answers.sets.items()}
-        whole = len(self.answers.sets["public"]) == len(probes["public"])
+        session = {name: probes[name][: len(rows)] for name, rows in self.responses.sets.items()}
+        whole = len(self.responses.sets["public"]) == len(probes["public"])
         plan = self._claim.plan if whole else replace(self._claim.plan, min_probes=0)  # a look may be smaller
         try:
-            self.problems = problems_with(self.answers, self._encoder, asked, plan, again=count)
+            self.problems = response_problems(self.responses, self._encoder, session, plan, again=count)
         except SuspectFailure as e:
             self.problems = [e.message]
         self.queries += sum(map(len, new.values())) + count
@@ -65,4 +65,4 @@ class Asked:
 def queries(claim: Claim) -> tuple[int, int | None]:
     """Returns how many answers an audit asks for, repeats included, and after how many the first look may end it."""
     probes = sum(map(len, claim.probes.values()))
-    return probes + repeats(probes, claim.plan), min(claim.look_scores, default=None)
+    return probes + repeats(probes, claim.plan), min(claim.interim_scores, default=None)

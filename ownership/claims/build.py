@@ -13,29 +13,29 @@ from torch import Tensor, nn
 
 from ownership.claims.claim import Claim
 from ownership.claims.probes import View, make_probes
-from ownership.claims.record import Member, teachers_among
+from ownership.claims.record import EncoderRecord, teachers_among
 from ownership.encoders.images import EncoderLike, images_sha256
 from ownership.errors import ClaimError
-from ownership.evidence.querying import Probes, ask, problems_with, same_answers
-from ownership.evidence.responses import Answers, Context
+from ownership.evidence.querying import Probes, query, response_problems, same_responses
+from ownership.evidence.responses import Responses, ScoringContext
 from ownership.evidence.statistics import score_members, score_others
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
-from ownership.plan import DECIDING_AFFORDABLE, REQUIRED_STRATA, STRATA, Plan
+from ownership.plan import PRIMARY_TESTS_SMALL_OR_PUBLIC, REQUIRED_STRATA, STRATA, Plan
 from ownership.watermark import RotationPredictor, WatermarkKey
 
 
 def build_claim(
-    victim: tuple[Member, EncoderLike],
+    victim: tuple[EncoderRecord, EncoderLike],
     private: Tensor,
     public: Tensor,
-    panel: Sequence[tuple[Member, EncoderLike]],
+    panel: Sequence[tuple[EncoderRecord, EncoderLike]],
     *,
     plan: Plan | None = None,
     key: WatermarkKey | None = None,
     predictor: RotationPredictor | None = None,
     projection_head: nn.Module | None = None,
-    references: Sequence[tuple[Member, EncoderLike]] = (),
+    references: Sequence[tuple[EncoderRecord, EncoderLike]] = (),
     view: View | None = None,
     data: dict[str, str] | None = None,
     progress: Progress = silent,
@@ -64,25 +64,25 @@ def build_claim(
         raise ClaimError("a watermark needs both its key and its predictor")
     _check_names([m for m, _ in (victim, *panel, *references)])
     _check_strata([m for m, _ in panel], plan)
-    probes, marked = make_probes(private, public, plan, key=key, view=view)
-    labels, angles, images = marked or (None, None, None)
+    probes, watermarked = make_probes(private, public, plan, key=key, view=view)
+    labels, angles, images = watermarked or (None, None, None)
     plan = _fitting(plan, probes)
     total = 1 + len(panel) + len(references)
-    asked: list[tuple[Member, Answers]] = []
+    queried: list[tuple[EncoderRecord, Responses]] = []
     for i, (member, encoder) in enumerate((victim, *panel, *references)):
-        answers = ask(encoder, probes, member.name)
+        responses = query(encoder, probes, member.name)
         relaxed = replace(plan, min_probes=0)  # too few probes is the audit's verdict, not the encoder's fault
-        if problems := problems_with(answers, encoder, probes, relaxed):
+        if problems := response_problems(responses, encoder, probes, relaxed):
             raise ClaimError(f"{printable(member.name)}: {problems[0]}", "leave this encoder out")
-        asked.append((replace(member, dim=answers.dim), answers))
+        queried.append((replace(member, dim=responses.dim), responses))
         progress("asking encoders", i + 1, total)
-    (victim_member, victim_answers), rest = asked[0], asked[1:]
+    (victim_member, victim_answers), rest = queried[0], queried[1:]
     kept, dropped = _without_duplicates(rest[: len(panel)], victim_answers)
     members = tuple(m for m, _ in kept)
     _check_strata(members, plan)
     if not any(m.kind in REQUIRED_STRATA for m in members):
-        plan = replace(plan, deciding=DECIDING_AFFORDABLE)
-    context = Context(
+        plan = replace(plan, primary=PRIMARY_TESTS_SMALL_OR_PUBLIC)
+    context = ScoringContext(
         plan=plan,
         victim=victim_answers,
         panel=tuple(a for _, a in kept),
@@ -92,8 +92,8 @@ def build_claim(
         predictor=predictor,
         projection_head=projection_head,
     )
-    stolen = [answers for _, answers in rest[len(panel) :]]
-    looks = {n: plan.sizes(n, watermark=key is not None) for n in plan.looks}
+    stolen = [responses for _, responses in rest[len(panel) :]]
+    interim_analyses = {n: plan.sizes(n, watermark=key is not None) for n in plan.interim_queries}
     return Claim(
         plan=plan,
         victim=victim_member,
@@ -101,14 +101,15 @@ def build_claim(
         references=tuple(m for m, _ in rest[len(panel) :]),
         scores=score_members(context),
         reference_scores=score_others(stolen, context),
-        look_scores={n: score_members(context.first(s), plan.deciding) for n, s in looks.items()},
-        look_reference_scores={
-            n: score_others([a.first(s) for a in stolen], context.first(s), plan.deciding) for n, s in looks.items()
+        interim_scores={n: score_members(context.first(s), plan.primary) for n, s in interim_analyses.items()},
+        interim_reference_scores={
+            n: score_others([a.first(s) for a in stolen], context.first(s), plan.primary)
+            for n, s in interim_analyses.items()
         },
         dropped=tuple(dropped),
         data=_describe(data, private, public),
         probes=probes,
-        answers={m.name: a for m, a in (asked[0], *kept, *rest[len(panel) :])},
+        responses={m.name: a for m, a in (queried[0], *kept, *rest[len(panel) :])},
         key=key,
         watermark_labels=labels,
         watermark_angles=angles,
@@ -122,10 +123,12 @@ def _fitting(plan: Plan, probes: Probes) -> Plan:
     """The plan without looks that would ask as many probes as there are: their share of alpha goes to the last look."""
     kept = [
         (n, share)
-        for n, share in zip(plan.looks, plan.look_shares, strict=True)
+        for n, share in zip(plan.interim_queries, plan.interim_alpha_shares, strict=True)
         if all(len(probes[name]) > k for name, k in plan.sizes(n, watermark="watermark" in probes).items())
     ]
-    return replace(plan, looks=tuple(n for n, _ in kept), look_shares=tuple(share for _, share in kept))
+    return replace(
+        plan, interim_queries=tuple(n for n, _ in kept), interim_alpha_shares=tuple(share for _, share in kept)
+    )
 
 
 def _describe(data: dict[str, str] | None, private: Tensor, public: Tensor) -> dict[str, str]:
@@ -138,7 +141,7 @@ def _describe(data: dict[str, str] | None, private: Tensor, public: Tensor) -> d
     }
 
 
-def _check_names(members: Sequence[Member]) -> None:
+def _check_names(members: Sequence[EncoderRecord]) -> None:
     names = [m.name for m in members]
     for name in names:
         if names.count(name) > 1:
@@ -147,7 +150,7 @@ def _check_names(members: Sequence[Member]) -> None:
             raise ClaimError(f"the name {printable(name)!r} cannot be a file name", "letters, digits, - and _")
 
 
-def _check_strata(members: Sequence[Member], plan: Plan) -> None:
+def _check_strata(members: Sequence[EncoderRecord], plan: Plan) -> None:
     """Every stratum has enough members or none, and one of the required ones has."""
     for kind in {m.kind for m in members}:
         if kind not in STRATA:
@@ -168,17 +171,17 @@ def _check_strata(members: Sequence[Member], plan: Plan) -> None:
 
 
 def _without_duplicates(
-    panel: Sequence[tuple[Member, Answers]], victim: Answers
-) -> tuple[list[tuple[Member, Answers]], list[str]]:
+    panel: Sequence[tuple[EncoderRecord, Responses]], victim: Responses
+) -> tuple[list[tuple[EncoderRecord, Responses]], list[str]]:
     """Identical responses count once, whatever file they came from; the victim is no independent."""
-    kept: list[tuple[Member, Answers]] = []
+    kept: list[tuple[EncoderRecord, Responses]] = []
     dropped = []
-    for member, answers in panel:
-        if same_answers(answers, victim):
+    for member, responses in panel:
+        if same_responses(responses, victim):
             raise ClaimError(f"panel member {member.name} gives the victim's own answers", "leave it out of the panel")
-        twin = next((m for m, a in kept if same_answers(a, answers)), None)
+        twin = next((m for m, a in kept if same_responses(a, responses)), None)
         if twin is None:
-            kept.append((member, answers))
+            kept.append((member, responses))
         else:
             dropped.append(f"{member.name}: gives the same answers as {twin.name}")
     return kept, dropped

@@ -10,7 +10,7 @@ claim/
 ├── private_probes.safetensors      the owner's private images, which only dataset inference asks about
 ├── representations/*.safetensors   answers of the victim, of every panel member, of every reference surrogate
 ├── seal/                   signature, Merkle tree, timestamps, if its owner sealed it (ownership.claims.seal)
-└── withheld.json           of a view for an auditor: which parts are not in it (ownership.claims.redaction)
+└── redacted.json           of a view for an auditor: which parts are not in it (ownership.claims.redaction)
 ```
 
 Rules of loading, each with a test that breaks exactly that rule:
@@ -34,13 +34,13 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ownership.claims.probes import check_rows, check_shown
-from ownership.claims.record import Member, member_from, teachers_among
-from ownership.claims.redaction import PRIVATE_PROBES, PRIVATE_SETS, Withheld, open_withheld, private_part
+from ownership.claims.record import EncoderRecord, record_from, teachers_among
+from ownership.claims.redaction import PRIVATE_PROBES, PRIVATE_SETS, Redaction, open_redaction, private_part
 from ownership.claims.seal import Seal, check_seal, leaf_digests, open_seal
 from ownership.encoders.projection import load_projection_head
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence.querying import Probes
-from ownership.evidence.responses import Answers, Context
+from ownership.evidence.responses import Responses, ScoringContext
 from ownership.evidence.statistics import Scores
 from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256
 from ownership.io.files import new_folder, read_bytes, refuse_existing, write_bytes
@@ -62,17 +62,17 @@ class Claim:
     """A claim in memory. Make one with `build_claim`, read one with `Claim.load`."""
 
     plan: Plan
-    victim: Member
-    members: tuple[Member, ...]  # the panel, without duplicates
-    references: tuple[Member, ...]
+    victim: EncoderRecord
+    members: tuple[EncoderRecord, ...]  # the panel, without duplicates
+    references: tuple[EncoderRecord, ...]
     scores: Scores  # of the panel, each member against the others; fixed at build time
     reference_scores: Scores
-    look_scores: dict[int, Scores]  # queries of a look before the last -> the panel's scores on its probes
-    look_reference_scores: dict[int, Scores]
+    interim_scores: dict[int, Scores]  # queries of a look before the last -> the panel's scores on its probes
+    interim_reference_scores: dict[int, Scores]
     dropped: tuple[str, ...]  # panel entries left out, each with the reason
     data: dict[str, str]  # descriptions and digests of the private and public images
     probes: Probes
-    answers: dict[str, Answers]  # victim, members, references by name
+    responses: dict[str, Responses]  # victim, members, references by name
     key: WatermarkKey | None = None
     watermark_labels: Tensor | None = None
     watermark_angles: Tensor | None = None  # radians; None in claims of format 1
@@ -81,19 +81,19 @@ class Claim:
     projection_head: nn.Module | None = None
     sha256: str = ""  # content digest; empty until saved or loaded
     seal: Seal | None = None  # None: unsealed
-    withheld: Withheld = field(default_factory=Withheld)  # what its owner keeps back, if this is a view
+    redaction: Redaction = field(default_factory=Redaction)  # what its owner keeps back, if this is a view
 
     def __post_init__(self) -> None:
         # safetensors gives tensors in another order each time; which probes are asked twice must not depend on it
         object.__setattr__(self, "probes", dict(sorted(self.probes.items())))
 
     @property
-    def context(self) -> Context:
+    def context(self) -> ScoringContext:
         """What scores are taken against."""
-        return Context(
+        return ScoringContext(
             plan=self.plan,
-            victim=self.answers[self.victim.name],
-            panel=tuple(self.answers[m.name] for m in self.members),
+            victim=self.responses[self.victim.name],
+            panel=tuple(self.responses[m.name] for m in self.members),
             teachers=teachers_among(self.members),
             watermark_labels=None if self.watermark_labels is None else self.watermark_labels.numpy(),
             watermark_images=None if self.watermark_images is None else self.watermark_images.numpy(),
@@ -105,7 +105,7 @@ class Claim:
         """Returns how many probes of each set a look asks."""
         return self.plan.sizes(queries, watermark="watermark" in self.probes)
 
-    def stratum(self, kind: str) -> tuple[Member, ...]:
+    def stratum(self, kind: str) -> tuple[EncoderRecord, ...]:
         """Returns the panel members of one stratum."""
         return tuple(m for m in self.members if m.kind == kind)
 
@@ -120,7 +120,7 @@ class Claim:
             OwnershipError: if it cannot be written.
         """
         refuse_existing(folder)
-        if self.withheld.parts:
+        if self.redaction.parts:
             raise ClaimError("a view of a claim cannot be written as a claim", "copy its folder")
         parts = self._parts()
         content = self._content(parts)
@@ -144,8 +144,8 @@ class Claim:
             parts["predictor.safetensors"] = save(self.predictor.state_dict())
         if self.projection_head is not None:
             parts["projection_head.safetensors"] = save(self.projection_head.state_dict())
-        for name, answers in self.answers.items():
-            tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in answers.sets.items()}
+        for name, responses in self.responses.items():
+            tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in responses.sets.items()}
             parts[f"representations/{name}.safetensors"] = save(tensors)
         return parts
 
@@ -158,8 +158,8 @@ class Claim:
             "references": [m.to_dict() for m in self.references],
             "scores": self.scores,
             "reference_scores": self.reference_scores,
-            "look_scores": {str(n): s for n, s in self.look_scores.items()},
-            "look_reference_scores": {str(n): s for n, s in self.look_reference_scores.items()},
+            "interim_scores": {str(n): s for n, s in self.interim_scores.items()},
+            "interim_reference_scores": {str(n): s for n, s in self.interim_reference_scores.items()},
             "dropped": list(self.dropped),
             "data": self.data,
             "parts": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in sorted(parts.items())},
@@ -180,19 +180,19 @@ class Claim:
         content = _verified_content(data)
         seal = open_seal(folder, content)
         _check_version(content)
-        withheld = open_withheld(folder, content, None if seal is None else seal.leaves)
-        shown = {name: entry for name, entry in content["parts"].items() if name not in withheld.parts}
+        redaction = open_redaction(folder, content, None if seal is None else seal.leaves)
+        shown = {name: entry for name, entry in content["parts"].items() if name not in redaction.parts}
         parts = {name: _verified_part(folder, name, entry) for name, entry in shown.items()}
         if seal is not None:
             digests = leaf_digests(data, shown, parts.get(private_part(shown)))
-            seal = check_seal(folder, seal, digests, withheld.leaves)
+            seal = check_seal(folder, seal, digests, redaction.leaves)
         try:
-            return replace(cls._from_content(content, parts, withheld), seal=seal)
+            return replace(cls._from_content(content, parts, redaction), seal=seal)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as e:
             raise ClaimError("claim: a field is missing or malformed", "it was written by another program") from e
 
     @classmethod
-    def _from_content(cls, content: dict[str, Any], parts: dict[str, bytes], withheld: Withheld) -> Claim:
+    def _from_content(cls, content: dict[str, Any], parts: dict[str, bytes], redaction: Redaction) -> Claim:
         probes = load(parts["probes.safetensors"])
         if content["format_version"] >= 3 and not set(PRIVATE_SETS).isdisjoint(probes):
             raise ValueError("private images among the other probes")
@@ -201,11 +201,11 @@ class Claim:
         labels, angles, images = (probes.pop(name, None) for name in OF_EACH)
         if images is not None:
             check_shown(images, probes)
-        victim = member_from(content["victim"])
-        members = tuple(member_from(m) for m in content["panel"])
+        victim = record_from(content["victim"])
+        members = tuple(record_from(m) for m in content["panel"])
         if any(m.kind not in STRATA for m in members):
             raise ClaimError("claim: a panel member of an unknown stratum", f"one of: {', '.join(STRATA)}")
-        references = tuple(member_from(m) for m in content["references"])
+        references = tuple(record_from(m) for m in content["references"])
         key = predictor = head = None
         if ("key.json" in content["parts"]) != ("predictor.safetensors" in content["parts"]):
             raise ValueError("a key without its predictor, or the other way round")
@@ -215,13 +215,13 @@ class Claim:
             predictor = stored_predictor(load(parts["predictor.safetensors"]), victim.dim)
         if "projection_head.safetensors" in parts:
             head = load_projection_head(load(parts["projection_head.safetensors"]))
-        answers = {}
+        responses = {}
         for m in (victim, *members, *references):
             sets = {k: v.float().numpy() for k, v in load(parts[f"representations/{m.name}.safetensors"]).items()}
-            if PRIVATE_PROBES in withheld.parts:
+            if PRIVATE_PROBES in redaction.parts:
                 sets = {k: v for k, v in sets.items() if k not in PRIVATE_SETS}
             check_rows(sets, probes)
-            answers[m.name] = Answers(m.name, sets)
+            responses[m.name] = Responses(m.name, sets)
         return cls(
             plan=Plan.from_dict(content["plan"]),
             victim=victim,
@@ -229,12 +229,12 @@ class Claim:
             references=references,
             scores=_scores(content["scores"]),
             reference_scores=_scores(content["reference_scores"]),
-            look_scores=_by_look(content, "look_scores"),
-            look_reference_scores=_by_look(content, "look_reference_scores"),
+            interim_scores=_by_look(content, "interim_scores"),
+            interim_reference_scores=_by_look(content, "interim_reference_scores"),
             dropped=tuple(str(d) for d in content["dropped"]),
             data={str(k): str(v) for k, v in content["data"].items()},
             probes=probes,
-            answers=answers,
+            responses=responses,
             key=key,
             watermark_labels=labels,
             watermark_angles=angles,
@@ -242,7 +242,7 @@ class Claim:
             predictor=predictor,
             projection_head=head,
             sha256=content["content_sha256"],
-            withheld=withheld,
+            redaction=redaction,
         )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ownership.claims.claim import Claim
-from ownership.claims.redaction import withheld_lines
+from ownership.claims.redaction import redaction_lines
 from ownership.claims.seal import seal_lines
 from ownership.claims.strata import strata_scores
 from ownership.evidence.statistics import SCALES, STATISTICS
 from ownership.io.text import printable
-from ownership.plan import NEARER, REQUIRED_STRATA, STRATA, TURNED_STRATA
+from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA, ROTATION_INVARIANT_STRATA, STRATA
 from ownership.stats import composite_threshold
 
 
@@ -22,16 +22,16 @@ def describe(claim: Claim) -> list[str]:
         f"watermark   {_said_of_mark(claim)}",
         "panel       " + ", ".join(f"{n} {kind}" for kind, n in counts.items() if n),
         "probes      " + ", ".join(f"{len(x)} {name.replace('_', ' ')}" for name, x in sorted(claim.probes.items())),
-        f"plan        {' and '.join(plan.deciding)} decide, {plan.correction.title()}, alpha {plan.alpha:g}, "
+        f"plan        {' and '.join(plan.primary)} decide, {plan.correction.title()}, alpha {plan.alpha:g}, "
         f"rule {plan.rule}, seed {plan.seed}"
-        + (f"; looks after {' and '.join(map(str, claim.look_scores))} queries" if claim.look_scores else ""),
+        + (f"; looks after {' and '.join(map(str, claim.interim_scores))} queries" if claim.interim_scores else ""),
     ]
     lines += [f"            left out: {printable(d)}" for d in claim.dropped]
-    lines += withheld_lines(claim.withheld)
+    lines += redaction_lines(claim.redaction)
     lines += [f"seal        {line}" for line in seal_lines(None if claim.seal is None else claim.seal.to_dict())]
     must = "deciding tests of two families must reject"
     if not any(counts[kind] for kind in REQUIRED_STRATA):
-        must = f"a suspect must come {NEARER:g} of the way from the panel to the closest reference surrogate"
+        must = f"a suspect must come {MIN_RELATIVE_SIMILARITY:g} of the way from the panel to the closest reference surrogate"
         if not claim.references:
             lines.append("warning     no reference surrogates: with this panel no audit can support anything")
     lines += [
@@ -39,7 +39,7 @@ def describe(claim: Claim) -> list[str]:
         for kind in REQUIRED_STRATA
         if not counts[kind]
     ]
-    absent = [kind for kind in TURNED_STRATA if not counts[kind]]
+    absent = [kind for kind in ROTATION_INVARIANT_STRATA if not counts[kind]]
     if absent:
         lines.append(
             f"note        no {' and no '.join(absent)} members (turnmark panel trains them): the test that finds "
@@ -49,7 +49,7 @@ def describe(claim: Claim) -> list[str]:
         few = f"{len(claim.probes['public'])} public probes, below {plan.min_probes}"
         lines.append(f"warning     {few}: all audits are inconclusive")
     found = False
-    for name in plan.deciding:
+    for name in plan.primary:
         groups = strata_scores(STATISTICS[name], claim)
         if not groups:
             lines.append(f"{name}: cannot run with this claim")
@@ -57,7 +57,7 @@ def describe(claim: Claim) -> list[str]:
         forward, back = SCALES[STATISTICS[name].scale]
         scaled = [[forward(v) for v in by_name.values()] for by_name in groups.values()]
         least = STATISTICS[name].least_sd
-        limit = back(composite_threshold(scaled, plan.last_alpha / len(plan.deciding), least_sd=least))
+        limit = back(composite_threshold(scaled, plan.final_alpha / len(plan.primary), least_sd=least))
         reached = claim.reference_scores.get(name, {})
         found |= any(v > limit for v in reached.values())
         shown = ", ".join(f"{n.removeprefix('reference_')} {v:.3f}" for n, v in reached.items()) or "none made"
@@ -90,8 +90,8 @@ def left_out(claim: Claim) -> list[str]:
     stratum holds several kinds.
     """
     called = set()
-    level = claim.plan.last_alpha / len(claim.plan.deciding)
-    for name in claim.plan.deciding:
+    level = claim.plan.final_alpha / len(claim.plan.primary)
+    for name in claim.plan.primary:
         statistic = STATISTICS[name]
         forward, _ = SCALES[statistic.scale]
         groups = strata_scores(statistic, claim)

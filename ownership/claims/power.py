@@ -38,8 +38,8 @@ def claim_power(claim: Claim, *, wanted: float = 0.9) -> list[Power]:
         claim: with reference surrogates; without them there is nothing to go by, and the list is empty.
         wanted: power for `members_needed`.
     """
-    runnable = [name for name in claim.plan.deciding if strata_scores(STATISTICS[name], claim)]
-    alpha = claim.plan.last_alpha / max(1, len(runnable))
+    runnable = [name for name in claim.plan.primary if strata_scores(STATISTICS[name], claim)]
+    alpha = claim.plan.final_alpha / max(1, len(runnable))
     out = []
     for name in runnable:
         forward, _ = SCALES[STATISTICS[name].scale]
@@ -99,10 +99,10 @@ def power_by_probes(claim: Claim, counts: Sequence[int], *, wanted: float = 0.9)
 
 def _with_probes(claim: Claim, n: int) -> Claim:
     sizes = {"public": n, "watermark": 2 * n}
-    if "turned" in claim.probes and n * claim.plan.turns >= len(claim.probes["turned"]):
-        sizes["turned"] = len(claim.probes["turned"])
-    context, names = claim.context.first(sizes), claim.plan.deciding
-    references = [claim.answers[m.name].first(sizes) for m in claim.references]
+    if "rotated" in claim.probes and n * claim.plan.n_rotations >= len(claim.probes["rotated"]):
+        sizes["rotated"] = len(claim.probes["rotated"])
+    context, names = claim.context.first(sizes), claim.plan.primary
+    references = [claim.responses[m.name].first(sizes) for m in claim.references]
     return replace(
         claim, scores=score_members(context, names), reference_scores=score_others(references, context, names)
     )

@@ -70,16 +70,19 @@ def make_probes(
     if view is not None:
         for name, source in (("private_views", probes["private"]), ("outside_views", probes["public"][:count])):
             probes[name] = torch.cat([as_uint8(view(as_input(source), generator)) for _ in range(2)])
-    upright = as_input(probes["public"][: plan.n_turned]).repeat(plan.turns, 1, 1, 1)
-    probes["turned"] = as_uint8(rotate(upright, torch.rand(len(upright), generator=generator) * TURN))
-    marked = None
+    upright = as_input(probes["public"][: plan.n_rotated]).repeat(plan.n_rotations, 1, 1, 1)
+    probes["rotated"] = as_uint8(rotate(upright, torch.rand(len(upright), generator=generator) * TURN))
+    watermarked = None
     if key is not None:
         views, labels, angles = rotated_pairs(as_input(probes["public"][: plan.n_watermark]), key, generator)
         shown = torch.arange(len(views) // 2)
         first = torch.randint(2, shown.shape, generator=generator)
         order = torch.stack([shown + first * len(shown), shown + (1 - first) * len(shown)], 1).flatten()
-        probes["watermark"], marked = as_uint8(views[order]), (labels[order], angles[order], shown.repeat_interleave(2))
-    return {name: images.contiguous() for name, images in probes.items()}, marked
+        probes["watermark"], watermarked = (
+            as_uint8(views[order]),
+            (labels[order], angles[order], shown.repeat_interleave(2)),
+        )
+    return {name: images.contiguous() for name, images in probes.items()}, watermarked
 
 
 def check_shown(images: Tensor, probes: Probes) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class EncoderRecord:
     """What a claim records about one encoder: the victim, a panel member or a reference surrogate."""
 
     name: str
     kind: str  # victim, reference, or the stratum, a name in ownership.plan.STRATA
     sha256: str  # of its file
     architecture: str | None = None
-    mark: str | None = None  # secret, paper, none; None: unknown
+    watermark: str | None = None  # secret, paper, none; None: unknown
     data: str | None = None  # what it was trained on, in words
     trained_on_private: bool | None = None  # None: unknown
     dim: int = 0
@@ -26,17 +26,17 @@ class Member:
         return {k: v for k, v in asdict(self).items() if k != "teacher" or v}
 
 
-def teachers_among(members: Sequence[Member]) -> dict[str, str]:
+def teachers_among(members: Sequence[EncoderRecord]) -> dict[str, str]:
     """Returns, of each student among the members, the name of the member it was taught by, or ""."""
     names = {m.sha256: m.name for m in members}
-    return {m.name: names.get(m.teacher, "") for m in members if m.kind == "student"}
+    return {m.name: names.get(m.teacher, "") for m in members if m.kind == "distilled"}
 
 
-def member_from(value: dict[str, Any]) -> Member:
-    """Returns the record stored by `Member.to_dict`.
+def record_from(value: dict[str, Any]) -> EncoderRecord:
+    """Returns the record stored by `EncoderRecord.to_dict`.
 
     Raises:
         KeyError: if a field is missing.
     """
     stored = {"teacher": "", **value}
-    return Member(**{f.name: stored[f.name] for f in fields(Member)})
+    return EncoderRecord(**{f.name: stored[f.name] for f in fields(EncoderRecord)})

@@ -1,6 +1,6 @@
 """What is withheld from a view of a claim: a claim folder for an auditor, without what an audit does not need.
 
-`claim.json` stays what it is and names all parts with their digests; `withheld.json` says which are not there. Of a
+`claim.json` stays what it is and names all parts with their digests; `redacted.json` says which are not there. Of a
 sealed claim it holds their leaves of the Merkle tree, so that signature and root are checked as of the whole claim.
 """
 
@@ -18,18 +18,18 @@ from ownership.io.text import printable
 
 FORMAT_VERSION = 1
 
-NAME = "withheld.json"
+NAME = "redacted.json"
 
 PRIVATE_PROBES = "private_probes.safetensors"
 PRIVATE_SETS = ("private", "private_views")
 """The probe sets that are the owner's private images; claims of format 1 and 2 keep them with the other probes."""
 
-WITHHOLDABLE = ("key.json", PRIVATE_PROBES, "projection_head.safetensors")
+REDACTABLE = ("key.json", PRIVATE_PROBES, "projection_head.safetensors")
 """Parts that no deciding number needs: the labels of the probes and the predictor stand for the key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Withheld:
+class Redaction:
     """What is not in a claim's folder; of a whole claim, nothing."""
 
     parts: tuple[str, ...] = ()
@@ -41,20 +41,20 @@ def private_part(names: Collection[str]) -> str:
     return PRIVATE_PROBES if PRIVATE_PROBES in names else "probes.safetensors"
 
 
-def withheld_json(claim_sha256: str, withheld: Withheld, *, sealed: bool) -> bytes:
+def redaction_json(claim_sha256: str, redaction: Redaction, *, sealed: bool) -> bytes:
     """Returns the file's content."""
     return canonical_json(
         {
             "format_version": FORMAT_VERSION,
             "claim_sha256": claim_sha256,
-            "parts": list(withheld.parts),
-            "leaves": {name: leaf.hex() for name, leaf in withheld.leaves.items()} if sealed else None,
+            "parts": list(redaction.parts),
+            "leaves": {name: leaf.hex() for name, leaf in redaction.leaves.items()} if sealed else None,
         }
     )
 
 
-def open_withheld(folder: Path, content: Mapping[str, Any], leaves: int | None) -> Withheld:
-    """Returns what is withheld from a claim's folder, once `withheld.json` is what it must be for this claim.
+def open_redaction(folder: Path, content: Mapping[str, Any], leaves: int | None) -> Redaction:
+    """Returns what is withheld from a claim's folder, once `redacted.json` is what it must be for this claim.
 
     Args:
         folder: the claim's.
@@ -67,12 +67,12 @@ def open_withheld(folder: Path, content: Mapping[str, Any], leaves: int | None) 
     """
     path = folder / NAME
     if not path.exists() and not path.is_symlink():
-        return Withheld()
+        return Redaction()
     if path.is_symlink():
         raise ClaimIntegrityError(f"claim integrity: {NAME} is a link", "get the original view")
     stored = parse_canonical(read_bytes(path, ClaimIntegrityError, "claim"), ClaimIntegrityError, f"claim: {NAME}")
     wrong = ClaimIntegrityError(f"claim integrity: {NAME} is not that of this claim", "get the original view")
-    parts = tuple(name for name in WITHHOLDABLE if name in content["parts"])
+    parts = tuple(name for name in REDACTABLE if name in content["parts"])
     named = stored.get("leaves")
     if PRIVATE_PROBES not in parts or (named is None) != (leaves is None):
         raise wrong
@@ -84,8 +84,8 @@ def open_withheld(folder: Path, content: Mapping[str, Any], leaves: int | None) 
     names = {*parts, *(f"private/{i}" for i in range(images))} if leaves is not None else set()
     if set(hashes) != names or any(len(leaf) != 32 for leaf in hashes.values()):
         raise wrong
-    withheld = Withheld(parts, hashes)
-    if withheld_json(content["content_sha256"], withheld, sealed=leaves is not None) != canonical_json(stored):
+    redaction = Redaction(parts, hashes)
+    if redaction_json(content["content_sha256"], redaction, sealed=leaves is not None) != canonical_json(stored):
         raise wrong
     for name in parts:
         if (folder / name).exists() or (folder / name).is_symlink():
@@ -93,10 +93,10 @@ def open_withheld(folder: Path, content: Mapping[str, Any], leaves: int | None) 
                 f"claim integrity: {printable(name)} is there, though {NAME} says that it is withheld",
                 "remove either of the two",
             )
-    return withheld
+    return redaction
 
 
-def withheld_lines(withheld: Withheld) -> Iterator[str]:
+def redaction_lines(redaction: Redaction) -> Iterator[str]:
     """Yields a line that says what is withheld from a view; of a whole claim none."""
-    if withheld.parts:
-        yield f"withheld     {', '.join(withheld.parts)}: this is a view of the claim, enough for an audit's verdict"
+    if redaction.parts:
+        yield f"withheld     {', '.join(redaction.parts)}: this is a view of the claim, enough for an audit's verdict"

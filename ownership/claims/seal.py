@@ -26,7 +26,7 @@ from ownership.attestation.merkle import SALT_BYTES, root_hash, salted_leaf
 from ownership.attestation.statement import (
     ENVELOPE,
     UNTIMESTAMPED,
-    Signed,
+    SignedStatement,
     in_toto,
     is_sealed,
     open_in_toto,
@@ -34,7 +34,7 @@ from ownership.attestation.statement import (
     read_replies,
     timestamp_line,
 )
-from ownership.claims.redaction import Withheld, private_part
+from ownership.claims.redaction import Redaction, private_part
 from ownership.encoders.images import images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
 from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unhex
@@ -51,7 +51,7 @@ UNSEALED = "UNSEALED: nobody signed this claim; whoever can write to it can repl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seal(Signed):
+class Seal(SignedStatement):
     """A claim's seal, its signature and tree checked."""
 
     error: ClassVar[type[OwnershipError]] = ClaimIntegrityError
@@ -137,19 +137,19 @@ def open_seal(folder: Path, content: Mapping[str, Any]) -> Seal | None:
     return seal
 
 
-def check_seal(folder: Path, seal: Seal, digests: Mapping[str, str], withheld: Mapping[str, bytes]) -> Seal:
+def check_seal(folder: Path, seal: Seal, digests: Mapping[str, str], redaction: Mapping[str, bytes]) -> Seal:
     """Returns the seal with its timestamps, once the salts lead to its root and every timestamp covers it.
 
     Args:
         folder: the claim's.
         seal: from `open_seal`.
         digests: from `leaf_digests`, once the claim's parts were checked.
-        withheld: leaves of what is not in the folder, by name.
+        redaction: leaves of what is not in the folder, by name.
 
     Raises:
         ClaimIntegrityError: if anything is wrong.
     """
-    leaves = leaf_hashes(digests, read_salts(folder, digests), withheld)
+    leaves = leaf_hashes(digests, read_salts(folder, digests), redaction)
     if len(leaves) != seal.leaves or root_hash(leaves).hex() != seal.root:
         raise ClaimIntegrityError("seal: the salts do not lead to the sealed root", "salts.json was changed")
     return replace(seal, replies=read_replies(folder, ClaimIntegrityError)).under(())
@@ -175,22 +175,22 @@ def leaf_digests(claim_json: bytes, parts: Mapping[str, Any], private: bytes | N
     return {**digests, **files, "claim.json": sha256(claim_json)}
 
 
-def read_digests(folder: Path, withheld: Withheld) -> tuple[dict[str, Any], dict[str, str]]:
+def read_digests(folder: Path, redaction: Redaction) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns the content of claim.json, and `leaf_digests`, of a claim that was loaded, and so verified, just now."""
     claim_json = read_bytes(folder / "claim.json", ClaimError, "claim")
     content = parse_json(claim_json, ClaimError, "claim: claim.json")
-    shown = {name: entry for name, entry in content["parts"].items() if name not in withheld.parts}
+    shown = {name: entry for name, entry in content["parts"].items() if name not in redaction.parts}
     part = private_part(content["parts"])
-    private = None if part in withheld.parts else read_bytes(folder / part, ClaimError, "claim")
+    private = None if part in redaction.parts else read_bytes(folder / part, ClaimError, "claim")
     return content, leaf_digests(claim_json, shown, private)
 
 
 def leaf_hashes(
-    digests: Mapping[str, str], salts: Mapping[str, bytes], withheld: Mapping[str, bytes] | None = None
+    digests: Mapping[str, str], salts: Mapping[str, bytes], redaction: Mapping[str, bytes] | None = None
 ) -> list[bytes]:
     """Returns the tree's leaves, in order of their names' code points; those withheld as they are given."""
     hashes = {name: salted_leaf(salts[name], name, bytes.fromhex(digest)) for name, digest in digests.items()}
-    hashes |= withheld or {}
+    hashes |= redaction or {}
     return [hashes[name] for name in sorted(hashes)]
 
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ownership.evidence.responses import Answers, Context, NotApplicable
+from ownership.evidence.responses import NotApplicable, Responses, ScoringContext
 from ownership.evidence.similarity import (
     Array,
 )
-from ownership.stats import standardised_gap
+from ownership.stats import standardized_mean_difference
 
 
-def gmm_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
+def gmm_scores(suspect: Responses, context: ScoringContext) -> tuple[Array, Array]:
     """Log-likelihoods of held-out private and of public images under a mixture fitted to other private images.
 
     Half of the private images fit a diagonal Gaussian mixture on standardised representations, the other half and
@@ -47,7 +47,7 @@ def gmm_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
     )
 
 
-def loss_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
+def loss_scores(suspect: Responses, context: ScoringContext) -> tuple[Array, Array]:
     """Contrastive alignment of two views through the victim's projection head: private, public (paper, section 5.4).
 
     The score of an image is the cosine similarity of the projections of its two views, the part of the NT-Xent loss
@@ -69,7 +69,7 @@ def loss_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
     return score(suspect.get("private_views")), score(suspect.get("outside_views"))
 
 
-def augmentation_scores(suspect: Answers, context: Context) -> tuple[Array, Array]:
+def augmentation_scores(suspect: Responses, context: ScoringContext) -> tuple[Array, Array]:
     """Minus the mean l2 distance between an image and its augmentations: private, public (paper, Table 19)."""
 
     def score(raw: Array, views: Array) -> Array:
@@ -83,11 +83,11 @@ def augmentation_scores(suspect: Answers, context: Context) -> tuple[Array, Arra
 
 
 def gap(
-    scores: Callable[[Answers, Context], tuple[Array, Array]],
-) -> Callable[[Answers, Context], float]:
+    scores: Callable[[Responses, ScoringContext], tuple[Array, Array]],
+) -> Callable[[Responses, ScoringContext], float]:
     """The statistic of a pair of score samples: their standardised difference, private minus public."""
 
-    def statistic(suspect: Answers, context: Context) -> float:
-        return standardised_gap(*scores(suspect, context))
+    def statistic(suspect: Responses, context: ScoringContext) -> float:
+        return standardized_mean_difference(*scores(suspect, context))
 
     return statistic

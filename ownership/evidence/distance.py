@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ownership.evidence.responses import Answers, Context, NotApplicable
+from ownership.evidence.responses import NotApplicable, Responses, ScoringContext
 from ownership.evidence.similarity import (
     Array,
     Structure,
@@ -20,12 +20,12 @@ from ownership.evidence.similarity import (
 from ownership.stats import MIN_STRATUM, fisher_z
 
 
-def partial_rsa(suspect: Answers, context: Context) -> float:
+def partial_rsa(suspect: Responses, context: ScoringContext) -> float:
     """Partial RSA: correlation of the victim's and the suspect's similarity structures, given the panel's."""
     return _partial(*(a.rsa(context.plan) for a in (context.victim, suspect, *context.teaching)))
 
 
-def partial_rsa_relative(suspect: Answers, context: Context) -> float:
+def partial_rsa_relative(suspect: Responses, context: ScoringContext) -> float:
     """How far the victim stands out among everybody whom the suspect resembles (docs/adr/0010).
 
     z_k is the Fisher z of partial RSA between the suspect and k, given all others, for k the victim and each panel
@@ -44,17 +44,17 @@ def partial_rsa_relative(suspect: Answers, context: Context) -> float:
     if not np.diag(cov).min() > 0:
         raise NotApplicable("a similarity structure is constant")
     z = [fisher_z(float(r)) for r in partial_correlations(cov, 0)]
-    return beyond_others(z[0], z[1:])
+    return trimmed_z(z[0], z[1:])
 
 
-def beyond_others(value: float, others: Sequence[float]) -> float:
+def trimmed_z(value: float, others: Sequence[float]) -> float:
     """Returns (value - mean) / sqrt(variance + .01^2) of the others, a tenth of which is left out at either end."""
     cut = max(1, len(others) // 10)
     kept = sorted(others)[cut:-cut]
     return (value - float(np.mean(kept))) / math.hypot(float(np.std(kept, ddof=1)), 0.01)
 
 
-def partial_rsa_turned(suspect: Answers, context: Context) -> float:
+def partial_rsa_rotated(suspect: Responses, context: ScoringContext) -> float:
     """Partial RSA of the victim's answers to upright images with the suspect's mean answers to turned copies.
 
     A thief who trains the mark away makes his surrogate answer to a turned image what the victim answers to the
@@ -62,8 +62,8 @@ def partial_rsa_turned(suspect: Answers, context: Context) -> float:
     panel's structures of both kinds: what any encoder, or any rotation-invariant one, shares is no evidence.
     """
     plan = context.plan
-    upright = (a.rsa_upright(plan) for a in (context.victim, *context.panel))
-    return _partial(next(upright), suspect.rsa_turned(plan), *upright, *(a.rsa_turned(plan) for a in context.panel))
+    upright = (a.rsa_unrotated(plan) for a in (context.victim, *context.panel))
+    return _partial(next(upright), suspect.rsa_rotated(plan), *upright, *(a.rsa_rotated(plan) for a in context.panel))
 
 
 def _partial(victim: Structure, suspect: Structure, *given: Structure) -> float:
@@ -73,17 +73,17 @@ def _partial(victim: Structure, suspect: Structure, *given: Structure) -> float:
     return value
 
 
-def cka(suspect: Answers, context: Context) -> float:
+def cka(suspect: Responses, context: ScoringContext) -> float:
     """Linear CKA between suspect and victim on the public probes."""
     return linear_cka(context.victim.get("public"), suspect.get("public"))
 
 
-def l2_distance(suspect: Answers, context: Context) -> float:
+def l2_distance(suspect: Responses, context: ScoringContext) -> float:
     """Mean l2 distance between the raw representations of suspect and victim (paper, Table 18)."""
     return float(_l2(suspect, context).mean())
 
 
-def _l2(suspect: Answers, context: Context) -> Array:
+def _l2(suspect: Responses, context: ScoringContext) -> Array:
     if suspect.dim != context.victim.dim:
         raise NotApplicable(f"representations have {suspect.dim} numbers, the victim's {context.victim.dim}")
     return raw_l2(context.victim.get("public"), suspect.get("public"))

@@ -12,15 +12,15 @@ from ownership.encoders.images import (
     represent,
 )
 from ownership.errors import OwnershipError, SuspectError
-from ownership.evidence.responses import Answers
+from ownership.evidence.responses import Responses
 from ownership.io.text import printable
 from ownership.plan import Plan
 
 Probes = dict[str, Tensor]
-"""Name of a set -> uint8 images `(n, c, h, w)`; the sets are those of `ownership.evidence.responses.Answers`."""
+"""Name of a set -> uint8 images `(n, c, h, w)`; the sets are those of `ownership.evidence.responses.Responses`."""
 
 
-def ask(encoder: EncoderLike, probes: Probes, name: str) -> Answers:
+def query(encoder: EncoderLike, probes: Probes, name: str) -> Responses:
     """Returns an encoder's answers to every probe set.
 
     Raises:
@@ -28,14 +28,14 @@ def ask(encoder: EncoderLike, probes: Probes, name: str) -> Answers:
     """
     sets = {}
     for set_name, images in probes.items():
-        answers = _represent(encoder, images, name, batch_size=256)
-        if answers.ndim != 2 or len(answers) != len(images) or not 1 <= answers.shape[1] <= 65536:
+        responses = _represent(encoder, images, name, batch_size=256)
+        if responses.ndim != 2 or len(responses) != len(images) or not 1 <= responses.shape[1] <= 65536:
             raise SuspectError(
-                f"{printable(name)}: answers {tuple(answers.shape)} to {len(images)} images, expected (n, d)",
+                f"{printable(name)}: answers {tuple(responses.shape)} to {len(images)} images, expected (n, d)",
                 "an encoder gives one vector an image; export the pooled output",
             )
-        sets[set_name] = answers.numpy()
-    return Answers(name, sets)
+        sets[set_name] = responses.numpy()
+    return Responses(name, sets)
 
 
 def _represent(encoder: EncoderLike, images: Tensor, name: str, batch_size: int) -> Tensor:
@@ -58,13 +58,13 @@ def repeats(n: int, plan: Plan) -> int:
     return min(n, max(8, round(plan.repeat_share * n)))
 
 
-def asked_again(n: int, plan: Plan, count: int | None = None) -> NDArray[np.intp]:
+def repeated_probes(n: int, plan: Plan, count: int | None = None) -> NDArray[np.intp]:
     """Returns which of n probes are asked twice, in the order of asking: `count` of them, or `repeats(n, plan)`."""
     return np.random.default_rng(plan.seed).permutation(n)[: repeats(n, plan) if count is None else count]
 
 
-def problems_with(
-    answers: Answers, encoder: EncoderLike, probes: Probes, plan: Plan, *, again: int | None = None
+def response_problems(
+    responses: Responses, encoder: EncoderLike, probes: Probes, plan: Plan, *, again: int | None = None
 ) -> list[str]:
     """Returns why these answers cannot be tested (empty if they can): too few, not finite, constant, unstable.
 
@@ -72,17 +72,17 @@ def problems_with(
     depends on that image alone.
 
     Args:
-        answers: to the probes.
+        responses: to the probes.
         encoder: asked again.
         probes: those that were asked.
         plan: limits and seed.
         again: how many are asked again; `plan.repeat_share` of them if not given.
     """
     problems = []
-    public = answers.sets["public"]
+    public = responses.sets["public"]
     if len(public) < plan.min_probes:
         problems.append(f"too few probes: the claim has {len(public)} public probes, the plan asks {plan.min_probes}")
-    everything = np.concatenate(list(answers.sets.values()))
+    everything = np.concatenate(list(responses.sets.values()))
     if not np.isfinite(everything).all():
         bad = int((~np.isfinite(everything)).any(1).sum())
         return [*problems, f"the answers to {bad} of {len(everything)} probes are not finite (NaN or infinite)"]
@@ -94,8 +94,8 @@ def problems_with(
     if len(singular) < 2 or singular[1] <= 1e-4 * singular[0]:
         problems.append("the representations are collapsed: they vary along one direction only")
     images = torch.cat(list(probes.values()))
-    rows = asked_again(len(images), plan, again)
-    repeated = _represent(encoder, images[torch.from_numpy(rows)], answers.name, batch_size=13).numpy()
+    rows = repeated_probes(len(images), plan, again)
+    repeated = _represent(encoder, images[torch.from_numpy(rows)], responses.name, batch_size=13).numpy()
     difference = float(np.abs(repeated - everything[rows]).max()) / scale
     if not difference <= plan.repeat_tolerance:
         problems.append(
@@ -105,7 +105,7 @@ def problems_with(
     return problems
 
 
-def same_answers(a: Answers, b: Answers, tolerance: float = 1e-3) -> bool:
+def same_responses(a: Responses, b: Responses, tolerance: float = 1e-3) -> bool:
     """Returns whether two encoders answer the public probes alike, within `tolerance` of the root mean square."""
     return close(a.sets["public"], b.sets["public"], tolerance)
 

@@ -19,7 +19,7 @@ class NotApplicable(Exception):
 
 
 @dataclass(eq=False, slots=True)
-class Answers:
+class Responses:
     """One encoder's representations of the probes.
 
     Sets (rows are images): `public` `(n, d)`; `turned` `(r t, d)`, r turned copies of the first t public probes (all
@@ -46,54 +46,56 @@ class Answers:
             raise NotApplicable(f"the claim has no {name.replace('_', ' ')} probes")
         return self.sets[name].astype(np.float64)
 
-    def first(self, sizes: dict[str, int]) -> Answers:
+    def first(self, sizes: dict[str, int]) -> Responses:
         """Returns the answers to the first so many probes of the named sets; without the other sets."""
-        return Answers(self.name, {k: self.sets[k][:n] for k, n in sizes.items() if k in self.sets})
+        return Responses(self.name, {k: self.sets[k][:n] for k, n in sizes.items() if k in self.sets})
 
     def rsa(self, plan: Plan) -> Structure:
         """Returns the similarity structure over the public probes (`rsa_vector`), computed once."""
         return self._kept("public", plan, plan.rsa_directions, lambda: self.get("public"))
 
-    def rsa_upright(self, plan: Plan) -> Structure:
+    def rsa_unrotated(self, plan: Plan) -> Structure:
         """Returns the same over the public probes that are also shown turned, as the invariant reading takes it."""
 
         def shown() -> Array:
-            return self.get("public")[: len(self.get("turned")) // plan.turns]
+            return self.get("public")[: len(self.get("rotated")) // plan.n_rotations]
 
-        return self._kept("upright", plan, plan.turned_directions, shown)
+        return self._kept("upright", plan, plan.rotated_directions, shown)
 
-    def rsa_turned(self, plan: Plan) -> Structure:
+    def rsa_rotated(self, plan: Plan) -> Structure:
         """Returns the same over the mean answer to each probe's turned copies."""
 
         def mean() -> Array:
-            out: Array = self.get("turned").reshape(plan.turns, -1, self.dim).mean(0)
+            out: Array = self.get("rotated").reshape(plan.n_rotations, -1, self.dim).mean(0)
             return out
 
-        return self._kept("turned", plan, plan.turned_directions, mean)
+        return self._kept("rotated", plan, plan.rotated_directions, mean)
 
-    def _kept(self, key: str, plan: Plan, directions: int, answers: Callable[[], Array]) -> Structure:
+    def _kept(self, key: str, plan: Plan, directions: int, responses: Callable[[], Array]) -> Structure:
         if key not in self._rsa:
-            self._rsa[key] = Structure(rsa_vector(answers(), directions, plan.rsa_shrinkage))
+            self._rsa[key] = Structure(rsa_vector(responses(), directions, plan.rsa_shrinkage))
         return self._rsa[key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class ScoringContext:
     """What a score is taken against: the victim's answers, the panel's, and the owner's secrets."""
 
     plan: Plan
-    victim: Answers
-    panel: tuple[Answers, ...]
+    victim: Responses
+    panel: tuple[Responses, ...]
     teachers: dict[str, str] = field(default_factory=dict)  # of the panel's students: member it was taught by, or ""
     watermark_labels: NDArray[np.int64] | None = None  # (2 w,)
     watermark_images: NDArray[np.int64] | None = None  # (2 w,), which public probe each shows; None: not known
     predictor: RotationPredictor | None = None
     projection_head: nn.Module | None = None
 
-    def first(self, sizes: dict[str, int]) -> Context:
+    def first(self, sizes: dict[str, int]) -> ScoringContext:
         """Returns the context of a look: only the first so many probes of the named sets."""
-        marked = sizes.get("watermark", 0)
-        labels, images = (None if x is None else x[:marked] for x in (self.watermark_labels, self.watermark_images))
+        watermarked = sizes.get("watermark", 0)
+        labels, images = (
+            None if x is None else x[:watermarked] for x in (self.watermark_labels, self.watermark_images)
+        )
         return replace(
             self,
             victim=self.victim.first(sizes),
@@ -102,7 +104,7 @@ class Context:
             watermark_images=images,
         )
 
-    def without(self, member: Answers) -> Context:
+    def without(self, member: Responses) -> ScoringContext:
         """Returns the context with one member left out of the panel, and whom it was taught by, if anybody.
 
         A suspect's teacher is not in the panel either.
@@ -110,13 +112,13 @@ class Context:
         teacher = self.teachers.get(member.name)
         return replace(self, panel=tuple(m for m in self.panel if m is not member and m.name != teacher))
 
-    def swapping(self, member: Answers, other: Answers) -> Context:
+    def swapping(self, member: Responses, other: Responses) -> ScoringContext:
         """Returns the context with one member replaced by another encoder, and without the one's teacher."""
         teacher = self.teachers.get(member.name)
         panel = tuple(other if m is member else m for m in self.panel if m.name != teacher)
         return replace(self, panel=panel)
 
     @property
-    def teaching(self) -> tuple[Answers, ...]:
+    def teaching(self) -> tuple[Responses, ...]:
         """The panel without its students, whose answers are their teachers', blurred."""
         return tuple(m for m in self.panel if m.name not in self.teachers)

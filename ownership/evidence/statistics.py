@@ -11,11 +11,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ownership.evidence.dataset_inference import augmentation_scores, gap, gmm_scores, loss_scores
-from ownership.evidence.distance import cka, l2_distance, partial_rsa, partial_rsa_relative, partial_rsa_turned
-from ownership.evidence.responses import Answers, Context, NotApplicable
+from ownership.evidence.distance import cka, l2_distance, partial_rsa, partial_rsa_relative, partial_rsa_rotated
+from ownership.evidence.responses import NotApplicable, Responses, ScoringContext
 from ownership.evidence.similarity import Array
-from ownership.evidence.watermark_scores import watermark_aligned, watermark_auc, watermark_certainty, watermark_success
-from ownership.plan import REQUIRED_STRATA, TURNED_STRATA
+from ownership.evidence.watermark_scores import (
+    watermark_aligned,
+    watermark_auc,
+    watermark_probability,
+    watermark_success,
+)
+from ownership.plan import REQUIRED_STRATA, ROTATION_INVARIANT_STRATA
 from ownership.stats import Alternative, fisher_z
 
 
@@ -57,19 +62,19 @@ class Statistic:
     family: str  # watermark, distance, inference
     title: str
     null_hypothesis: str
-    score: Callable[[Answers, Context], float]
+    score: Callable[[Responses, ScoringContext], float]
     scale: str  # name in SCALES
     alternative: Alternative = "greater"
     uses_panel: bool = False  # the score depends on the other panel members
     required: tuple[str, ...] = REQUIRED_STRATA  # strata without which it cannot decide alone
-    needs_outsiders: bool = False  # only members not trained on the private images are controls
-    per_image: Callable[[Answers, Context], tuple[Array, Array]] | None = None  # private, public scores
+    excludes_private_data: bool = False  # only members not trained on the private images are controls
+    per_image: Callable[[Responses, ScoringContext], tuple[Array, Array]] | None = None  # private, public scores
     least_sd: float = 0.0  # a stratum's standard deviation counts as at least this, on the scale
 
 
 _NULL_WATERMARK = "The owner's predictor reads the mark from the suspect no better than from an independent encoder."
-CERTAINTY_SD = 0.08
-"""Of `watermark_certainty`, on the logit scale (.02 about one half): kin of a checkpoint varied by that in development.
+MIN_PROBABILITY_SD = 0.08
+"""Of `watermark_probability`, on the logit scale (.02 about one half): kin of a checkpoint varied by that in development.
 
 Where a predictor is unsure of everybody in a stratum, their certainties are closer together than those of innocents of
 a kind that nobody thought of (docs/adr/0023)."""
@@ -101,13 +106,13 @@ STATISTICS: dict[str, Statistic] = {
             uses_panel=True,
         ),
         Statistic(
-            name="watermark_certainty",
+            name="watermark_probability",
             family="watermark",
             title="Watermark, certainty of the predictor",
             null_hypothesis=_NULL_WATERMARK,
-            score=watermark_certainty,
+            score=watermark_probability,
             scale="logit",
-            least_sd=CERTAINTY_SD,
+            least_sd=MIN_PROBABILITY_SD,
         ),
         Statistic(
             name="watermark_auc",
@@ -126,15 +131,15 @@ STATISTICS: dict[str, Statistic] = {
             scale="logit",
         ),
         Statistic(
-            name="partial_rsa_turned",
+            name="partial_rsa_rotated",
             family="distance",
             title="Partial RSA, answers to turned images",
             null_hypothesis="The suspect's answers to turned images share no more of what is idiosyncratic to the "
             "victim's answers to upright ones than an independent encoder's do.",
-            score=partial_rsa_turned,
+            score=partial_rsa_rotated,
             scale="fisher_z",
             uses_panel=True,
-            required=(*REQUIRED_STRATA, *TURNED_STRATA),
+            required=(*REQUIRED_STRATA, *ROTATION_INVARIANT_STRATA),
         ),
         Statistic(
             name="watermark_aligned",
@@ -168,7 +173,7 @@ STATISTICS: dict[str, Statistic] = {
             null_hypothesis=_NULL_INFERENCE,
             score=gap(gmm_scores),
             scale="identity",
-            needs_outsiders=True,
+            excludes_private_data=True,
             required=(),
             per_image=gmm_scores,
         ),
@@ -179,7 +184,7 @@ STATISTICS: dict[str, Statistic] = {
             null_hypothesis=_NULL_INFERENCE,
             score=gap(loss_scores),
             scale="identity",
-            needs_outsiders=True,
+            excludes_private_data=True,
             required=(),
             per_image=loss_scores,
         ),
@@ -190,7 +195,7 @@ STATISTICS: dict[str, Statistic] = {
             null_hypothesis=_NULL_INFERENCE,
             score=gap(augmentation_scores),
             scale="identity",
-            needs_outsiders=True,
+            excludes_private_data=True,
             required=(),
             per_image=augmentation_scores,
         ),
@@ -203,33 +208,35 @@ Scores = dict[str, dict[str, float]]
 """Statistic -> name of a panel member or reference -> score."""
 
 
-def score_members(context: Context, names: Iterable[str] = tuple(STATISTICS)) -> Scores:
+def score_members(context: ScoringContext, names: Iterable[str] = tuple(STATISTICS)) -> Scores:
     """Returns the scores of the panel's members, each against the other members."""
     return _table({m: context.without(m) for m in context.panel}, tuple(names))
 
 
-def score_others(others: Iterable[Answers], context: Context, names: Iterable[str] = tuple(STATISTICS)) -> Scores:
+def score_others(
+    others: Iterable[Responses], context: ScoringContext, names: Iterable[str] = tuple(STATISTICS)
+) -> Scores:
     """Returns the scores of encoders outside the panel against the whole panel."""
     return _table(dict.fromkeys(others, context), tuple(names))
 
 
-def _table(pairs: dict[Answers, Context], names: tuple[str, ...]) -> Scores:
+def _table(pairs: dict[Responses, ScoringContext], names: tuple[str, ...]) -> Scores:
     out: Scores = {name: {} for name in names}
-    for answers, context in pairs.items():
-        for name, value in score_one(answers, context, names)[0].items():
-            out[name][answers.name] = value
+    for responses, context in pairs.items():
+        for name, value in score_one(responses, context, names)[0].items():
+            out[name][responses.name] = value
     return out
 
 
 def score_one(
-    answers: Answers, context: Context, names: Iterable[str] = tuple(STATISTICS)
+    responses: Responses, context: ScoringContext, names: Iterable[str] = tuple(STATISTICS)
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Returns every score that applies, and for the others the reason why not."""
     scores: dict[str, float] = {}
     skipped: dict[str, str] = {}
     for name in names:
         try:
-            value = STATISTICS[name].score(answers, context)
+            value = STATISTICS[name].score(responses, context)
         except NotApplicable as e:
             skipped[name] = str(e)
             continue

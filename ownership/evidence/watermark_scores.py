@@ -10,33 +10,33 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from scipy.stats import rankdata
 
-from ownership.evidence.responses import Answers, Context, NotApplicable
+from ownership.evidence.responses import NotApplicable, Responses, ScoringContext
 from ownership.evidence.similarity import (
     ridge_map,
 )
 
-CERTAINTY_ERRORS = 3
-"""Standard errors that `watermark_certainty` takes off: chance alone goes that far in one of 740 suspects."""
+STANDARD_ERRORS = 3
+"""Standard errors that `watermark_probability` takes off: chance alone goes that far in one of 740 suspects."""
 
 
-def watermark_hits(answers: Answers, context: Context) -> NDArray[np.bool_]:
+def watermark_hits(responses: Responses, context: ScoringContext) -> NDArray[np.bool_]:
     """Returns for each rotated probe whether the owner's predictor reads its label from these answers, `(2 w,)`."""
-    logits, labels = watermark_logits(answers, context)
+    logits, labels = watermark_logits(responses, context)
     hits: NDArray[np.bool_] = logits.argmax(1) == labels
     return hits
 
 
-def watermark_logits(answers: Answers, context: Context) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def watermark_logits(responses: Responses, context: ScoringContext) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The predictor's logits of these answers, `(2 w, 2)`, and the true labels."""
     if context.predictor is None or context.watermark_labels is None:
         raise NotApplicable("the claim has no watermark predictor")
-    read = answers.get("watermark")
+    read = responses.get("watermark")
     if read.shape[1] != context.victim.dim:
         raise NotApplicable(f"representations have {read.shape[1]} numbers, the victim's {context.victim.dim}")
     if context.predictor.pairs:
         if context.watermark_images is None:
             raise NotApplicable("the claim does not say which images its rotated probes show")
-        read = np.concatenate([read, answers.get("public")[context.watermark_images]], axis=1)
+        read = np.concatenate([read, responses.get("public")[context.watermark_images]], axis=1)
     with torch.inference_mode():
         logits = context.predictor(torch.from_numpy(read.astype(np.float32)))
     return logits.numpy(), context.watermark_labels
@@ -52,7 +52,7 @@ def _inside(rate: float, n: int) -> float:
     return min(max(rate, 0.5 / n), 1 - 0.5 / n)
 
 
-def watermark_auc(suspect: Answers, context: Context) -> float:
+def watermark_auc(suspect: Responses, context: ScoringContext) -> float:
     """Area under the ROC curve of the predictor's log-odds on the suspect's raw representations (docs/adr/0019).
 
     The share of pairs of rotated probes, one of each label, in which the predictor finds label 1 likelier for the one
@@ -60,16 +60,16 @@ def watermark_auc(suspect: Answers, context: Context) -> float:
     miss: then every probe gets the same label, and exactly half are hits whoever is asked.
     """
     logits, labels = watermark_logits(suspect, context)
-    marked = labels == 1
-    ones = int(marked.sum())
+    watermarked = labels == 1
+    ones = int(watermarked.sum())
     if not 0 < ones < len(labels):
         raise NotApplicable("all watermark probes have the same label")
     ranks = rankdata(logits[:, 1].astype(np.float64) - logits[:, 0])
-    wins = float(ranks[marked].sum()) - ones * (ones + 1) / 2
+    wins = float(ranks[watermarked].sum()) - ones * (ones + 1) / 2
     return _inside(wins / (ones * (len(labels) - ones)), len(labels))
 
 
-def watermark_certainty(suspect: Answers, context: Context) -> float:
+def watermark_probability(suspect: Responses, context: ScoringContext) -> float:
     """Mean probability that the predictor gives to the true label, less three standard errors (docs/adr/0023).
 
     The mean over the probes of each label, averaged over the two labels: a predictor that says the same of every probe
@@ -80,7 +80,7 @@ def watermark_certainty(suspect: Answers, context: Context) -> float:
     return _inside(certainty(logits, labels), len(labels))
 
 
-def certainty(logits: NDArray[np.float32], labels: NDArray[np.int64], errors: float = CERTAINTY_ERRORS) -> float:
+def certainty(logits: NDArray[np.float32], labels: NDArray[np.int64], errors: float = STANDARD_ERRORS) -> float:
     """Returns the mean probability of the true labels `(n,)` by logits `(n, 2)`, less so many standard errors."""
     given = softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]
     halves = [given[labels == k] for k in (0, 1)]
@@ -90,13 +90,13 @@ def certainty(logits: NDArray[np.float32], labels: NDArray[np.int64], errors: fl
     return sum(float(h.mean()) for h in halves) / 2 - errors * error
 
 
-def watermark_success(suspect: Answers, context: Context) -> float:
+def watermark_success(suspect: Responses, context: ScoringContext) -> float:
     """Watermark success rate of the owner's predictor on the suspect's raw representations (paper, section 5.1)."""
     return _rate(watermark_hits(suspect, context))
 
 
-def watermark_aligned(suspect: Answers, context: Context) -> float:
+def watermark_aligned(suspect: Responses, context: ScoringContext) -> float:
     """The same after a ridge map suspect -> victim fitted on the unrotated public probes."""
     weights, intercept = ridge_map(suspect.get("public"), context.victim.get("public"), context.plan.ridge_penalty)
     sets = {name: (suspect.get(name) @ weights + intercept).astype(np.float32) for name in ("public", "watermark")}
-    return _rate(watermark_hits(Answers(suspect.name, sets), context))
+    return _rate(watermark_hits(Responses(suspect.name, sets), context))

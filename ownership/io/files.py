@@ -1,4 +1,4 @@
-"""Reading and writing files so that nothing is half-written and every failure is one clear line."""
+"""LabelObjective and writing files so that nothing is half-written and every failure is one clear line."""
 
 from __future__ import annotations
 

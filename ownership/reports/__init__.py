@@ -1,1 +1,1 @@
-"""Reports: the document of an audit; every sentence is made here. May import: verdict, attestation, claims and below."""
+"""Reports: the document of an audit; all its sentences are made here. May import: verdict, attestation, claims, below."""

@@ -17,9 +17,9 @@ EXPLAINED = {
     "partial_rsa_relative": "The suspect is compared in the same way with every panel member, too: by how many "
     "standard deviations does its likeness to the victim exceed its likeness to them? An encoder that resembles "
     "everybody, or that copies badly, is so measured by its own yardstick.",
-    "partial_rsa_turned": "The same between the victim's answers to upright images and the suspect's mean answers to "
+    "partial_rsa_rotated": "The same between the victim's answers to upright images and the suspect's mean answers to "
     "turned copies of them. A thief who trains a surrogate to answer alike however an image is turned gives it away.",
-    "watermark_certainty": "The owner trained the victim so that a secret predictor can tell, from a representation, "
+    "watermark_probability": "The owner trained the victim so that a secret predictor can tell, from a representation, "
     "into which secret part of the circle an image was rotated. How probable does that predictor, reading the "
     "suspect's answers, find the truth, on average? Three standard errors are taken off. Guessing gives at most 50 %.",
     "watermark_auc": "Of two views, rotated into the two secret kinds of arcs: how often does the owner's predictor "
@@ -42,20 +42,20 @@ EXPLAINED = {
 
 PLAN_EXPLAINED = {
     "rule": "the rule by which the verdict follows from the tests",
-    "deciding": "tests that may decide; all others are shown only",
+    "primary": "tests that may decide; all others are shown only",
     "alpha": "chance of calling an independent encoder of the panel's kinds a copy, over all tests and looks",
-    "looks": "queries after which an audit may already decide; the last look is at all probes",
-    "look_shares": "shares of alpha that these looks may spend; the rest is the last look's",
+    "interim_analyses": "queries after which an audit may already decide; the last look is at all probes",
+    "interim_alpha_shares": "shares of alpha that these looks may spend; the rest is the last look's",
     "correction": "how several tests at once are paid for",
     "min_stratum": "members that a kind of the panel needs in order to count",
     "min_probes": "public probes below which an audit is inconclusive",
     "n_public": "most public probes: images the victim was not trained on",
     "n_watermark": "most public images shown rotated, two views each, for the watermark",
-    "n_turned": "most public probes that are also shown turned",
-    "turns": "times each, at random angles",
+    "n_rotated": "most public probes that are also shown turned",
+    "n_rotations": "times each, at random angles",
     "n_private": "most private images, and as many public ones, for dataset inference",
     "rsa_directions": "leading directions of the representations that are compared",
-    "turned_directions": "the same, where images are shown turned",
+    "rotated_directions": "the same, where images are shown turned",
     "rsa_shrinkage": "how much weak directions are damped",
     "ridge_penalty": "of the linear map from the suspect's to the victim's representations",
     "gmm_components": "of the mixture model of dataset inference",

@@ -17,8 +17,8 @@ from ownership.io.files import read_json, write_json
 from ownership.plan import Plan
 from ownership.stats import ImageLevelTest
 from ownership.verdict.explanations import Explanation, explanations_of
-from ownership.verdict.results import AuditorMember, Decoys, Look, PaperTest, TestResult, adjusted
-from ownership.verdict.rule import Verdict, closeness_of, decide, supports
+from ownership.verdict.results import AuditorEncoder, InterimAnalysis, PaperTest, PredictorCheck, TestResult, adjusted
+from ownership.verdict.rule import Verdict, decide, relative_similarity_of, supports
 from ownership.verdict.strength import Strength, strength_of
 
 SCHEMA_VERSION = 3
@@ -37,21 +37,21 @@ class Report:
     problems: tuple[str, ...]  # why the suspect's answers cannot be tested; empty if they can
     versions: dict[str, str]
     command: str  # reproduces this report
-    looks: tuple[Look, ...] = ()  # before the last one, which is `results`
+    interim_analyses: tuple[InterimAnalysis, ...] = ()  # before the last one, which is `results`
     queries: int | None = None  # answers that the suspect gave in all, repeats included; None in the first reports
     panel_checked: dict[str, str] | None = None  # member -> what recomputing its answers said; None: not asked for
     notes: tuple[str, ...] = ()  # what is odd about the claim's probes
-    decoys: Decoys | None = None  # the mark as read by predictors fitted afterwards
-    auditor_panel: tuple[AuditorMember, ...] = ()
+    predictor_check: PredictorCheck | None = None  # the mark as read by predictors fitted afterwards
+    auditor_panel: tuple[AuditorEncoder, ...] = ()
     paper: tuple[PaperTest, ...] = ()  # the paper's own tests, if asked for; they never decide
     schema: int = SCHEMA_VERSION  # that it is written in, 2 or later; a plan of rule turnmark-1 is written in the first
 
     @property
-    def auditor_hits(self) -> tuple[str, ...]:
+    def auditor_positives(self) -> tuple[str, ...]:
         """The auditor's own independents that the rule would call copies, by the tests that ran on the suspect."""
         return tuple(m.name for m in self.auditor_panel if self._of(m).verdict is Verdict.SUPPORTED)
 
-    def _of(self, member: AuditorMember) -> Report:
+    def _of(self, member: AuditorEncoder) -> Report:
         """This report with a member of the auditor's own in the suspect's place."""
 
         def place(test: TestResult, suffix: str) -> TestResult | None:
@@ -74,7 +74,9 @@ class Report:
         return replace(
             self,
             results=placed(self.results),
-            looks=tuple(replace(x, results=placed(x.results, f"@{x.queries}")) for x in self.looks),
+            interim_analyses=tuple(
+                replace(x, results=placed(x.results, f"@{x.queries}")) for x in self.interim_analyses
+            ),
             problems=(),
             auditor_panel=(),
             paper=(),
@@ -83,29 +85,29 @@ class Report:
     @property
     def ended_early(self) -> bool:
         """Whether an early look decided and nothing more was asked: its results are then the last ones."""
-        return bool(self.looks) and self.results == self.looks[-1].results
+        return bool(self.interim_analyses) and self.results == self.interim_analyses[-1].results
 
     @property
-    def answers(self) -> str:
+    def output_kind(self) -> str:
         """What the suspect gives out, as declared; reports of before there was a choice say nothing."""
-        return str(self.suspect.get("answers", "representations"))
+        return str(self.suspect.get("output_kind", "representations"))
 
     @property
-    def deciding(self) -> tuple[TestResult, ...]:
+    def primary(self) -> tuple[TestResult, ...]:
         """The tests that may decide and did run; none on anything but representations."""
-        if self.answers != "representations":
+        if self.output_kind != "representations":
             return ()
-        return tuple(r for r in self.results if r.name in self.plan.deciding)
+        return tuple(r for r in self.results if r.name in self.plan.primary)
 
     @property
     def adjusted_pvalues(self) -> dict[str, float]:
         """Holm-adjusted p-values of the deciding tests at the last look."""
-        return adjusted(self.deciding)
+        return adjusted(self.primary)
 
     @property
-    def closeness(self) -> float | None:
+    def relative_similarity(self) -> float | None:
         """How far partial RSA places the suspect on the way from small and public encoders to the owner's copies."""
-        return next((c for t in self.deciding if (c := closeness_of(t)) is not None), None)
+        return next((c for t in self.primary if (c := relative_similarity_of(t)) is not None), None)
 
     @property
     def error_rate(self) -> float:
@@ -115,14 +117,14 @@ class Report:
     @property
     def share(self) -> float:
         """What the smallest unadjusted p-value of the last look is held against: Holm's first step."""
-        return self.plan.last_alpha / max(1, len(self.deciding))
+        return self.plan.final_alpha / max(1, len(self.primary))
 
     @property
     def decided_after(self) -> int | None:
         """Queries after which the claim was supported; None if it was not, or in reports of before queries counted."""
         if self.verdict is not Verdict.SUPPORTED:
             return None
-        return next((x.queries for x in self.looks if supports(x.results, x.alpha)), self.queries)
+        return next((x.queries for x in self.interim_analyses if supports(x.results, x.alpha)), self.queries)
 
     @property
     def verdict(self) -> Verdict:
@@ -148,20 +150,22 @@ class Report:
         """Returns the report as JSON-ready values; every number of the HTML page is in it."""
         first = self.plan.rule == "turnmark-1"
         later: dict[str, Any] = {
-            "looks": [
+            "interim_analyses": [
                 {
                     "queries": x.queries,
                     "alpha": x.alpha,
                     "results": [_numbers(r, adjusted(x.results), x.alpha / max(1, len(x.results))) for r in x.results],
                 }
-                for x in self.looks
+                for x in self.interim_analyses
             ],
-            "closeness": self.closeness,
+            "relative_similarity": self.relative_similarity,
             "queries": self.queries,
             "decided_after": self.decided_after,
             "panel_checked": self.panel_checked,
             "notes": list(self.notes),
-            "decoys": None if self.decoys is None else {**asdict(self.decoys), "decoys": list(self.decoys.decoys)},
+            "predictor_check": None
+            if self.predictor_check is None
+            else {**asdict(self.predictor_check), "control_rates": list(self.predictor_check.control_rates)},
         }
         if self.schema >= 3:
             later["strength"] = self.strength.to_dict()
@@ -180,7 +184,7 @@ class Report:
             "versions": self.versions,
             "command": self.command,
             "auditor_panel": [{**asdict(m), "problems": list(m.problems)} for m in self.auditor_panel],
-            "auditor_hits": list(self.auditor_hits),
+            "auditor_positives": list(self.auditor_positives),
             "paper": [asdict(t) for t in self.paper],
         }
 
@@ -204,24 +208,25 @@ class Report:
                 problems=tuple(value["problems"]),
                 versions=value["versions"],
                 command=value["command"],
-                looks=tuple(
-                    Look(**{**x, "results": tuple(map(_result, x["results"]))}) for x in value.get("looks", ())
+                interim_analyses=tuple(
+                    InterimAnalysis(**{**x, "results": tuple(map(_result, x["results"]))})
+                    for x in value.get("interim_analyses", ())
                 ),
                 queries=value.get("queries"),
                 panel_checked=value.get("panel_checked"),
                 notes=tuple(value.get("notes", ())),
-                decoys=_decoys(value.get("decoys")),
+                predictor_check=_decoys(value.get("predictor_check")),
                 auditor_panel=tuple(
-                    AuditorMember(**{**m, "problems": tuple(m["problems"])}) for m in value.get("auditor_panel", ())
+                    AuditorEncoder(**{**m, "problems": tuple(m["problems"])}) for m in value.get("auditor_panel", ())
                 ),
                 paper=tuple(PaperTest(**t) for t in value.get("paper", ())),
                 schema=SCHEMA_VERSION if version == 1 else version,
             )
             derived = report.to_dict()
-            # the first reports lack the last three fields, the first ones of schema 2 the closeness
-            added: dict[str, Any] = {"auditor_panel": [], "auditor_hits": [], "paper": []} if version < 3 else {}
+            # the first reports lack the last three fields, the first ones of schema 2 the relative similarity
+            added: dict[str, Any] = {"auditor_panel": [], "auditor_positives": [], "paper": []} if version < 3 else {}
             if version == 2:
-                added["closeness"] = derived["closeness"]
+                added["relative_similarity"] = derived["relative_similarity"]
             stored = {**added, **value}
             if version == 1:  # its sentences were worded otherwise; the numbers must follow
                 stored["reasons"] = derived["reasons"]
@@ -252,8 +257,8 @@ def _follows(stored: Any, derived: Any) -> bool:
     return bool(stored == derived)
 
 
-def _decoys(value: dict[str, Any] | None) -> Decoys | None:
-    return None if value is None else Decoys(**{**value, "decoys": tuple(value["decoys"])})
+def _decoys(value: dict[str, Any] | None) -> PredictorCheck | None:
+    return None if value is None else PredictorCheck(**{**value, "control_rates": tuple(value["control_rates"])})
 
 
 def _numbers(r: TestResult, adjusted_pvalues: dict[str, float], share: float) -> dict[str, Any]:
@@ -262,21 +267,21 @@ def _numbers(r: TestResult, adjusted_pvalues: dict[str, float], share: float) ->
         **asdict(r),
         "missing_strata": list(r.missing_strata),
         "strata": {s: {**asdict(c), "confidence_interval": list(c.confidence_interval)} for s, c in r.strata.items()},
-        "decides": r.name in adjusted_pvalues,
+        "primary": r.name in adjusted_pvalues,
         "pvalue": r.pvalue,
         "adjusted_pvalue": adjusted_pvalues.get(r.name),
         "decisive_stratum": r.decisive_stratum,
         "effect_size": r.decisive.effect_size,
         "confidence_interval": list(r.decisive.confidence_interval),
         "threshold": r.threshold(share),
-        "beyond_every_member": r.beyond_every_member,
+        "exceeds_all_controls": r.exceeds_all_controls,
     }
 
 
 def _result(value: dict[str, Any]) -> TestResult:
     derived = {
-        "strata", "decides", "pvalue", "adjusted_pvalue", "decisive_stratum", "effect_size",
-        "confidence_interval", "threshold", "beyond_every_member",
+        "strata", "primary", "pvalue", "adjusted_pvalue", "decisive_stratum", "effect_size",
+        "confidence_interval", "threshold", "exceeds_all_controls",
     }  # fmt: skip
     kept = {k: v for k, v in value.items() if k not in derived}
     kept["missing_strata"] = tuple(kept["missing_strata"])

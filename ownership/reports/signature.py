@@ -22,7 +22,7 @@ from ownership.attestation.dsse import sign
 from ownership.attestation.keys import fingerprint, load_public_key, public_pem
 from ownership.attestation.statement import (
     ENVELOPE,
-    Signed,
+    SignedStatement,
     in_toto,
     is_sealed,
     open_in_toto,
@@ -51,7 +51,7 @@ UNSIGNED = "UNSIGNED: nobody stands for this report; whoever can write to it can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportSeal(Signed):
+class ReportSeal(SignedStatement):
     """A report's signature, good, and of this very report and page."""
 
     error: ClassVar[type[OwnershipError]] = ReportIntegrityError

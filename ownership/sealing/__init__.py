@@ -1,1 +1,1 @@
-"""Sealing: sign a claim, verify it, show parts of it to others. May import: claims, attestation, encoders, errors, io."""
+"""Sealing: sign a claim, verify it, show parts of it. May import: claims, attestation, encoders, errors, io."""

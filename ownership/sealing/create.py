@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ownership.attestation.dsse import sign
 from ownership.attestation.keys import fingerprint, public_pem
 from ownership.attestation.merkle import SALT_BYTES, root_hash
-from ownership.attestation.statement import ENVELOPE, Signed
+from ownership.attestation.statement import ENVELOPE, SignedStatement
 from ownership.attestation.timestamps import Timestamp, ask_authority, read_reply, request
 from ownership.claims.claim import Claim
 from ownership.claims.seal import PUBLIC_KEY, Seal, leaf_hashes, plan_sha256, read_digests, salts_json, statement
@@ -47,9 +47,9 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool
                 "a seal is never replaced: its timestamps would be lost; build a claim anew",
             )
         return claim.seal, False
-    if claim.withheld.parts:
+    if claim.redaction.parts:
         raise ClaimError("a view of a claim cannot be sealed", "seal the whole claim, then make the view")
-    content, digests = read_digests(folder, claim.withheld)
+    content, digests = read_digests(folder, claim.redaction)
     salts = {name: secrets.token_bytes(SALT_BYTES) for name in digests}
     leaves = leaf_hashes(digests, salts)
     signed = sign(statement(claim.sha256, plan_sha256(content), root_hash(leaves), len(leaves)), signing_key)
@@ -75,7 +75,7 @@ def sealed_claim(folder: Path) -> Seal:
     return seal
 
 
-Opened = Callable[[Path], Signed]
+Opened = Callable[[Path], SignedStatement]
 """What opens the seal in a folder: `sealed_claim`, or `ownership.reports.signature.signed_report`."""
 
 

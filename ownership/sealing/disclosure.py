@@ -54,8 +54,8 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
     claim = Claim.load(folder)
     if claim.seal is None:
         raise ClaimError("this claim has no seal", "turnmark claim seal")
-    content, digests = read_digests(folder, claim.withheld)
-    salts, hidden = read_salts(folder, digests), claim.withheld.leaves
+    content, digests = read_digests(folder, claim.redaction)
+    salts, hidden = read_salts(folder, digests), claim.redaction.leaves
     leaves, order = leaf_hashes(digests, salts, hidden), sorted({*digests, *hidden})
     parts: list[dict[str, Any]] = []
     for name in dict.fromkeys(n for n in names if n != PLAN):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ownership.attestation.statement import ENVELOPE, verify_signature, verify_times
 from ownership.attestation.timestamps import need_roots
 from ownership.claims.claim import Claim
-from ownership.claims.redaction import NAME, Withheld, withheld_lines
+from ownership.claims.redaction import NAME, Redaction, redaction_lines
 from ownership.claims.seal import PUBLIC_KEY
 from ownership.errors import ClaimIntegrityError
 from ownership.io.files import read_json
@@ -38,13 +38,13 @@ def verify_claim(
     need_roots(before, roots)
     claim = Claim.load(folder)
     yield f"claim        {claim.sha256}: every file matches its digest"
-    yield from withheld_lines(claim.withheld)
+    yield from redaction_lines(claim.redaction)
     if claim.seal is None:
         raise ClaimIntegrityError("this claim has no seal", "turnmark claim seal")
-    _refuse_extras(folder, claim.withheld)
+    _refuse_extras(folder, claim.redaction)
     yield "files        nothing else lies in its folder"
     yield from verify_signature(claim.seal, public_key)
-    hidden = len(claim.withheld.leaves)
+    hidden = len(claim.redaction.leaves)
     salts = f"all {claim.seal.leaves} leaves" if not hidden else f"{claim.seal.leaves - hidden} leaves"
     yield f"Merkle root  {claim.seal.root}: the salts of {salts} lead to it" + (
         f", with {hidden} leaves that are withheld" if hidden else ""
@@ -52,10 +52,10 @@ def verify_claim(
     yield from verify_times(claim.seal.under(roots).timestamps, before, claim.seal.error)
 
 
-def _refuse_extras(folder: Path, withheld: Withheld) -> None:
+def _refuse_extras(folder: Path, redaction: Redaction) -> None:
     """Raises ClaimIntegrityError for a file that neither the claim nor its seal accounts for."""
     known = {*read_json(folder / "claim.json", ClaimIntegrityError, "claim")["parts"], "claim.json"}
-    known |= {NAME} if withheld.parts else set()
+    known |= {NAME} if redaction.parts else set()
     known |= {f"seal/{name}" for name in (ENVELOPE, PUBLIC_KEY, "salts.json")}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -16,7 +16,7 @@ from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectError
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
-from ownership.suspects.formats.adapter import Adapted, resized
+from ownership.suspects.formats.adapter import AdaptedEncoder, resized
 from ownership.suspects.formats.open import LoadOptions, open_model
 from ownership.suspects.preprocessing import NONE, Preprocess
 from ownership.suspects.sandbox.encoder import Limits, SandboxedEncoder
@@ -34,7 +34,7 @@ class Suspect:
     size: int  # bytes
     architecture: str | None  # of bare weights
     encoder: EncoderLike  # images (n, 3, h, w) float32 in [0, 1] -> representations (n, d)
-    answers: str = "representations"  # what it gives out, as declared: name in ANSWER_KINDS
+    output_kind: str = "representations"  # what it gives out, as declared: name in OUTPUT_KINDS
     preprocess: Preprocess = NONE  # done to images before it sees them
     files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256, where it is more than one file
     details: Callable[[], dict[str, Any]] = dict  # called after the asking: what else the report records of it
@@ -48,7 +48,7 @@ class Suspect:
         """Returns the size that images of this shape `(n, c, h, w)` are resized to for it, or None."""
         if isinstance(self.encoder, SandboxedEncoder):
             return self.encoder.resizes(shape)
-        return resized(self.encoder.size, shape) if isinstance(self.encoder, Adapted) else None
+        return resized(self.encoder.size, shape) if isinstance(self.encoder, AdaptedEncoder) else None
 
     def close(self) -> None:
         """Ends its process, if it has one; the next question starts it again."""
@@ -61,7 +61,7 @@ class Suspect:
             self.encoder.discard()
 
 
-ANSWER_KINDS: dict[str, tuple[str, ...] | None] = {
+OUTPUT_KINDS: dict[str, tuple[str, ...] | None] = {
     "representations": None,
     "logits": ("partial_rsa", "cka"),
     "posteriors": ("partial_rsa", "cka"),
@@ -74,17 +74,17 @@ for class scores.
 """
 
 
-def check_answers(answers: str) -> None:
+def check_output_kind(output_kind: str) -> None:
     """Raises SuspectError if there is no such kind of answers."""
-    if answers not in ANSWER_KINDS:
-        raise SuspectError(f"unknown kind of answers {answers!r}", f"one of: {', '.join(ANSWER_KINDS)}")
+    if output_kind not in OUTPUT_KINDS:
+        raise SuspectError(f"unknown kind of answers {output_kind!r}", f"one of: {', '.join(OUTPUT_KINDS)}")
 
 
 def load_suspect(
     path: Path | str,
     arch: str | None = None,
     *,
-    answers: str = "representations",
+    output_kind: str = "representations",
     options: LoadOptions | None = None,
     limits: Limits | None = None,
     preprocess: Preprocess = NONE,
@@ -95,7 +95,7 @@ def load_suspect(
         path: safetensors, PyTorch state dict, `torch.export`, ONNX (what it is, is told from its content), or a folder
             of `config.json` and weights.
         arch: architecture of bare weights; found out from the weights when not given.
-        answers: what the model gives out, name in `ANSWER_KINDS`: a classifier is declared, never guessed.
+        output_kind: what the model gives out, name in `OUTPUT_KINDS`: a classifier is declared, never guessed.
         options: what else cannot be told from the file, or has to be allowed.
         limits: what it may take.
         preprocess: what it expects to be done to images first, beyond what its file says.
@@ -105,7 +105,7 @@ def load_suspect(
         UnsafeSuspectError: if loading it would run code that is not asked for; nothing ran.
         SandboxError: if it holds code and a layer of the cage is missing here.
     """
-    check_answers(answers)
+    check_output_kind(output_kind)
     path = Path(path)
     encoder = SandboxedEncoder(path, options or LoadOptions(arch=arch), limits)
     copied = encoder.copied
@@ -116,7 +116,7 @@ def load_suspect(
         size=copied.size,
         architecture=encoder.architecture,
         encoder=encoder,
-        answers=answers,
+        output_kind=output_kind,
         preprocess=preprocess,
         files={printable(n): d for n, d in copied.files.items()} if len(copied.files) > 1 else {},
     )

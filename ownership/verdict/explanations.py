@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ownership.plan import REQUIRED_STRATA, TURNED_STRATA
+from ownership.plan import REQUIRED_STRATA, ROTATION_INVARIANT_STRATA
 from ownership.stats import format_p
 from ownership.verdict.rule import Verdict
 
@@ -19,10 +19,10 @@ SET_APART, ALIKE, ABSENT, UNTESTED = "set apart", "not set apart", "not represen
 
 KINDS = {
     "plain": "Independence: an ordinary encoder, trained by somebody else",
-    "marked": "A watermark of somebody else",
-    "ancestor": "The same public checkpoint: suspect and victim both grew from it",
-    "invariant": "Training on turned images, by which any encoder comes to answer alike however an image is turned",
-    "student": "Another teacher: taught to answer an image, however it is turned, as an independent encoder answers it "
+    "watermarked": "A watermark of somebody else",
+    "sibling": "The same public checkpoint: suspect and victim both grew from it",
+    "rotation_invariant": "Training on turned images, by which any encoder comes to answer alike however an image is turned",
+    "distilled": "Another teacher: taught to answer an image, however it is turned, as an independent encoder answers it "
     "upright",
     "small": "Less capacity and training than the victim's",
     "public": "Publication: the suspect is, or grew from, an encoder published by others",
@@ -57,7 +57,7 @@ def _explanations(report: Report) -> Iterator[Explanation]:
         count = sum(m["kind"] == kind for m in panel)
         if count:
             yield _of_stratum(report, kind, title, count)
-        elif kind not in ("small", "public", "student") or any(kind in t.missing_strata for t in report.deciding):
+        elif kind not in ("small", "public", "distilled") or any(kind in t.missing_strata for t in report.primary):
             said = _why_absent(kind, peers=any(m["kind"] in REQUIRED_STRATA for m in panel))
             yield Explanation(name=kind, title=title, members=0, finding=ABSENT, said=said, pvalues={})
     yield _same_data(report, {m["name"] for m in panel if m["trained_on_private"] is True})
@@ -74,16 +74,16 @@ def _explanations(report: Report) -> Iterator[Explanation]:
 
 
 def _why_absent(kind: str, *, peers: bool) -> str:
-    if kind in TURNED_STRATA:
+    if kind in ROTATION_INVARIANT_STRATA:
         return "not represented in the panel: the test on turned images cannot decide alone"
-    if kind == "ancestor":
+    if kind == "sibling":
         return "not represented in the panel: not excluded if the victim grew from a public checkpoint"
     more = "two tests must agree" if peers else "the suspect must come close to the owner's own copies"
     return f"NOT represented in the panel: not excluded; {more}"
 
 
 def _of_stratum(report: Report, kind: str, title: str, count: int) -> Explanation:
-    tests = [t for t in report.deciding if kind in t.members]
+    tests = [t for t in report.primary if kind in t.members]
     pvalues = {t.name: t.strata[kind].pvalue for t in tests}
     by = [t for t in tests if pvalues[t.name] <= report.share and _beyond(t, list(t.members[kind].values()))]
     shown = "; ".join(f"{t.title}: p {format_p(pvalues[t.name])}" for t in tests)
@@ -98,8 +98,8 @@ def _of_stratum(report: Report, kind: str, title: str, count: int) -> Explanatio
 
 
 def _same_data(report: Report, names: set[str]) -> Explanation:
-    scored = {t.name: [v for by in t.members.values() for n, v in by.items() if n in names] for t in report.deciding}
-    standing_out = [t for t in report.deciding if t.pvalue <= report.share]
+    scored = {t.name: [v for by in t.members.values() for n, v in by.items() if n in names] for t in report.primary}
+    standing_out = [t for t in report.primary if t.pvalue <= report.share]
     beyond = [t for t in standing_out if scored[t.name] and _beyond(t, scored[t.name])]
     if not names:
         finding, said = ABSENT, "not represented in the panel: not excluded"
@@ -128,9 +128,7 @@ def _chance(report: Report) -> Explanation:
     rate = f"{100 * report.error_rate:g} %"
     said = f"the rule calls an independent encoder of the panel's kinds a copy in at most {rate} of audits"
     if report.auditor_panel:
-        said += (
-            f"; of the auditor's own independent encoders, {len(report.auditor_hits)} of {len(report.auditor_panel)}"
-        )
+        said += f"; of the auditor's own independent encoders, {len(report.auditor_positives)} of {len(report.auditor_panel)}"
     verdict = report.verdict
     finding = {Verdict.SUPPORTED: SET_APART, Verdict.NOT_SUPPORTED: ALIKE}.get(verdict, UNTESTED)
     return Explanation(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ownership.evidence.statistics import SCALES, STATISTICS
-from ownership.plan import AFFORDABLE_STRATA
+from ownership.plan import SMALL_OR_PUBLIC_STRATA
 from ownership.stats import (
     Alternative,
     CaseControlResult,
@@ -76,13 +76,13 @@ class TestResult:
         return self.decisive.pvalue
 
     @property
-    def beyond_every_member(self) -> bool:
+    def exceeds_all_controls(self) -> bool:
         """Whether the suspect lies beyond every panel member, in the direction of the alternative."""
         values = [v for by_name in self.members.values() for v in by_name.values()]
         return all(self.value > v if self.alternative == "greater" else self.value < v for v in values)
 
     @property
-    def closeness(self) -> float | None:
+    def relative_similarity(self) -> float | None:
         """How far the suspect comes from small and public encoders (0) to the closest reference surrogate (1).
 
         On the test's scale; 0 is the mean of the stratum, small or public, that lies closer to the references. None
@@ -90,7 +90,7 @@ class TestResult:
         """
         forward, _ = SCALES[self.scale]
         sign = 1 if self.alternative == "greater" else -1
-        strata = [scores for stratum, scores in self._scaled().items() if stratum in AFFORDABLE_STRATA]
+        strata = [scores for stratum, scores in self._scaled().items() if stratum in SMALL_OR_PUBLIC_STRATA]
         if not strata:
             return None
         start = max(sign * sum(scores) / len(scores) for scores in strata)
@@ -114,18 +114,18 @@ def _test(value: float, members: tuple[float, ...], alternative: Alternative, le
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoys:
+class PredictorCheck:
     """The mark, read by the claim's predictor and by linear ones that the audit fits to the victim's own answers."""
 
     claimed: float  # success rate of the claim's predictor on the suspect
     claimed_victim: float  # and on the victim
     refitted: float  # of a refitted predictor for the claim's key, on the suspect
-    decoys: tuple[float, ...]  # of refitted predictors for keys drawn after the claim, on the suspect
+    control_rates: tuple[float, ...]  # of refitted predictors for keys drawn after the claim, on the suspect
     refitted_victim: float  # their mean, the claim's key included, on the victim
     n: int  # probes that the refitted ones were read on
 
     @property
-    def odd(self) -> bool:
+    def anomalous(self) -> bool:
         """Whether the claim's predictor reads the suspect as only one would that was trained on it.
 
         It reads the mark there (four standard errors above chance) at least half as well as from the victim, but what
@@ -133,13 +133,13 @@ class Decoys:
         of what they read above chance from the victim. Or it reads the mark from the suspect, not from the victim.
         """
         reads = self.claimed > 0.5 + 4 * 0.5 / math.sqrt(self.n)
-        carried = (self.refitted + sum(self.decoys)) / (1 + len(self.decoys)) - 0.5
+        carried = (self.refitted + sum(self.control_rates)) / (1 + len(self.control_rates)) - 0.5
         foreign = carried < (self.refitted_victim - 0.5) / 4 and self.claimed - 0.5 > (self.claimed_victim - 0.5) / 2
         return reads and foreign
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class InterimAnalysis:
     """The deciding tests after so many queries; an audit may end here."""
 
     queries: int  # as the plan counts them, repeats included
@@ -148,7 +148,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuditorMember:
+class AuditorEncoder:
     """An independent encoder that the auditor brought, to see whether the claim would accuse it."""
 
     name: str

@@ -73,7 +73,7 @@ def strength_of(report: Report) -> Strength:
     - NOT_SUPPORTED: LR is at most (upper bound of (n - k) / n) / (1 - alpha).
     - INCONCLUSIVE, or n = 0: it cannot be stated.
     """
-    names = sorted({n for t in report.deciding for n in t.references} | set(report.claim.get("references", ())))
+    names = sorted({n for t in report.primary for n in t.references} | set(report.claim.get("references", ())))
     reached = tuple(n for n in names if reaches(report, n))
     k, n, alpha = len(reached), len(names), report.error_rate
     probability = ratio = favours = support = None
@@ -133,7 +133,7 @@ def reaches(report: Report, name: str) -> bool:
     """
     placed = placing_reference(report, name)
     if report.ended_early:
-        return any(supports(x.results, x.alpha) for x in placed.looks)
+        return any(supports(x.results, x.alpha) for x in placed.interim_analyses)
     return placed.verdict is Verdict.SUPPORTED
 
 

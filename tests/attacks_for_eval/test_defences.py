@@ -7,7 +7,7 @@ import torch
 
 from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.defences import (
-    WatchfulBlackBox,
+    SimilarityNoiseBlackBox,
     nearest,
     resembles,
     resembles_earlier,
@@ -17,7 +17,7 @@ from ownership.encoders.images import as_input, as_uint8
 from ownership.errors import TrainingError
 from watermark_training.augment import simclr_view
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.training import Trained
 
 
 def test_nearest_by_loops() -> None:
@@ -38,7 +38,7 @@ def test_nearest_by_loops() -> None:
 
 def test_repeated_queries_get_noise_and_new_ones_do_not(trained: Trained, digits: Data) -> None:
     honest = BlackBox(trained.encoder)(digits.images[:10])
-    box = WatchfulBlackBox(trained.encoder, metric="l2", threshold=1e-4)
+    box = SimilarityNoiseBlackBox(trained.encoder, metric="l2", threshold=1e-4)
     torch.testing.assert_close(box(digits.images[:10]), honest)
     assert box.flagged == 0
     again = box(digits.images[:10])

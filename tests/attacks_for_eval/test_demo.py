@@ -47,19 +47,19 @@ def test_layout(job: Job) -> None:
 
 def test_the_panel_is_what_rule_2_asks(job: Job) -> None:
     claim = Claim.load(job.folder / "claim")
-    assert len(claim.stratum("plain")) == len(claim.stratum("marked")) == 8
-    assert {m.mark for m in claim.stratum("marked")} == {"secret", "paper"}
-    for kind in ("plain", "marked"):
+    assert len(claim.stratum("plain")) == len(claim.stratum("watermarked")) == 8
+    assert {m.watermark for m in claim.stratum("watermarked")} == {"secret", "paper"}
+    for kind in ("plain", "watermarked"):
         assert {m.trained_on_private for m in claim.stratum(kind)} == {True, False}
     assert len(claim.references) == 3
 
 
 def test_the_keys_of_strangers_differ_from_the_victims(job: Job) -> None:
-    from watermark_training.artefacts import load_trained
+    from watermark_training.train_folder import load_trained
 
     keys = [load_trained(job.folder / f"models/{n}").key for n in ("victim", "panel_marked_0", "panel_marked_2")]
     assert all(keys)
-    assert len({k.cuts for k in keys if k}) == 3
+    assert len({k.sector_boundaries for k in keys if k}) == 3
 
 
 def test_running_again_trains_nothing(job: Job, digits: Data) -> None:

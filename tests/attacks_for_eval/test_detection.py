@@ -10,7 +10,7 @@ from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.detection import MEASURES, History, HistoryMonitor, alarms, prada_alarm
 from ownership.errors import TrainingError
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.training import Trained
 
 
 def test_similar_queries_are_counted_within_and_across_accounts() -> None:

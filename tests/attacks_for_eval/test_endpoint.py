@@ -28,7 +28,7 @@ from ownership.suspects.endpoint.client import RemoteEncoder
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.rule import Verdict
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.training import Trained
 
 
 @contextmanager
@@ -54,8 +54,8 @@ def test_the_endpoint_answers_what_the_encoder_does(trained: Trained, digits: Da
     box = BlackBox(trained.encoder)
     with serving(box, token="secret") as url:
         remote = RemoteEncoder(url=url, token="secret", batch_size=16)
-        answers = represent(remote, digits.images[:50])
-        torch.testing.assert_close(answers, represent(trained.encoder, digits.images[:50]), atol=1e-5, rtol=1e-5)
+        responses = represent(remote, digits.images[:50])
+        torch.testing.assert_close(responses, represent(trained.encoder, digits.images[:50]), atol=1e-5, rtol=1e-5)
         assert box.queries == 50
         for token in (None, "wrong"):
             with pytest.raises(SuspectError, match="HTTP 401") as e:
@@ -104,7 +104,7 @@ def test_a_rate_limit_is_waited_for_or_said(trained: Trained, digits: Data) -> N
 
 
 class _Liar(BaseHTTPRequestHandler):
-    """Answers each request with the next of a list of replies; the last repeats."""
+    """Responses each request with the next of a list of replies; the last repeats."""
 
     replies: list[Callable[[BaseHTTPRequestHandler], None]]
     served = 0

@@ -16,16 +16,16 @@ from scipy import stats
 from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate
 from attacks_for_eval.grid import Grid, backend_of, given_models
 from attacks_for_eval.rates import Rate, bootstrap_over, rates, roc, tpr_at_fpr, write_summary
-from attacks_for_eval.recipes import OBJECTIVES, OUTPUTS, Recipe, Settings, Workshop, put_in_front
+from attacks_for_eval.recipes import OBJECTIVES, OUTPUTS, Hyperparameters, ModelFactory, ModelSpec, put_in_front
 from ownership.encoders.architectures import ARCHITECTURES, Encoder
 from ownership.encoders.images import represent
 from ownership.errors import TrainingError
 from ownership.io.canonical import sha256
 from ownership.suspects.suspect import load_encoder
-from watermark_training.artefacts import load_trained
 from watermark_training.data import Data
+from watermark_training.train_folder import load_trained
 
-QUICK = Settings(batch_size=64, steal_batch_size=64, flip=False, min_crop=0.3)
+QUICK = Hyperparameters(batch_size=64, steal_batch_size=64, flip=False, min_crop=0.3)
 GRID = Grid(
     losses=("mse",),
     archs=("tiny",),
@@ -52,12 +52,12 @@ def evaluation(job: Job, digits: Data, tmp_path: Path) -> Evaluation:
 
 def test_a_grid_end_to_end_and_again(evaluation: Evaluation) -> None:
     cells = GRID.cells("claim")
-    assert [c.recipe.role for c in cells].count("independent") == 2
+    assert [c.spec.role for c in cells].count("independent") == 2
     seen: list[tuple[int, int]] = []
     rows = evaluate(evaluation, cells, progress=lambda _, done, total: seen.append((done, total)))
     assert seen[0] == (0, 5)
     assert seen[-1] == (5, 5)
-    by = {(r["role"], r["laundering"], r["output"], r["mark"]): r for r in rows}
+    by = {(r["role"], r["laundering"], r["output"], r["watermark"]): r for r in rows}
     assert by["surrogate", "", "", "none"]["verdict"] == "SUPPORTED"
     assert by["surrogate", "", "permute", "none"]["verdict"] == "SUPPORTED"
     assert by["independent", "", "", "none"]["verdict"] != "SUPPORTED"
@@ -98,53 +98,53 @@ def test_two_dask_workers_give_the_same_rows(evaluation: Evaluation, tmp_path: P
 
 
 @pytest.fixture
-def workshop(job: Job, digits: Data, tmp_path: Path) -> Workshop:
+def factory(job: Job, digits: Data, tmp_path: Path) -> ModelFactory:
     victim = load_trained(job.folder / "models/victim")
     assert isinstance(victim.encoder, Encoder)
-    return Workshop(
+    return ModelFactory(
         folder=tmp_path, sources={"others": digits, "queries": digits}, victim=(victim.encoder, "v"), settings=QUICK
     )
 
 
 @pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o != "file"])
-def test_independents_of_every_objective(objective: str, workshop: Workshop, digits: Data) -> None:
-    recipe = Recipe(role="independent", kind="x", arch="tiny", images=128, epochs=2, objective=objective)
-    path = workshop.make(recipe)
+def test_independents_of_every_objective(objective: str, factory: ModelFactory, digits: Data) -> None:
+    spec = ModelSpec(role="independent", kind="x", arch="tiny", images=128, epochs=2, objective=objective)
+    path = factory.make(spec)
     made = represent(load_encoder(path).encoder, digits.images[:32])
     assert made.shape == (32, 64)
     assert bool(torch.isfinite(made).all())
     assert made.std(0).max() > 0
-    assert workshop.make(replace(recipe, kind="y")) == path  # the kind is a label, no ingredient
-    assert workshop.path(replace(recipe, seed=1)) != path
+    assert factory.make(replace(spec, kind="y")) == path  # the kind is a label, no ingredient
+    assert factory.path(replace(spec, seed=1)) != path
 
 
 @pytest.mark.parametrize("laundering", ["prune:70", "fine_tune:1", "distil:mse:small_vgg"])
-def test_launderings_start_from_the_same_theft(laundering: str, workshop: Workshop, digits: Data) -> None:
-    recipe = Recipe(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=2)
+def test_launderings_start_from_the_same_theft(laundering: str, factory: ModelFactory, digits: Data) -> None:
+    spec = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=2)
     if "small_vgg" in laundering:  # another architecture than the surrogate's, of another length: no squared error
         laundering = "distil:infonce:tiny"
-    laundered = replace(recipe, laundering=(laundering,))
-    path = workshop.make(laundered)
-    assert workshop.path(recipe).is_file()
-    assert laundered.base == recipe
-    a, b = (represent(load_encoder(p).encoder, digits.images[:32]) for p in (path, workshop.path(recipe)))
+    laundered = replace(spec, laundering=(laundering,))
+    path = factory.make(laundered)
+    assert factory.path(spec).is_file()
+    assert laundered.base == spec
+    a, b = (represent(load_encoder(p).encoder, digits.images[:32]) for p in (path, factory.path(spec)))
     assert not torch.equal(a, b)
 
 
 @pytest.mark.parametrize("output", [o for o in OUTPUTS if o])
-def test_what_is_put_in_front(output: str, workshop: Workshop, digits: Data) -> None:
-    recipe = Recipe(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=1)
-    encoder = load_encoder(workshop.make(recipe)).encoder
-    front = put_in_front(workshop, recipe, encoder, output)
+def test_what_is_put_in_front(output: str, factory: ModelFactory, digits: Data) -> None:
+    spec = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=1)
+    encoder = load_encoder(factory.make(spec)).encoder
+    front = put_in_front(factory, spec, encoder, output)
     a, b = represent(front, digits.images[:40]), represent(front, digits.images[:40], batch_size=7)
     torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)  # an answer depends on its image alone
     assert a.shape[1] == {"pad": 128, "project": 32, "pca": 32}.get(output, 64)
 
 
-def test_theft_and_independent_of_one_seed_see_the_same_images(workshop: Workshop) -> None:
-    theft = Recipe(role="surrogate", kind="x", arch="tiny", source="queries", images=64, seed=4)
+def test_theft_and_independent_of_one_seed_see_the_same_images(factory: ModelFactory) -> None:
+    theft = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=64, seed=4)
     twin = replace(theft, role="independent")
-    assert torch.equal(workshop.chosen(theft).images, workshop.chosen(twin).images)
+    assert torch.equal(factory.chosen(theft).images, factory.chosen(twin).images)
 
 
 @pytest.mark.parametrize(
@@ -153,19 +153,19 @@ def test_theft_and_independent_of_one_seed_see_the_same_images(workshop: Worksho
 )
 def test_recipes_are_checked(change: dict[str, object]) -> None:
     with pytest.raises(TrainingError):
-        Recipe(role="surrogate", kind="x", **change)  # type: ignore[arg-type]
+        ModelSpec(role="surrogate", kind="x", **change)  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_made_is_said(workshop: Workshop, evaluation: Evaluation) -> None:
-    recipe = Recipe(role="surrogate", kind="x", arch="tiny", source="nothing", images=64)
+def test_what_cannot_be_made_is_said(factory: ModelFactory, evaluation: Evaluation) -> None:
+    spec = ModelSpec(role="surrogate", kind="x", arch="tiny", source="nothing", images=64)
     with pytest.raises(TrainingError, match="no images called"):
-        workshop.make(recipe)
+        factory.make(spec)
     with pytest.raises(TrainingError, match="10000 of 1797"):
-        workshop.make(replace(recipe, source="queries", images=10_000))
+        factory.make(replace(spec, source="queries", images=10_000))
     with pytest.raises(TrainingError, match="no victim"):
-        replace(workshop, victim=None).make(replace(recipe, source="queries"))
+        replace(factory, victim=None).make(replace(spec, source="queries"))
     with pytest.raises(TrainingError, match="no case"):
-        evaluate(evaluation, [Cell(recipe=recipe, case="other")])
+        evaluate(evaluation, [Cell(spec=spec, case="other")])
     with pytest.raises(TrainingError, match="no backend"), backend_of("nothing", 1):
         pass
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_made_is_said(workshop: Workshop, evaluation: Evaluation)
 def test_models_that_exist_are_audited_as_they_are(evaluation: Evaluation, job: Job) -> None:
     path = next((job.folder / "models").glob("*/encoder.onnx"))
     (row,) = evaluate(evaluation, list(given_models([path], "claim")))
-    assert (row["role"], row["kind"], row["objective"], row["ancestor"]) == (
+    assert (row["role"], row["kind"], row["objective"], row["base_checkpoint"]) == (
         "independent", f"encoder.onnx {sha256(path.read_bytes())[:8]}", "file", False,
     )  # fmt: skip
     assert not (evaluation.out / "models").exists()  # nothing was trained or copied
@@ -187,7 +187,7 @@ def test_a_sample_of_a_grid_keeps_the_independents() -> None:
     grid = Grid(losses=("mse", "infonce"), queries=(100, 200), seeds=3)
     some = grid.cells("c", sample=5, seed=1)
     assert some == grid.cells("c", sample=5, seed=1) != grid.cells("c", sample=5, seed=2)
-    roles = [c.recipe.role for c in some]
+    roles = [c.spec.role for c in some]
     assert (roles.count("surrogate"), roles.count("independent")) == (5, 9)
 
 

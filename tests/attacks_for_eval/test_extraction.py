@@ -23,7 +23,7 @@ from ownership.evidence.similarity import linear_cka
 from watermark_training.augment import colour_view
 from watermark_training.data import Data
 from watermark_training.device import seeded_architecture
-from watermark_training.train import Trained
+from watermark_training.training import Trained
 
 
 def _pair(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -166,17 +166,17 @@ def test_a_spent_budget_keeps_what_was_bought(victim: Encoder, digits: Data, tmp
     store = tmp_path / "answers.sqlite"
     with pytest.raises(BudgetError, match="30 answered, 10 asked"):
         buy(BlackBox(victim, budget=35, store=store), digits.images[:80], chunk=10)
-    asked = []
+    session = []
 
     def watched(images: torch.Tensor) -> torch.Tensor:
-        asked.append(len(images))
+        session.append(len(images))
         return victim(images)
 
     richer = BlackBox(watched, budget=80, store=store)
     assert (richer.queries, richer.unique_images) == (30, 30)
-    answers = buy(richer, digits.images[:80], chunk=25)
-    assert (sum(asked), richer.queries) == (50, 80)
-    torch.testing.assert_close(answers, represent(victim, digits.images[:80]))
+    responses = buy(richer, digits.images[:80], chunk=25)
+    assert (sum(session), richer.queries) == (50, 80)
+    torch.testing.assert_close(responses, represent(victim, digits.images[:80]))
     with pytest.raises(TrainingError, match="another victim"):
         BlackBox(victim, name="other", store=store)
     store.write_bytes(b"broken" * 999)
@@ -244,9 +244,9 @@ def test_views_decide_what_is_paid_for(trained: Trained, digits: Data) -> None:
         box = BlackBox(trained.encoder)
         extract(box, digits.images, ExtractionConfig(**common, victim_view=view))  # type: ignore[arg-type]
         assert (box.queries, box.unique_images) == (spent, unique)
-    invariant = BlackBox(trained.encoder)
-    extract(invariant, digits.images, ExtractionConfig(**common, surrogate_view="rotation"))  # type: ignore[arg-type]
-    assert invariant.queries == 64
+    rotation_invariant = BlackBox(trained.encoder)
+    extract(rotation_invariant, digits.images, ExtractionConfig(**common, surrogate_view="rotation"))  # type: ignore[arg-type]
+    assert rotation_invariant.queries == 64
 
 
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"barlow", "wasserstein"}))
@@ -257,10 +257,10 @@ def test_a_theft_comes_closer_to_its_victim(loss: str, trained: Trained, digits:
     surrogate = extract(box, digits.images[:600], config, labels=digits.labels[:600])
     assert box.queries == 512
     held_out = digits.images[600:900]
-    answers = represent(trained.encoder, held_out).double().numpy()
+    responses = represent(trained.encoder, held_out).double().numpy()
 
     def likeness(e: Encoder) -> float:
-        return linear_cka(represent(e, held_out).double().numpy(), answers)
+        return linear_cka(represent(e, held_out).double().numpy(), responses)
 
     assert likeness(surrogate) > (0.8 if loss in REFERENCE_LOSSES else 0.5)
     assert likeness(surrogate) > likeness(encoder(4)) + 0.1
@@ -310,9 +310,9 @@ def test_later_thefts_come_closer_to_their_victim(method: str, trained: Trained,
     config = with_method(ExtractionConfig(arch="tiny", queries=512, epochs=epochs, batch_size=64, lr=2e-3), method)
     surrogate = extract(BlackBox(trained.encoder), digits.images[:600], config)
     held_out = digits.images[600:900]
-    answers = represent(trained.encoder, held_out).double().numpy()
-    stolen, stranger = (linear_cka(represent(e, held_out).double().numpy(), answers) for e in (surrogate, encoder(4)))
-    assert stolen > stranger + (0.05 if method == "rotation-invariant" else 0.1)  # that one gives likeness up
+    responses = represent(trained.encoder, held_out).double().numpy()
+    stolen, spec = (linear_cka(represent(e, held_out).double().numpy(), responses) for e in (surrogate, encoder(4)))
+    assert stolen > spec + (0.05 if method == "rotation-invariant" else 0.1)  # that one gives likeness up
 
 
 def test_stolen_encoder_pulls_views_to_the_answer_of_the_image(trained: Trained, digits: Data) -> None:
@@ -334,10 +334,10 @@ def test_queries_from_another_distribution(trained: Trained, digits: Data) -> No
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (512, 1, 16, 16), dtype=torch.uint8, generator=generator)
     held_out = digits.images[600:900]
-    answers = represent(trained.encoder, held_out).double().numpy()
+    responses = represent(trained.encoder, held_out).double().numpy()
     config = ExtractionConfig(arch="tiny", queries=512, epochs=15, batch_size=64, lr=2e-3)
     from_noise, from_digits = (
-        linear_cka(represent(extract(BlackBox(trained.encoder), x, config), held_out).double().numpy(), answers)
+        linear_cka(represent(extract(BlackBox(trained.encoder), x, config), held_out).double().numpy(), responses)
         for x in (noise, digits.images[:600])
     )
     assert 0.1 < from_noise < from_digits

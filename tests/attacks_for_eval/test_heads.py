@@ -17,7 +17,7 @@ from ownership.evidence.similarity import linear_cka
 from watermark_training.augment import simclr_view
 from watermark_training.data import Data
 from watermark_training.losses import nt_xent_loss
-from watermark_training.train import Trained
+from watermark_training.training import Trained
 
 CONFIG = HeadConfig(queries=256, epochs=6, batch_size=64, projection_dim=16)
 
@@ -41,10 +41,10 @@ def test_theft_through_the_victims_own_head(trained: Trained, digits: Data) -> N
     before = [p.clone() for p in trained.projection_head.parameters()]
     surrogate = extract(BlackBox(trained.encoder), digits.images[:600], config, head=trained.projection_head)
     assert all(torch.equal(a, b) for a, b in zip(before, trained.projection_head.parameters(), strict=True))
-    answers, own, stranger = (
+    responses, own, spec = (
         represent(e, digits.images[600:900]).double().numpy() for e in (trained.encoder, surrogate, encoder(4))
     )
-    assert linear_cka(own, answers) > linear_cka(stranger, answers) + 0.1
+    assert linear_cka(own, responses) > linear_cka(spec, responses) + 0.1
 
 
 def test_bad_heads_are_said(trained: Trained, digits: Data) -> None:

@@ -10,11 +10,11 @@ import torch
 
 from attacks_for_eval.black_box import BlackBox
 from attacks_for_eval.config import ExtractionConfig
-from attacks_for_eval.labels import ANSWERS, Answer, Classifier, fit_layer, steal_labels
+from attacks_for_eval.labels import RESPONSE_KINDS, Answer, Classifier, fit_layer, steal_labels
 from ownership.encoders.images import as_input, represent, three_channels
 from ownership.errors import TrainingError
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.training import Trained
 
 
 def test_losses_by_hand() -> None:
@@ -27,11 +27,11 @@ def test_losses_by_hand() -> None:
         / 4,
         "logits": sum((own[i, j] - target[i, j]) ** 2 for i in range(4) for j in range(3)) / 12,
     }
-    for name, loss in ANSWERS.items():
+    for name, loss in RESPONSE_KINDS.items():
         assert loss(torch.from_numpy(own), torch.from_numpy(target)).item() == pytest.approx(by_hand[name])
 
 
-@pytest.mark.parametrize("answer", list(ANSWERS))
+@pytest.mark.parametrize("answer", list(RESPONSE_KINDS))
 def test_a_classifier_is_stolen_from_its_answers(answer: Answer, trained: Trained, digits: Data) -> None:
     assert digits.labels is not None
     x, y = digits.images, digits.labels

@@ -11,11 +11,11 @@ from attacks_for_eval.laundering import OUTPUTS, WEIGHTS, fine_tune, launder, pr
 from ownership.claims.claim import Claim
 from ownership.encoders.images import represent
 from ownership.errors import TrainingError
-from ownership.evidence.querying import ask
+from ownership.evidence.querying import query
 from ownership.evidence.statistics import score_one
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
-from watermark_training.train import Trained, train
+from watermark_training.training import Trained, train
 
 
 @pytest.mark.parametrize("name", sorted(OUTPUTS | WEIGHTS))
@@ -44,8 +44,8 @@ def test_pruning_and_quantising_do_what_they_say(trained: Trained) -> None:
 @pytest.mark.parametrize("names", [["permute"], ["rotate_basis"], ["pad"], ["halve"], ["quantise", "permute", "pad"]])
 def test_partial_rsa_sees_through_it(names: list[str], claim: Claim, victim: torch.nn.Module) -> None:
     """Rule 6; per-number rescaling, projection and rounding lose or bend information and are measured, not promised."""
-    answers = ask(launder(victim, names), claim.probes, "x")
-    assert score_one(answers, claim.context)[0]["partial_rsa"] > 0.98
+    responses = query(launder(victim, names), claim.probes, "x")
+    assert score_one(responses, claim.context)[0]["partial_rsa"] > 0.98
 
 
 def test_order_and_names_are_checked(trained: Trained) -> None:
@@ -58,7 +58,7 @@ def test_order_and_names_are_checked(trained: Trained) -> None:
 
 
 def test_fine_tuning_moves_the_weights_from_where_they_are(trained: Trained, digits: Data) -> None:
-    config = TrainConfig(arch="tiny", epochs=1, batch_size=64, lr=1e-4, mark="none", temperature=0.2)
+    config = TrainConfig(arch="tiny", epochs=1, batch_size=64, lr=1e-4, watermark="none", temperature=0.2)
     tuned = fine_tune(trained.encoder, digits.images[600:856], config)
     fresh = train(digits.images[600:856], config).encoder
 

@@ -11,7 +11,7 @@ from attacks_for_eval.linear import linear_evaluation
 from ownership.encoders.images import represent
 from ownership.errors import TrainingError
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.training import Trained
 
 
 def _flat(x: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from attacks_for_eval.reference import pick_architecture, reference_surrogates
 from ownership.encoders.images import represent
 from ownership.evidence.similarity import linear_cka
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.training import Trained
 
 
 def test_the_architecture_is_the_victims_or_one_of_its_dimension(trained: Trained, digits: Data) -> None:
@@ -27,9 +27,9 @@ def test_references_are_thefts_and_repeat(trained: Trained, digits: Data) -> Non
     ]
     assert [m.name for m, _ in runs[0]] == ["reference_mse", "reference_infonce"]
     assert [m.sha256 for m, _ in runs[0]] == [m.sha256 for m, _ in runs[1]]
-    answers, stranger = (represent(e, digits.images[600:800]).double().numpy() for e in (trained.encoder, encoder(4)))
+    responses, spec = (represent(e, digits.images[600:800]).double().numpy() for e in (trained.encoder, encoder(4)))
     for member, surrogate in runs[0]:
         assert member.kind == "reference"
-        assert linear_cka(represent(surrogate, digits.images[600:800]).double().numpy(), answers) > linear_cka(
-            stranger, answers
+        assert linear_cka(represent(surrogate, digits.images[600:800]).double().numpy(), responses) > linear_cka(
+            spec, responses
         )

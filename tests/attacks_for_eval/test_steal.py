@@ -11,14 +11,14 @@ import torch
 
 from attacks_for_eval.black_box import BudgetError
 from attacks_for_eval.config import METHODS, ExtractionConfig
-from attacks_for_eval.labels import ANSWERS
-from attacks_for_eval.steal import STORE, serve_task, steal_to
+from attacks_for_eval.labels import RESPONSE_KINDS
+from attacks_for_eval.steal import STORE, extract_to, serve_task
 from ownership.encoders.images import represent
 from ownership.errors import TrainingError
 from ownership.suspects.suspect import load_encoder
-from watermark_training.artefacts import load_trained
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.train_folder import load_trained
+from watermark_training.training import Trained
 
 CONFIG = ExtractionConfig(loss="infonce", arch="tiny", queries=1500, epochs=1, batch_size=256)
 
@@ -26,7 +26,9 @@ CONFIG = ExtractionConfig(loss="infonce", arch="tiny", queries=1500, epochs=1, b
 @pytest.mark.parametrize("method", METHODS)
 def test_a_theft_by_every_method(method: str, trained: Trained, digits: Data, tmp_path: Path) -> None:
     config = replace(CONFIG, queries=64, batch_size=32)
-    spent = steal_to(tmp_path / "t", trained.encoder, "v", digits, config, method=method, head=trained.projection_head)
+    spent = extract_to(
+        tmp_path / "t", trained.encoder, "v", digits, config, method=method, head=trained.projection_head
+    )
     record = json.loads((tmp_path / "t/config.json").read_text())
     costs = {"recreate-head": 64 * 2 + 64, "averaging": 640}
     assert spent == record["queries"] == costs.get(method, 64)
@@ -36,55 +38,57 @@ def test_a_theft_by_every_method(method: str, trained: Trained, digits: Data, tm
     a, b = (load_encoder(tmp_path / f"t/encoder.{s}").encoder for s in ("safetensors", "onnx"))
     torch.testing.assert_close(represent(a, digits.images[:9]), represent(b, digits.images[:9]), atol=1e-4, rtol=1e-4)
     before = (tmp_path / "t/encoder.safetensors").stat().st_mtime_ns
-    again = steal_to(tmp_path / "t", trained.encoder, "v", digits, config, method=method, head=trained.projection_head)
+    again = extract_to(
+        tmp_path / "t", trained.encoder, "v", digits, config, method=method, head=trained.projection_head
+    )
     assert again == spent
     assert (tmp_path / "t/encoder.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_spent_budget_keeps_answers_and_a_larger_one_goes_on(trained: Trained, digits: Data, tmp_path: Path) -> None:
     with pytest.raises(BudgetError):
-        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1100)
+        extract_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1100)
     assert [p.name for p in (tmp_path / "t").iterdir()] == [STORE]
     with pytest.raises(TrainingError, match="another victim"):  # its answers are not the other one's
-        steal_to(tmp_path / "t", trained.encoder, "w", digits, CONFIG)
+        extract_to(tmp_path / "t", trained.encoder, "w", digits, CONFIG)
     with pytest.raises(BudgetError):  # the budget is over all runs
-        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1100)
-    assert steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1500) == 1500
+        extract_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1100)
+    assert extract_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, budget=1500) == 1500
     assert not (tmp_path / "t" / STORE).exists()
 
 
 def test_bad_thefts_are_said(trained: Trained, digits: Data, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="unknown method"):
-        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, method="magic")
+        extract_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, method="magic")
     with pytest.raises(TrainingError, match="projection head"):
-        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, method="access-head")
+        extract_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, method="access-head")
     (tmp_path / "t").mkdir()
     (tmp_path / "t/config.json").write_text("{}")
     with pytest.raises(TrainingError, match="another encoder"):
-        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG)
+        extract_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG)
     (tmp_path / "u").mkdir()
     (tmp_path / "u" / STORE).write_bytes(b"broken" * 99)
     with pytest.raises(TrainingError, match="damaged"):
-        steal_to(tmp_path / "u", trained.encoder, "v", digits, CONFIG)
+        extract_to(tmp_path / "u", trained.encoder, "v", digits, CONFIG)
 
 
-@pytest.mark.parametrize("answers", sorted(ANSWERS))
-def test_a_theft_from_what_a_classifier_says(answers: str, trained: Trained, digits: Data, tmp_path: Path) -> None:
+@pytest.mark.parametrize("answers", sorted(RESPONSE_KINDS))
+def test_a_theft_from_what_a_classifier_says(responses: str, trained: Trained, digits: Data, tmp_path: Path) -> None:
     config = replace(CONFIG, loss="mse", queries=64, batch_size=32)
-    victim, digest = serve_task(trained.encoder, "v", digits, answers)
-    assert steal_to(tmp_path / "t", victim, digest, digits, config, answers=answers) == 64
+    victim, digest = serve_task(trained.encoder, "v", digits, responses)
+    assert extract_to(tmp_path / "t", victim, digest, digits, config, responses=responses) == 64
     record = json.loads((tmp_path / "t/config.json").read_text())
-    assert (record["answers"], record["num_features"]) == (answers, 64)
+    assert (record["answers"], record["num_features"]) == (responses, 64)
     for method in ("recreate-head", "cont-steal"):
         with pytest.raises(TrainingError, match="needs representations"):
-            steal_to(tmp_path / "u", victim, digest, digits, CONFIG, answers=answers, method=method)
+            extract_to(tmp_path / "u", victim, digest, digits, CONFIG, responses=responses, method=method)
 
 
 def test_declared_kinds_are_checked(trained: Trained, digits: Data, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="unknown kind"):
-        steal_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, answers="vibes")
+        extract_to(tmp_path / "t", trained.encoder, "v", digits, CONFIG, responses="vibes")
     with pytest.raises(TrainingError, match="no posteriors"):  # representations are no shares
-        steal_to(tmp_path / "t", trained.encoder, "v", digits, replace(CONFIG, queries=64), answers="posteriors")
+        extract_to(tmp_path / "t", trained.encoder, "v", digits, replace(CONFIG, queries=64), responses="posteriors")
     with pytest.raises(TrainingError, match="a task serves no representations"):
         serve_task(trained.encoder, "v", digits, "representations")
     with pytest.raises(TrainingError, match="labelled images"):
@@ -94,8 +98,8 @@ def test_declared_kinds_are_checked(trained: Trained, digits: Data, tmp_path: Pa
 def test_two_stages_are_two_thefts(trained: Trained, digits: Data, tmp_path: Path) -> None:
     """The second thief asks the first one's surrogate; the victim is not asked again."""
     config = replace(CONFIG, loss="mse", queries=256, batch_size=64)
-    first = steal_to(tmp_path / "first", trained.encoder, "v", digits, config)
+    first = extract_to(tmp_path / "first", trained.encoder, "v", digits, config)
     surrogate = load_trained(tmp_path / "first")
-    second = steal_to(tmp_path / "second", surrogate.encoder, surrogate.sha256, digits, replace(config, seed=1))
+    second = extract_to(tmp_path / "second", surrogate.encoder, surrogate.sha256, digits, replace(config, seed=1))
     assert (first, second) == (256, 256)
     assert json.loads((tmp_path / "second/config.json").read_text())["victim_sha256"] == surrogate.sha256

@@ -19,7 +19,7 @@ import torch
 from conftest import Job, Run, encoder
 
 from ownership.io.canonical import sha256
-from watermark_training.artefacts import weights_bytes
+from watermark_training.train_folder import weights_bytes
 
 
 def error_line(err: str) -> str:
@@ -69,12 +69,12 @@ def test_the_steps_by_hand(run: Run, job: Job, tmp_path: Path) -> None:
     assert Path("victim/predictor.safetensors").stat().st_mode & 0o077 == 0
     assert len(Path("victim/metrics.jsonl").read_text().splitlines()) == 6
     config = Path("victim/config.json").read_text()
-    assert "cuts" not in config
+    assert "sector_boundaries" not in config
     code, out, _ = run("train", "digits[:300]", "--out", "victim", *common, "--epochs", 6)
     assert (code, out.splitlines()[0]) == (0, "already trained: victim/encoder.safetensors, victim/encoder.onnx")
     (tmp_path / "bare.safetensors").write_bytes(weights_bytes(encoder(31), "tiny"))
     models = [job.folder / f"models/panel_{s}" for s in ("plain_0", "plain_1", "plain_2", "plain_3")]
-    models += [job.folder / f"models/panel_marked_{i}" for i in range(5)]
+    models += [job.folder / f"models/panel_watermarked_{i}" for i in range(5)]
     panel = [part for m in models for part in ("--panel", m)] + ["--panel", "plain:bare.safetensors"]
     build = ("claim", "build", "victim", "--private", "digits[:300]", "--public", "digits[300:1000]")
     code, out, err = run(*build, *panel, "--out", "claim", "--reference-epochs", 20, "--device", "cpu")
@@ -98,7 +98,7 @@ def test_a_claim_without_a_predictor(run: Run, job: Job) -> None:
     """VICTIM may be any loadable file: a claim without watermark evidence."""
     victim = job.folder / "models/victim/encoder.onnx"
     panel = [p for i in range(5) for p in ("--panel", job.folder / f"models/panel_plain_{i}")]
-    panel += [p for i in range(5) for p in ("--panel", job.folder / f"models/panel_marked_{i}")]
+    panel += [p for i in range(5) for p in ("--panel", job.folder / f"models/panel_watermarked_{i}")]
     code, out, err = run("claim", "build", victim, "--private", "digits[:100]", "--public", "digits[100:500]",
                          *panel, "--out", "claim", "--no-reference")  # fmt: skip
     assert code == 0, err
@@ -124,7 +124,7 @@ def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_pat
     np.savez(tmp_path / "small.npz", x=np.zeros((50, 4, 4), np.uint8))
     panel = [p for i in range(3) for p in ("--panel", job.folder / f"models/panel_plain_{i}")]
     whole = [
-        p for m in ("plain", "marked") for i in range(5) for p in ("--panel", job.folder / f"models/panel_{m}_{i}")
+        p for m in ("plain", "watermarked") for i in range(5) for p in ("--panel", job.folder / f"models/panel_{m}_{i}")
     ]
     build = ("claim", "build", job.folder / "models/victim", "--private", "digits[:50]", "--public", "digits[50:400]")
     cases: list[tuple[int, str, tuple[object, ...]]] = [
@@ -146,7 +146,7 @@ def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_pat
         (2, "too small", ("train", "small.npz", "--out", "v")),
         (2, "no folder", ("train", "nowhere", "--out", "v")),
         (2, "unknown architecture", ("train", "digits", "--out", "v", "--arch", "x")),
-        (2, "unknown mark", ("train", "digits", "--out", "v", "--mark", "x")),
+        (2, "unknown mark", ("train", "digits", "--out", "v", "--watermark", "x")),
         (2, "not available", ("train", "digits", "--out", "v", "--device", "quantum")),
         (2, "queries from", ("steal", job.folder / "models/victim", "digits[:10]", "--out", "t")),
         (2, "unknown loss", ("steal", job.folder / "models/victim", "digits", "--loss", "x", "--out", "t")),
@@ -155,10 +155,10 @@ def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_pat
                                       "--loss", "mse", "--out", "t")),
         (2, "mse has no temperature", ("steal", job.folder / "models/victim", "digits", "--temperature", 1,
                                        "--out", "t")),
-        (2, "unknown kind", ("steal", job.folder / "models/victim", "digits", "--answers", "x", "--out", "t")),
+        (2, "unknown kind", ("steal", job.folder / "models/victim", "digits", "--output-kind", "x", "--out", "t")),
         (2, "a task serves no representations", ("steal", job.folder / "models/victim", "digits", "--task", "digits",
                                                  "--out", "t")),
-        (2, "unknown kind", ("audit", good, "--claim", claim, "--answers", "x")),
+        (2, "unknown kind", ("audit", good, "--claim", claim, "--output-kind", "x")),
         (2, "another configuration", ("train", "digits[:99]", "--out", job.folder / "models/victim", "--epochs", 1)),
     ]  # fmt: skip
     for code, said, arguments in cases:
@@ -262,7 +262,7 @@ def test_the_auditors_own_encoders_by_command(run: Run, job: Job, tmp_path: Path
     code, out, _ = run("audit", suspect, "--claim", job.folder / "claim", "--auditor-panel", own, "--out", "r")
     report = json.loads((tmp_path / "r/report.json").read_text())
     assert [m["provenance"] for m in report["auditor_panel"]] == ["trained here in the auditor's house", ""]
-    assert len(report["auditor_hits"]) == 0
+    assert len(report["auditor_positives"]) == 0
     assert "of the auditor's own independent encoders, 0 of 2" in out
     assert code == (0 if report["verdict"] == "SUPPORTED" else 1)
     (tmp_path / "empty").mkdir()
@@ -278,7 +278,11 @@ def test_claim_power_says_what_can_be_found(run: Run, job: Job) -> None:
     assert next(iter(found)) == "100"
     for rows in found.values():
         assert "partial_rsa_relative" in {p["statistic"] for p in rows}
-        assert {p["statistic"] for p in rows} <= {"partial_rsa_relative", "watermark_certainty", "partial_rsa_turned"}
+        assert {p["statistic"] for p in rows} <= {
+            "partial_rsa_relative",
+            "watermark_probability",
+            "partial_rsa_rotated",
+        }
         assert all(0 <= p["interval"][0] <= p["power"] <= p["interval"][1] <= 1 for p in rows)
     code, out, _ = run("claim", "power", job.folder / "claim")
     assert code == 0
@@ -292,21 +296,21 @@ def test_methods_and_kinds_of_answers_by_command(run: Run, job: Job, tmp_path: P
     assert run("steal", victim, "digits[:99]", "--method", "cont-steal", *few, "--out", "cont")[0] == 0
     record = json.loads((tmp_path / "cont/config.json").read_text())
     assert (record["steal"]["loss"], record["steal"]["temperature"], record["queries"]) == ("infonce", 0.5, 64)
-    labels = ("--answers", "labels", "--task", "digits[:300]")
+    labels = ("--output-kind", "labels", "--task", "digits[:300]")
     code, out, _ = run("steal", victim, "digits[300:400]", *labels, *few, "--out", "labels")
     assert code == 0
     assert "64 queries" in out
     assert run("steal", "cont", "digits[400:500]", *few, "--out", "second")[0] == 0
     first = sha256((tmp_path / "cont/encoder.safetensors").read_bytes())
     assert json.loads((tmp_path / "second/config.json").read_text())["victim_sha256"] == first
-    claim = ("--claim", job.folder / "claim", "--answers", "logits", "--out", "r")
+    claim = ("--claim", job.folder / "claim", "--output-kind", "logits", "--out", "r")
     code, out, _ = run("audit", "second/encoder.onnx", *claim)
     assert code == 1
     assert "INCONCLUSIVE" in out
     report = json.loads((tmp_path / "r/report.json").read_text())
-    assert "--answers logits" in report["command"]
+    assert "--output-kind logits" in report["command"]
     assert not report["auditor_panel"]
-    assert not any(r["decides"] for r in report["results"])
+    assert not any(r["primary"] for r in report["results"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -9,33 +9,33 @@ from conftest import Job, Run
 from test_cli import error_line
 
 from ownership.claims.claim import Claim
-from watermark_training.artefacts import load_trained
+from watermark_training.train_folder import load_trained
 
 
 def test_embed_marks_a_trained_encoder_and_resumes(run: Run, job: Job, tmp_path: Path) -> None:
     plain = next(p for p in sorted((job.folder / "models").iterdir()) if load_trained(p).key is None)
-    arguments = ["embed", plain, "digits[:200]", "--out", tmp_path / "marked", "--epochs", 1, "--size", 16]
+    arguments = ["embed", plain, "digits[:200]", "--out", tmp_path / "watermarked", "--epochs", 1, "--size", 16]
     code, out, _ = run(*arguments)
     assert code == 0
     assert "embedded: " in out
-    assert "ancestor:PATH" in out
-    marked = load_trained(tmp_path / "marked")
-    assert marked.key is not None
-    assert str(marked.key.cuts[0]) not in out
-    assert marked.config["ancestor"] == load_trained(plain).sha256
+    assert "sibling:PATH" in out
+    watermarked = load_trained(tmp_path / "watermarked")
+    assert watermarked.key is not None
+    assert str(watermarked.key.sector_boundaries[0]) not in out
+    assert watermarked.config["base_checkpoint"] == load_trained(plain).sha256
     assert "already embedded" in run(*arguments)[1]
     # a claim that would convict the unmarked model is refused
     panel = [x for p in sorted((job.folder / "models").iterdir()) if p != plain for x in ("--panel", p)]
-    build = ["claim", "build", tmp_path / "marked", "--private", "digits[:200]", "--public", "digits[200:900]"]
+    build = ["claim", "build", tmp_path / "watermarked", "--private", "digits[:200]", "--public", "digits[200:900]"]
     code, _, err = run(*build, *panel, "--size", 16, "--out", tmp_path / "claim")
     assert code == 2
     assert "went on from is not in the panel" in error_line(err)
     assert not (tmp_path / "claim").exists()
     # unless the owner states that nobody else has it
-    kept = [*build, *panel, "--size", 16, "--out", tmp_path / "claim", "--no-reference", "--ancestor-is-mine"]
+    kept = [*build, *panel, "--size", 16, "--out", tmp_path / "claim", "--no-reference", "--base-checkpoint-is-private"]
     code, _, err = run(*kept, "--probes", 250)
     assert code == 0, err
-    assert "never published" in Claim.load(tmp_path / "claim").data["ancestor"]
+    assert "never published" in Claim.load(tmp_path / "claim").data["base_checkpoint"]
 
 
 def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) -> None:
@@ -44,14 +44,14 @@ def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) 
     arguments = ["train", "digits[:128]", "--out", tmp_path / "grown", "--start", plain, "--epochs", 1, "--size", 16]
     code, out, err = run(*arguments, "--lr", 1e-9, "--batch-size", 64)
     assert code == 0, err
-    assert "ancestor:PATH" in out
+    assert "sibling:PATH" in out
     grown = load_trained(tmp_path / "grown")
-    assert (grown.architecture, grown.config["ancestor"]) == (known.architecture, known.sha256)
+    assert (grown.architecture, grown.config["base_checkpoint"]) == (known.architecture, known.sha256)
     before, after = (dict(x.encoder.named_parameters()) for x in (known, grown))  # type: ignore[attr-defined]
     assert all(torch.allclose(after[name], x, atol=1e-5) for name, x in before.items())
     assert grown.predictor is not None
     assert grown.predictor.pairs
-    # strangers of such a victim begin with fresh weights
+    # independent encoders of such a victim begin with fresh weights
     panel = ["panel", tmp_path / "grown", "--private", "digits[:64]", "--others", "digits[200:264]", "--no-invariant"]
     code, _, err = run(*panel[:4], "--others", "digits[200:210]", "--out", tmp_path / "panel", "--size", 16)
     assert code == 2
@@ -64,21 +64,23 @@ def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) 
     assert {load_trained(p).config["train"]["epochs"] for p in (tmp_path / "longer").iterdir()} == {2}
     # and its kin go on from where it did, in its own passes: a claim knows them for what they are
     other = next(p for p in sorted((job.folder / "models").iterdir()) if p != plain)
-    code, _, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2, "--ancestor", other)
+    code, _, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2, "--base-checkpoint", other)
     assert code == 2
     assert "did not go on from" in error_line(err)
-    code, out, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2, "--ancestor", plain)
+    code, out, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2, "--base-checkpoint", plain)
     assert code == 0, err
-    assert f"--panel ancestor:{plain}" in out
-    kin = [load_trained(p) for p in sorted((tmp_path / "longer").glob("ancestor_*"))]
-    assert [(k.config["ancestor"], k.config["train"]["epochs"]) for k in kin] == [(known.sha256, 1)] * 4
+    assert f"--panel sibling:{plain}" in out
+    from_checkpoint = [load_trained(p) for p in sorted((tmp_path / "longer").glob("sibling_*"))]
+    assert [(k.config["base_checkpoint"], k.config["train"]["epochs"]) for k in from_checkpoint] == [
+        (known.sha256, 1)
+    ] * 4
     build = ["claim", "build", tmp_path / "grown", "--size", 16, "--private", "digits[:64]"]
     build += ["--public", "digits[200:900]"]
-    build += ["--panel", tmp_path / "longer", "--panel", f"ancestor:{plain}", "--no-reference", "--probes", 250]
+    build += ["--panel", tmp_path / "longer", "--panel", f"sibling:{plain}", "--no-reference", "--probes", 250]
     code, _, err = run(*build, "--out", tmp_path / "claim")
     assert code == 0, err
     kinds = [m.kind for m in Claim.load(tmp_path / "claim").members]
-    assert [kinds.count(k) for k in ("plain", "marked", "ancestor")] == [5, 5, 5]
+    assert [kinds.count(k) for k in ("plain", "watermarked", "sibling")] == [5, 5, 5]
     for wrong, said in (
         ([*arguments[:3], tmp_path / "x", "--start", plain / "encoder.onnx"], "known architecture"),
         ([*arguments, "--arch", "resnet18"], "resnet18"),
@@ -108,7 +110,7 @@ def test_show_says_what_a_folder_holds_and_nothing_of_the_key(run: Run, job: Job
     assert "simclr" in out
     assert "secret; the key is in predictor.safetensors" in out
     assert "mark accuracy" in out
-    for cut in loaded.key.cuts:
+    for cut in loaded.key.sector_boundaries:
         assert f"{cut:.3f}"[1:] not in out
     assert "a bare file" in run("show", victim / "encoder.onnx")[1]
     thief = next(p for p in (job.folder / "models").iterdir() if "steal" in load_trained(p).config)

@@ -16,7 +16,7 @@ from ownership.io.canonical import sha256
 from ownership.io.files import read_json, write_json
 from ownership.reports.report import Report
 from ownership.suspects.formats.open import LoadOptions
-from watermark_training.artefacts import weights_bytes
+from watermark_training.train_folder import weights_bytes
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_what_is_not_reproduced_is_named(run: Run, sealed: Sealed, brought: None
         ("--stop-early",),
         ("--preprocess", "try"),
         ("--preprocess", "bgr+imagenet", "--paper"),
-        ("--answers", "logits"),
+        ("--output-kind", "logits"),
         ("--arch", "tiny"),
     ],
     ids=" ".join,

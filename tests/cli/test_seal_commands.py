@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, Sealed, encoder
 
-from watermark_training.artefacts import weights_bytes
+from watermark_training.train_folder import weights_bytes
 
 
 def test_from_key_to_verdict_on_a_date(

@@ -43,7 +43,7 @@ class Loops(nn.Module):
 
 
 class Counts(nn.Module):
-    """Answers change with every call."""
+    """Responses change with every call."""
 
     calls: Tensor
 

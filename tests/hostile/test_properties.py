@@ -174,7 +174,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "torchvision:resnet18" else pytest.mark.slow) for n in MODELS]
+    "name", [pytest.param(n, watermarks=() if n == "torchvision:resnet18" else pytest.mark.slow) for n in MODELS]
 )
 def test_good_models_answer_alike_in_every_form(name: str, tmp_path: Path) -> None:
     size = MODELS[name]

@@ -24,8 +24,8 @@ from ownership.reports.report import Report
 from ownership.stats import case_control_test
 from ownership.suspects.suspect import Suspect, load_suspect
 from ownership.verdict.rule import Verdict
-from watermark_training.artefacts import onnx_bytes, weights_bytes
 from watermark_training.data import Data
+from watermark_training.train_folder import onnx_bytes, weights_bytes
 
 
 def suspect(e: EncoderLike) -> Suspect:
@@ -36,9 +36,9 @@ def test_a_copy_is_supported_and_a_stranger_is_not(claim: Claim, victim: Encoder
     copy = audit(claim, suspect(Noisy(victim, 8, 0.002).eval()))
     assert copy.verdict is Verdict.SUPPORTED
     assert copy.adjusted_pvalues["partial_rsa_relative"] < 0.001
-    stranger = audit(claim, suspect(encoder(77)))
-    assert stranger.verdict is Verdict.NOT_SUPPORTED
-    assert not stranger.problems
+    spec = audit(claim, suspect(encoder(77)))
+    assert spec.verdict is Verdict.NOT_SUPPORTED
+    assert not spec.problems
 
 
 def test_the_numbers_are_the_statistics(claim: Claim, victim: Encoder) -> None:
@@ -48,11 +48,11 @@ def test_the_numbers_are_the_statistics(claim: Claim, victim: Encoder) -> None:
     z = {m.name: np.arctanh(claim.scores["partial_rsa"][m.name]) for m in claim.members}
     p = [
         case_control_test(float(np.arctanh(result.value)), [z[m.name] for m in claim.stratum(kind)]).pvalue
-        for kind in ("plain", "marked")
+        for kind in ("plain", "watermarked")
     ]
     assert result.pvalue == pytest.approx(max(p))
     assert result.rank_pvalue >= 1 / 6
-    assert report.deciding[0].name == "partial_rsa_relative"
+    assert report.primary[0].name == "partial_rsa_relative"
 
 
 def test_auditing_twice_gives_the_same_bytes(claim_folder: Path, tmp_path: Path, victim: Encoder) -> None:
@@ -91,7 +91,7 @@ class _BatchDependent(nn.Module):
 
 
 class _Counting(nn.Module):
-    """Answers honestly for a while, then like another network."""
+    """Responses honestly for a while, then like another network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ def _small_claim(digits: Data, victim: Encoder, kinds: list[str], public: int, *
 
 
 def test_too_few_probes_are_inconclusive(digits: Data, victim: Encoder) -> None:
-    claim = _small_claim(digits, victim, ["plain"] * 5 + ["marked"] * 5, 150)
+    claim = _small_claim(digits, victim, ["plain"] * 5 + ["watermarked"] * 5, 150)
     report = audit(claim, suspect(victim))
     assert report.verdict is Verdict.INCONCLUSIVE
     assert "too few probes: the claim has 100 public probes" in report.reasons[0]
@@ -163,7 +163,7 @@ def test_a_missing_stratum_asks_for_both_tests(digits: Data, victim: Encoder) ->
     """Without marked members and without a watermark only one test can run: the claim supports nothing."""
     claim = _small_claim(digits, victim, ["plain"] * 5, 400)
     report = audit(claim, suspect(victim))
-    assert report.results[0].missing_strata == ("marked",)
+    assert report.results[0].missing_strata == ("watermarked",)
     assert report.verdict is Verdict.INCONCLUSIVE
     assert any("two families must reject" in r for r in report.reasons)
     assert any("NOT represented" in e.said for e in report.explanations)
@@ -174,12 +174,12 @@ def test_a_panel_of_small_and_public_encoders(digits: Data, victim: Encoder) -> 
     references = [(member("reference_mse", "reference"), Noisy(victim, 70, 0.2).eval())]
     claim = _small_claim(digits, victim, ["small"] * 6 + ["public"] * 5, 400, references=references)
     said = describe(claim)
-    assert claim.plan.deciding == ("partial_rsa",)  # the only test that may; others would only cost alpha
+    assert claim.plan.primary == ("partial_rsa",)  # the only test that may; others would only cost alpha
     assert any("no plain members" in line and "0.6 of the way" in line for line in said)
     found, cleared = (audit(claim, suspect(e)) for e in (victim, encoder(77)))
     assert found.verdict is Verdict.SUPPORTED
     assert cleared.verdict is Verdict.NOT_SUPPORTED
-    assert cleared.results[0].missing_strata == ("plain", "marked")
+    assert cleared.results[0].missing_strata == ("plain", "watermarked")
     assert any("close to the owner's own copies" in e.said for e in found.explanations)
     bare = _small_claim(digits, victim, ["small"] * 6, 400)
     assert any("no reference surrogates" in line for line in describe(bare))
@@ -190,15 +190,15 @@ def test_a_panel_of_small_and_public_encoders(digits: Data, victim: Encoder) -> 
 
 def test_the_ancestor_stratum_counts(digits: Data, victim: Encoder) -> None:
     """A suspect near the victim's relatives is beyond plain members but not beyond its own kind."""
-    kinds = ["plain"] * 5 + ["marked"] * 5
+    kinds = ["plain"] * 5 + ["watermarked"] * 5
     panel = [(member(f"m{i}", kind), encoder(10 + i)) for i, kind in enumerate(kinds)]
-    kin = [(member(f"kin{i}", "ancestor"), Noisy(victim, 40 + i, 0.3 + 0.02 * i).eval()) for i in range(5)]
+    from_checkpoint = [(member(f"kin{i}", "sibling"), Noisy(victim, 40 + i, 0.3 + 0.02 * i).eval()) for i in range(5)]
     sibling = suspect(Noisy(victim, 60, 0.33).eval())
     args = ((member("victim", "victim", victim), victim), digits.images[:50], digits.images[50:500])
     without = audit(build_claim(*args, panel), sibling)
-    among = audit(build_claim(*args, [*panel, *kin]), sibling)  # type: ignore[list-item]
+    among = audit(build_claim(*args, [*panel, *from_checkpoint]), sibling)  # type: ignore[list-item]
     assert without.verdict is Verdict.SUPPORTED
-    assert among.results[0].decisive_stratum == "ancestor"
+    assert among.results[0].decisive_stratum == "sibling"
     assert among.verdict is Verdict.NOT_SUPPORTED
 
 
@@ -209,7 +209,7 @@ def test_a_panel_member_as_suspect_is_no_copy(claim: Claim) -> None:
 
 
 def test_a_claim_that_finds_nothing_is_inconclusive(claim: Claim) -> None:
-    weak = replace(claim, reference_scores={"partial_rsa_relative": {"r": 0.0}, "watermark_certainty": {"r": 0.5}})
+    weak = replace(claim, reference_scores={"partial_rsa_relative": {"r": 0.0}, "watermark_probability": {"r": 0.5}})
     report = audit(weak, suspect(encoder(77)))
     assert report.verdict is Verdict.INCONCLUSIVE
     assert "cannot tell a theft" in report.reasons[-1]
@@ -235,33 +235,33 @@ def test_the_papers_test_is_shown_and_never_decides(claim: Claim) -> None:
     assert {n for n, t in shown.items() if t} == {
         "watermark_success", "l2_distance", "inference_gmm", "inference_loss", "inference_augmentation",
     }  # fmt: skip
-    assert {r.name for r in report.deciding} == {"partial_rsa_relative", "watermark_certainty", "partial_rsa_turned"}
+    assert {r.name for r in report.primary} == {"partial_rsa_relative", "watermark_probability", "partial_rsa_rotated"}
 
 
 def test_plan_defaults_are_the_rules() -> None:
     plan = Plan()
     assert (plan.alpha, plan.correction, plan.min_stratum) == (0.01, "holm", 5)
-    assert plan.deciding == ("partial_rsa_relative", "watermark_certainty", "partial_rsa_turned")
-    assert plan.last_alpha + sum(s * plan.alpha for s in plan.look_shares) == pytest.approx(plan.alpha)
+    assert plan.primary == ("partial_rsa_relative", "watermark_probability", "partial_rsa_rotated")
+    assert plan.final_alpha + sum(s * plan.alpha for s in plan.interim_alpha_shares) == pytest.approx(plan.alpha)
 
 
-@pytest.mark.parametrize(("answers", "said"), [("logits", {"partial_rsa", "cka"}), ("labels", {"cka"})])
+@pytest.mark.parametrize(("output_kind", "said"), [("logits", {"partial_rsa", "cka"}), ("labels", {"cka"})])
 def test_a_declared_classifier_is_described_and_never_convicted(
-    answers: str, said: set[str], claim: Claim, victim: Encoder, tmp_path: Path
+    responses: str, said: set[str], claim: Claim, victim: Encoder, tmp_path: Path
 ) -> None:
     """The victim itself, declared to give class scores: what can be computed is shown, the rest is refused by name."""
     path = tmp_path / "s.safetensors"
     path.write_bytes(weights_bytes(victim, "tiny"))
-    report = audit(claim, load_suspect(path, answers=answers))
+    report = audit(claim, load_suspect(path, responses=responses))
     assert {r.name for r in report.results} == said
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert report.deciding == ()
-    assert answers in report.reasons[0]
-    assert f"declared to give {answers}" in report.skipped["watermark_success"]
+    assert report.primary == ()
+    assert responses in report.reasons[0]
+    assert f"declared to give {responses}" in report.skipped["watermark_success"]
     assert set(report.skipped) | said == set(STATISTICS)
     assert Report.from_dict(report.to_dict()) == report
     with pytest.raises(SuspectError, match="unknown kind"):
-        load_suspect(path, answers="vibes")
+        load_suspect(path, responses="vibes")
 
 
 def test_a_claim_that_accuses_the_auditors_innocents_is_indiscriminate(claim: Claim, victim: Encoder) -> None:
@@ -273,11 +273,11 @@ def test_a_claim_that_accuses_the_auditors_innocents_is_indiscriminate(claim: Cl
 
     innocents = [named(encoder(80 + i), f"innocent {i}") for i in range(3)]
     fair = audit(claim, copy, auditor_panel=innocents)
-    assert (fair.verdict, fair.auditor_hits) == (Verdict.SUPPORTED, ())
+    assert (fair.verdict, fair.auditor_positives) == (Verdict.SUPPORTED, ())
     assert "0 of 3" in fair.reasons[0]
     accused = [named(Noisy(victim, 20 + i, 0.002).eval(), f"accused {i}") for i in range(2)]  # as if it were innocent
     unfair = audit(claim, copy, auditor_panel=[*innocents, *accused])
-    assert unfair.auditor_hits == ("accused 0", "accused 1")
+    assert unfair.auditor_positives == ("accused 0", "accused 1")
     assert unfair.verdict is Verdict.INCONCLUSIVE
     assert "indiscriminate" in unfair.reasons[0]
     assert Report.from_dict(unfair.to_dict()) == unfair

@@ -33,9 +33,9 @@ def test_a_claim_survives_the_disk(claim: Claim, claim_folder: Path) -> None:
     assert loaded.reference_scores == claim.reference_scores
     assert loaded.key == claim.key
     assert all(torch.equal(loaded.probes[k], claim.probes[k]) for k in claim.probes)
-    for name, answers in claim.answers.items():
-        for k, v in answers.sets.items():
-            np.testing.assert_array_equal(loaded.answers[name].sets[k], v)
+    for name, responses in claim.responses.items():
+        for k, v in responses.sets.items():
+            np.testing.assert_array_equal(loaded.responses[name].sets[k], v)
     assert len(loaded.sha256) == 64
 
 
@@ -174,16 +174,16 @@ def test_an_unwritable_folder_is_said(claim: Claim, tmp_path: Path) -> None:
         claim.save(tmp_path / "file" / "claim")
 
 
-def _panel(plain: int, marked: int) -> list[tuple[object, Encoder]]:
-    kinds = ["plain"] * plain + ["marked"] * marked
+def _panel(plain: int, watermarked: int) -> list[tuple[object, Encoder]]:
+    kinds = ["plain"] * plain + ["watermarked"] * watermarked
     return [(member(f"m{i}", kind), encoder(10 + i)) for i, kind in enumerate(kinds)]
 
 
-@pytest.mark.parametrize(("plain", "marked"), [(0, 0), (4, 0), (5, 3), (4, 5)])
-def test_too_small_a_panel_is_refused(digits: Data, victim: Encoder, plain: int, marked: int) -> None:
+@pytest.mark.parametrize(("plain", "watermarked"), [(0, 0), (4, 0), (5, 3), (4, 5)])
+def test_too_small_a_panel_is_refused(digits: Data, victim: Encoder, plain: int, watermarked: int) -> None:
     with pytest.raises(ClaimError, match="too small a panel"):
         build_claim(
-            (member("victim", "victim"), victim), digits.images[:50], digits.images[50:150], _panel(plain, marked)
+            (member("victim", "victim"), victim), digits.images[:50], digits.images[50:150], _panel(plain, watermarked)
         )  # type: ignore[arg-type]
 
 
@@ -234,11 +234,11 @@ def test_show_says_what_the_claim_can_find_and_nothing_of_the_key(claim_folder: 
     assert "5 plain, 5 marked" in text
     assert "this claim can find a theft" in text
     assert claim.key is not None
-    assert str(claim.key.cuts[0])[:6] not in text
+    assert str(claim.key.sector_boundaries[0])[:6] not in text
 
 
 def test_plan_refuses_nonsense() -> None:
-    for change in ({"alpha": 0.0}, {"alpha": 0.5}, {"deciding": ("cka",)}, {"min_stratum": 2}, {"rule": "x"}):
+    for change in ({"alpha": 0.0}, {"alpha": 0.5}, {"primary": ("cka",)}, {"min_stratum": 2}, {"rule": "x"}):
         with pytest.raises(ClaimError):
             Plan(**change)  # type: ignore[arg-type]
     assert Plan.from_dict(Plan(seed=4).to_dict()) == Plan(seed=4)

@@ -33,8 +33,8 @@ from ownership.reports.report import Report
 from ownership.reports.signature import verify_report
 from ownership.sealing.create import seal_claim
 from ownership.sealing.verify import verify_claim
-from watermark_training.artefacts import weights_bytes
 from watermark_training.data import Data
+from watermark_training.train_folder import weights_bytes
 
 ROOT = Path(__file__).parents[2]
 CASES = {"build": 2, "seal": 2, "attach": 2, "audit": 3, "sign": 2}
@@ -55,7 +55,7 @@ Ask = Callable[..., Answer]
 
 
 @pytest.fixture(scope="session")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+def query(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Runs a command in a fork of one warm process; None where it ended by itself."""
     said = tmp_path_factory.mktemp("said") / "said"
     process = subprocess.Popen(
@@ -104,7 +104,7 @@ def works(
             Image.fromarray(image[0].numpy()).save(place / name / f"{i:04}.png")
     for i in range(11):
         (place / f"m{i}.safetensors").write_bytes(weights_bytes(encoder(40 + i), "tiny"))
-    kinds = ["plain"] * 5 + ["marked"] * 5
+    kinds = ["plain"] * 5 + ["watermarked"] * 5
     panel = [word for i, kind in enumerate(kinds) for word in ("--panel", f"{kind}:{place}/m{i}.safetensors")]
     build = ("claim", "build", place / "m10.safetensors", "--private", place / "private", "--public", place / "public")
     owner = sealed.folder.parent / "owner.key"
@@ -164,7 +164,7 @@ def works(
 
 
 @pytest.fixture(scope="session")
-def whole_run(ask: Ask, works: dict[str, Work], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Answer]:
+def whole_run(query: Ask, works: dict[str, Work], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Answer]:
     """How many changes, and seconds, a command takes that nobody kills."""
     known: dict[str, Answer] = {}
 
@@ -172,7 +172,7 @@ def whole_run(ask: Ask, works: dict[str, Work], tmp_path_factory: pytest.TempPat
         if name not in known:
             folder = tmp_path_factory.mktemp(f"whole-{name}")
             works[name].prepare(folder)
-            known[name] = ask(folder, *works[name].argv)
+            known[name] = query(folder, *works[name].argv)
             assert known[name].changes > 2
             assert works[name].whole(folder)
         return known[name]
@@ -181,20 +181,20 @@ def whole_run(ask: Ask, works: dict[str, Work], tmp_path_factory: pytest.TempPat
 
 
 def run_case(
-    name: str, i: int, ask: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], folder: Path
+    name: str, i: int, query: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], folder: Path
 ) -> None:
     work, known, rng = works[name], whole_run(name), random.Random(f"{name}{i}")
     work.prepare(folder)
     if i % 3 < 2:
-        killed = ask(folder, *work.argv, kill_at=rng.randint(1, known.changes))
+        killed = query(folder, *work.argv, kill_at=rng.randint(1, known.changes))
         assert killed.code == -9
     else:
-        ask(folder, *work.argv, after=rng.uniform(0, known.seconds))
+        query(folder, *work.argv, after=rng.uniform(0, known.seconds))
     done = work.whole(folder)
     if name == "build" and done:
         return  # built whole: the same command would rightly refuse to overwrite it
     before = _content(folder) if done else None
-    ask(folder, *work.argv)
+    query(folder, *work.argv)
     assert work.whole(folder)
     if before is not None:
         assert {k: v for k, v in _content(folder).items() if k in before} == before, "what was whole was changed"
@@ -215,27 +215,27 @@ def _hidden(path: Path) -> bool:
 
 @pytest.mark.parametrize(("name", "i"), [(n, i) for n, count in CASES.items() for i in range(count)])
 def test_killed(
-    name: str, i: int, ask: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], tmp_path: Path
+    name: str, i: int, query: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], tmp_path: Path
 ) -> None:
-    run_case(name, i, ask, works, whole_run, tmp_path)
+    run_case(name, i, query, works, whole_run, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_killed_two_hundred_times(
-    name: str, ask: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], tmp_path: Path
+    name: str, query: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], tmp_path: Path
 ) -> None:
     for i in range(10, 10 + SLOW[name]):
         (tmp_path / str(i)).mkdir()
-        run_case(name, i, ask, works, whole_run, tmp_path / str(i))
+        run_case(name, i, query, works, whole_run, tmp_path / str(i))
 
 
 def test_the_suspects_process_dies_with_a_killed_audit(
-    ask: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], tmp_path: Path
+    query: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], tmp_path: Path
 ) -> None:
     """The worker must not outlive its audit (Linux: the kernel sends it a signal)."""
     known = whole_run("audit")
-    ask(tmp_path, *works["audit"].argv, after=known.seconds * 0.6)
+    query(tmp_path, *works["audit"].argv, after=known.seconds * 0.6)
     for _ in range(100):
         left = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _is_worker(p)]
         if not left:
@@ -260,15 +260,15 @@ def _is_worker(process: Path) -> bool:
     ("name", "limit"), [("build", 20_000), ("seal", 2000), ("attach", 400), ("sign", 3_000), ("audit", 3_000)]
 )
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(
-    name: str, limit: int, ask: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], tmp_path: Path
+    name: str, limit: int, query: Ask, works: dict[str, Work], whole_run: Callable[[str], Answer], tmp_path: Path
 ) -> None:
     """A limit on the size of files fails in the middle of a write, as a full disk does."""
     whole_run(name)
     works[name].prepare(tmp_path)
     if name == "audit":  # an older report is there
-        ask(tmp_path, *works[name].argv)
+        query(tmp_path, *works[name].argv)
     before = _content(tmp_path)
-    answer = ask(tmp_path, *works[name].argv, file_limit=limit)
+    answer = query(tmp_path, *works[name].argv, file_limit=limit)
     lines = answer.said.splitlines()
     assert [line.startswith("error: cannot write") for line in lines].count(True) == 1, answer.said
     assert "Traceback" not in answer.said

@@ -33,7 +33,7 @@ from ownership.reports.report import Report
 from ownership.suspects.endpoint.client import RemoteEncoder
 from ownership.suspects.endpoint.endpoint import host_of, load_endpoint
 from ownership.suspects.endpoint.protocols import APIS, read_answer
-from ownership.suspects.endpoint.transcript import RememberingEncoder, Transcript
+from ownership.suspects.endpoint.transcript import CachedEndpoint, Transcript
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.rule import Verdict
 
@@ -149,9 +149,9 @@ def test_a_finished_audit_is_repeated_from_its_transcript(claim: Claim, near: No
     """Without the endpoint, to the same bytes."""
     with serving(near) as (server, url):
         first = audit(claim, load_endpoint(url, tmp_path / "t"))
-        asked = server.images
+        session = server.images
         again = audit(claim, load_endpoint(url, tmp_path / "t"))
-        assert server.images == asked
+        assert server.images == session
     gone = audit(claim, load_endpoint(url, tmp_path / "t"))
     assert canonical_json(gone.to_dict()) == canonical_json(again.to_dict()) == canonical_json(first.to_dict())
 
@@ -223,7 +223,7 @@ def _answered(tmp_path: Path, digits: torch.Tensor) -> tuple[Path, RemoteEncoder
     folder = tmp_path / "t"
     with serving(encoder(1)) as (_, url):
         remote = RemoteEncoder(url=url, batch_size=8)
-        represent(RememberingEncoder(remote, Transcript(folder, remote)), digits[:16])
+        represent(CachedEndpoint(remote, Transcript(folder, remote)), digits[:16])
     return folder, remote
 
 
@@ -288,7 +288,7 @@ def test_a_damaged_transcript_is_one_clear_line(name: str, images: torch.Tensor,
 def test_two_audits_do_not_write_into_one_transcript(images: torch.Tensor, tmp_path: Path) -> None:
     with serving(encoder(1)) as (_, url):
         remote = RemoteEncoder(url=url)
-        one, two = (RememberingEncoder(remote, Transcript(tmp_path / "t", remote)) for _ in range(2))
+        one, two = (CachedEndpoint(remote, Transcript(tmp_path / "t", remote)) for _ in range(2))
         represent(one, images[:4])
         with pytest.raises(SuspectError, match="another audit writes into"):
             represent(two, images[4:8])
@@ -352,7 +352,7 @@ def test_an_endpoint_that_fails_midway(name: str, claim: Claim, near: Noisy, tmp
         server.good = 1
         remote = RemoteEncoder(url=url, patience=1.5, timeout=1.0)
         suspect = load_endpoint(url, tmp_path / "t")
-        patient = RememberingEncoder(remote, Transcript(tmp_path / "t", remote))
+        patient = CachedEndpoint(remote, Transcript(tmp_path / "t", remote))
         start = time.monotonic()
         with pytest.raises(SuspectError, match=said) as e:
             audit(few, replace(suspect, encoder=patient))
@@ -399,7 +399,7 @@ def test_nan_in_json_is_inconclusive(claim: Claim, tmp_path: Path) -> None:
     assert any("not finite" in problem for problem in report.problems)
 
 
-ANSWERS: dict[str, tuple[str, str, str]] = {
+RESPONSE_KINDS: dict[str, tuple[str, str, str]] = {
     "no list": ("openai", '{"data": 3}', "no JSON"),
     "a word": ("openai", '{"data": "ab"}', "no JSON"),
     "index twice": ("openai", '{"data": [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}]}', "no JSON"),
@@ -429,9 +429,9 @@ ANSWERS: dict[str, tuple[str, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(ANSWERS))
+@pytest.mark.parametrize("name", sorted(RESPONSE_KINDS))
 def test_bad_answers(name: str) -> None:
-    api, text, said = ANSWERS[name]
+    api, text, said = RESPONSE_KINDS[name]
     with pytest.raises(SuspectError, match=said):
         read_answer(APIS[api], text.encode(), 2)
 
@@ -497,7 +497,7 @@ def test_tokens_and_languages_are_checked(tmp_path: Path) -> None:
     with pytest.raises(SuspectError, match="unknown kind of endpoint"):
         load_endpoint("https://models.example/", tmp_path / "t", api="grpc")
     with pytest.raises(SuspectError, match="unknown kind of answers"):
-        load_endpoint("https://models.example/", tmp_path / "t", answers="guesses")
+        load_endpoint("https://models.example/", tmp_path / "t", responses="guesses")
     assert "s3cret" not in repr(RemoteEncoder(url="https://models.example/", token="s3cret"))
 
 
@@ -579,14 +579,14 @@ def test_an_endpoints_report_is_reproduced_from_its_transcript(
     """Nobody is asked: the answers are in the report's folder, and their digest is the suspect's."""
     with serving(near) as (server, url):
         assert run("audit", url, "--claim", claim_folder, "--api", "openai", "--model", "m", "--out", "r")[0] == 0
-        asked = len(server.requests)
+        session = len(server.requests)
         again = ("report", "reproduce", "r", "--claim", claim_folder, "--suspect", url)
         code, out, _ = run(*again)
         assert code == 0
         assert "reproduced: SUPPORTED" in out
-        assert len(server.requests) == asked
+        assert len(server.requests) == session
         code, _, err = run(*again, "--transcript", "nowhere")
         assert code == 6
         assert "this suspect is not the report's" in err
-        assert len(server.requests) == asked
+        assert len(server.requests) == session
     assert not Path("nowhere").exists()

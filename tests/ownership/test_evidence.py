@@ -17,22 +17,22 @@ from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input, as_uint8
 from ownership.evidence.dataset_inference import augmentation_scores, gmm_scores, loss_scores
-from ownership.evidence.querying import ask
-from ownership.evidence.responses import Answers, NotApplicable
+from ownership.evidence.querying import query
+from ownership.evidence.responses import NotApplicable, Responses
 from ownership.evidence.similarity import covariance, partial_correlation
 from ownership.evidence.statistics import SCALES, STATISTICS, score_members, score_one
 from ownership.evidence.watermark_scores import (
     watermark_aligned,
     watermark_auc,
-    watermark_certainty,
     watermark_hits,
+    watermark_probability,
     watermark_success,
 )
 from ownership.watermark import rotate
 
 
 def test_every_statistic_sees_the_victim_in_itself(claim: Claim, victim: Encoder) -> None:
-    scores, skipped = score_one(ask(victim, claim.probes, "copy"), claim.context)
+    scores, skipped = score_one(query(victim, claim.probes, "copy"), claim.context)
     assert not skipped
     assert scores["cka"] == pytest.approx(1)
     assert scores["l2_distance"] == pytest.approx(0, abs=1e-5)
@@ -41,16 +41,16 @@ def test_every_statistic_sees_the_victim_in_itself(claim: Claim, victim: Encoder
 
 def test_partial_rsa_orders_copies_and_strangers(claim: Claim, victim: Encoder) -> None:
     def score(e: Callable[[torch.Tensor], torch.Tensor]) -> float:
-        return score_one(ask(e, claim.probes, "x"), claim.context)[0]["partial_rsa"]
+        return score_one(query(e, claim.probes, "x"), claim.context)[0]["partial_rsa"]
 
-    near, far, stranger = score(Noisy(victim, 1, 0.001)), score(Noisy(victim, 1, 0.01)), score(encoder(99))
-    assert near > far > stranger
+    near, far, spec = score(Noisy(victim, 1, 0.001)), score(Noisy(victim, 1, 0.01)), score(encoder(99))
+    assert near > far > spec
     assert near > max(claim.scores["partial_rsa"].values())
 
 
 def test_relative_partial_rsa_by_hand(claim: Claim, victim: Encoder) -> None:
     """Each likeness by `partial_correlation` with all the others given; the victim's in units of the others' spread."""
-    suspect = ask(Noisy(victim, 9, 0.3), claim.probes, "x")
+    suspect = query(Noisy(victim, 9, 0.3), claim.probes, "x")
     structures = [a.rsa(claim.plan) for a in (suspect, claim.context.victim, *claim.context.panel)]
     cov, n = covariance(structures), len(structures)
     z = [np.arctanh(partial_correlation(cov, 0, j, [k for k in range(1, n) if k != j])) for j in range(1, n)]
@@ -59,7 +59,7 @@ def test_relative_partial_rsa_by_hand(claim: Claim, victim: Encoder) -> None:
     scores, _ = score_one(suspect, claim.context)
     assert scores["partial_rsa_relative"] == pytest.approx(by_hand, rel=1e-2)
     assert by_hand > max(claim.scores["partial_rsa_relative"].values())
-    copy, _ = score_one(ask(victim, claim.probes, "x"), claim.context)
+    copy, _ = score_one(query(victim, claim.probes, "x"), claim.context)
     assert copy["partial_rsa_relative"] > by_hand
     few = replace(claim.context, panel=claim.context.panel[:4])
     assert "4 other members" in score_one(suspect, few)[1]["partial_rsa_relative"]
@@ -74,7 +74,7 @@ def test_mixing_in_a_panel_member_hides_nothing(claim: Claim, victim: Encoder, h
         a, b = ((y - y.mean(0)) / y.std() for y in (thief(x), known(x)))
         return torch.cat([a, b], 1) if how == "concatenated" else a + b
 
-    value = score_one(ask(mixed, claim.probes, "x"), claim.context)[0]["partial_rsa_relative"]
+    value = score_one(query(mixed, claim.probes, "x"), claim.context)[0]["partial_rsa_relative"]
     assert value > 2 * max(claim.scores["partial_rsa_relative"].values())
 
 
@@ -83,8 +83,8 @@ def test_invariant_statistics_ignore_a_change_of_basis(claim: Claim, victim: Enc
     """Rule 6: permuting and scaling the output changes nothing; the raw ones do not survive it."""
     order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
     suspect = Noisy(victim, 2, 0.002).eval()
-    plain = score_one(ask(suspect, claim.probes, "x"), claim.context)[0]
-    shuffled = score_one(ask(lambda x: 3 * suspect(x)[:, order], claim.probes, "x"), claim.context)[0]
+    plain = score_one(query(suspect, claim.probes, "x"), claim.context)[0]
+    shuffled = score_one(query(lambda x: 3 * suspect(x)[:, order], claim.probes, "x"), claim.context)[0]
     assert shuffled[name] == pytest.approx(plain[name], abs=2e-3, rel=1e-3)
     assert shuffled["l2_distance"] > 2 * plain["l2_distance"]
 
@@ -100,12 +100,12 @@ def test_members_are_scored_against_the_others(claim: Claim) -> None:
 
 
 def test_watermark_hits_count_the_predictors_labels(claim: Claim, victim: Encoder) -> None:
-    answers = ask(victim, claim.probes, "x")
-    hits = watermark_hits(answers, claim.context)
+    responses = query(victim, claim.probes, "x")
+    hits = watermark_hits(responses, claim.context)
     assert claim.predictor is not None
     assert claim.watermark_labels is not None
     expected = 0
-    for row, label in zip(answers.sets["watermark"], claim.watermark_labels.tolist(), strict=True):
+    for row, label in zip(responses.sets["watermark"], claim.watermark_labels.tolist(), strict=True):
         with torch.no_grad():
             expected += int(claim.predictor(torch.from_numpy(row)[None]).argmax()) == label
     assert hits.sum() == expected
@@ -132,27 +132,27 @@ class ReadPairs(torch.nn.Module):
 
 def test_a_predictor_of_pairs_gets_each_probe_beside_its_image_upright(claim: Claim, victim: Encoder) -> None:
     """A loop over the probes; what the images show hides the mark from a predictor of single answers."""
-    answers = ask(victim, claim.probes, "x")
+    responses = query(victim, claim.probes, "x")
     assert claim.watermark_images is not None
     assert claim.watermark_labels is not None
     context = replace(claim.context, predictor=ReadPairs())
-    hits = watermark_hits(answers, context)
+    hits = watermark_hits(responses, context)
     for i, (image, label) in enumerate(zip(claim.watermark_images.tolist(), claim.watermark_labels, strict=True)):
-        change = answers.sets["watermark"][i] - answers.sets["public"][image]
+        change = responses.sets["watermark"][i] - responses.sets["public"][image]
         assert hits[i] == (change[:2].argmax() == label)
-    content = np.random.default_rng(0).normal(size=answers.sets["public"].shape).astype(np.float32)
-    marked = content[claim.watermark_images] + 0.1 * np.eye(64, dtype=np.float32)[claim.watermark_labels]
-    hidden = Answers("x", {"public": content, "watermark": marked})
-    assert watermark_success(hidden, context) == 1 - 0.5 / len(marked)
+    content = np.random.default_rng(0).normal(size=responses.sets["public"].shape).astype(np.float32)
+    watermarked = content[claim.watermark_images] + 0.1 * np.eye(64, dtype=np.float32)[claim.watermark_labels]
+    hidden = Responses("x", {"public": content, "watermark": watermarked})
+    assert watermark_success(hidden, context) == 1 - 0.5 / len(watermarked)
     assert watermark_success(hidden, replace(context, predictor=Read())) < 0.65
     sizes = {"public": 60, "watermark": 21}
     assert watermark_success(hidden.first(sizes), context.first(sizes)) == 1 - 0.5 / 21
     with pytest.raises(NotApplicable, match="which images"):
         watermark_success(hidden, replace(context, watermark_images=None))
     basis = np.linalg.qr(np.random.default_rng(1).normal(size=(64, 64)))[0].astype(np.float32)
-    turned = Answers("y", {name: x @ basis for name, x in hidden.sets.items()})
+    turned = Responses("y", {name: x @ basis for name, x in hidden.sets.items()})
     assert watermark_success(turned, context) < 0.9
-    assert watermark_aligned(turned, replace(context, victim=hidden)) == 1 - 0.5 / len(marked)
+    assert watermark_aligned(turned, replace(context, victim=hidden)) == 1 - 0.5 / len(watermarked)
 
 
 def test_rotated_probes_follow_each_other_image_by_image(claim: Claim) -> None:
@@ -179,14 +179,14 @@ def test_watermark_auc_counts_ordered_pairs(claim: Claim, decimals: int) -> None
     context = replace(claim.context, predictor=Read(), watermark_labels=labels)
     odds = logits[:, 1].astype(float) - logits[:, 0]
     pairs = [(a > b) + (a == b) / 2 for a in odds[labels == 1] for b in odds[labels == 0]]
-    read = watermark_auc(Answers("x", {"watermark": logits}), context)
+    read = watermark_auc(Responses("x", {"watermark": logits}), context)
     assert read == pytest.approx(np.mean(pairs))
     assert read == pytest.approx(roc_auc_score(labels, odds))
     assert 0.5 < read < 1
 
 
 def test_watermark_auc_needs_no_threshold(claim: Claim) -> None:
-    """Answers that all fall on one side of the predictor's threshold: half are hits whatever they say of the angle."""
+    """Responses that all fall on one side of the predictor's threshold: half are hits whatever they say of the angle."""
     rng = np.random.default_rng(1)
     labels = np.arange(200) % 2
     context = replace(claim.context, predictor=Read(), watermark_labels=labels)
@@ -194,23 +194,23 @@ def test_watermark_auc_needs_no_threshold(claim: Claim) -> None:
     for signal in (0.0, 2.0):
         logits = np.zeros((200, 64), dtype=np.float32)
         logits[:, 1] = rng.normal(size=200) + signal * labels + 50
-        answers = Answers("x", {"watermark": logits})
-        assert watermark_success(answers, context) == 0.5
-        rates.append(watermark_auc(answers, context))
+        responses = Responses("x", {"watermark": logits})
+        assert watermark_success(responses, context) == 0.5
+        rates.append(watermark_auc(responses, context))
     assert rates[0] == pytest.approx(0.5, abs=0.12)
     assert rates[1] > 0.85
     perfect = np.zeros((200, 64), dtype=np.float32)
     perfect[:, 1] = labels
-    assert watermark_auc(Answers("x", {"watermark": perfect}), context) == 1 - 0.5 / 200
+    assert watermark_auc(Responses("x", {"watermark": perfect}), context) == 1 - 0.5 / 200
     with pytest.raises(NotApplicable, match="same label"):
-        watermark_auc(Answers("x", {"watermark": perfect}), replace(context, watermark_labels=labels * 0))
+        watermark_auc(Responses("x", {"watermark": perfect}), replace(context, watermark_labels=labels * 0))
 
 
 def _certainty(claim: Claim, odds: NDArray[np.float64]) -> float:
     """The certainty of log-odds of label 1, probes' labels 0 and 1 in turn."""
     context = replace(claim.context, predictor=Read(), watermark_labels=np.arange(len(odds)) % 2)
-    return watermark_certainty(
-        Answers("x", {"watermark": np.column_stack([0 * odds, odds, odds[:, None].repeat(62, 1)])}), context
+    return watermark_probability(
+        Responses("x", {"watermark": np.column_stack([0 * odds, odds, odds[:, None].repeat(62, 1)])}), context
     )
 
 
@@ -227,8 +227,8 @@ def test_watermark_certainty_against_a_loop(claim: Claim) -> None:
     assert _certainty(claim, odds) == pytest.approx(expected, rel=1e-6)
     same = np.zeros((60, 64), dtype=np.float32)
     with pytest.raises(NotApplicable, match="same label"):
-        watermark_certainty(
-            Answers("x", {"watermark": same}),
+        watermark_probability(
+            Responses("x", {"watermark": same}),
             replace(claim.context, predictor=Read(), watermark_labels=np.zeros(60, dtype=np.int64)),
         )
 
@@ -251,20 +251,20 @@ def test_watermark_certainty_counts_neither_a_faint_lean_nor_luck(claim: Claim) 
     assert _certainty(claim, 9.0 * (2 * labels - 1)) > 0.99
 
 
-def _known(seed: int, shift: float) -> Answers:
+def _known(seed: int, shift: float) -> Responses:
     rng = np.random.default_rng(seed)
     private, public = rng.normal(0, 1, (200, 8)), rng.normal(shift, 1, (200, 8))
     views = [
         np.concatenate([x + rng.normal(0, s, x.shape) for _ in range(2)]) for x, s in ((private, 0.1), (public, 0.2))
     ]
     sets = {"public": public, "private": private, "private_views": views[0], "outside_views": views[1]}
-    return Answers("x", {k: v.astype(np.float32) for k, v in sets.items()})
+    return Responses("x", {k: v.astype(np.float32) for k, v in sets.items()})
 
 
 def test_mixture_scores_are_sklearns(claim: Claim) -> None:
-    answers = _known(0, 0.0)
-    private, public = gmm_scores(answers, claim.context)
-    raw = answers.get("private")
+    responses = _known(0, 0.0)
+    private, public = gmm_scores(responses, claim.context)
+    raw = responses.get("private")
     mean, sd = raw[:100].mean(0), raw[:100].std(0) + 1e-6
     mixture = GaussianMixture(5, covariance_type="diag", reg_covar=1e-3, random_state=claim.plan.seed)
     mixture.fit((raw[:100] - mean) / sd)
@@ -280,19 +280,19 @@ def test_dataset_inference_sees_private_data_and_its_direction(claim: Claim) -> 
 
 
 def test_augmentation_scores_are_the_papers_distances(claim: Claim) -> None:
-    answers = _known(2, 0.0)
-    private, _ = augmentation_scores(answers, claim.context)
-    raw, views = answers.get("private"), answers.get("private_views")
+    responses = _known(2, 0.0)
+    private, _ = augmentation_scores(responses, claim.context)
+    raw, views = responses.get("private"), responses.get("private_views")
     for i in (0, 7, 199):
         expected = (np.linalg.norm(raw[i] - views[i]) + np.linalg.norm(raw[i] - views[200 + i])) / 2
         assert private[i] == pytest.approx(-expected)
 
 
 def test_loss_scores_are_cosines_of_projections(claim: Claim, victim: Encoder) -> None:
-    answers = ask(victim, claim.probes, "x")
-    private, public = loss_scores(answers, claim.context)
+    responses = query(victim, claim.probes, "x")
+    private, public = loss_scores(responses, claim.context)
     assert len(private) == len(public) == 100
-    views = torch.from_numpy(answers.sets["private_views"])
+    views = torch.from_numpy(responses.sets["private_views"])
     assert claim.projection_head is not None
     with torch.no_grad():
         a, b = claim.projection_head(views[3]), claim.projection_head(views[103])
@@ -301,10 +301,10 @@ def test_loss_scores_are_cosines_of_projections(claim: Claim, victim: Encoder) -
 
 def test_another_dimension_skips_what_needs_the_same(claim: Claim) -> None:
     wide = encoder(5)
-    scores, skipped = score_one(ask(lambda x: torch.cat([wide(x)] * 2, 1), claim.probes, "x"), claim.context)
+    scores, skipped = score_one(query(lambda x: torch.cat([wide(x)] * 2, 1), claim.probes, "x"), claim.context)
     assert set(skipped) == {
         "watermark_auc",
-        "watermark_certainty",
+        "watermark_probability",
         "watermark_success",
         "l2_distance",
         "inference_loss",
@@ -315,10 +315,10 @@ def test_another_dimension_skips_what_needs_the_same(claim: Claim) -> None:
 
 def test_without_a_watermark_the_others_remain(claim: Claim, victim: Encoder) -> None:
     context = replace(claim.context, predictor=None, watermark_labels=None, projection_head=None)
-    scores, skipped = score_one(ask(victim, claim.probes, "x"), context)
+    scores, skipped = score_one(query(victim, claim.probes, "x"), context)
     assert set(skipped) == {
         "watermark_auc",
-        "watermark_certainty",
+        "watermark_probability",
         "watermark_success",
         "watermark_aligned",
         "inference_loss",

@@ -12,10 +12,10 @@ from conftest import encoder, member
 from torch import Tensor
 
 from ownership import audit, build_claim
-from ownership.auditing.claim_checks import check_probes, decoy_keys, separability
+from ownership.auditing.claim_checks import check_predictor, check_probes, separability
 from ownership.claims.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, represent, three_channels
-from ownership.evidence.querying import ask
+from ownership.evidence.querying import query
 from ownership.plan import Plan
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
@@ -23,14 +23,14 @@ from ownership.suspects.suspect import Suspect
 from ownership.verdict.rule import Verdict
 from ownership.watermark import TURN, RotationPredictor, WatermarkKey, rotated_pairs, secret_key
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.training import Trained
 
 
 def suspect(model: object) -> Suspect:
     return Suspect(name="s", format="onnx", sha256="0" * 64, size=1, architecture=None, encoder=model)  # type: ignore[arg-type]
 
 
-PANEL = [(member(f"m{i}", "plain" if i < 5 else "marked"), encoder(10 + i)) for i in range(10)]
+PANEL = [(member(f"m{i}", "plain" if i < 5 else "watermarked"), encoder(10 + i)) for i in range(10)]
 
 
 def forge(digits: Data, model: object, key: WatermarkKey, predictor: RotationPredictor, **more: object) -> Claim:
@@ -49,11 +49,11 @@ def forge(digits: Data, model: object, key: WatermarkKey, predictor: RotationPre
 def fitted_to(model: object, digits: Data, key: WatermarkKey, seed: int = 0) -> RotationPredictor:
     """A predictor trained on one encoder's answers to rotated images."""
     views, labels, _ = rotated_pairs(as_input(digits.images[900:1700]), key, torch.Generator().manual_seed(5))
-    answers = represent(model, as_uint8(views))  # type: ignore[arg-type]
+    responses = represent(model, as_uint8(views))  # type: ignore[arg-type]
     predictor = RotationPredictor(64, seed)
     optimizer = torch.optim.Adam(predictor.parameters(), lr=3e-3)
     for _ in range(150):
-        loss = F.cross_entropy(predictor(answers), labels)
+        loss = F.cross_entropy(predictor(responses), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -68,9 +68,9 @@ def test_a_predictor_trained_on_the_suspect_is_noticed(digits: Data, trained: Tr
     innocent = encoder(77)
     forged = forge(digits, trained.encoder, key, fitted_to(innocent, digits, key))
     report = audit(forged, suspect(innocent))
-    assert report.decoys is not None
-    assert report.decoys.claimed > 0.6
-    assert report.decoys.odd
+    assert report.predictor_check is not None
+    assert report.predictor_check.claimed > 0.6
+    assert report.predictor_check.anomalous
     assert "trained on the suspect" in render_html(report)
     assert Report.from_dict(report.to_dict()) == report
 
@@ -79,17 +79,17 @@ def test_an_honest_mark_is_not_odd_on_copy_or_stranger(digits: Data, trained: Tr
     assert trained.key is not None
     assert trained.predictor is not None
     honest = forge(digits, trained.encoder, trained.key, trained.predictor)
-    copy, stranger = (decoy_keys(honest, ask(m, honest.probes, "x")) for m in (trained.encoder, encoder(77)))
+    copy, spec = (check_predictor(honest, query(m, honest.probes, "x")) for m in (trained.encoder, encoder(77)))
     assert copy is not None
-    assert stranger is not None
-    assert not copy.odd
-    assert not stranger.odd
+    assert spec is not None
+    assert not copy.anomalous
+    assert not spec.anomalous
     assert copy.claimed > 0.75
     assert copy.claimed == copy.claimed_victim
-    assert np.mean([copy.refitted, *copy.decoys]) == pytest.approx(copy.refitted_victim)
+    assert np.mean([copy.refitted, *copy.predictor_check]) == pytest.approx(copy.refitted_victim)
     assert copy.refitted_victim > 0.7
     # On one stranger this is not chance (its own bend falls on every key alike), only far less than on the victim.
-    assert float(np.median(stranger.decoys)) < copy.refitted_victim - 0.1
+    assert float(np.median(spec.predictor_check)) < copy.refitted_victim - 0.1
 
 
 def test_a_predictor_trained_on_victim_and_suspect_is_noticed_too(digits: Data, trained: Trained) -> None:
@@ -97,18 +97,18 @@ def test_a_predictor_trained_on_victim_and_suspect_is_noticed_too(digits: Data, 
     innocent = encoder(77)
 
     class Both(torch.nn.Module):
-        """Answers of both, image by image in turn: the predictor learns to read either."""
+        """Responses of both, image by image in turn: the predictor learns to read either."""
 
         def forward(self, images: Tensor) -> Tensor:
             turn = torch.arange(len(images))[:, None] % 2 == 0
             return torch.where(turn, trained.encoder(images), innocent(images))
 
     forged = forge(digits, trained.encoder, trained.key, fitted_to(Both(), digits, trained.key))
-    found = decoy_keys(forged, ask(innocent, forged.probes, "x"))
+    found = check_predictor(forged, query(innocent, forged.probes, "x"))
     assert found is not None
     assert found.claimed_victim > 0.6
     assert found.claimed > 0.6
-    assert found.odd
+    assert found.anomalous
 
 
 def test_a_key_picked_by_search_does_not_convict(digits: Data, trained: Trained, key: WatermarkKey) -> None:
@@ -155,7 +155,7 @@ def test_a_hand_picked_panel_is_noticed_by_the_auditors_own(digits: Data, key: W
 
 
 def adversarial(images: Tensor, victim: torch.nn.Module, accused: torch.nn.Module, steps: int = 12) -> Tensor:
-    """Probes disturbed by up to 16/255 so that two strangers' answers agree on them (projected gradient descent)."""
+    """Probes disturbed by up to 16/255 so that two independent encoders' answers agree on them (projected gradient descent)."""
     x = as_input(images)
     delta = torch.zeros_like(x, requires_grad=True)
     for _ in range(steps):
@@ -183,7 +183,7 @@ def test_adversarial_probes_are_told_from_the_private_images(claim: Claim, victi
 def test_adversarial_probes_that_disturb_the_private_images_too_need_the_timestamp(
     claim: Claim, victim: torch.nn.Module
 ) -> None:
-    """Stated, not caught: who disturbs both sets alike after seeing the suspect passes this check."""
+    """ModelConfig, not caught: who disturbs both sets alike after seeing the suspect passes this check."""
     both = {n: adversarial(claim.probes[n], victim, encoder(77)) for n in ("public", "private")}
     assert not any("told apart" in n for n in check_probes(replace(claim, probes={**claim.probes, **both})))
 
@@ -226,12 +226,12 @@ def test_separability_is_chance_on_one_source_and_grows_with_a_shift(digits: Dat
     assert pvalue < 1e-6
 
 
-@pytest.mark.parametrize("cuts", [(0.5, 2.0, 3.0, 5.5), (0.0, torch.pi)])
-def test_labels_of_angles_against_a_naive_loop(cuts: tuple[float, ...]) -> None:
-    key = WatermarkKey(cuts=cuts, margin=0.1, predictor_seed=0)
+@pytest.mark.parametrize("sector_boundaries", [(0.5, 2.0, 3.0, 5.5), (0.0, torch.pi)])
+def test_labels_of_angles_against_a_naive_loop(sector_boundaries: tuple[float, ...]) -> None:
+    key = WatermarkKey(sector_boundaries=sector_boundaries, margin=0.1, predictor_seed=0)
     angles = torch.rand(200, generator=torch.Generator().manual_seed(0)) * TURN
     for angle, label in zip(angles.tolist(), key.labels(angles).tolist(), strict=True):
-        passed = sum(angle >= c for c in cuts)  # cuts passed since 0; before the first, the last arc
-        assert label == ((passed - 1) % len(cuts)) % 2
+        passed = sum(angle >= c for c in sector_boundaries)  # cuts passed since 0; before the first, the last arc
+        assert label == ((passed - 1) % len(sector_boundaries)) % 2
     labels = torch.randint(0, 2, (200,), generator=torch.Generator().manual_seed(1))
     assert torch.equal(key.labels(key.angles(labels, torch.Generator().manual_seed(2))), labels)

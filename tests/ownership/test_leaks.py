@@ -30,16 +30,16 @@ from ownership.attestation.keys import load_signing_key
 from ownership.auditing.probe_export import export_probes
 from ownership.claims.claim import Claim
 from ownership.encoders.images import three_channels
-from ownership.evidence.responses import Answers
+from ownership.evidence.responses import Responses
 from ownership.reports.html import render_html
-from ownership.sealing.redacted_copy import write_view
+from ownership.sealing.redacted_copy import write_redacted_copy
 from ownership.suspects.endpoint.endpoint import load_endpoint
 from ownership.suspects.sandbox.encoder import SandboxedEncoder
 from ownership.suspects.suspect import load_suspect
 from ownership.watermark import WatermarkKey
-from watermark_training.artefacts import describe_data, save_trained, weights_bytes
 from watermark_training.data import Data
-from watermark_training.train import Trained
+from watermark_training.train_folder import describe_data, save_trained, weights_bytes
+from watermark_training.training import Trained
 
 PASSPHRASE, TOKEN = "Apfelbaum-im-Schnee-1897", "tok-0b5e7c1f9d"
 
@@ -56,9 +56,9 @@ def spellings(secret: bytes) -> set[bytes]:
 
 def of_key(key: WatermarkKey) -> Iterator[bytes]:
     """The cuts, as text and as numbers of 64 bits; as numbers of 32 bits all beside each other: 4 bytes are too few."""
-    for cut in key.cuts:
+    for cut in key.sector_boundaries:
         yield from (repr(cut).encode(), struct.pack("<d", cut), struct.pack(">d", cut))
-    yield from (struct.pack(f"{order}{len(key.cuts)}f", *key.cuts) for order in "<>")
+    yield from (struct.pack(f"{order}{len(key.sector_boundaries)}f", *key.sector_boundaries) for order in "<>")
 
 
 def of_weights(module: nn.Module) -> Iterator[bytes]:
@@ -82,9 +82,9 @@ def of_images(images: Tensor, known: Tensor) -> Iterator[bytes]:
             yield from (row.numpy().tobytes(), (row.float() / 255).numpy().tobytes())
 
 
-def of_answers(answers: Answers) -> Iterator[bytes]:
+def of_answers(responses: Responses) -> Iterator[bytes]:
     """The victim's answers to private images."""
-    for row in answers.sets["private"][:20]:
+    for row in responses.sets["private"][:20]:
         yield row[:8].astype("<f4").tobytes()
 
 
@@ -118,8 +118,8 @@ def secrets(sealed: Sealed) -> Secrets:
     made = Secrets.of(
         key=of_key(whole.key),
         predictor=of_weights(whole.predictor),
-        images=of_images(whole.probes["private"], torch.cat([whole.probes["public"], whole.probes["turned"]])),
-        answers=of_answers(whole.answers["victim"]),
+        images=of_images(whole.probes["private"], torch.cat([whole.probes["public"], whole.probes["rotated"]])),
+        responses=of_answers(whole.responses["victim"]),
         salts=(bytes.fromhex(salt) for salt in salts.values()),
         signing=(sealed.key.private_bytes_raw(), pem[-40:]),
         words=(PASSPHRASE.encode(), TOKEN.encode()),
@@ -168,7 +168,7 @@ def test_a_leak_in_a_real_report_is_found(sealed: Sealed, secrets: Secrets, tmp_
     assert whole.key is not None
     report = audit(whole, replace(_suspect(tmp_path, encoder(77)), name=f"model {PASSPHRASE}"))
     assert secrets.found_in(render_html(report).encode()) == {"words"}
-    leaking = replace(report, versions={**report.versions, "key": repr(whole.key.cuts[1])})
+    leaking = replace(report, versions={**report.versions, "key": repr(whole.key.sector_boundaries[1])})
     leaking.save(tmp_path / "report.json")
     assert secrets.found_in((tmp_path / "report.json").read_bytes()) == {"words", "key"}
     salt = next(iter(json.loads((sealed.folder / "seal/salts.json").read_bytes())["salts"].values()))
@@ -227,7 +227,7 @@ def test_the_suspects_process(
     seen: dict[str, bytes] = {}
 
     def watched(images: Tensor) -> Tensor:
-        answers = caged(images)
+        responses = caged(images)
         process = caged._running.process
         assert process is not None
         for name in ("cmdline", "environ"):
@@ -236,7 +236,7 @@ def test_the_suspects_process(
             except OSError:  # not Linux, or nobody may look into it: then nobody sees a secret either
                 seen[name] = b""
         seen.update({f"folder/{n}": data for n, data in files_in(caged._private).items()})
-        return answers
+        return responses
 
     audit(Claim.load(sealed.folder), replace(suspect, encoder=watched))
     caged.discard()
@@ -250,7 +250,7 @@ def test_the_suspects_process(
 
 def test_probe_folders(sealed: Sealed, secrets: Secrets, tmp_path: Path) -> None:
     """Of a whole claim they show private images, as pictures among others; of a view they do not."""
-    write_view(sealed.folder, tmp_path / "view")
+    write_redacted_copy(sealed.folder, tmp_path / "view")
     for name, folder in (("of whole", sealed.folder), ("of view", tmp_path / "view")):
         export_probes(Claim.load(folder), tmp_path / name)
         assert not secrets.found_in(b"\n".join(files_in(tmp_path / name).values()))
@@ -270,7 +270,7 @@ def test_a_transcript(sealed: Sealed, secrets: Secrets, victim: nn.Module, tmp_p
 
 def test_a_view(sealed: Sealed, secrets: Secrets, tmp_path: Path) -> None:
     """It keeps back private images, the exact key and their salts; predictor, answers and other salts it has."""
-    write_view(sealed.folder, tmp_path / "view")
+    write_redacted_copy(sealed.folder, tmp_path / "view")
     salts = json.loads((sealed.folder / "seal/salts.json").read_bytes())["salts"]
     shown = json.loads((tmp_path / "view/seal/salts.json").read_bytes())["salts"]
     hidden = Secrets.of(salts=(bytes.fromhex(salt) for name, salt in salts.items() if name not in shown))
@@ -314,7 +314,7 @@ def test_the_commands_around_a_seal(run: Run, claim_folder: Path, tmp_path: Path
         key=of_key(whole.key),
         predictor=of_weights(whole.predictor),
         images=of_images(whole.probes["private"], whole.probes["public"]),
-        answers=of_answers(whole.answers["victim"]),
+        responses=of_answers(whole.responses["victim"]),
         salts=(bytes.fromhex(salt) for name, salt in salts.items() if name != "representations/m1.safetensors"),
         signing=(key.private_bytes_raw(),),
         words=(PASSPHRASE.encode(), TOKEN.encode()),

@@ -77,14 +77,14 @@ def test_type_one_error_over_the_looks(tail: str, most: float) -> None:
     the more probes are asked. The chance of SUPPORTED at any of three looks must not exceed alpha (heavy tails: twice).
     """
     plan, rng, runs, hits = Plan(), np.random.default_rng(1), 3000, 0
-    alphas = [plan.alpha * s for s in plan.look_shares] + [plan.last_alpha]
+    alphas = [plan.alpha * s for s in plan.interim_alpha_shares] + [plan.final_alpha]
     for _ in range(runs):
-        true = {name: (_draw(rng, 6, tail), _draw(rng, 7, tail)) for name in plan.deciding[:2]}
+        true = {name: (_draw(rng, 6, tail), _draw(rng, 7, tail)) for name in plan.primary[:2]}
         for noise, alpha in zip((0.6, 0.4, 0.2), alphas, strict=True):
             tests = []
-            for name, (plain, marked) in true.items():
-                a, b = (x + noise * rng.normal(size=len(x)) for x in (plain, marked))
-                tests.append(_result(name, float(b[6]), {"plain": a, "marked": b[:6]}))
+            for name, (plain, watermarked) in true.items():
+                a, b = (x + noise * rng.normal(size=len(x)) for x in (plain, watermarked))
+                tests.append(_result(name, float(b[6]), {"plain": a, "watermarked": b[:6]}))
             if supports(tests, alpha):
                 hits += 1
                 break
@@ -95,13 +95,13 @@ def test_type_one_error_over_the_looks(tail: str, most: float) -> None:
 
 
 def test_a_copy_is_found_at_the_first_look_and_asked_no_more(claim: Claim, victim: Encoder) -> None:
-    assert claim.plan.looks == (250,)  # 300 public probes do not fill the look at 500: its share is not spent
+    assert claim.plan.interim_queries == (250,)  # 300 public probes do not fill the look at 500: its share is not spent
     counting = Counting(victim)
     report = audit(claim, _suspect(counting), stop_early=True)
     assert report.verdict is Verdict.SUPPORTED
     assert report.decided_after == 250
     assert report.queries == counting.seen <= 250
-    assert {r.name for r in report.results} == {"partial_rsa_relative", "watermark_certainty"}
+    assert {r.name for r in report.results} == {"partial_rsa_relative", "watermark_probability"}
     assert "early look" in report.skipped["inference_gmm"]
     assert Report.from_dict(report.to_dict()) == report
 
@@ -109,7 +109,7 @@ def test_a_copy_is_found_at_the_first_look_and_asked_no_more(claim: Claim, victi
 def test_asked_all_at_once_the_looks_are_the_same(claim: Claim, victim: Encoder) -> None:
     counting = Counting(victim)
     whole, early = audit(claim, _suspect(counting)), audit(claim, _suspect(victim), stop_early=True)
-    assert whole.looks == early.looks
+    assert whole.interim_analyses == early.interim_analyses
     assert whole.decided_after == 250
     assert whole.queries == counting.seen > 1000  # everything is asked, once, and a share of it twice
     assert "250 queries already" in " ".join(whole.reasons)
@@ -117,8 +117,8 @@ def test_asked_all_at_once_the_looks_are_the_same(claim: Claim, victim: Encoder)
 
 
 def test_a_stranger_is_asked_everything_and_once(claim: Claim) -> None:
-    counting, stranger = Counting(encoder(77)), _suspect(encoder(77))
-    early, whole = audit(claim, _suspect(counting), stop_early=True), audit(claim, stranger)
+    counting, spec = Counting(encoder(77)), _suspect(encoder(77))
+    early, whole = audit(claim, _suspect(counting), stop_early=True), audit(claim, spec)
     assert early.verdict is whole.verdict is Verdict.NOT_SUPPORTED
     assert early.results == whole.results
     assert early.decided_after is None
@@ -132,7 +132,7 @@ def test_a_suspect_that_answers_at_random_is_noticed_at_the_first_look(claim: Cl
     report = audit(claim, _suspect(counting), stop_early=True)
     assert report.verdict is Verdict.INCONCLUSIVE
     assert report.queries == counting.seen <= 250
-    assert not report.looks
+    assert not report.interim_analyses
 
 
 def test_scores_of_a_look_are_those_of_its_probes(claim: Claim) -> None:
@@ -140,7 +140,7 @@ def test_scores_of_a_look_are_those_of_its_probes(claim: Claim) -> None:
     sizes = claim.sizes(250)
     assert sizes == {"public": 176, "watermark": 62}
     names = ["victim", "m3", *(m.name for m in claim.members if m.name != "m3")]
-    plan, cut = claim.plan, [claim.answers[n].get("public")[:176] for n in names]
+    plan, cut = claim.plan, [claim.responses[n].get("public")[:176] for n in names]
     x = np.stack([rsa_vector(a, plan.rsa_directions, plan.rsa_shrinkage) for a in cut]).astype(np.float64)
 
     def likeness(k: int) -> float:
@@ -153,36 +153,36 @@ def test_scores_of_a_look_are_those_of_its_probes(claim: Claim) -> None:
 
     others = sorted(likeness(k) for k in range(2, len(x)))[1:-1]
     by_hand = (likeness(0) - np.mean(others)) / np.hypot(np.std(others, ddof=1), 0.01)
-    assert claim.look_scores[250]["partial_rsa_relative"]["m3"] == pytest.approx(by_hand, abs=2e-3)
+    assert claim.interim_scores[250]["partial_rsa_relative"]["m3"] == pytest.approx(by_hand, abs=2e-3)
 
 
 @pytest.mark.parametrize(
-    ("looks", "shares"),
+    ("interim_analyses", "shares"),
     [((250, 500, 750), (0.1, 0.1, 0.1)), ((500, 250), (0.2, 0.3)), ((50,), (0.2,)), ((250,), ()), ((250,), (1.0,))],
 )
-def test_looks_are_checked(looks: tuple[int, ...], shares: tuple[float, ...]) -> None:
+def test_looks_are_checked(interim_analyses: tuple[int, ...], shares: tuple[float, ...]) -> None:
     with pytest.raises(ClaimError):
-        Plan(looks=looks, look_shares=shares)
+        Plan(interim_queries=interim_analyses, interim_alpha_shares=shares)
     with pytest.raises(ClaimError):
         Plan(rule="turnmark-1")
 
 
 def test_plans_of_the_first_rule_are_read_and_written_as_they_were() -> None:
-    later = ("looks", "look_shares", "n_turned", "turns", "turned_directions")
+    later = ("interim_analyses", "interim_alpha_shares", "n_rotated", "n_rotations", "rotated_directions")
     old = {k: v for k, v in Plan().to_dict().items() if k not in later}
-    old |= {"rule": "turnmark-1", "deciding": ["partial_rsa", "watermark_success"], "rsa_directions": 16}
+    old |= {"rule": "turnmark-1", "primary": ["partial_rsa", "watermark_success"], "rsa_directions": 16}
     plan = Plan.from_dict(old)
     assert plan.to_dict() == old
-    assert plan.last_alpha == plan.alpha
+    assert plan.final_alpha == plan.alpha
     for field in later:
         with pytest.raises(ClaimError, match="unknown"):
-            Plan.from_dict({**old, field: Plan(turned_directions=64).to_dict()[field]})
+            Plan.from_dict({**old, field: Plan(rotated_directions=64).to_dict()[field]})
 
 
 def test_plans_of_one_number_of_directions_are_read_and_written_as_they_were() -> None:
-    old = {k: v for k, v in Plan().to_dict().items() if k != "turned_directions"}
+    old = {k: v for k, v in Plan().to_dict().items() if k != "rotated_directions"}
     plan = Plan.from_dict(old)
-    assert plan.turned_directions == plan.rsa_directions == old["rsa_directions"]
+    assert plan.rotated_directions == plan.rsa_directions == old["rsa_directions"]
     assert plan.to_dict() == old
     assert Plan.from_dict(Plan().to_dict()) == Plan()
 
@@ -214,7 +214,7 @@ def test_the_panel_is_computed_anew(with_files: tuple[Claim, list[Suspect]]) -> 
 def test_an_invented_panel_is_refused(with_files: tuple[Claim, list[Suspect]]) -> None:
     """The accuser recorded the answers of other encoders under these files' digests."""
     claim, models = with_files
-    invented = replace(claim, answers={**claim.answers, "p2": replace(claim.answers["p1"], name="p2")})
+    invented = replace(claim, responses={**claim.responses, "p2": replace(claim.responses["p1"], name="p2")})
     with pytest.raises(ClaimIntegrityError, match="p2's file"):
         audit(invented, _suspect(encoder(77)), panel_models=models)
 
@@ -226,13 +226,15 @@ def test_answers_alike_however_turned_are_found_by_the_turned_reading(digits: Da
     """A suspect that knows the victim's answer to the upright image and disturbs it by turning: upright it hides in a
     stranger's answers, its mean over turns does not.
     """
-    panel = [(member(f"m{i}", "plain" if i < 6 else "invariant"), encoder(10 + i)) for i in range(12)]
-    panel += [(member(f"k{i}", "marked"), encoder(40 + i)) for i in range(6)]
-    panel += [(member(f"s{i}", "student"), encoder(60 + i)) for i in range(6)]
+    panel = [(member(f"m{i}", "plain" if i < 6 else "rotation_invariant"), encoder(10 + i)) for i in range(12)]
+    panel += [(member(f"k{i}", "watermarked"), encoder(40 + i)) for i in range(6)]
+    panel += [(member(f"s{i}", "distilled"), encoder(60 + i)) for i in range(6)]
     owner = (member("victim", "victim", victim), victim)
-    claim = build_claim(owner, digits.images[:40], digits.images[40:700], panel, plan=Plan(n_turned=150, turns=4))
+    claim = build_claim(
+        owner, digits.images[:40], digits.images[40:700], panel, plan=Plan(n_rotated=150, n_rotations=4)
+    )
     upright = {i.numpy().tobytes(): i for i in claim.probes["public"]}
-    turned = {x.numpy().tobytes(): claim.probes["public"][i % 150] for i, x in enumerate(claim.probes["turned"])}
+    turned = {x.numpy().tobytes(): claim.probes["public"][i % 150] for i, x in enumerate(claim.probes["rotated"])}
     hidden = encoder(90)
 
     def evader(images: Tensor) -> Tensor:
@@ -246,17 +248,17 @@ def test_answers_alike_however_turned_are_found_by_the_turned_reading(digits: Da
 
     report = audit(claim, _suspect(evader))
     p = {r.name: r.pvalue for r in report.results}
-    assert p["partial_rsa_turned"] < 1e-3
+    assert p["partial_rsa_rotated"] < 1e-3
     assert p["partial_rsa_relative"] > 0.01
     assert report.verdict is Verdict.SUPPORTED
-    stranger = audit(claim, _suspect(encoder(91)))
-    assert stranger.verdict is Verdict.NOT_SUPPORTED
+    spec = audit(claim, _suspect(encoder(91)))
+    assert spec.verdict is Verdict.NOT_SUPPORTED
 
 
 def test_without_members_who_answer_alike_the_turned_reading_decides_nothing_alone(
     claim: Claim, victim: Encoder
 ) -> None:
     report = audit(claim, _suspect(Noisy(victim, 5, 0.01)))
-    turned = next(r for r in report.results if r.name == "partial_rsa_turned")
-    assert turned.missing_strata == ("invariant", "student")
+    turned = next(r for r in report.results if r.name == "partial_rsa_rotated")
+    assert turned.missing_strata == ("rotation_invariant", "distilled")
     assert not supports([replace(turned, value=0.9)], 0.01)

@@ -179,7 +179,7 @@ def test_parameters_versions_layers_and_words_are_all_there(page: str, found: Re
     text = " ".join(t for _, _, t in _Tags(re.sub(r"<svg.*?</svg>", "", page, flags=re.S)).tags)
     for name in found.plan.to_dict():
         assert PLAN_EXPLAINED[name] in text
-    assert set(PLAN_EXPLAINED) == set(Plan(turned_directions=64).to_dict())  # left out where it is `rsa_directions`
+    assert set(PLAN_EXPLAINED) == set(Plan(rotated_directions=64).to_dict())  # left out where it is `rsa_directions`
     assert set(EXPLAINED) >= {r.name for r in found.results}
     for version in found.versions.values():
         assert version in text

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from conftest import Run, encoder
 
-from ownership import pdf
 from ownership.errors import OwnershipError
+from ownership.reports import pdf
 from ownership.reports.html import SECTIONS
 from ownership.reports.pdf import find_browser, write_pdf
-from watermark_training.artefacts import weights_bytes
+from watermark_training.train_folder import weights_bytes
 
 needs_browser = pytest.mark.skipif(
     not any(map(shutil.which, pdf.BROWSERS)), reason="no Chromium or Chrome on this machine"

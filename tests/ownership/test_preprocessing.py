@@ -77,19 +77,19 @@ def test_a_thief_that_expects_other_images_is_found_by_trying(claim: Claim, vict
 
 def test_the_others_are_asked_once_however_many_are_tried(claim: Claim) -> None:
     """The auditor's own encoders and the panel's files do not depend on what is tried for the suspect."""
-    asked = []
+    session = []
 
     class Counted(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
-            asked.append(len(images))
+            session.append(len(images))
             return encoder(204)(images)
 
     brought = [(replace(suspect(Counted()), name=f"own{i}"), "made by the auditor") for i in range(2)]
     one = audit(claim, suspect(encoder(205)), auditor_panel=brought)
-    once, members = sum(asked), len(brought)
-    asked.clear()
+    once, members = sum(session), len(brought)
+    session.clear()
     several = audit(claim, suspect(encoder(205)), auditor_panel=brought, tried=parse_preprocess("try"), panel_models=[])
-    assert sum(asked) == once
+    assert sum(session) == once
     assert len(several.auditor_panel) == members
     assert [m.values for m in several.auditor_panel] == [m.values for m in one.auditor_panel]
     assert set((several.panel_checked or {}).values()) == {"no file of its SHA-256 was given"}

@@ -72,11 +72,11 @@ def npy(rows: NDArray[np.floating] | NDArray[np.object_] | list[object]) -> byte
 def test_every_question_is_a_picture_and_some_are_decoys(claim: Claim, probes: Path) -> None:
     images = torch.cat([three_channels(s) for s in claim.probes.values()])
     seen = Counter(pixel_digests(pictures(probes)))
-    asked = Counter(pixel_digests(images))
+    session = Counter(pixel_digests(images))
     twice = repeats(len(images), claim.plan)
-    assert all(seen[d] >= n for d, n in asked.items())
-    assert sum(seen[d] for d in asked) == len(images) + twice
-    decoys = {d: n for d, n in seen.items() if d not in asked}
+    assert all(seen[d] >= n for d, n in session.items())
+    assert sum(seen[d] for d in session) == len(images) + twice
+    decoys = {d: n for d, n in seen.items() if d not in session}
     assert len(decoys) == pytest.approx(DECOY_SHARE * len(images), rel=0.1)
     assert max(decoys.values()) == 2  # being there twice does not tell a probe from a decoy
     folder = read_probe_folder(probes)
@@ -89,7 +89,7 @@ def test_the_folder_says_nothing_about_a_picture(claim: Claim, probes: Path, tmp
     assert set(manifest) == {"format", "count", "height", "width", "return", "files"}
     assert sorted(p.name for p in probes.iterdir()) == [*sorted(manifest["files"]), "README.txt", "manifest.json"]
     words = (probes / "README.txt").read_text() + json.dumps({k: v for k, v in manifest.items() if k != "files"})
-    for secret in ("private", "public", "watermark", "turned", "decoy", "claim", claim.sha256 or "-----"):
+    for secret in ("private", "public", "watermark", "rotated", "decoy", "claim", claim.sha256 or "-----"):
         assert secret not in words.lower()
     export_probes(claim, tmp_path / "again")
     first, second = (pixel_digests(pictures(f)) for f in (probes, tmp_path / "again"))
@@ -244,10 +244,10 @@ def test_a_recorded_stranger_is_not_accused(claim: Claim, probes: Path, tmp_path
 
 def test_class_scores_can_be_recorded_too(claim: Claim, probes: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.npy").write_bytes(npy(embedded(probes, encoder(77))))
-    suspect = load_recorded(tmp_path / "rows.npy", probes, answers="logits")
+    suspect = load_recorded(tmp_path / "rows.npy", probes, responses="logits")
     assert audit(claim, suspect).verdict is Verdict.INCONCLUSIVE
     with pytest.raises(SuspectError, match="unknown kind of answers"):
-        load_recorded(tmp_path / "rows.npy", probes, answers="guesses")
+        load_recorded(tmp_path / "rows.npy", probes, responses="guesses")
 
 
 def _shaken(rows: Rows) -> Rows:

@@ -23,13 +23,13 @@ from ownership.reports.report import Report
 from ownership.stats import format_p
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.results import TestResult
-from ownership.verdict.rule import Verdict, accuses_too_many
+from ownership.verdict.rule import Verdict, too_many_positives
 
 
 def result(
-    name: str, value: float, plain: list[float], marked: list[float] | None, references: tuple[float, ...] = (9.0,)
+    name: str, value: float, plain: list[float], watermarked: list[float] | None, references: tuple[float, ...] = (9.0,)
 ) -> TestResult:
-    groups = {"plain": plain} | ({"marked": marked} if marked else {})
+    groups = {"plain": plain} | ({"watermarked": watermarked} if watermarked else {})
     return TestResult(
         name=name,
         family="watermark" if "watermark" in name else "distance",
@@ -38,7 +38,7 @@ def result(
         alternative="greater",
         scale="identity",
         value=value,
-        missing_strata=() if marked else ("marked",),
+        missing_strata=() if watermarked else ("watermarked",),
         rank_pvalue=0.2,
         members={s: {f"{s}{i}": x for i, x in enumerate(v)} for s, v in groups.items()},
         references={f"r{i}": x for i, x in enumerate(references)},
@@ -48,7 +48,7 @@ def result(
 
 def report(*results: TestResult, **changes: Any) -> Report:
     base = Report(
-        plan=Plan(looks=(), look_shares=()),
+        plan=Plan(interim_queries=(), interim_alpha_shares=()),
         claim={
             "sha256": "c", "victim": {"sha256": "v", "architecture": "tiny", "dim": 4}, "panel": [], "dropped": [],
             "probes": {}, "image_size": [1, 8, 8],
@@ -68,7 +68,7 @@ FAR, NEAR = 4.0, 0.25
 
 
 @pytest.mark.parametrize(
-    ("rsa", "mark", "marked", "expected"),
+    ("rsa", "watermark", "watermarked", "expected"),
     [
         (FAR, FAR, LOW, Verdict.SUPPORTED),
         (FAR, NEAR, LOW, Verdict.SUPPORTED),
@@ -79,19 +79,24 @@ FAR, NEAR = 4.0, 0.25
         (-FAR, -FAR, LOW, Verdict.NOT_SUPPORTED),
     ],
 )
-def test_rule_4(rsa: float, mark: float, marked: list[float] | None, expected: Verdict) -> None:
-    r = report(result("partial_rsa_relative", rsa, LOW, marked), result("watermark_certainty", mark, LOW, marked))
+def test_rule_4(rsa: float, watermark: float, watermarked: list[float] | None, expected: Verdict) -> None:
+    r = report(
+        result("partial_rsa_relative", rsa, LOW, watermarked),
+        result("watermark_probability", watermark, LOW, watermarked),
+    )
     assert r.verdict is expected
 
 
 def test_a_test_with_every_stratum_counts_beside_one_that_lacks_some() -> None:
     """Members of another dimension have no watermark score: that test lacks a stratum, partial RSA does not."""
-    full, lacking = result("partial_rsa_relative", FAR, LOW, LOW), result("watermark_certainty", FAR, LOW, None)
+    full, lacking = result("partial_rsa_relative", FAR, LOW, LOW), result("watermark_probability", FAR, LOW, None)
     assert report(full, replace(lacking, value=NEAR)).verdict is Verdict.SUPPORTED
     assert report(replace(full, value=NEAR), lacking).verdict is Verdict.NOT_SUPPORTED
 
 
-BY_CLOSENESS = Plan(looks=(), look_shares=(), deciding=("partial_rsa", "partial_rsa_turned", "watermark_success"))
+BY_CLOSENESS = Plan(
+    interim_queries=(), interim_alpha_shares=(), primary=("partial_rsa", "partial_rsa_rotated", "watermark_success")
+)
 """As claims of before docs/adr/0010 have it; today's name partial RSA alone."""
 
 
@@ -99,11 +104,11 @@ def against_small(name: str, value: float, references: tuple[float, ...] = (1.0,
     """A test against a panel that has none of the victim's size; mean of the nearer stratum .15, closest copy 3.15."""
     r = result(name, value, LOW, None, references)
     members = {"small": r.members["plain"], "public": {f"p{i}": x - 1.15 for i, x in enumerate(LOW)}}
-    return replace(r, members=members, missing_strata=("plain", "marked"))
+    return replace(r, members=members, missing_strata=("plain", "watermarked"))
 
 
 @pytest.mark.parametrize(
-    ("value", "closeness", "expected"),
+    ("value", "relative_similarity", "expected"),
     [
         (0.15, 0.0, Verdict.NOT_SUPPORTED),
         (1.65, 0.5, Verdict.NOT_SUPPORTED),  # far beyond every member, but so would an innocent of the victim's size be
@@ -112,10 +117,12 @@ def against_small(name: str, value: float, references: tuple[float, ...] = (1.0,
         (3.15, 1.0, Verdict.SUPPORTED),
     ],
 )
-def test_small_and_public_members_ask_for_closeness(value: float, closeness: float, expected: Verdict) -> None:
+def test_small_and_public_members_ask_for_closeness(
+    value: float, relative_similarity: float, expected: Verdict
+) -> None:
     r = report(against_small("partial_rsa", value), plan=BY_CLOSENESS)
-    assert r.results[0].closeness == pytest.approx(closeness)
-    assert r.to_dict()["closeness"] == r.results[0].closeness
+    assert r.results[0].relative_similarity == pytest.approx(relative_similarity)
+    assert r.to_dict()["relative_similarity"] == r.results[0].relative_similarity
     assert r.verdict is expected
     assert any("of the way" in reason for reason in r.reasons)
     assert Report.from_dict(json.loads(json.dumps(r.to_dict()))) == r
@@ -123,16 +130,16 @@ def test_small_and_public_members_ask_for_closeness(value: float, closeness: flo
 
 def test_closeness_is_partial_rsas_alone_and_needs_references() -> None:
     """Two families do not help: against such a panel innocents may stand out in both."""
-    far = against_small("partial_rsa_turned", 9.0), against_small("watermark_success", 9.0)
+    far = against_small("partial_rsa_rotated", 9.0), against_small("watermark_success", 9.0)
     assert report(*far, against_small("partial_rsa", 1.0), plan=BY_CLOSENESS).verdict is Verdict.NOT_SUPPORTED
     assert report(*far, plan=BY_CLOSENESS).verdict is Verdict.INCONCLUSIVE
     for references in ((), (0.1,)):
         without = report(against_small("partial_rsa", 9.0, references), plan=BY_CLOSENESS)
-        assert without.results[0].closeness is None
+        assert without.results[0].relative_similarity is None
         assert without.verdict is Verdict.INCONCLUSIVE
     # the nearer stratum of "less" is the lower one, of mean -1
     less = replace(against_small("partial_rsa", -2.25, (-3.5,)), alternative="less")
-    assert less.closeness == pytest.approx(0.5)
+    assert less.relative_similarity == pytest.approx(0.5)
 
 
 def test_reports_of_before_closeness_are_read_and_a_forged_one_is_not() -> None:
@@ -142,27 +149,28 @@ def test_reports_of_before_closeness_are_read_and_a_forged_one_is_not() -> None:
     ):
         r = replace(r, schema=2)
         stored = json.loads(json.dumps(r.to_dict()))
-        assert Report.from_dict({k: v for k, v in stored.items() if k != "closeness"}) == r
+        assert Report.from_dict({k: v for k, v in stored.items() if k != "relative_similarity"}) == r
         with pytest.raises(ReportError, match="does not follow"):
-            Report.from_dict({**stored, "closeness": 0.9})
+            Report.from_dict({**stored, "relative_similarity": 0.9})
 
 
 def test_closeness_is_measured_from_small_and_public_members() -> None:
-    """Kin of the victim are closer than strangers; they have a test of their own and do not move the bar."""
+    """Kin of the victim are closer than independent encoders; they have a test of their own and do not move the bar."""
     test = against_small("partial_rsa", 2.1)
-    kin = replace(test, members={**test.members, "ancestor": {f"k{i}": x + 1 for i, x in enumerate(LOW)}})
-    assert kin.closeness == test.closeness
-    assert report(kin, plan=BY_CLOSENESS).verdict is Verdict.SUPPORTED
+    from_checkpoint = replace(test, members={**test.members, "sibling": {f"k{i}": x + 1 for i, x in enumerate(LOW)}})
+    assert from_checkpoint.relative_similarity == test.relative_similarity
+    assert report(from_checkpoint, plan=BY_CLOSENESS).verdict is Verdict.SUPPORTED
     assert report(
-        replace(kin, members={**kin.members, "ancestor": {"a": 1.0, "b": 2.0}}), plan=BY_CLOSENESS
+        replace(from_checkpoint, members={**from_checkpoint.members, "sibling": {"a": 1.0, "b": 2.0}}),
+        plan=BY_CLOSENESS,
     ).verdict is not (Verdict.SUPPORTED)
-    assert result("partial_rsa", FAR, LOW, LOW).closeness is None
+    assert result("partial_rsa", FAR, LOW, LOW).relative_similarity is None
 
 
 def test_the_largest_p_over_strata_counts() -> None:
     high = [3.0, 4.0, 5.0, 3.5, 4.5]
     r = report(result("partial_rsa_relative", FAR, LOW, high))
-    assert r.results[0].decisive_stratum == "marked"
+    assert r.results[0].decisive_stratum == "watermarked"
     assert r.verdict is Verdict.NOT_SUPPORTED
 
 
@@ -170,7 +178,7 @@ def test_a_rejection_below_one_member_does_not_convict() -> None:
     crowd = [*LOW * 6, FAR + 0.1]
     r = report(result("partial_rsa_relative", FAR, crowd, crowd))
     assert r.adjusted_pvalues["partial_rsa_relative"] < 0.01
-    assert not r.results[0].beyond_every_member
+    assert not r.results[0].exceeds_all_controls
     assert r.verdict is Verdict.NOT_SUPPORTED
 
 
@@ -180,7 +188,7 @@ def test_holm_over_those_that_ran() -> None:
     one = result("partial_rsa_relative", value, LOW, LOW)
     assert 0.005 < one.pvalue < 0.01
     assert report(one).verdict is Verdict.SUPPORTED
-    assert report(one, result("watermark_certainty", NEAR, LOW, LOW)).verdict is Verdict.NOT_SUPPORTED
+    assert report(one, result("watermark_probability", NEAR, LOW, LOW)).verdict is Verdict.NOT_SUPPORTED
 
 
 def test_no_test_is_never_positive() -> None:
@@ -232,10 +240,12 @@ def test_a_report_with_a_statistic_of_another_version_is_shown(real: Report) -> 
 
 def test_reports_of_the_first_schema_are_read() -> None:
     """As an audit of a claim of rule turnmark-1 writes them, and with the sentences of that time."""
-    plan = Plan(rule="turnmark-1", deciding=("partial_rsa", "watermark_success"), looks=(), look_shares=())
+    plan = Plan(
+        rule="turnmark-1", primary=("partial_rsa", "watermark_success"), interim_queries=(), interim_alpha_shares=()
+    )
     old = report(result("partial_rsa", FAR, LOW, LOW), plan=plan).to_dict()
     assert old["schema_version"] == 1
-    assert "looks" not in old
+    assert "interim_analyses" not in old
     again = Report.from_dict({**old, "reasons": ["worded otherwise"]})
     assert again.verdict is Verdict.SUPPORTED
     with pytest.raises(ReportError):
@@ -359,4 +369,4 @@ def test_p_is_never_printed_below_a_thousandth() -> None:
 @pytest.mark.parametrize(("hits", "n", "too_many"), [(0, 20, False), (1, 20, False), (2, 20, True), (1, 5, True)])
 def test_too_many_accusations_by_summing_the_binomial(hits: int, n: int, too_many: bool) -> None:
     tail = sum(math.comb(n, k) * 0.01**k * 0.99 ** (n - k) for k in range(hits, n + 1))
-    assert accuses_too_many(hits, n, 0.01) is too_many is (tail < 0.05)
+    assert too_many_positives(hits, n, 0.01) is too_many is (tail < 0.05)

@@ -65,7 +65,7 @@ def written(claim: Claim, folder: Path, seed: int) -> Path:
     few = replace(
         full,
         results=tuple(r for r in full.results if r.name in shown),
-        looks=full.looks[:1],
+        interim_analyses=full.interim_analyses[:1],
         panel_checked=checked,
     )
     few.save(folder / NUMBERS)
@@ -242,7 +242,7 @@ def test_every_field_of_the_statement(bench: Bench) -> None:
             yield name, {STATEMENT: canonical_json({**envelope, "payload": payload})}, "the signature is wrong"
 
     def signed(key: Ed25519PrivateKey) -> Iterator[tuple[str, Change, str]]:
-        """Signed anew, and the page left as it was: it does not show what is signed now."""
+        """SignedStatement anew, and the page left as it was: it does not show what is signed now."""
         message = "is malformed|is no seal of this kind|it is of another report|its chain of custody|is not what"
         for name, new in edited(_statement(bench)):
             yield name, {**_no_times(bench), **_signed(new, key)}, message
@@ -311,8 +311,8 @@ def test_a_wrong_key_and_wrong_times(bench: Bench, tmp_path: Path) -> None:
     ):
         change: Change = {f"seal/timestamps/{sha256(reply)}.tsr": reply}
         bench.refuses(iter([(name, change, message)]), 1)
-    stranger = load_roots(make_authority(tmp_path / "tsa", "First authority").roots)
-    for roots in (stranger, load_roots(sealed.first.roots)):
+    spec = load_roots(make_authority(tmp_path / "tsa", "First authority").roots)
+    for roots in (spec, load_roots(sealed.first.roots)):
         bench.refuses(iter([("untrusted", {}, "no trusted authority")]), 1, roots=roots)
     late = {"roots": sealed.roots, "before": parse_date("2020-01-01")}
     bench.refuses(iter([("after the dispute", {}, r"not shown to be earlier.*first timestamp is of")]), 1, **late)

@@ -15,13 +15,13 @@ from jsonschema import Draft202012Validator
 from tampering import places
 
 from ownership import audit
-from ownership.auditing.batch import Audited, summarise
+from ownership.auditing.batch import AuditOutcome, summarise
 from ownership.claims.claim import Claim
 from ownership.io.canonical import canonical_json
 from ownership.reports.html import write_html
 from ownership.reports.signature import sign_report
 from ownership.sealing.disclosure import disclose
-from ownership.sealing.redacted_copy import write_view
+from ownership.sealing.redacted_copy import write_redacted_copy
 from ownership.suspects.preprocessing import parse_preprocess
 from ownership.suspects.suspect import Suspect
 
@@ -30,10 +30,10 @@ GOLDEN = ROOT / "tests/golden"
 SCHEMAS = {p.name.removesuffix(".schema.json"): json.loads(p.read_bytes()) for p in ROOT.glob("docs/schema/*.json")}
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "claim": ("data", "scores", "reference_scores", "look_scores", "look_reference_scores", "parts"),
+    "claim": ("data", "scores", "reference_scores", "interim_scores", "interim_reference_scores", "parts"),
     "report": ("skipped", "versions", "members", "references", "strata", "probes", "values", "files", "sandbox",
                "panel_checked", "pvalues"),
-    "withheld": ("leaves",),
+    "redaction": ("leaves",),
 }  # fmt: skip
 """Objects whose keys are names, not fields."""
 
@@ -83,17 +83,17 @@ def fresh(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     made["report"] += [read(p.relative_to(GOLDEN).as_posix()) for p in sorted(GOLDEN.rglob("report*.json"))]
     made["disclosure"].append(read("disclosure.json"))
     several = summarise(
-        claim.sha256, 0.01, [Audited(name="a", folder="a", report=whole), Audited(name="b", refused="no")]
+        claim.sha256, 0.01, [AuditOutcome(name="a", folder="a", report=whole), AuditOutcome(name="b", refused="no")]
     )
     made["summary"] = [json.loads(canonical_json(several.to_dict()))]
     for source in (sealed.folder, GOLDEN / "claim-3"):
-        write_view(source, folder / f"view-{source.name}")
-        made.setdefault("withheld", []).append(json.loads((folder / f"view-{source.name}/withheld.json").read_bytes()))
+        write_redacted_copy(source, folder / f"view-{source.name}")
+        made.setdefault("redaction", []).append(json.loads((folder / f"view-{source.name}/redacted.json").read_bytes()))
     return made
 
 
 def test_the_schemas_are_schemas() -> None:
-    assert SCHEMAS.keys() == {"claim", "report", "statement", "envelope", "disclosure", "withheld", "summary"}
+    assert SCHEMAS.keys() == {"claim", "report", "statement", "envelope", "disclosure", "redaction", "summary"}
     for schema in SCHEMAS.values():
         Draft202012Validator.check_schema(schema)
         assert schema["$id"].endswith(".schema.json")
@@ -120,7 +120,7 @@ def _fields(kind: str, value: Any) -> Iterator[tuple[Any, ...]]:
 @pytest.mark.parametrize("kind", sorted(SCHEMAS))
 def test_a_field_more_less_or_misnamed_is_refused(fresh: dict[str, list[Any]], kind: str) -> None:
     value = fresh[kind][0]
-    optional = {"turned_directions", *(OPTIONAL if kind == "report" else ())}
+    optional = {"rotated_directions", *(OPTIONAL if kind == "report" else ())}
     count = 0
     for path in _fields(kind, value):
         for how in ("removed", "misnamed", "added"):
@@ -140,9 +140,15 @@ def test_a_field_more_less_or_misnamed_is_refused(fresh: dict[str, list[Any]], k
             assert not valid(kind, new), f"{path} {how}"
     assert (
         count
-        > {"claim": 80, "report": 200, "statement": 30, "envelope": 12, "disclosure": 25, "withheld": 9, "summary": 35}[
-            kind
-        ]
+        > {
+            "claim": 80,
+            "report": 200,
+            "statement": 30,
+            "envelope": 12,
+            "disclosure": 25,
+            "redaction": 9,
+            "summary": 35,
+        }[kind]
     )
 
 

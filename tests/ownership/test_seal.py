@@ -39,7 +39,7 @@ from ownership.sealing.create import attach, seal_claim, stamp, write_request
 from ownership.sealing.disclosure import check_disclosure, disclose, disclosed_data
 from ownership.sealing.verify import verify_claim
 from ownership.suspects.suspect import load_suspect
-from watermark_training.artefacts import weights_bytes
+from watermark_training.train_folder import weights_bytes
 
 RFC_6962 = [b"", b"\0", b"\x10", b" !", b"01", b"@ABC", b"PQRSTUVW", b"`abcdefghijklmno"]
 """The leaves of the test vectors of Certificate Transparency (RFC 6962)."""

@@ -1,4 +1,4 @@
-"""Several suspects: Holm over them, how many a panel carries, a report for each, resumed; one bad one does no harm."""
+"""BatchSummary suspects: Holm over them, how many a panel carries, a report for each, resumed; one bad one does no harm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_looks import _result, _suspect
 
 from ownership import audit
-from ownership.auditing.batch import Audited, _level, audit_several, carried, folders, summarise, suspect_pvalue
+from ownership.auditing.batch import AuditOutcome, _level, audit_batch, carried, folders, summarise, suspect_pvalue
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimIntegrityError, ReportError, SuspectError
@@ -28,7 +28,7 @@ from ownership.verdict.strength import placing_reference
 
 @pytest.fixture(scope="session")
 def reports(claim: Claim, victim: Encoder) -> dict[str, Report]:
-    """Copies of the victim from near to far, and strangers."""
+    """Copies of the victim from near to far, and independent encoders."""
     models = {
         f"copy_{i}": Noisy(victim, 20 + i, a) for i, a in enumerate((0.002, 0.05, 0.2, 0.6, 0.9, 1.2, 1.6, 2.2, 3.0))
     }
@@ -42,21 +42,24 @@ def test_the_pvalue_is_where_the_verdict_turns(reports: dict[str, Report]) -> No
         p = suspect_pvalue(report)
         assert p is not None, name
         low, high = 1e-12, 0.05
-        at = {a: replace(report, plan=replace(report.plan, alpha=a), looks=_looks(report, a)) for a in (low, high)}
+        at = {
+            a: replace(report, plan=replace(report.plan, alpha=a), interim_analyses=_looks(report, a))
+            for a in (low, high)
+        }
         if at[high].verdict is not Verdict.SUPPORTED:
             assert p > high
             continue
         for _ in range(60):
             middle = (low * high) ** 0.5
-            again = replace(report, plan=replace(report.plan, alpha=middle), looks=_looks(report, middle))
+            again = replace(report, plan=replace(report.plan, alpha=middle), interim_analyses=_looks(report, middle))
             low, high = (low, middle) if again.verdict is Verdict.SUPPORTED else (middle, high)
         assert p == pytest.approx(high, rel=1e-6) or p < 1e-12
     assert suspect_pvalue(reports["copy_0"]) < 0.001  # type: ignore[operator]
 
 
 def _looks(report: Report, alpha: float) -> tuple:  # type: ignore[type-arg]
-    shares = dict(zip(report.plan.looks, report.plan.look_shares, strict=True))
-    return tuple(replace(x, alpha=alpha * shares[x.queries]) for x in report.looks)
+    shares = dict(zip(report.plan.interim_queries, report.plan.interim_alpha_shares, strict=True))
+    return tuple(replace(x, alpha=alpha * shares[x.queries]) for x in report.interim_analyses)
 
 
 def test_tried_preprocessings_cost(reports: dict[str, Report]) -> None:
@@ -69,9 +72,9 @@ def test_tried_preprocessings_cost(reports: dict[str, Report]) -> None:
 
 def test_an_early_end_is_judged_by_that_looks_share(claim: Claim, victim: Encoder) -> None:
     early = audit(claim, _suspect(victim), stop_early=True)
-    (look,) = early.looks
-    share = early.plan.look_shares[0]
-    assert suspect_pvalue(early) == pytest.approx(_level(look.results) / share)
+    (interim,) = early.interim_analyses
+    share = early.plan.interim_alpha_shares[0]
+    assert suspect_pvalue(early) == pytest.approx(_level(interim.results) / share)
 
 
 def test_nothing_tested_has_no_pvalue_and_counts_in_the_correction(reports: dict[str, Report]) -> None:
@@ -82,9 +85,9 @@ def test_nothing_tested_has_no_pvalue_and_counts_in_the_correction(reports: dict
         copy.claim["sha256"],
         0.01,
         [
-            Audited(name="a", folder="a", report=copy),
-            Audited(name="b", folder="b", report=broken),
-            Audited(name="c", refused="no encoder"),
+            AuditOutcome(name="a", folder="a", report=copy),
+            AuditOutcome(name="b", folder="b", report=broken),
+            AuditOutcome(name="c", refused="no encoder"),
         ],
     )
     a, b, c = several.rows
@@ -114,8 +117,8 @@ def test_the_chance_of_any_false_verdict_among_n_innocents(n: int) -> None:
     """
     rng, runs, alpha, hits, naive = np.random.default_rng(n), 1500, 0.05, 0, 0
     for _ in range(runs):
-        panel = {"plain": rng.normal(size=6), "marked": rng.normal(size=6)}
-        tests = [(_result("watermark_certainty", float(x), panel),) for x in rng.normal(size=n)]
+        panel = {"plain": rng.normal(size=6), "watermarked": rng.normal(size=6)}
+        tests = [(_result("watermark_probability", float(x), panel),) for x in rng.normal(size=n)]
         levels = [_level(t) for t in tests]
         hits += any(q <= alpha for q in holm([min(1.0, x) for x in levels]))
         naive += any(supports(t, alpha) for t in tests)
@@ -135,11 +138,14 @@ def test_many_suspects_are_more_than_a_small_panel_carries(reports: dict[str, Re
     reference = suspect_pvalue(placing_reference(weak, "reference_mse"))
     assert reference is not None
     assert carries == int(0.01 / reference)
-    few = summarise(weak.claim["sha256"], 0.01, [Audited(name="a", folder="a", report=weak)])
+    few = summarise(weak.claim["sha256"], 0.01, [AuditOutcome(name="a", folder="a", report=weak)])
     many = summarise(
         weak.claim["sha256"],
         0.01,
-        [Audited(name="a", folder="a", report=weak), *(Audited(name=f"x{i}", refused="no") for i in range(10))],
+        [
+            AuditOutcome(name="a", folder="a", report=weak),
+            *(AuditOutcome(name=f"x{i}", refused="no") for i in range(10)),
+        ],
     )
     assert few.warnings == ()
     assert few.sound == 10
@@ -158,7 +164,10 @@ def test_supported_alone_but_not_among_many(reports: dict[str, Report]) -> None:
     several = summarise(
         report.claim["sha256"],
         0.01,
-        [Audited(name=name, folder="a", report=report), *(Audited(name=f"x{i}", refused="no") for i in range(others))],
+        [
+            AuditOutcome(name=name, folder="a", report=report),
+            *(AuditOutcome(name=f"x{i}", refused="no") for i in range(others)),
+        ],
     )
     assert report.verdict is Verdict.SUPPORTED
     assert not several.rows[0].supported
@@ -168,24 +177,24 @@ def test_supported_alone_but_not_among_many(reports: dict[str, Report]) -> None:
 
 def test_reports_of_another_claim_are_refused(reports: dict[str, Report]) -> None:
     with pytest.raises(ReportError, match="another claim"):
-        summarise("0" * 64, 0.01, [Audited(name="a", folder="a", report=reports["copy_0"])])
+        summarise("0" * 64, 0.01, [AuditOutcome(name="a", folder="a", report=reports["copy_0"])])
 
 
 def test_one_bad_suspect_does_not_stop_the_others_but_a_broken_claim_does(reports: dict[str, Report]) -> None:
-    def one(name: str) -> Audited:
+    def one(name: str) -> AuditOutcome:
         if name == "bad":
             raise SuspectError("unknown format", "send ONNX")
-        return Audited(name=name, folder=name, report=reports[name])
+        return AuditOutcome(name=name, folder=name, report=reports[name])
 
-    found = audit_several(["stranger_0", "bad", "copy_0"], one)
+    found = audit_batch(["stranger_0", "bad", "copy_0"], one)
     assert [a.name for a in found] == ["stranger_0", "bad", "copy_0"]
     assert [a.refused for a in found] == [None, "unknown format (send ONNX)", None]
 
-    def broken(_name: str) -> Audited:
+    def broken(_name: str) -> AuditOutcome:
         raise ClaimIntegrityError("changed", "get the original")
 
     with pytest.raises(ClaimIntegrityError):
-        audit_several(["a"], broken)
+        audit_batch(["a"], broken)
     sent = pickle.loads(pickle.dumps(ClaimIntegrityError("changed", "get the original")))  # from another process
     assert (sent.message, sent.hint) == ("changed", "get the original")
 

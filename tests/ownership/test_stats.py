@@ -21,7 +21,7 @@ from ownership.stats import (
     holm,
     image_level_test,
     rank_pvalue,
-    standardised_gap,
+    standardized_mean_difference,
 )
 
 
@@ -55,8 +55,8 @@ def test_largest_p_over_strata_keeps_the_size() -> None:
     rng = np.random.default_rng(2)
     rejected = 0
     for _ in range(1500):
-        plain, marked, suspect = rng.normal(0, 1, 5), rng.normal(1.5, 1.3, 5), rng.normal(1.5, 1.3)
-        rejected += max(case_control_test(suspect, g).pvalue for g in (plain, marked)) <= 0.05
+        plain, watermarked, suspect = rng.normal(0, 1, 5), rng.normal(1.5, 1.3, 5), rng.normal(1.5, 1.3)
+        rejected += max(case_control_test(suspect, g).pvalue for g in (plain, watermarked)) <= 0.05
     assert rejected / 1500 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1500)
 
 
@@ -142,7 +142,7 @@ def test_fisher_z_and_gap() -> None:
     assert math.isfinite(fisher_z(1.0))
     a, b = np.array([1.0, 2, 3, 4]), np.array([0.0, 1, 1, 2, 5])
     pooled = math.sqrt((3 * a.var(ddof=1) + 4 * b.var(ddof=1)) / 7)
-    assert standardised_gap(a, b) == pytest.approx((a.mean() - b.mean()) / pooled)
+    assert standardized_mean_difference(a, b) == pytest.approx((a.mean() - b.mean()) / pooled)
 
 
 def test_image_level_is_welch() -> None:

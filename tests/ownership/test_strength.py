@@ -17,7 +17,7 @@ from ownership.errors import ReportError
 from ownership.plan import Plan
 from ownership.reports.report import Report
 from ownership.verdict.explanations import ABSENT, ALIKE, SET_APART, UNTESTED
-from ownership.verdict.results import AuditorMember, Look
+from ownership.verdict.results import AuditorEncoder, InterimAnalysis
 from ownership.verdict.rule import Verdict
 from ownership.verdict.strength import ENFSI, NO_SUPPORT, lower_bound, strength_of, upper_bound, verbal
 
@@ -106,7 +106,7 @@ def test_when_nothing_can_be_stated() -> None:
 
 
 def test_tried_preprocessings_and_a_references_missing_test() -> None:
-    """Several tries share alpha: the error rate is that of all; a reference without a score counts as missed."""
+    """BatchSummary tries share alpha: the error rate is that of all; a reference without a score counts as missed."""
     r = suspected(FAR, 3, 3)
     tried = replace(
         r, plan=replace(r.plan, alpha=0.005), suspect={**r.suspect, "preprocess_tried": ["none", "imagenet"]}
@@ -121,19 +121,21 @@ def test_an_early_end_counts_early_looks_only() -> None:
     """A reference that the last look's larger share would find, on an early look's numbers, is not counted."""
     value = 0.15 + 0.1118 * (6 / 5) ** 0.5 * 5.0  # t = 5, df 4: p about .0037
     test = result("partial_rsa_relative", FAR, LOW, LOW, (STRONG, value))
-    plan = Plan(looks=(250,), look_shares=(0.2,))
-    early = report(test, plan=plan, looks=(Look(queries=250, alpha=0.002, results=(test,)),))
+    plan = Plan(interim_queries=(250,), interim_alpha_shares=(0.2,))
+    early = report(test, plan=plan, interim_queries=(InterimAnalysis(queries=250, alpha=0.002, results=(test,)),))
     assert early.ended_early
     assert early.verdict is Verdict.SUPPORTED
     assert early.strength.reached == ("r0",)
-    whole = replace(early, looks=(Look(queries=250, alpha=0.002, results=(replace(test, value=NEAR),)),))
+    whole = replace(
+        early, interim_queries=(InterimAnalysis(queries=250, alpha=0.002, results=(replace(test, value=NEAR),)),)
+    )
     assert not whole.ended_early
     assert whole.strength.reached == ("r0", "r1")
 
 
 def test_a_reference_is_none_to_itself() -> None:
-    """Against small members closeness decides: the only reference would come all the way to itself."""
-    plan = Plan(looks=(), look_shares=(), deciding=("partial_rsa",))
+    """Against small members relative similarity decides: the only reference would come all the way to itself."""
+    plan = Plan(interim_queries=(), interim_alpha_shares=(), primary=("partial_rsa",))
     alone = report(against_small("partial_rsa", 3.0, (3.15,)), plan=plan)
     assert alone.verdict is Verdict.SUPPORTED
     assert alone.strength.reached == ()
@@ -156,7 +158,7 @@ def test_it_is_derived_and_a_forged_one_is_refused() -> None:
     for field, value in (("likelihood_ratio", 1e6), ("support", "strong support"), ("reached", ["r0"])):
         with pytest.raises(ReportError, match="does not follow"):
             Report.from_dict({**stored, "strength": {**stored["strength"], field: value}})
-    for gone in ("strength", "explanations", "closeness"):
+    for gone in ("strength", "explanations", "relative_similarity"):
         with pytest.raises(ReportError, match="does not follow"):
             Report.from_dict({k: v for k, v in stored.items() if k != gone})
     stored["explanations"][0]["finding"] = "excluded"
@@ -186,27 +188,34 @@ def by_name(r: Report) -> dict[str, Any]:
 def panel(*kinds: str, private: tuple[int, ...] = ()) -> list[dict[str, Any]]:
     names = [f"{kind}{i}" for kind in kinds for i in range(5)]
     return [
-        {"name": n, "kind": n[:-1], "mark": None, "data": None, "sha256": "a" * 64, "trained_on_private": i in private}
+        {
+            "name": n,
+            "kind": n[:-1],
+            "watermark": None,
+            "data": None,
+            "sha256": "a" * 64,
+            "trained_on_private": i in private,
+        }
         for i, n in enumerate(names)
     ]
 
 
 def test_what_the_panel_says_of_each_explanation() -> None:
     far = suspected(FAR, 1, 1)
-    r = replace(far, claim={**far.claim, "panel": panel("plain", "marked", private=(2,))})
+    r = replace(far, claim={**far.claim, "panel": panel("plain", "watermarked", private=(2,))})
     said = by_name(r)
     assert {n: e.finding for n, e in said.items()} == {
-        "plain": SET_APART, "marked": SET_APART, "ancestor": ABSENT, "invariant": ABSENT, "same data": SET_APART,
+        "plain": SET_APART, "watermarked": SET_APART, "sibling": ABSENT, "rotation_invariant": ABSENT, "same data": SET_APART,
         "unpublished ancestor": ABSENT, "chance": SET_APART,
     }  # fmt: skip
-    assert said["marked"].pvalues == {"partial_rsa_relative": r.results[0].strata["marked"].pvalue}
+    assert said["watermarked"].pvalues == {"partial_rsa_relative": r.results[0].strata["watermarked"].pvalue}
     near = by_name(replace(r, results=(replace(r.results[0], value=NEAR),)))
-    assert {near[n].finding for n in ("plain", "marked", "same data", "chance")} == {ALIKE}
+    assert {near[n].finding for n in ("plain", "watermarked", "same data", "chance")} == {ALIKE}
     untested = by_name(replace(r, results=(), problems=("bad",)))
-    assert {untested[n].finding for n in ("plain", "marked", "same data", "chance")} == {UNTESTED}
+    assert {untested[n].finding for n in ("plain", "watermarked", "same data", "chance")} == {UNTESTED}
 
 
 def test_chance_counts_the_auditors_own_encoders() -> None:
-    own = AuditorMember(name="own", sha256="a", provenance="", values={"partial_rsa_relative": 0.1}, problems=())
+    own = AuditorEncoder(name="own", sha256="a", provenance="", values={"partial_rsa_relative": 0.1}, problems=())
     r = suspected(FAR, 1, 1, auditor_panel=(own,))
     assert "0 of 1" in by_name(r)["chance"].said

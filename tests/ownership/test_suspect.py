@@ -25,10 +25,10 @@ from ownership.encoders.architectures import ARCHITECTURES, Encoder
 from ownership.encoders.images import represent, three_channels
 from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError
 from ownership.io.canonical import sha256
-from ownership.suspects.formats.adapter import Adapted
+from ownership.suspects.formats.adapter import AdaptedEncoder
 from ownership.suspects.suspect import load_encoder
-from watermark_training.artefacts import onnx_bytes, weights_bytes
 from watermark_training.data import Data
+from watermark_training.train_folder import onnx_bytes, weights_bytes
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def test_every_architecture_is_recognised_from_its_weights(arch: str, tmp_path: 
     (tmp_path / "x.safetensors").write_bytes(save(made.state_dict()))
     suspect = load_encoder(tmp_path / "x.safetensors")
     assert suspect.architecture == arch
-    answers = suspect.encoder(torch.rand(2, 3, 16, 16))
-    assert answers.shape == (2, made.dim)
+    responses = suspect.encoder(torch.rand(2, 3, 16, 16))
+    assert responses.shape == (2, made.dim)
 
 
 class _Payload:
@@ -198,15 +198,15 @@ def test_a_wrong_architecture_is_named(files: dict[str, Path]) -> None:
 def test_onnx_of_another_size_and_of_fixed_batch(digits: Data, tmp_path: Path) -> None:
     (tmp_path / "big.onnx").write_bytes(_graph(["n", 3, 32, 32], ["n", 3072]))
     big = load_encoder(tmp_path / "big.onnx")
-    assert isinstance(big.encoder, Adapted)
+    assert isinstance(big.encoder, AdaptedEncoder)
     assert big.resizes((4, 3, 16, 16)) == (32, 32)
     assert big.resizes((4, 3, 32, 32)) is None
     enlarged = three_channels(F.interpolate(digits.images[:4].float() / 255, size=(32, 32), mode="bilinear"))
     torch.testing.assert_close(represent(big.encoder, digits.images[:4]), enlarged.flatten(1))
     (tmp_path / "fixed.onnx").write_bytes(_graph([4, 3, 16, 16], [4, 768]))
-    answers = represent(load_encoder(tmp_path / "fixed.onnx").encoder, digits.images[:7])
+    responses = represent(load_encoder(tmp_path / "fixed.onnx").encoder, digits.images[:7])
     expected = (digits.images[:7].float() / 255).expand(-1, 3, -1, -1).flatten(1)
-    np.testing.assert_allclose(answers.numpy(), expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(responses.numpy(), expected.numpy(), atol=1e-6)
 
 
 def test_no_other_exception_escapes_a_mutated_file(files: dict[str, Path], tmp_path: Path) -> None:

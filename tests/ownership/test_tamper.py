@@ -29,7 +29,7 @@ from ownership.attestation.keys import public_pem
 from ownership.attestation.timestamps import load_roots, parse_date, read_reply
 from ownership.claims.claim import Claim
 from ownership.errors import ClaimIntegrityError
-from ownership.evidence.responses import Answers
+from ownership.evidence.responses import Responses
 from ownership.io.canonical import canonical_json, sha256
 from ownership.sealing.create import attach, seal_claim, write_request
 from ownership.sealing.disclosure import check_disclosure
@@ -45,9 +45,9 @@ def bench(sealed: Sealed, claim: Claim, tmp_path_factory: pytest.TempPathFactory
     older = replace(
         claim,
         plan=replace(claim.plan, seed=1),
-        key=WatermarkKey(cuts=(1.0, 1.0 + 3.0), margin=0.3, predictor_seed=4),
+        key=WatermarkKey(sector_boundaries=(1.0, 1.0 + 3.0), margin=0.3, predictor_seed=4),
         probes={**claim.probes, "private": claim.probes["private"].flip(0)},
-        answers={n: Answers(n, {k: v + 1 for k, v in a.sets.items()}) for n, a in claim.answers.items()},
+        responses={n: Responses(n, {k: v + 1 for k, v in a.sets.items()}) for n, a in claim.responses.items()},
     )
     older.save(place / "older")
     seal_claim(place / "older", sealed.key)
@@ -333,8 +333,8 @@ def test_timestamps(bench: Bench, tmp_path: Path) -> None:
     bench.refuses(iter([("after the dispute", {}, r"not shown to be earlier.*first timestamp is of")]), 1, **late)
     in_time = {"roots": sealed.roots, "before": sealed.later}
     bench.refuses(iter([("removed", gone, "there is no timestamp")]), 1, **in_time)
-    stranger = make_authority(tmp_path / "tsa", "First authority")  # the same names, another key
-    for roots in (load_roots(stranger.roots), load_roots(sealed.second.roots)):
+    spec = make_authority(tmp_path / "tsa", "First authority")  # the same names, another key
+    for roots in (load_roots(spec.roots), load_roots(sealed.second.roots)):
         bench.refuses(iter([("untrusted", {}, "no trusted authority")]), 1, roots=roots)
 
 

@@ -19,7 +19,7 @@ from ownership import audit
 from ownership.auditing.probe_export import export_probes
 from ownership.claims.claim import Claim
 from ownership.claims.describe import describe
-from ownership.claims.redaction import NAME, PRIVATE_PROBES, PRIVATE_SETS, WITHHOLDABLE
+from ownership.claims.redaction import NAME, PRIVATE_PROBES, PRIVATE_SETS, REDACTABLE
 from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.io.canonical import canonical_json, sha256
@@ -28,7 +28,7 @@ from ownership.reports.report import Report
 from ownership.sealing.create import attach, seal_claim, write_request
 from ownership.sealing.disclosure import check_disclosure, disclose
 from ownership.sealing.encryption import decrypt_claim, encrypt_claim
-from ownership.sealing.redacted_copy import write_view
+from ownership.sealing.redacted_copy import write_redacted_copy
 from ownership.sealing.verify import verify_claim
 from ownership.suspects.suspect import Suspect
 
@@ -42,26 +42,26 @@ def suspect(of: nn.Module) -> Suspect:
 @pytest.fixture(scope="module")
 def view(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("view") / "view"
-    write_view(sealed.folder, out)
+    write_redacted_copy(sealed.folder, out)
     return out
 
 
 @pytest.fixture(scope="module")
 def bare(claim_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("view") / "bare"
-    write_view(claim_folder, out)
+    write_redacted_copy(claim_folder, out)
     return out
 
 
 def test_it_lacks_what_is_withheld_and_nothing_else(sealed: Sealed, view: Path, claim: Claim) -> None:
     whole = {p.relative_to(sealed.folder).as_posix(): p.read_bytes() for p in sealed.folder.rglob("*") if p.is_file()}
     shown = {p.relative_to(view).as_posix(): p.read_bytes() for p in view.rglob("*") if p.is_file()}
-    assert whole.keys() - shown.keys() == set(WITHHOLDABLE)
+    assert whole.keys() - shown.keys() == set(REDACTABLE)
     assert shown.keys() - whole.keys() == {NAME}
     assert {n for n in shown if n in whole and shown[n] != whole[n]} == {"seal/salts.json"}
     assert all((view / n).stat().st_mode & 0o077 == 0 for n in shown)
     salts = json.loads(whole["seal/salts.json"])["salts"]
-    hidden = [salt for name, salt in salts.items() if name in WITHHOLDABLE or name.startswith("private/")]
+    hidden = [salt for name, salt in salts.items() if name in REDACTABLE or name.startswith("private/")]
     assert len(hidden) == 103
     for data in shown.values():
         assert not [s for s in hidden if s.encode() in data or bytes.fromhex(s) in data]
@@ -71,15 +71,15 @@ def test_it_lacks_what_is_withheld_and_nothing_else(sealed: Sealed, view: Path, 
 def test_it_loads_and_says_what_is_withheld(sealed: Sealed, view: Path) -> None:
     loaded, whole = Claim.load(view), Claim.load(sealed.folder)
     assert loaded.sha256 == whole.sha256
-    assert loaded.withheld.parts == WITHHOLDABLE
-    assert whole.withheld.parts == ()
+    assert loaded.redaction.parts == REDACTABLE
+    assert whole.redaction.parts == ()
     assert set(whole.probes) - set(loaded.probes) == set(PRIVATE_SETS)
     assert (loaded.key, loaded.projection_head) == (None, None)
     assert loaded.predictor is not None
     assert loaded.seal == whole.seal
     lines = list(verify_claim(view, public_key=sealed.public, roots=sealed.roots, before=sealed.later))
     assert [line.split()[0] for line in lines] == [
-        "claim", "withheld", "files", "signature", "key", "Merkle", "timestamp", "timestamp", "date",
+        "claim", "redaction", "files", "signature", "key", "Merkle", "timestamp", "timestamp", "date",
     ]  # fmt: skip
     assert PRIVATE_PROBES in lines[1]
     assert "with 103 leaves that are withheld" in lines[5]
@@ -92,35 +92,35 @@ def test_the_verdict_and_every_deciding_number_are_the_same(
     sealed: Sealed, view: Path, victim: Encoder, which: str
 ) -> None:
     of = Noisy(victim, 99, 0.002) if which == "copy" else encoder(77)
-    asked: list[int] = []
+    session: list[int] = []
     whole = audit(Claim.load(sealed.folder), suspect(of))
     private = {i.numpy().tobytes() for i in Claim.load(sealed.folder).probes["private"]}
 
     class Watched(nn.Module):
         def forward(self, images: Any) -> Any:
-            asked.extend((255 * image[0]).round().byte().numpy().tobytes() in private for image in images)
+            session.extend((255 * image[0]).round().byte().numpy().tobytes() in private for image in images)
             return of(images)
 
     part = audit(Claim.load(view), suspect(Watched()), paper=True)
     assert part.verdict is whole.verdict
     assert part.reasons == whole.reasons
-    assert part.deciding == whole.deciding
-    assert part.looks == whole.looks
+    assert part.primary == whole.primary
+    assert part.interim_analyses == whole.interim_analyses
     assert part.strength == whole.strength
     assert part.explanations == whole.explanations
-    assert part.decoys == whole.decoys
+    assert part.predictor_check == whole.predictor_check
     assert part.results == tuple(r for r in whole.results if r.family != "inference")
     assert set(part.skipped) == INFERENCE
     assert all("withheld from this view" in why for why in part.skipped.values())
-    assert len(asked) == part.queries
-    assert not any(asked), "a private image was shown to the suspect"
+    assert len(session) == part.queries
+    assert not any(session), "a private image was shown to the suspect"
     assert (whole.queries or 0) > (part.queries or 0)
-    assert (part.claim["withheld"], whole.claim["withheld"]) == (list(WITHHOLDABLE), [])
+    assert (part.claim["redaction"], whole.claim["redaction"]) == (list(REDACTABLE), [])
     assert Report.from_dict(json.loads(json.dumps(part.to_dict()))) == part
     assert "a view of the claim: its owner withheld key.json" in render_html(part)
     early = [audit(Claim.load(f), suspect(of), stop_early=True) for f in (sealed.folder, view)]
     assert early[0].verdict is early[1].verdict
-    assert early[0].deciding == early[1].deciding
+    assert early[0].primary == early[1].primary
 
 
 def test_panel_files_and_probe_folders_need_no_private_images(view: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_an_unsealed_claims_view(bare: Path, claim_folder: Path) -> None:
     assert loaded.seal is None
     assert json.loads((bare / NAME).read_bytes())["leaves"] is None
     report = audit(loaded, suspect(encoder(77)))
-    assert report.deciding == audit(Claim.load(claim_folder), suspect(encoder(77))).deciding
+    assert report.primary == audit(Claim.load(claim_folder), suspect(encoder(77))).primary
     with pytest.raises(ClaimIntegrityError, match="no seal"):
         list(verify_claim(bare))
 
@@ -256,7 +256,7 @@ def test_sealing_encrypting_disclosing(sealed: Sealed, view: Path, bare: Path, t
     assert again == Claim.load(view).seal
     encrypt_claim(view, tmp_path / "view.age", passphrase="x")
     opened = decrypt_claim(tmp_path / "view.age", tmp_path / "opened", passphrase=lambda: "x")
-    assert opened.withheld == Claim.load(view).withheld
+    assert opened.redaction == Claim.load(view).redaction
     lines = list(check_disclosure(disclose(view, ["predictor.safetensors"], data=True), public_key=sealed.public))
     assert any(line.startswith("part         predictor") for line in lines)
     for name in ("key.json", "private/3"):
@@ -276,11 +276,11 @@ def test_a_view_can_be_stamped_later(sealed: Sealed, view: Path, tmp_path: Path)
 
 def test_a_view_is_never_made_of_one_or_written_as_a_claim(sealed: Sealed, view: Path, tmp_path: Path) -> None:
     with pytest.raises(ClaimError, match="a view of a claim already"):
-        write_view(view, tmp_path / "again")
+        write_redacted_copy(view, tmp_path / "again")
     with pytest.raises(ClaimError, match="cannot be written as a claim"):
         Claim.load(view).save(tmp_path / "saved")
     with pytest.raises(ClaimError, match="exists already"):
-        write_view(sealed.folder, view)
+        write_redacted_copy(sealed.folder, view)
     assert not list(tmp_path.iterdir())
 
 
@@ -317,7 +317,7 @@ def test_claims_of_format_2_are_read_sealed_and_disclosed(sealed: Sealed, claim_
     a, b = (audit(c, suspect(encoder(77))) for c in (loaded, whole))
     assert a.results == b.results
     with pytest.raises(ClaimError, match="does not keep private images apart"):
-        write_view(old, tmp_path / "view")
+        write_redacted_copy(old, tmp_path / "view")
 
 
 @pytest.mark.parametrize("swap", ["private among probes", "probes among private"])
@@ -327,7 +327,7 @@ def test_images_in_the_wrong_part_are_refused(claim_folder: Path, tmp_path: Path
     if swap == "private among probes":
         probes["private"] = private["private"]
     else:
-        private["turned"] = probes.pop("turned")
+        private["rotated"] = probes.pop("rotated")
     content = json.loads((copy / "claim.json").read_bytes())
     del content["content_sha256"]
     for name, tensors in (("probes.safetensors", probes), (PRIVATE_PROBES, private)):

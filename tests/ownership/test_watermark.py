@@ -31,17 +31,17 @@ def _generator(seed: int = 0) -> torch.Generator:
 @settings(max_examples=40, deadline=None)
 def test_angles_lie_in_their_arc_and_off_the_margins(seed: int, pairs: int) -> None:
     rng = np.random.default_rng(seed)
-    cuts = tuple(float(c) for c in (np.arange(2 * pairs) + rng.uniform(0, 0.5)) * math.pi / pairs)
-    key = WatermarkKey(cuts=cuts, margin=0.1, predictor_seed=0)
+    sector_boundaries = tuple(float(c) for c in (np.arange(2 * pairs) + rng.uniform(0, 0.5)) * math.pi / pairs)
+    key = WatermarkKey(sector_boundaries=sector_boundaries, margin=0.1, predictor_seed=0)
     labels = torch.arange(2).repeat(200)
     for angle, label in zip(key.angles(labels, _generator(seed)).tolist(), labels.tolist(), strict=True):
-        arc = sum(angle >= c for c in cuts) - 1  # naive: which cut was passed last; -1 is the last arc
+        arc = sum(angle >= c for c in sector_boundaries) - 1  # naive: which cut was passed last; -1 is the last arc
         assert arc % 2 == label
-        assert min(min(abs(angle - c), 2 * math.pi - abs(angle - c)) for c in cuts) >= 0.1 - 1e-5
+        assert min(min(abs(angle - c), 2 * math.pi - abs(angle - c)) for c in sector_boundaries) >= 0.1 - 1e-5
 
 
 def test_angles_are_uniform_over_the_arcs() -> None:
-    key = WatermarkKey(cuts=(0.5, 2.0, 3.0, 5.5), margin=0.2, predictor_seed=0)
+    key = WatermarkKey(sector_boundaries=(0.5, 2.0, 3.0, 5.5), margin=0.2, predictor_seed=0)
     angles = key.angles(torch.zeros(4000, dtype=torch.long), _generator()).numpy()
     first = (angles > 0.7) & (angles < 1.8)  # 1.1 of the 3.2 radians of label 0
     assert stats.binomtest(int(first.sum()), 4000, 1.1 / 3.2).pvalue > 0.001
@@ -58,7 +58,7 @@ def test_the_papers_task_is_half_turns() -> None:
 
 def test_secret_keys_differ_and_repeat_by_seed() -> None:
     assert secret_key(_generator(1)) == secret_key(_generator(1))
-    assert secret_key(_generator(1)).cuts != secret_key(_generator(2)).cuts
+    assert secret_key(_generator(1)).sector_boundaries != secret_key(_generator(2)).sector_boundaries
 
 
 def test_a_key_survives_being_stored() -> None:
@@ -67,7 +67,14 @@ def test_a_key_survives_being_stored() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"form": "cuts-9"}, {"cuts": [1.0]}, {"cuts": [2.0, 1.0]}, {"cuts": [0.0, 9.0]}, {"margin": 2.0}]
+    "change",
+    [
+        {"form": "cuts-9"},
+        {"sector_boundaries": [1.0]},
+        {"sector_boundaries": [2.0, 1.0]},
+        {"sector_boundaries": [0.0, 9.0]},
+        {"margin": 2.0},
+    ],
 )
 def test_a_malformed_key_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(ClaimError):

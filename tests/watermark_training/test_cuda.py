@@ -16,13 +16,13 @@ from ownership.encoders.images import as_input
 from ownership.watermark import rotated_pairs, secret_key
 from watermark_training.augment import colour_view, simclr_view
 from watermark_training.config import TrainConfig
-from watermark_training.mark import watermark_rate
-from watermark_training.state import State
-from watermark_training.train import train
+from watermark_training.loop import State
+from watermark_training.training import train
+from watermark_training.watermark import watermark_rate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 KEY = secret_key(torch.Generator().manual_seed(0))
-CONFIG = TrainConfig(arch="tiny", epochs=2, batch_size=64, lr=1e-3, mark_images=0.5, precision="float32")
+CONFIG = TrainConfig(arch="tiny", epochs=2, batch_size=64, lr=1e-3, watermark_fraction=0.5, precision="float32")
 
 
 def _images(n: int = 256) -> torch.Tensor:

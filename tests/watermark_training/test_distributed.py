@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from watermark_training.artefacts import load_trained
+from watermark_training.train_folder import load_trained
 
 ROOT = Path(__file__).parents[2]
 

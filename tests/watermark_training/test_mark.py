@@ -18,31 +18,31 @@ from ownership.encoders.images import as_input, as_uint8, represent
 from ownership.errors import OwnershipError, TrainingError
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs
-from watermark_training.artefacts import Loaded, describe_data, load_trained, save_trained
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.embed import embed_to
-from watermark_training.losses import keeping_loss
-from watermark_training.mark import RotationWatermark, fitted_predictor, save_predictor, watermark_rate
-from watermark_training.train import Trained, train
+from watermark_training.losses import feature_preservation_loss
+from watermark_training.train_folder import Loaded, describe_data, load_trained, save_trained
+from watermark_training.training import Trained, train
+from watermark_training.watermark import RotationWatermark, fitted_predictor, save_predictor, watermark_rate
 
 
 def test_three_lines_in_a_loop_of_ones_own(digits: Data, key: WatermarkKey, tmp_path: Path) -> None:
     """A plain loop without any other loss: the mark is read afterwards, from images it was not taught on."""
     model = copy.deepcopy(encoder(1))  # others use that one untrained
-    mark = RotationWatermark(64, key, share=1.0)
-    optimizer = torch.optim.Adam([*model.parameters(), *mark.parameters()], lr=2e-3)
+    watermark = RotationWatermark(64, key, share=1.0)
+    optimizer = torch.optim.Adam([*model.parameters(), *watermark.parameters()], lr=2e-3)
     model.train()
     for step in range(120):
-        loss = mark(model, as_input(digits.images[64 * (step % 8) : 64 * (step % 8) + 64]))
+        loss = watermark(model, as_input(digits.images[64 * (step % 8) : 64 * (step % 8) + 64]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert mark.accuracy > 0.75
-    mark.save(tmp_path / "predictor.safetensors")
+    assert watermark.accuracy > 0.75
+    watermark.save(tmp_path / "predictor.safetensors")
     assert (tmp_path / "predictor.safetensors").stat().st_mode & 0o777 == 0o600
     views, labels, _ = rotated_pairs(as_input(digits.images[900:1100]), key, torch.Generator().manual_seed(0))
-    read = mark.predictor(represent(model, as_uint8(views))).argmax(1)
+    read = watermark.predictor(represent(model, as_uint8(views))).argmax(1)
     assert float((read == labels).float().mean()) > 0.75
 
 
@@ -54,11 +54,11 @@ def test_a_predictor_fitted_anew_reads_the_finished_encoder(digits: Data, traine
     single = fitted_predictor(victim, key, digits.images[:256], pairs=False)
     views, labels, _ = rotated_pairs(as_input(digits.images[900:1100]), key, torch.Generator().manual_seed(0))
     upright = represent(victim, digits.images[900:1100])
-    answers = torch.cat([represent(victim, as_uint8(views)), upright.repeat(2, 1)], 1)
+    responses = torch.cat([represent(victim, as_uint8(views)), upright.repeat(2, 1)], 1)
 
     def rate(predictor: RotationPredictor) -> float:
         with torch.no_grad():
-            shown = answers if predictor.pairs else answers[:, :64]
+            shown = responses if predictor.pairs else responses[:, :64]
             return float((predictor(shown).argmax(1) == labels).float().mean())
 
     untrained = (RotationPredictor(64, key.predictor_seed, pairs=pairs) for pairs in (False, True))
@@ -77,7 +77,7 @@ def test_a_fitted_predictor_rests_on_what_many_directions_agree_on() -> None:
 
     Fitted without noise, the predictor reads the original nearly always and the copy seldom.
     """
-    key = WatermarkKey(cuts=(0.0, math.pi), margin=0.3, predictor_seed=0)
+    key = WatermarkKey(sector_boundaries=(0.0, math.pi), margin=0.3, predictor_seed=0)
     across = torch.linspace(-1, 1, 16).expand(16, 16)
     pictures = (127 + 127 * across).to(torch.uint8).expand(1000, 1, 16, 16)
     g = torch.Generator().manual_seed(1)
@@ -107,7 +107,7 @@ def test_a_predictor_fitted_against_an_encoder_is_unsure_of_its_answers() -> Non
 
     What it says of the other is nearly even; faintly it may lean the right way all the same.
     """
-    key = WatermarkKey(cuts=(0.0, math.pi), margin=0.3, predictor_seed=0)
+    key = WatermarkKey(sector_boundaries=(0.0, math.pi), margin=0.3, predictor_seed=0)
     across = torch.linspace(-1, 1, 16).expand(16, 16)
     pictures = (127 + 127 * across).to(torch.uint8).expand(1000, 1, 16, 16)
     g = torch.Generator().manual_seed(1)
@@ -138,7 +138,7 @@ def test_fitting_anew_leaves_a_frozen_predictor_alone(digits: Data, key: Waterma
 
 
 def test_a_trained_predictor_is_fitted_anew_against_what_it_went_on_from(digits: Data, key: WatermarkKey) -> None:
-    config = TrainConfig(arch="tiny", epochs=1, batch_size=64, mark_images=0.5)
+    config = TrainConfig(arch="tiny", epochs=1, batch_size=64, watermark_fraction=0.5)
     images = digits.images[:128]
     fresh = train(images, config, key=key)
     assert fresh.predictor is not None
@@ -162,18 +162,18 @@ def _apart(a: RotationPredictor, b: RotationPredictor) -> float:
 
 
 def test_views_loss_and_call_agree_with_a_naive_loop(digits: Data, key: WatermarkKey) -> None:
-    model, mark = encoder(1), RotationWatermark(64, key, share=0.3, weight=0.7)
+    model, watermark = encoder(1), RotationWatermark(64, key, share=0.3, weight=0.7)
     images = as_input(digits.images[:10])
-    views, labels = mark.views(images, torch.Generator().manual_seed(3))
+    views, labels = watermark.views(images, torch.Generator().manual_seed(3))
     assert len(views) == len(labels) == 2 * math.ceil(0.3 * 10)
     expected, hits = 0.0, 0
     for view, label in zip(views, labels, strict=True):
-        logits = mark.predictor(model(view[None].expand(-1, 3, -1, -1)))[0].detach()
+        logits = watermark.predictor(model(view[None].expand(-1, 3, -1, -1)))[0].detach()
         expected += float(torch.logsumexp(logits, 0) - logits[label])
         hits += int(logits.argmax() == label)
-    got = mark.loss(model(views.expand(-1, 3, -1, -1)), labels)
+    got = watermark.loss(model(views.expand(-1, 3, -1, -1)), labels)
     assert got.item() == pytest.approx(0.7 * expected / len(views), rel=1e-4)
-    assert float(mark.accuracy) == pytest.approx(hits / len(views))
+    assert float(watermark.accuracy) == pytest.approx(hits / len(views))
 
 
 def test_keys_are_fresh_and_a_frozen_predictor_stays(key: WatermarkKey) -> None:
@@ -190,8 +190,8 @@ def test_keeping_loss_against_a_naive_loop() -> None:
     mean = [sum(float(b[j]) for b in before) / 7 for j in range(5)]
     moved = sum((float(a[j]) - float(b[j])) ** 2 for a, b in zip(now, before, strict=True) for j in range(5)) / 7
     spread = sum((float(b[j]) - mean[j]) ** 2 for b in before for j in range(5)) / 7
-    assert float(keeping_loss(now, before)) == pytest.approx(moved / spread, rel=1e-5)
-    assert float(keeping_loss(before, before)) == 0
+    assert float(feature_preservation_loss(now, before)) == pytest.approx(moved / spread, rel=1e-5)
+    assert float(feature_preservation_loss(before, before)) == 0
 
 
 def _known(trained: Trained) -> Loaded:
@@ -201,28 +201,30 @@ def _known(trained: Trained) -> Loaded:
 def test_embedding_adds_the_mark_and_keeps_the_answers(digits: Data, tmp_path: Path) -> None:
     plain = train(
         digits.images[:256],
-        TrainConfig(arch="tiny", mark="none", epochs=15, batch_size=64, lr=2e-3, temperature=0.2, flip=False),
+        TrainConfig(arch="tiny", watermark="none", epochs=15, batch_size=64, lr=2e-3, temperature=0.2, flip=False),
     )
-    folder = tmp_path / "marked"
-    changes = {"epochs": 30, "batch_size": 32, "lr": 1e-3, "mark_weight": 0.1}
+    folder = tmp_path / "watermarked"
+    changes = {"epochs": 30, "batch_size": 32, "lr": 1e-3, "watermark_weight": 0.1}
     data = Data(name="d", images=digits.images[:512], labels=None)
     assert embed_to(folder, replace(_known(plain), projection_head=plain.projection_head), data, changes)
     assert not embed_to(folder, _known(plain), data, changes)  # done already
     with pytest.raises(TrainingError, match="another configuration"):  # the same work on another encoder is other work
         embed_to(folder, replace(_known(plain), sha256="cd" * 32), data, changes)
-    marked = load_trained(folder)
-    assert marked.key is not None
-    assert marked.predictor is not None
-    assert marked.projection_head is not None
+    watermarked = load_trained(folder)
+    assert watermarked.key is not None
+    assert watermarked.predictor is not None
+    assert watermarked.projection_head is not None
     stated = json.loads((folder / "config.json").read_text())
-    assert stated["ancestor"] == "ab" * 32
+    assert stated["base_checkpoint"] == "ab" * 32
     assert (stated["train"]["method"], stated["train"]["min_crop"]) == ("embed", 0.3)
-    assert str(marked.key.cuts[0]) not in (folder / "config.json").read_text()
+    assert str(watermarked.key.sector_boundaries[0]) not in (folder / "config.json").read_text()
     held_out = digits.images[900:1300]
-    moved = float(keeping_loss(represent(marked.encoder, held_out), represent(plain.encoder, held_out)))
+    moved = float(
+        feature_preservation_loss(represent(watermarked.encoder, held_out), represent(plain.encoder, held_out))
+    )
     assert moved < 0.05
-    assert marked.predictor.pairs
-    assert watermark_rate(marked.encoder, marked.predictor, marked.key, held_out) > 0.9
+    assert watermarked.predictor.pairs
+    assert watermark_rate(watermarked.encoder, watermarked.predictor, watermarked.key, held_out) > 0.9
     # statistics of rotated images stay out of the normalisation
     for (name, a), b in zip(
         load_encoder(folder / "encoder.safetensors").encoder.state_dict().items(),  # type: ignore[attr-defined]
@@ -240,7 +242,7 @@ def test_what_cannot_be_embedded_is_said(digits: Data, trained: Trained, tmp_pat
     with pytest.raises(TrainingError, match="no encoder to embed"):
         train(data.images, TrainConfig(arch="tiny", method="embed"))
     with pytest.raises(TrainingError, match="nothing to embed"):
-        TrainConfig(arch="tiny", method="embed", mark="none")
+        TrainConfig(arch="tiny", method="embed", watermark="none")
 
 
 def test_the_papers_resnet34_has_the_papers_parameters() -> None:
@@ -253,13 +255,20 @@ def test_the_papers_resnet34_has_the_papers_parameters() -> None:
 def test_training_with_a_frozen_predictor(digits: Data, key: WatermarkKey) -> None:
     """It keeps the weights that the key's seed drew, and the encoder alone learns to be read by them."""
     config = TrainConfig(
-        arch="tiny", epochs=25, batch_size=64, lr=2e-3, temperature=0.2, mark_images=0.5, mark_weight=2.0, flip=False
+        arch="tiny",
+        epochs=25,
+        batch_size=64,
+        lr=2e-3,
+        temperature=0.2,
+        watermark_fraction=0.5,
+        watermark_weight=2.0,
+        flip=False,
     )
     frozen = train(digits.images[:256], replace(config, predictor="frozen"), key=key)
     assert frozen.predictor is not None
     drawn = RotationPredictor(64, key.predictor_seed).state_dict()
     assert all(torch.equal(v, drawn[k]) for k, v in frozen.predictor.state_dict().items())
-    assert frozen.metrics[-1]["mark_accuracy"] > 0.55
+    assert frozen.metrics[-1]["watermark_accuracy"] > 0.55
     assert frozen.config.to_dict()["predictor"] == "frozen"
     assert "predictor" not in config.to_dict()
 

@@ -11,13 +11,15 @@ import torch
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import images_sha256
 from ownership.errors import TrainingError
-from watermark_training.artefacts import Loaded, load_trained, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
-from watermark_training.panel import like_the_victim, members_in, part_of, strangers, train_panel
+from watermark_training.panel import like_the_victim, members_in, panel_specs, part_of, train_panel
+from watermark_training.train_folder import Loaded, load_trained, train_to
 
-CONFIG = TrainConfig(arch="tiny", epochs=1, batch_size=32, mark_images=0.5, seed=40)
-FEW = tuple(strangers()[i] for i in (0, 5, 6, 14))  # plain and marked on private images, public task, turned on others
+CONFIG = TrainConfig(arch="tiny", epochs=1, batch_size=32, watermark_fraction=0.5, seed=40)
+FEW = tuple(
+    panel_specs()[i] for i in (0, 5, 6, 14)
+)  # plain and marked on private images, public task, turned on others
 
 
 def _part(data: Data, start: int, end: int) -> Data:
@@ -42,7 +44,7 @@ def test_members_are_like_the_victim_and_of_their_kind(victim: Path, digits: Dat
     assert [f.name for f in folders] == ["plain_0", "marked_0", "marked_1", "invariant_4"]
     assert members_in(tmp_path / "panel") == sorted(folders)
     stored = [m.config["train"] for m in loaded]
-    assert [(t["mark"], t["rotate"]) for t in stored] == [
+    assert [(t["watermark"], t["rotate"]) for t in stored] == [
         ("none", False),
         ("secret", False),
         ("paper", False),
@@ -62,20 +64,24 @@ def test_members_are_like_the_victim_and_of_their_kind(victim: Path, digits: Dat
 
 @pytest.mark.parametrize("n", [5, 16])
 def test_a_panel_has_as_many_of_each_kind_some_on_the_victims_images(n: int) -> None:
-    panel = strangers(n)
-    for kind in ("plain", "marked", "invariant"):
+    panel = panel_specs(n)
+    for kind in ("plain", "watermarked", "rotation_invariant"):
         members = [m for m in panel if m.kind == kind]
         assert len(members) == n
-        assert 0 < sum(m.on_private for m in members) < n
-    assert {m.mark for m in panel if m.kind == "marked"} == {"secret", "paper"}
-    assert {m.kind for m in strangers(n, invariant=False)} == {"plain", "marked"}
-    kin = [m for m in strangers(n, kin=True) if m.kind == "ancestor"]  # and what they come from
-    assert len(kin) == n - 1
-    assert {(m.mark, m.on_private) for m in kin} >= {(k, p) for k in ("none", "secret") for p in (True, False)}
-    assert {m for m in strangers(n, kin=True) if m.kind not in ("ancestor", "student")} <= set(panel)
-    for kinds, grown in ((("plain", "marked"), False), (("plain", "marked", "ancestor"), True)):
-        members = strangers(n, kin=grown)
-        taught = [m for m in members if m.kind == "student"]
+        assert 0 < sum(m.trains_on_private for m in members) < n
+    assert {m.watermark for m in panel if m.kind == "watermarked"} == {"secret", "paper"}
+    assert {m.kind for m in panel_specs(n, rotation_invariant=False)} == {"plain", "watermarked"}
+    from_checkpoint = [
+        m for m in panel_specs(n, from_checkpoint=True) if m.kind == "sibling"
+    ]  # and what they come from
+    assert len(from_checkpoint) == n - 1
+    assert {(m.watermark, m.trains_on_private) for m in from_checkpoint} >= {
+        (k, p) for k in ("none", "secret") for p in (True, False)
+    }
+    assert {m for m in panel_specs(n, from_checkpoint=True) if m.kind not in ("sibling", "distilled")} <= set(panel)
+    for kinds, grown in ((("plain", "watermarked"), False), (("plain", "watermarked", "sibling"), True)):
+        members = panel_specs(n, from_checkpoint=grown)
+        taught = [m for m in members if m.kind == "distilled"]
         teachers = [next(m for m in members if m.name == s.teacher) for s in taught]
         assert len(taught) == n == len({t.name for t in teachers})
         assert {t.kind for t in teachers} == set(kinds)
@@ -83,7 +89,7 @@ def test_a_panel_has_as_many_of_each_kind_some_on_the_victims_images(n: int) -> 
 
 def test_a_panel_grows_around_what_is_there(victim: Path, digits: Data, tmp_path: Path) -> None:
     private, world = _part(digits, 0, 64), _part(digits, 64, 200)
-    small, large = (tuple(m for m in strangers(n) if m.kind == "plain")[-2:] for n in (5, 6))
+    small, large = (tuple(m for m in panel_specs(n) if m.kind == "plain")[-2:] for n in (5, 6))
     assert [m.name for m in large] == ["plain_4", "plain_5"]
     first = train_panel(CONFIG, private, world, tmp_path / "panel", members=small)[1]
     kept = (first / "encoder.safetensors").stat().st_mtime_ns
@@ -96,20 +102,20 @@ def test_a_panel_grows_around_what_is_there(victim: Path, digits: Data, tmp_path
 def test_kin_go_on_from_where_the_victim_did_in_its_passes(victim: Path, digits: Data, tmp_path: Path) -> None:
     private, world = _part(digits, 0, 64), _part(digits, 64, 200)
     before = load_trained(victim)  # here for the checkpoint
-    some = [m for m in strangers(kin=True) if m.name in ("plain_0", "ancestor_0", "ancestor_2")]
+    some = [m for m in panel_specs(from_checkpoint=True) if m.name in ("plain_0", "sibling_0", "sibling_2")]
     still = replace(CONFIG, lr=1e-9)
-    folders = train_panel(still, private, world, tmp_path / "panel", members=some, epochs=2, ancestor=before)
+    folders = train_panel(still, private, world, tmp_path / "panel", members=some, epochs=2, base_checkpoint=before)
     plain, first, second = map(load_trained, folders)
     assert [x.config["train"]["epochs"] for x in (plain, first, second)] == [2, 1, 1]
-    assert [x.config.get("ancestor") for x in (plain, first, second)] == [None, before.sha256, before.sha256]
+    assert [x.config.get("base_checkpoint") for x in (plain, first, second)] == [None, before.sha256, before.sha256]
     assert second.key is not None
 
     def weights(x: Loaded) -> dict[str, torch.Tensor]:
         assert isinstance(x.encoder, Encoder)
         return dict(x.encoder.named_parameters())
 
-    for kin in (first, second):
-        assert all(torch.allclose(weights(kin)[name], x, atol=1e-5) for name, x in weights(before).items())
+    for from_checkpoint in (first, second):
+        assert all(torch.allclose(weights(from_checkpoint)[name], x, atol=1e-5) for name, x in weights(before).items())
     assert not all(torch.allclose(weights(plain)[name], x, atol=1e-5) for name, x in weights(before).items())
     with pytest.raises(TrainingError, match="what it went on from"):
         train_panel(CONFIG, private, world, tmp_path / "other", members=some)

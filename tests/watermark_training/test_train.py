@@ -22,15 +22,15 @@ from ownership.encoders.images import as_input, represent
 from ownership.errors import TrainingError
 from ownership.io.files import alone_in
 from ownership.watermark import WatermarkKey, secret_key
-from watermark_training.artefacts import load_trained, train_to
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.device import pick_device
-from watermark_training.state import State
-from watermark_training.train import Trained, train, unlearnt
+from watermark_training.loop import State
+from watermark_training.train_folder import load_trained, train_to
+from watermark_training.training import Trained, train, unlearnt
 
 CONFIG = TrainConfig(
-    arch="tiny", epochs=3, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False, mark_images=0.5
+    arch="tiny", epochs=3, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False, watermark_fraction=0.5
 )
 
 
@@ -41,16 +41,16 @@ def _same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 def test_both_losses_fall_and_the_mark_is_learnt(trained: Trained, key: WatermarkKey) -> None:
     first, last = trained.metrics[0], trained.metrics[-1]
     assert last["contrastive_loss"] < first["contrastive_loss"] - 0.3
-    assert last["mark_accuracy"] > 0.7 > first["mark_accuracy"]
+    assert last["watermark_accuracy"] > 0.7 > first["watermark_accuracy"]
     assert trained.key == key
     assert not trained.encoder.training
 
 
 def test_plain_training_has_no_mark(digits: Data) -> None:
-    result = train(digits.images[:64], replace(CONFIG, mark="none", epochs=1))
+    result = train(digits.images[:64], replace(CONFIG, watermark="none", epochs=1))
     assert result.predictor is None
     assert result.key is None
-    assert "mark_loss" not in result.metrics[0]
+    assert "watermark_loss" not in result.metrics[0]
 
 
 def test_the_seed_decides_everything_but_the_secret_key(digits: Data, key: WatermarkKey) -> None:
@@ -177,9 +177,9 @@ def test_what_does_not_learn_is_said_early(digits: Data, key: WatermarkKey) -> N
     said: list[str] = []
     train(digits.images[:256], replace(CONFIG, epochs=3, lr=1e-9), key=key, warn=said.append)
     assert "mark is not being learnt" in said[0]
-    rows = [{"epoch": 1.0, "contrastive_loss": 3.0, "mark_accuracy": 0.5}, {"epoch": 3.0, "contrastive_loss": 3.1}]
-    assert "loss does not fall" in unlearnt([rows[0], {**rows[1], "mark_accuracy": 0.9}])[0]
-    assert unlearnt([rows[0], {**rows[1], "mark_accuracy": 0.9, "contrastive_loss": 2.0}]) == []
+    rows = [{"epoch": 1.0, "contrastive_loss": 3.0, "watermark_accuracy": 0.5}, {"epoch": 3.0, "contrastive_loss": 3.1}]
+    assert "loss does not fall" in unlearnt([rows[0], {**rows[1], "watermark_accuracy": 0.9}])[0]
+    assert unlearnt([rows[0], {**rows[1], "watermark_accuracy": 0.9, "contrastive_loss": 2.0}]) == []
 
 
 def test_a_train_folder_shows_the_run_and_says_nothing_of_the_mark(
@@ -192,11 +192,11 @@ def test_a_train_folder_shows_the_run_and_says_nothing_of_the_mark(
     assert (tmp_path / "x" / "training.png").read_bytes().startswith(b"\x89PNG")
     card = (tmp_path / "x" / "README.md").read_text()
     assert "(n, 64)" in card
-    assert not {"mark", "rotat", "secret", "predictor", "key"} & set(re.findall(r"[a-z]+", card.lower()))
+    assert not {"watermark", "rotat", "secret", "predictor", "key"} & set(re.findall(r"[a-z]+", card.lower()))
     stated = json.loads((tmp_path / "x" / "config.json").read_text())
     assert stated["num_classes"] == 0
     assert stated["pretrained_cfg"]["input_size"] == [3, 16, 16]
-    assert not any(f"{cut:.4f}" in json.dumps(stated) for cut in key.cuts)
+    assert not any(f"{cut:.4f}" in json.dumps(stated) for cut in key.sector_boundaries)
 
 
 def test_a_killed_run_ends_with_the_same_weights(digits: Data, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_checkpoint_of_other_work_is_never_overwritten(digits: Data, tmp_path:
     checkpoint = tmp_path / "checkpoint.pt"
     train(digits.images[:64], CONFIG, checkpoint=checkpoint)
     before = checkpoint.read_bytes()
-    other = WatermarkKey(cuts=(0.1, 1.0), margin=0.0, predictor_seed=0)
+    other = WatermarkKey(sector_boundaries=(0.1, 1.0), margin=0.0, predictor_seed=0)
     for images, config, key in (
         (digits.images[:64], replace(CONFIG, seed=9), None),
         (digits.images[64:128], CONFIG, None),
@@ -270,17 +270,17 @@ def test_divergence_stops_with_advice(digits: Data, monkeypatch: pytest.MonkeyPa
 
 def test_a_collapsed_representation_stops_with_advice(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     """An encoder that gives all images one answer; the spread of a healthy one lies far above the bar."""
-    healthy = train(digits.images[:64], replace(CONFIG, epochs=1, mark="none")).metrics[0]["spread"]
+    healthy = train(digits.images[:64], replace(CONFIG, epochs=1, watermark="none")).metrics[0]["spread"]
     assert 0.1 < healthy < 1.1
     monkeypatch.setattr(objectives, "nt_xent_loss", lambda a, b, t: a.square().mean() + b.square().mean())
     monkeypatch.setattr("ownership.encoders.architectures.Encoder.forward", lambda self, x: self.body(0 * x + 1) + 1)
     with pytest.raises(TrainingError, match="collapsed in epoch 1"):
-        train(digits.images[:64], replace(CONFIG, mark="none"))
+        train(digits.images[:64], replace(CONFIG, watermark="none"))
 
 
 def test_two_runs_never_write_into_one_folder(digits: Data, tmp_path: Path) -> None:
     data = Data(name="d", images=digits.images[:64], labels=None)
-    config = replace(CONFIG, epochs=1, mark="none")
+    config = replace(CONFIG, epochs=1, watermark="none")
     with alone_in(tmp_path / "x", TrainingError), pytest.raises(TrainingError, match="another run is writing"):
         train_to(tmp_path / "x", data, config)
     assert train_to(tmp_path / "x", data, config)
@@ -291,7 +291,8 @@ def test_two_runs_never_write_into_one_folder(digits: Data, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "change", [{"arch": "nope"}, {"epochs": 0}, {"batch_size": 2}, {"lr": 0.0}, {"mark": "loud"}, {"min_crop": 2.0}]
+    "change",
+    [{"arch": "nope"}, {"epochs": 0}, {"batch_size": 2}, {"lr": 0.0}, {"watermark": "loud"}, {"min_crop": 2.0}],
 )
 def test_a_bad_configuration_is_said(change: dict[str, object]) -> None:
     with pytest.raises(TrainingError):

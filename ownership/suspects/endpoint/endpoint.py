@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from ownership.errors import SuspectError
 from ownership.io.text import printable
 from ownership.suspects.endpoint.client import RemoteEncoder
-from ownership.suspects.endpoint.transcript import RememberingEncoder, Transcript, about
-from ownership.suspects.suspect import Suspect, check_answers
+from ownership.suspects.endpoint.transcript import CachedEndpoint, Transcript, about
+from ownership.suspects.suspect import Suspect, check_output_kind
 
 
 def is_address(text: str) -> bool:
@@ -55,7 +55,7 @@ def load_endpoint(
     token: str | None = None,
     api: str = "turnmark",
     model: str | None = None,
-    answers: str = "representations",
+    output_kind: str = "representations",
     batch_size: int = 64,
     allow_http: bool = False,
 ) -> Suspect:
@@ -69,14 +69,14 @@ def load_endpoint(
         token: sent as a bearer token.
         api: the language it speaks, name in `ownership.suspects.endpoint.protocols.APIS`.
         model: which of its models to ask for.
-        answers: what it gives out, name in `ANSWER_KINDS`.
+        output_kind: what it gives out, name in `OUTPUT_KINDS`.
         batch_size: images a request.
         allow_http: whether to send images and token in the clear to another machine.
 
     Raises:
         SuspectError: if address or transcript cannot be used.
     """
-    check_answers(answers)
+    check_output_kind(output_kind)
     host = host_of(url, allow_http=allow_http)
     remote = RemoteEncoder(url=url, token=token, api=api, model=model, batch_size=batch_size)
     kept = Transcript(Path(transcript), remote)
@@ -87,8 +87,8 @@ def load_endpoint(
         sha256="",
         size=0,
         architecture=None,
-        encoder=RememberingEncoder(remote, kept),
-        answers=answers,
+        encoder=CachedEndpoint(remote, kept),
+        output_kind=output_kind,
         details=lambda: {**said, "sha256": kept.sha256, "bytes": kept.size},
     )
 

@@ -135,7 +135,7 @@ class Transcript:
         return self.folder / f"{i:06d}.safetensors"
 
 
-class RememberingEncoder:
+class CachedEndpoint:
     """An endpoint whose answers are kept; one object is one audit, and counts how often an image is asked about.
 
     Args:

@@ -14,7 +14,7 @@ POOLINGS = ("cls", "mean")
 """How answers of one vector a token become one vector an image: the first token's, or the mean over tokens."""
 
 
-class Adapted:
+class AdaptedEncoder:
     """A model as an encoder: images `(n, 3, h, w)` float32 in `[0, 1]` -> representations `(n, d)`.
 
     A model made for one size of image is shown images resized to it (bilinear, antialiased when shrinking), as its

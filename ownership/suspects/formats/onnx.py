@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ownership.errors import SuspectError
 from ownership.io.text import printable
-from ownership.suspects.formats.adapter import Adapted
+from ownership.suspects.formats.adapter import AdaptedEncoder
 
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 """Operator sets that onnxruntime brings along; any other would be somebody's library."""
@@ -31,7 +31,9 @@ class ExternalData(Exception):
         self.names = names
 
 
-def open_onnx(path: Path, *, external_data: bool = False, output: str | None = None, pooling: str = "cls") -> Adapted:
+def open_onnx(
+    path: Path, *, external_data: bool = False, output: str | None = None, pooling: str = "cls"
+) -> AdaptedEncoder:
     """Returns the encoder in an ONNX file.
 
     Args:
@@ -69,7 +71,7 @@ def open_onnx(path: Path, *, external_data: bool = False, output: str | None = N
             raise SuspectError("suspect: the ONNX output is not float (n, d)", "export the pooled representation")
         return torch.from_numpy(answer)
 
-    return Adapted(run, batch=batch, size=size, channels_last=channels_last, pooling=pooling)
+    return AdaptedEncoder(run, batch=batch, size=size, channels_last=channels_last, pooling=pooling)
 
 
 def _input(session: Any) -> tuple[str, int | None, tuple[int, int], bool]:

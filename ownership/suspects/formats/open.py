@@ -23,10 +23,10 @@ from ownership.encoders.architectures import is_architecture
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SandboxError, SuspectError, UnsafeSuspectError
 from ownership.io.text import printable
-from ownership.suspects.formats.adapter import POOLINGS, Adapted
+from ownership.suspects.formats.adapter import POOLINGS, AdaptedEncoder
 from ownership.suspects.formats.onnx import ExternalData as ExternalData
 from ownership.suspects.formats.onnx import open_onnx
-from ownership.suspects.formats.state_dict import Stated, fill, stated_in_config
+from ownership.suspects.formats.state_dict import ModelConfig, fill, read_model_config
 from ownership.suspects.formats.torch_export import open_exported, open_torchscript
 
 FORMATS = "safetensors, a PyTorch state dict (.pt, .pth), torch.export (.pt2) or ONNX"
@@ -63,7 +63,7 @@ class Opened:
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width that it takes, 0 for any; None where it takes all."""
-        return self.encoder.size if isinstance(self.encoder, Adapted) else None
+        return self.encoder.size if isinstance(self.encoder, AdaptedEncoder) else None
 
 
 def open_model(
@@ -103,7 +103,7 @@ def open_model(
         return Opened(format=kind, architecture=None, encoder=open_torchscript(path, options.pooling))
     state, stated = _read_safetensors(path) if kind == "safetensors" else (_read_pytorch(path), None)
     _check_state(state)
-    beside = Stated() if config is None else stated_in_config(config)
+    beside = ModelConfig() if config is None else read_model_config(config)
     architecture, encoder = fill(state, options.arch or stated, beside)
     return Opened(format=kind, architecture=architecture, encoder=encoder)
 

@@ -25,7 +25,7 @@ COMMON = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stated:
+class ModelConfig:
     """What a `config.json` beside weights says."""
 
     architectures: tuple[str, ...] = ()  # what the name may mean: ours and timm's overlap
@@ -33,7 +33,7 @@ class Stated:
     std: tuple[float, ...] | None = None
 
 
-def stated_in_config(path: Path) -> Stated:
+def read_model_config(path: Path) -> ModelConfig:
     """Returns what `config.json` says of architecture, mean and std, as timm and Turnmark write it.
 
     A `preprocessor_config.json` beside it, as transformers writes it, says mean and std, too.
@@ -51,12 +51,12 @@ def stated_in_config(path: Path) -> Stated:
         return tuple(float(x) for x in given or ())
 
     names = (name, f"timm:{name}") if isinstance(name, str) else ()
-    return Stated(
+    return ModelConfig(
         architectures=tuple(n for n in names if is_architecture(n)), mean=channels("mean"), std=channels("std")
     )
 
 
-def fill(state: dict[str, Tensor], architecture: str | None, stated: Stated) -> tuple[str, Encoder]:
+def fill(state: dict[str, Tensor], architecture: str | None, stated: ModelConfig) -> tuple[str, Encoder]:
     """Returns the architecture of weights and the encoder that they fill.
 
     Args:

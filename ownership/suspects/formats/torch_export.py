@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ownership.errors import SuspectError, UnsafeSuspectError
 from ownership.io.text import printable
-from ownership.suspects.formats.adapter import Adapted
+from ownership.suspects.formats.adapter import AdaptedEncoder
 
 _MEMBERS = re.compile(
     r"data/(weights|constants)/(weight|tensor)_\d+|data/(weights|constants)/model_(weights|constants)_config\.json"
@@ -46,7 +46,7 @@ def _refused(what: str) -> UnsafeSuspectError:
     return UnsafeSuspectError(f"pt2 refused: {what}; nothing ran", "ask for safetensors or ONNX")
 
 
-def open_exported(path: Path, pooling: str = "cls") -> Adapted:
+def open_exported(path: Path, pooling: str = "cls") -> AdaptedEncoder:
     """Returns the encoder in a `torch.export` archive, after vetting.
 
     Raises:
@@ -73,12 +73,12 @@ def open_exported(path: Path, pooling: str = "cls") -> Adapted:
     n, *rest = (d if isinstance(d, int) else 0 for d in images[0].shape)
     channels_last = rest[2] == 3 and rest[0] != 3
     size = rest[:2] if channels_last else rest[1:]
-    return Adapted(
+    return AdaptedEncoder(
         _single(module), batch=n or None, size=(size[0], size[1]), channels_last=channels_last, pooling=pooling
     )
 
 
-def open_torchscript(path: Path, pooling: str = "cls") -> Adapted:
+def open_torchscript(path: Path, pooling: str = "cls") -> AdaptedEncoder:
     """Returns the encoder in a TorchScript file; its code runs from here on.
 
     Raises:
@@ -90,7 +90,7 @@ def open_torchscript(path: Path, pooling: str = "cls") -> Adapted:
             module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
         except Exception as e:
             raise SuspectError(f"suspect: TorchScript cannot be loaded ({printable(e)})", "export it to ONNX") from e
-    return Adapted(_single(module), pooling=pooling)
+    return AdaptedEncoder(_single(module), pooling=pooling)
 
 
 def _single(module: Callable[..., Any]) -> Callable[[Tensor], Tensor]:

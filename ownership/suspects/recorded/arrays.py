@@ -1,4 +1,4 @@
-"""Reading rows of numbers that somebody else computed: `.npy`, `.safetensors` or `.parquet`, told by content.
+"""LabelObjective rows of numbers that somebody else computed: `.npy`, `.safetensors` or `.parquet`, told by content.
 
 The bytes are hostile until shown otherwise. Size and header are checked before memory is taken: nothing here takes more
 memory than a few times the file, or than the rows asked for.

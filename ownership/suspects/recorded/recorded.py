@@ -14,7 +14,7 @@ from ownership.io.canonical import sha256
 from ownership.io.text import printable
 from ownership.suspects.recorded.arrays import Rows, read_rows
 from ownership.suspects.recorded.probe_folder import ProbeFolder, read_probe_folder
-from ownership.suspects.suspect import Suspect, check_answers
+from ownership.suspects.suspect import Suspect, check_output_kind
 
 
 class RecordedEncoder:
@@ -55,7 +55,7 @@ class RecordedEncoder:
         return self._rows[found]
 
 
-def load_recorded(path: Path | str, probes: Path | str, *, answers: str = "representations") -> Suspect:
+def load_recorded(path: Path | str, probes: Path | str, *, output_kind: str = "representations") -> Suspect:
     """Loads recorded representations as a suspect.
 
     Audit it whole: with `stop_early` nothing is saved, and other images are asked twice than those recorded twice.
@@ -63,13 +63,13 @@ def load_recorded(path: Path | str, probes: Path | str, *, answers: str = "repre
     Args:
         path: one row a picture, in file-name order: `.npy`, `.safetensors` or `.parquet`, told by content.
         probes: the folder that `export_probes` made.
-        answers: what the rows are, name in `ANSWER_KINDS`.
+        output_kind: what the rows are, name in `OUTPUT_KINDS`.
 
     Raises:
         SuspectError: if the rows or the folder cannot be used.
         UnsafeSuspectError: if the rows are a pickle, a program.
     """
-    check_answers(answers)
+    check_output_kind(output_kind)
     folder = read_probe_folder(Path(probes))
     data, rows = read_rows(Path(path), len(folder))
     return Suspect(
@@ -79,6 +79,6 @@ def load_recorded(path: Path | str, probes: Path | str, *, answers: str = "repre
         size=len(data),
         architecture=None,
         encoder=RecordedEncoder(folder, rows),
-        answers=answers,
+        output_kind=output_kind,
         details=lambda: {"probes_sha256": folder.manifest_sha256},
     )

@@ -19,7 +19,7 @@ WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.bin", "mod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Copied:
+class SuspectCopy:
     """What was copied of a suspect."""
 
     name: str  # of the main file in the private folder
@@ -34,7 +34,7 @@ class Copied:
         return sha256("".join(f"{d}  {n}\n" for n, d in sorted(self.files.items())).encode())
 
 
-def copy_suspect(path: Path, target: Path, limit: int) -> Copied:
+def copy_suspect(path: Path, target: Path, limit: int) -> SuspectCopy:
     """Copies a file, or of a folder the configuration and the weights.
 
     Args:
@@ -47,7 +47,7 @@ def copy_suspect(path: Path, target: Path, limit: int) -> Copied:
     """
     if not path.is_dir():
         digest, size = _copy(path, target / "suspect", limit)
-        return Copied(name="suspect", size=size, files={path.name: digest})
+        return SuspectCopy(name="suspect", size=size, files={path.name: digest})
     weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
     if weights is None:
         raise SuspectError(
@@ -58,10 +58,10 @@ def copy_suspect(path: Path, target: Path, limit: int) -> Copied:
         if source.is_file():
             files[source.name], size = _copy(source, target / source.name, limit)
             total += size
-    return Copied(name=weights.name, size=total, files=files)
+    return SuspectCopy(name=weights.name, size=total, files=files)
 
 
-def copy_named(copied: Copied, source: Path, wanted: Sequence[object], target: Path, limit: int) -> Copied:
+def copy_named(copied: SuspectCopy, source: Path, wanted: Sequence[object], target: Path, limit: int) -> SuspectCopy:
     """Copies files beside the suspect that it names: plain names only, no links of any kind.
 
     Raises:

@@ -24,7 +24,7 @@ from ownership.errors import OwnershipError, SandboxError, SuspectError, Suspect
 from ownership.io.text import printable
 from ownership.suspects.formats.adapter import resized
 from ownership.suspects.formats.open import LoadOptions
-from ownership.suspects.sandbox.copying import Copied, copy_named, copy_suspect
+from ownership.suspects.sandbox.copying import SuspectCopy, copy_named, copy_suspect
 from ownership.suspects.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
 
 MAX_DIM = 65_536
@@ -81,7 +81,7 @@ class SandboxedEncoder:
         try:
             for name in ("model", "work"):
                 (private / name).mkdir()
-            self.copied: Copied = copy_suspect(path, private / "model", self.limits.file_bytes)
+            self.copied: SuspectCopy = copy_suspect(path, private / "model", self.limits.file_bytes)
             self._start()
         except BaseException:
             self._finish()

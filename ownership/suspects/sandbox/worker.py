@@ -15,7 +15,7 @@ from ownership.suspects.sandbox.layers import STRICT
 
 
 def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start: dict[str, Any]) -> None:
-    """Answers frames until the pipe closes: `load` opens a file, `ask` sends images through it."""
+    """Responses frames until the pipe closes: `load` opens a file, `ask` sends images through it."""
     torch.set_num_threads(start["threads"])
     missing = [name for name in STRICT if name not in layers]
     model: Opened | None = None
@@ -37,9 +37,9 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start:
                 write_frame(outgoing, reply)
             elif model is not None:
                 images = torch.frombuffer(raw, dtype=torch.float32).reshape(header["shape"])
-                answers = _answers(model, images)
-                shape = {"rows": len(answers), "dim": answers.shape[1], "dtype": "<f4"}
-                write_frame(outgoing, shape, memoryview(answers.data).cast("B"))
+                responses = _answers(model, images)
+                shape = {"rows": len(responses), "dim": responses.shape[1], "dtype": "<f4"}
+                write_frame(outgoing, shape, memoryview(responses.data).cast("B"))
         except ExternalData as e:
             write_frame(outgoing, {"wants": e.names[:64]})
         except Exception as e:
@@ -49,14 +49,14 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start:
 def _answers(model: Opened, images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     """One vector an image, `(n, d)`."""
     with torch.inference_mode():
-        answers = model.encoder(images)
-    if not isinstance(answers, torch.Tensor) or answers.ndim != 2 or len(answers) != len(images):
-        shape = tuple(answers.shape) if isinstance(answers, torch.Tensor) else type(answers).__name__
+        responses = model.encoder(images)
+    if not isinstance(responses, torch.Tensor) or responses.ndim != 2 or len(responses) != len(images):
+        shape = tuple(responses.shape) if isinstance(responses, torch.Tensor) else type(responses).__name__
         raise SuspectError(
             f"suspect: answers {shape} to {len(images)} images, expected (n, d)",
             "an encoder gives one vector an image; export the pooled output",
         )
-    return np.ascontiguousarray(answers.float().numpy(), dtype="<f4")
+    return np.ascontiguousarray(responses.float().numpy(), dtype="<f4")
 
 
 def _stated(e: Exception) -> dict[str, str]:

@@ -141,10 +141,10 @@ def fitted_predictor(
     generator = torch.Generator().manual_seed(key.predictor_seed)
     some = torch.randperm(len(images), generator=generator)[:REFIT_IMAGES].sort().values
     shown = images[some.to(images.device)]
-    asked = [encoder] if against is None else [encoder, against]
-    answers, labels = zip(*(_shown(e, key, shown, generator, pairs=pairs, times=2) for e in asked), strict=True)
-    dim = answers[0].shape[1] // (2 if pairs else 1)
-    parts = [F.normalize(a.reshape(len(a), -1, dim), dim=2) for a in answers]
+    session = [encoder] if against is None else [encoder, against]
+    responses, labels = zip(*(_shown(e, key, shown, generator, pairs=pairs, times=2) for e in session), strict=True)
+    dim = responses[0].shape[1] // (2 if pairs else 1)
+    parts = [F.normalize(a.reshape(len(a), -1, dim), dim=2) for a in responses]
     scales = [noise * (p[:, 0] - p[:, 0].mean(0)).square().mean().sqrt() for p in parts]
     targets = [F.one_hot(y, 2).float() if i == 0 else torch.full((len(y), 2), 0.5) for i, y in enumerate(labels)]
     predictor = RotationPredictor(dim, key.predictor_seed, pairs=pairs)
@@ -178,15 +178,15 @@ def watermark_rate(
         [1] The paper, section 5.1 and Table 5.
     """
     generator = torch.Generator().manual_seed(seed)
-    answers, labels = _shown(encoder, key, images, generator, pairs=predictor.pairs)
+    responses, labels = _shown(encoder, key, images, generator, pairs=predictor.pairs)
     with torch.inference_mode():
-        return float((predictor(answers).argmax(1) == labels).float().mean())
+        return float((predictor(responses).argmax(1) == labels).float().mean())
 
 
 def _shown(
     encoder: EncoderLike, key: WatermarkKey, images: Tensor, generator: torch.Generator, *, pairs: bool, times: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Answers to two rotated views an image, `times` over: `(2 n, d)` or, as pairs, `(2 n, 2 d)`; and the labels."""
+    """Responses to two rotated views an image, `times` over: `(2 n, d)` or, as pairs, `(2 n, 2 d)`; and the labels."""
     read, labels = [], []
     for some in torch.split(images, 256):
         upright = represent(encoder, some) if pairs else torch.empty(len(some), 0)

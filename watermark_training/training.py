@@ -25,7 +25,7 @@ from ownership.io.progress import Progress, silent
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.config import TrainConfig
 from watermark_training.device import compile_errors
-from watermark_training.state import State
+from watermark_training.loop import State
 
 UNLEARNT = 0.55
 """Share of rotated views told apart below which the mark is not being learnt; chance is one half."""
@@ -43,7 +43,9 @@ class Trained:
     projection_head: nn.Module | None  # none after "embed"
     predictor: RotationPredictor | None
     key: WatermarkKey | None
-    metrics: list[dict[str, float]]  # one row an epoch: epoch, contrastive_loss, spread, mark_loss, mark_accuracy
+    metrics: list[
+        dict[str, float]
+    ]  # one row an epoch: epoch, contrastive_loss, spread, watermark_loss, watermark_accuracy
 
 
 def train(
@@ -108,9 +110,9 @@ def train(
                 warn(line)
         state.save(checkpoint)
         saved = time.monotonic()
-    if state.mark is not None:
+    if state.watermark is not None:
         # asks the encoder less than one more pass does; an embedded mark's thieves answer as the unmarked model, too
-        state.mark.refit(state.encoder, images, against=None if config.method == "embed" else start)
+        state.watermark.refit(state.encoder, images, against=None if config.method == "embed" else start)
     return _result(state)
 
 
@@ -118,11 +120,11 @@ def unlearnt(metrics: list[dict[str, float]]) -> list[str]:
     """Returns advice if, from these epochs, the mark or the method's own loss does not learn."""
     first, last = metrics[0], metrics[-1]
     out = []
-    if last.get("mark_accuracy", 1.0) < UNLEARNT:
+    if last.get("watermark_accuracy", 1.0) < UNLEARNT:
         out.append(
-            f"the mark is not being learnt: {last['mark_accuracy']:.2f} of rotated views are told apart after "
+            f"the mark is not being learnt: {last['watermark_accuracy']:.2f} of rotated views are told apart after "
             f"{last['epoch']:.0f} passes, chance is .50 "
-            "(raise --mark-images to .5, or --lr; do the images have an up and down?)"
+            "(raise --watermark-fraction to .5, or --lr; do the images have an up and down?)"
         )
     if len(metrics) > 1 and not last["contrastive_loss"] < first["contrastive_loss"]:
         out.append(
@@ -148,14 +150,14 @@ def _result(state: State) -> Trained:
         plain.load_state_dict(encoder.state_dict())
         encoder = plain
     parts = [encoder, *state.objective.modules().values()]
-    parts += [] if state.mark is None else [state.mark.predictor]
+    parts += [] if state.watermark is None else [state.watermark.predictor]
     for module in parts:
         module.to("cpu").to(memory_format=torch.contiguous_format).eval()
     return Trained(
         config=state.config,
         encoder=encoder,
         projection_head=state.objective.modules().get("head"),
-        predictor=None if state.mark is None else state.mark.predictor,
+        predictor=None if state.watermark is None else state.watermark.predictor,
         key=state.key,
         metrics=state.metrics,
     )

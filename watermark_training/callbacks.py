@@ -53,8 +53,8 @@ def picture(rows: list[dict[str, float]]) -> bytes:
     import matplotlib.pyplot as plt
 
     panels = [("contrastive_loss", "the method's loss", None), ("spread", "spread of the answers (0: collapse)", 0.0)]
-    if "mark_accuracy" in rows[0]:
-        panels.append(("mark_accuracy", "rotated views told apart (chance .5)", 0.5))
+    if "watermark_accuracy" in rows[0]:
+        panels.append(("watermark_accuracy", "rotated views told apart (chance .5)", 0.5))
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained")
     for axis, (name, title, level) in zip(axes, panels, strict=True):
         axis.plot([r["epoch"] for r in rows], [r[name] for r in rows], color="black", marker="o", markersize=3)

@@ -21,11 +21,11 @@ from ownership.io.files import write_bytes
 from ownership.io.text import printable
 from ownership.watermark import WatermarkKey, paper_key
 from watermark_training.config import TrainConfig
+from watermark_training.cuda_graphs import Graph
 from watermark_training.device import autocast, compiled, seeded, seeded_architecture
 from watermark_training.distributed import average_gradients, mean_over_processes, of_first, rank, world
-from watermark_training.graphs import Graph
-from watermark_training.mark import RotationWatermark, fresh_key
-from watermark_training.objectives import Contrastive, Keeping, Objective
+from watermark_training.objectives import Contrastive, FeaturePreservation, Objective
+from watermark_training.watermark import RotationWatermark, fresh_key
 
 COLLAPSED = 0.01
 """Spread of the answers below which training stops: the standard deviation over images of answers scaled to length 1,
@@ -47,13 +47,13 @@ class State:
         self.data, n = images_sha256(images), len(images)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.key = key
-        if config.mark == "paper":
+        if config.watermark == "paper":
             self.key = paper_key(config.seed)
-        elif config.mark == "none":
+        elif config.watermark == "none":
             self.key = None
         elif key is None:  # never from config.seed, which is published with the encoder
             self.key = of_first(fresh_key())
-        if config.mark == "secret" and self.key is not None:
+        if config.watermark == "secret" and self.key is not None:
             # a stranger with our defaults, data and seed would otherwise share initial weights and order, and with
             # them some of what partial RSA takes for peculiar to the victim
             secret = sha256(canonical_json(self.key.to_dict()))[:12]
@@ -65,20 +65,20 @@ class State:
             weights = b"".join(v.numpy().tobytes() for v in self.encoder.state_dict().values())
             self.data += f", from {sha256(weights)}"
         _check_takes(self.encoder, images[:2])
-        self.mark = None
+        self.watermark = None
         if self.key is not None:
-            self.mark = RotationWatermark(
+            self.watermark = RotationWatermark(
                 self.encoder.dim,
                 self.key,
-                share=config.mark_images,
-                weight=config.mark_weight,
+                share=config.watermark_fraction,
+                weight=config.watermark_weight,
                 trained=config.predictor == "trained",
             ).to(device)
         self.encoder.to(device).to(memory_format=torch.channels_last)
         self.objective: Objective
         with seeded(self.generator):
             embeds = config.method == "embed"
-            self.objective = Keeping(self.encoder) if embeds else Contrastive(config, self.encoder.dim)
+            self.objective = FeaturePreservation(self.encoder) if embeds else Contrastive(config, self.encoder.dim)
         for module in self.objective.modules().values():
             module.to(device)
         if world() > 1 and device.type == "cuda":  # elsewhere each process normalises with its own part of the batch
@@ -120,8 +120,8 @@ class State:
         return encoder
 
     def _modules(self) -> dict[str, nn.Module]:
-        marked = {} if self.mark is None else {"predictor": self.mark.predictor}
-        return {"encoder": self.encoder, **self.objective.modules(), **marked}
+        watermarked = {} if self.watermark is None else {"predictor": self.watermark.predictor}
+        return {"encoder": self.encoder, **self.objective.modules(), **watermarked}
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for module in self._modules().values() for p in module.parameters() if p.requires_grad]
@@ -141,9 +141,9 @@ class State:
             TrainingError: if a loss is no longer finite, or every image gets the same answer.
         """
         means = torch.cat([self.sums / self.steps_per_epoch, torch.tensor([self.spread], device=self.device)])
-        contrastive, mark, accuracy, self.spread = mean_over_processes(means).tolist()
+        contrastive, watermark, accuracy, self.spread = mean_over_processes(means).tolist()
         self.epoch, self.done = self.epoch + 1, 0
-        if not math.isfinite(contrastive + mark):
+        if not math.isfinite(contrastive + watermark):
             raise TrainingError(
                 f"the loss is no longer finite in epoch {self.epoch}", "lower --lr, or use --precision float32"
             )
@@ -154,7 +154,7 @@ class State:
             )
         row = {"epoch": float(self.epoch), "contrastive_loss": contrastive, "spread": self.spread}
         if self.key is not None:
-            row |= {"mark_loss": mark, "mark_accuracy": accuracy}
+            row |= {"watermark_loss": watermark, "watermark_accuracy": accuracy}
         self.metrics.append(row)
 
     @property
@@ -170,9 +170,9 @@ class State:
             generator = torch.Generator().manual_seed(int(sha256(seed.numpy().tobytes())[:12], 16))
         views = self.objective.views(images, generator)
         labels: tuple[Tensor, ...] = ()
-        if self.mark is not None:
-            marked, arcs = self.mark.views(images, generator)
-            views.append(marked)
+        if self.watermark is not None:
+            watermarked, arcs = self.watermark.views(images, generator)
+            views.append(watermarked)
             labels = (arcs,)
         x = three_channels(torch.cat(views)).contiguous(memory_format=torch.channels_last)
         for name, module in self._modules().items():
@@ -181,16 +181,16 @@ class State:
             if module.training != mode:  # to set what is set makes torch.compile check all its assumptions again
                 module.train(mode)
         if self.graph is None:
-            losses, answers = self._learn(x, *labels)
+            losses, responses = self._learn(x, *labels)
         else:
-            losses, answers = self.graph(self._learn, x, *labels)
+            losses, responses = self.graph(self._learn, x, *labels)
         if self.updates:
             average_gradients(self._parameters())
             self.optimizer.step()
             self.schedule.step()
         if self.done + 1 == self.steps_per_epoch:
-            answers = F.normalize(answers.float(), dim=1)
-            self.spread = float(answers.std(0).mean()) * math.sqrt(answers.shape[1])
+            responses = F.normalize(responses.float(), dim=1)
+            self.spread = float(responses.std(0).mean()) * math.sqrt(responses.shape[1])
         self.sums += losses  # on the device: to ask for a number each step would leave it idle until the next
         self.done += 1
 
@@ -204,17 +204,17 @@ class State:
         if self.done == begun:
             self.optimizer.zero_grad(set_to_none=True)
         upright = len(x) - sum(map(len, labels))
-        mark = accuracy = torch.zeros((), device=self.device)
+        watermark = accuracy = torch.zeros((), device=self.device)
         with autocast(self.device, self.config.precision):
             representations = self.forward(x)
             learnt = self.objective.loss(representations[:upright], x[:upright])
-            if self.mark is not None:
-                mark = self.mark.loss(representations[upright:], *labels)
-                accuracy = self.mark.accuracy
+            if self.watermark is not None:
+                watermark = self.watermark.loss(representations[upright:], *labels)
+                accuracy = self.watermark.accuracy
         # the steps of one update, the last of an epoch perhaps fewer
-        loss = (learnt + mark) / min(self.config.accumulate, self.steps_per_epoch - begun)
+        loss = (learnt + watermark) / min(self.config.accumulate, self.steps_per_epoch - begun)
         loss.backward()  # type: ignore[no-untyped-call]
-        losses = torch.stack([learnt.detach(), mark.detach() / self.config.mark_weight, accuracy])
+        losses = torch.stack([learnt.detach(), watermark.detach() / self.config.watermark_weight, accuracy])
         return losses, representations[:upright].detach()
 
     def _tensors(self) -> dict[str, Any]:
@@ -274,8 +274,8 @@ class State:
             self.order, self.sums = stored["order"].cpu(), stored["sums"].to(self.device)
             self.metrics = list(stored["metrics"])
             self.key = key
-            if self.mark is not None and key is not None:
-                self.mark.key = key
+            if self.watermark is not None and key is not None:
+                self.watermark.key = key
         except TrainingError:
             raise
         except Exception as e:

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ownership.claims.record import Member
+from ownership.claims.record import EncoderRecord
 from ownership.encoders.architectures import CUSTOM, Encoder
 from ownership.encoders.images import EncoderLike, images_sha256
 from ownership.encoders.projection import load_projection_head
@@ -40,12 +40,12 @@ from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey, stored_predictor
+from watermark_training.callbacks import CARD, Watch, model_card
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.distributed import of_first, rank
-from watermark_training.mark import save_predictor
-from watermark_training.train import Trained, train
-from watermark_training.watching import CARD, Watch, model_card
+from watermark_training.training import Trained, train
+from watermark_training.watermark import save_predictor
 
 CONFIG, WEIGHTS, ONNX = "config.json", "encoder.safetensors", "encoder.onnx"
 
@@ -103,14 +103,14 @@ def save_encoder(encoder: Encoder, arch: str, folder: Path, image_shape: tuple[i
     write_bytes(folder / ONNX, onnx_bytes(encoder, image_shape))
 
 
-def save_trained(trained: Trained, folder: Path, data: dict[str, Any], ancestor: str | None = None) -> None:
+def save_trained(trained: Trained, folder: Path, data: dict[str, Any], base_checkpoint: str | None = None) -> None:
     """Writes a train folder; `config.json` comes last, so a folder that has one is complete.
 
     Args:
         trained: what `train` returned.
         folder: where to.
         data: from `describe_data`.
-        ancestor: SHA-256 of the encoder's file that the training went on from.
+        base_checkpoint: SHA-256 of the encoder's file that the training went on from.
     """
     arch = trained.config.arch
     save_encoder(trained.encoder, arch, folder, (data["shape"][-2], data["shape"][-1]))
@@ -131,7 +131,7 @@ def save_trained(trained: Trained, folder: Path, data: dict[str, Any], ancestor:
         "data": data,
     }
     write_bytes(folder / CARD, model_card(stated).encode())
-    write_json(folder / CONFIG, stated if ancestor is None else {**stated, "ancestor": ancestor})
+    write_json(folder / CONFIG, stated if base_checkpoint is None else {**stated, "base_checkpoint": base_checkpoint})
 
 
 def train_to(
@@ -141,7 +141,7 @@ def train_to(
     *,
     key: WatermarkKey | None = None,
     start: Encoder | None = None,
-    ancestor: str | None = None,
+    base_checkpoint: str | None = None,
     head: nn.Module | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
@@ -155,7 +155,9 @@ def train_to(
         Whether anything had to be trained.
     """
     described = describe_data(data.name, data.images)
-    work = {"train": config.to_dict(), "data": described} | ({} if ancestor is None else {"ancestor": ancestor})
+    work = {"train": config.to_dict(), "data": described} | (
+        {} if base_checkpoint is None else {"base_checkpoint": base_checkpoint}
+    )
     if of_first(finished(folder, CONFIG, work)):
         return False
     if of_first((folder / CONFIG).exists()):
@@ -181,7 +183,7 @@ def train_to(
             trained = replace(trained, projection_head=head)
         if watch is not None:
             watch.close()
-            save_trained(trained, folder, described, ancestor)
+            save_trained(trained, folder, described, base_checkpoint)
             checkpoint.unlink(missing_ok=True)
     return True
 
@@ -198,7 +200,7 @@ class Loaded:
     key: WatermarkKey | None = None
     projection_head: nn.Module | None = None
 
-    def member(self, name: str, kind: str, private_sha256: str | None = None) -> Member:
+    def member(self, name: str, kind: str, private_sha256: str | None = None) -> EncoderRecord:
         """Returns what a claim records about this encoder.
 
         Args:
@@ -207,12 +209,12 @@ class Loaded:
             private_sha256: digest of the private images, to tell whether it was trained on them.
         """
         data = self.config.get("data", {})
-        return Member(
+        return EncoderRecord(
             name=name,
             kind=kind,
             sha256=self.sha256,
             architecture=self.architecture,
-            mark=self.config.get("train", {}).get("mark"),
+            watermark=self.config.get("train", {}).get("watermark"),
             data=data.get("name"),
             trained_on_private=None if "sha256" not in data else data["sha256"] == private_sha256,
             teacher=self.config.get("victim_sha256", ""),
