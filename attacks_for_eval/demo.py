@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import torch
 
-from attacks_for_eval.claims import claim_with_references
-from attacks_for_eval.config import ExtractionConfig
-from attacks_for_eval.steal import extract_to
+from attacks_for_eval.claims.build import claim_with_references
+from attacks_for_eval.claims.panel import PanelSpec, panel_specs, part_of
+from attacks_for_eval.extraction.config import ExtractionConfig
+from attacks_for_eval.extraction.run import extract_to
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.errors import DataError
@@ -32,7 +33,6 @@ from ownership.verdict.rule import Verdict
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.config import Mark, TrainConfig
 from watermark_training.data import Data
-from watermark_training.panel import PanelSpec, panel_specs, part_of
 from watermark_training.train_folder import load_trained, train_to
 
 FORMATS = ("safetensors", "onnx")

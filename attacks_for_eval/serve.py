@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from attacks_for_eval.black_box import BlackBox, BudgetError
+from attacks_for_eval.extraction.black_box import BlackBox, BudgetError
 from ownership.errors import OwnershipError
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.config import ExtractionConfig
-from attacks_for_eval.extraction import extract
+from attacks_for_eval.extraction.black_box import BlackBox
+from attacks_for_eval.extraction.config import ExtractionConfig
+from attacks_for_eval.extraction.extract import extract
 from ownership.auditing.engine import versions
 from ownership.encoders.architectures import ARCHITECTURES
 from watermark_training.device import has_bfloat16

@@ -26,10 +26,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from training import keep
 
-from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.config import ExtractionConfig
-from attacks_for_eval.extraction import extract
-from attacks_for_eval.linear import linear_evaluation
+from attacks_for_eval.evaluation.linear import linear_evaluation
+from attacks_for_eval.extraction.black_box import BlackBox
+from attacks_for_eval.extraction.config import ExtractionConfig
+from attacks_for_eval.extraction.extract import extract
 from ownership.encoders.architectures import make_encoder
 from ownership.io.files import write_json
 from ownership.watermark import secret_key

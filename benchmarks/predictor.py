@@ -18,11 +18,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.config import ExtractionConfig
 from attacks_for_eval.demo import demo_config, train_config
-from attacks_for_eval.extraction import extract
-from attacks_for_eval.losses import REFERENCE_LOSSES
+from attacks_for_eval.extraction.black_box import BlackBox
+from attacks_for_eval.extraction.config import ExtractionConfig
+from attacks_for_eval.extraction.extract import extract
+from attacks_for_eval.extraction.losses import REFERENCE_LOSSES
 from ownership.watermark import RotationPredictor, secret_key
 from watermark_training.data import load_data
 from watermark_training.training import train

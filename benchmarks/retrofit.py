@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent / "verdicts"))
 import design
 from run import PLAN, Bench
 
-from attacks_for_eval.claims import claim_with_references
+from attacks_for_eval.claims.build import claim_with_references
 from ownership.auditing.engine import audit, versions
 from ownership.claims.claim import Claim
 from ownership.claims.record import EncoderRecord

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.config import ExtractionConfig
-from attacks_for_eval.extraction import extract
-from attacks_for_eval.recipes import DEFAULT, ModelSpec
+from attacks_for_eval.evaluation.spec import DEFAULT, ModelSpec
+from attacks_for_eval.extraction.black_box import BlackBox
+from attacks_for_eval.extraction.config import ExtractionConfig
+from attacks_for_eval.extraction.extract import extract
 from ownership.auditing.engine import audit, versions
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder

@@ -35,10 +35,10 @@ import torch
 from scipy import stats
 from speed import cpu, run_augment, run_precision, run_speed
 
-from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.config import ExtractionConfig
-from attacks_for_eval.extraction import extract
-from attacks_for_eval.linear import linear_evaluation
+from attacks_for_eval.evaluation.linear import linear_evaluation
+from attacks_for_eval.extraction.black_box import BlackBox
+from attacks_for_eval.extraction.config import ExtractionConfig
+from attacks_for_eval.extraction.extract import extract
 from ownership.auditing.engine import versions
 from ownership.io.canonical import canonical_json, sha256
 from ownership.watermark import WatermarkKey, secret_key

@@ -62,14 +62,14 @@ def build(
     device: Device = "auto",
 ) -> None:
     """Builds and writes a claim."""
-    from attacks_for_eval.claims import claim_with_references
+    from attacks_for_eval.claims.build import claim_with_references
+    from attacks_for_eval.claims.panel import stratum
     from ownership.encoders.images import images_sha256
     from ownership.errors import ClaimError
     from ownership.io.files import refuse_existing
     from ownership.plan import Plan
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
-    from watermark_training.panel import stratum
     from watermark_training.train_folder import load_trained
 
     refuse_existing(out)
@@ -106,8 +106,8 @@ def build(
 
 def _kinds_and_paths(entry: str) -> list[tuple[str | None, Path]]:
     """What `--panel` names: one encoder, or all in a folder that `turnmark panel` wrote."""
+    from attacks_for_eval.claims.panel import members_in
     from ownership.plan import STRATA
-    from watermark_training.panel import members_in
 
     before, colon, after = entry.partition(":")
     kind, path = (before, Path(after)) if colon and before in STRATA else (None, Path(entry))

@@ -59,10 +59,10 @@ def evaluate(
     size: Size = None,
 ) -> None:
     """Runs the grid and writes the table, the picture and the page."""
-    from attacks_for_eval.evaluate import Case, Evaluation
-    from attacks_for_eval.evaluate import evaluate as run
-    from attacks_for_eval.grid import Grid, backend_of, given_models
-    from attacks_for_eval.rates import rates, write_summary
+    from attacks_for_eval.evaluation.evaluate import Case, Evaluation
+    from attacks_for_eval.evaluation.evaluate import evaluate as run
+    from attacks_for_eval.evaluation.grid import Grid, backend_of, given_models
+    from attacks_for_eval.evaluation.rates import rates, write_summary
     from watermark_training.data import load_data
     from watermark_training.train_folder import load_trained
 

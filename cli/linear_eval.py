@@ -25,7 +25,7 @@ def linear_eval(
     seed: Seed = 0,
 ) -> None:
     """Prints the accuracy with its interval."""
-    from attacks_for_eval.linear import linear_evaluation
+    from attacks_for_eval.evaluation.linear import linear_evaluation
     from ownership.errors import DataError
     from watermark_training.data import load_data
     from watermark_training.train_folder import load_trained

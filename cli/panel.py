@@ -44,11 +44,11 @@ def panel(
     device: Device = "auto",
 ) -> None:
     """Trains the panel's members."""
-    from attacks_for_eval.students import train_distilled
+    from attacks_for_eval.claims.distilled import train_distilled
+    from attacks_for_eval.claims.panel import like_the_victim, panel_specs, train_panel
     from ownership.errors import TrainingError
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
-    from watermark_training.panel import like_the_victim, panel_specs, train_panel
     from watermark_training.train_folder import load_trained
 
     config = load_trained(victim).config

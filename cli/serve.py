@@ -30,7 +30,7 @@ def serve(
     arch: Arch = None,
 ) -> None:
     """Serves until interrupted, then says how many images were answered."""
-    from attacks_for_eval.black_box import BlackBox
+    from attacks_for_eval.extraction.black_box import BlackBox
     from attacks_for_eval.serve import make_app
     from ownership.errors import OwnershipError
     from watermark_training.train_folder import load_trained

@@ -99,9 +99,9 @@ def steal(
     device: Device = "auto",
 ) -> None:
     """Steals and writes a folder with the surrogate."""
-    from attacks_for_eval.config import ExtractionConfig, check_method
-    from attacks_for_eval.reference import pick_architecture
-    from attacks_for_eval.steal import extract_to, serve_task
+    from attacks_for_eval.claims.references import pick_architecture
+    from attacks_for_eval.extraction.config import ExtractionConfig, check_method
+    from attacks_for_eval.extraction.run import extract_to, serve_task
     from ownership.encoders.images import EncoderLike
     from ownership.errors import TrainingError
     from ownership.io.files import read_json

@@ -36,7 +36,7 @@ ROTATION_INVARIANT_STRATA = ("rotation_invariant", "distilled")
 STRATA = (*REQUIRED_STRATA, "sibling", *ROTATION_INVARIANT_STRATA, *SMALL_OR_PUBLIC_STRATA)
 """Plain; marked by somebody else; grown from the victim's public checkpoint; see above."""
 
-SINCE_2: dict[str, Any] = {"interim_analyses": (), "interim_alpha_shares": (), "n_rotated": 300, "n_rotations": 4}
+SINCE_2: dict[str, Any] = {"interim_queries": (), "interim_alpha_shares": (), "n_rotated": 300, "n_rotations": 4}
 """Fields that plans of rule turnmark-1 do not have, with values that change nothing for them."""
 
 MAX_INTERIM_ANALYSES = 2

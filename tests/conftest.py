@@ -24,8 +24,9 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.x509 import Certificate
-    from tsa import Authority
+    from support.tsa import Authority
 
+from attacks_for_eval.claims.panel import panel_specs
 from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Row, demo_config, run_job
 from cli.main import main
 from ownership.claims.build import build_claim
@@ -40,7 +41,6 @@ from ownership.plan import Plan
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data, load_data
-from watermark_training.panel import panel_specs
 from watermark_training.train_folder import weights_bytes
 from watermark_training.training import Trained, train
 
@@ -150,7 +150,7 @@ class Sealed:
 
 @pytest.fixture(scope="session")
 def sealed(claim_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Sealed:
-    from tsa import make_authority
+    from support.tsa import make_authority
 
     from ownership.attestation.keys import load_signing_key, make_signing_key
     from ownership.attestation.timestamps import load_roots

@@ -13,15 +13,15 @@ import torch
 from cells import Cell
 from torch import Tensor
 
-from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.config import ExtractionConfig, with_method
-from attacks_for_eval.defences import SimilarityNoiseBlackBox, nearest, similarity_error_rates
-from attacks_for_eval.detection import MEASURES as DETECTORS
-from attacks_for_eval.detection import History, HistoryMonitor, alarms
-from attacks_for_eval.extraction import extract
-from attacks_for_eval.heads import HeadConfig, recreate_head
-from attacks_for_eval.labels import Classifier, fit_layer, steal_labels
-from attacks_for_eval.linear import linear_evaluation
+from attacks_for_eval.defences.detection import MEASURES as DETECTORS
+from attacks_for_eval.defences.detection import History, HistoryMonitor, alarms
+from attacks_for_eval.defences.similarity import SimilarityNoiseBlackBox, nearest, similarity_error_rates
+from attacks_for_eval.evaluation.linear import linear_evaluation
+from attacks_for_eval.extraction.black_box import BlackBox
+from attacks_for_eval.extraction.config import ExtractionConfig, with_method
+from attacks_for_eval.extraction.extract import extract
+from attacks_for_eval.extraction.heads import HeadConfig, recreate_head
+from attacks_for_eval.extraction.labels import Classifier, fit_layer, steal_labels
 from ownership.encoders.images import EncoderLike, as_input, as_uint8, represent
 from ownership.evidence.similarity import raw_l2
 from watermark_training.augment import simclr_view

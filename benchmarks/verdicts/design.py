@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from attacks_for_eval.recipes import ModelSpec
+from attacks_for_eval.evaluation.spec import ModelSpec
 
 PRIVATE, PUBLIC = 4000, 1800
 MEMBERS = 16  # of a stratum

@@ -28,7 +28,7 @@ from candidates import CANDIDATES, FITTED, PLAN
 from design import SCALES
 from development_models import FROM_START, STRATA, VICTIMS, Group, weights_of
 
-from attacks_for_eval.spread import spread
+from attacks_for_eval.evaluation.parallel import spread
 from cli.render import progress
 from ownership.encoders.images import as_input, as_uint8
 from ownership.evidence.responses import NotApplicable, ScoringContext

@@ -17,7 +17,7 @@ import design
 from candidates import PLAN
 from design import MEMBERS, Scale, independent, theft
 
-from attacks_for_eval.recipes import Hyperparameters, ModelFactory, ModelSpec
+from attacks_for_eval.evaluation.spec import Hyperparameters, ModelFactory, ModelSpec
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input, as_uint8, represent
 from ownership.evidence.responses import Responses

@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import design
 from design import SCALES, Scale
 
-from attacks_for_eval.claims import claim_with_references
-from attacks_for_eval.evaluate import Case, Cell, Evaluation, evaluate, probe
-from attacks_for_eval.rates import draw_roc
-from attacks_for_eval.recipes import Hyperparameters, ModelFactory, ModelSpec
-from attacks_for_eval.spread import spread
+from attacks_for_eval.claims.build import claim_with_references
+from attacks_for_eval.evaluation.evaluate import Case, Cell, Evaluation, evaluate, probe
+from attacks_for_eval.evaluation.parallel import spread
+from attacks_for_eval.evaluation.rates import draw_roc
+from attacks_for_eval.evaluation.spec import Hyperparameters, ModelFactory, ModelSpec
 from cli.render import progress
 from ownership.claims.record import EncoderRecord
 from ownership.encoders.architectures import Encoder

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from attacks_for_eval.rates import Rate, bootstrap_over, rates
+from attacks_for_eval.evaluation.rates import Rate, bootstrap_over, rates
 from ownership.plan import ELIGIBLE_TESTS, PRIMARY_TESTS, PRIMARY_TESTS_SMALL_OR_PUBLIC, Plan
 
 Row = dict[str, Any]

@@ -44,7 +44,7 @@ PLAN_EXPLAINED = {
     "rule": "the rule by which the verdict follows from the tests",
     "primary": "tests that may decide; all others are shown only",
     "alpha": "chance of calling an independent encoder of the panel's kinds a copy, over all tests and looks",
-    "interim_analyses": "queries after which an audit may already decide; the last look is at all probes",
+    "interim_queries": "queries after which an audit may already decide; the last look is at all probes",
     "interim_alpha_shares": "shares of alpha that these looks may spend; the rest is the last look's",
     "correction": "how several tests at once are paid for",
     "min_stratum": "members that a kind of the panel needs in order to count",

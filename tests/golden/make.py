@@ -171,7 +171,7 @@ def seal(golden: Path) -> None:
     import tempfile
 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from tsa import make_authority
+    from support.tsa import make_authority
 
     from ownership.attestation.keys import load_signing_key, make_signing_key
     from ownership.reports.html import write_html
@@ -183,7 +183,7 @@ def seal(golden: Path) -> None:
     folder, signed = golden / "claim-2-sealed", golden / "report-signed"
     with tempfile.TemporaryDirectory() as name:  # nobody keeps the keys
         place = Path(name)
-        authority = make_authority(place / "tsa", "Golden authority")
+        authority = make_authority(place / "support.tsa", "Golden authority")
         keys = {}
         for who in ("owner", "auditor"):
             make_signing_key(place / who)

@@ -10,12 +10,12 @@ import textwrap
 import time
 from pathlib import Path
 
-import generators as g
 import pytest
-import scripted
 import torch
 from conftest import Audit, encoder
 from safetensors.torch import save_file
+from support import hostile_files as g
+from support import scripted
 
 from ownership.encoders.images import represent
 from ownership.errors import SandboxError, SuspectError, SuspectFailure
@@ -142,7 +142,10 @@ PAYLOADS = {
     "pt2 sample inputs": (g.pt2_sample_inputs, "torch.export.load({path!r})"),
     "pt2 expression": (g.pt2_expression, "torch.export.load({path!r})"),
     "pt2 guard": (g.pt2_guard, "torch.export.load({path!r}).module()(torch.rand(2, 3, 16, 16))"),
-    "torchscript": (lambda m: g.script(scripted.Writes(str(m))), "torch.jit.load({path!r})(torch.rand(2, 3, 16, 16))"),
+    "torchscript": (
+        lambda m: g.script(scripted.Writes(str(m))),
+        "torch.jit.load({path!r})(torch.rand(2, 3, 16, 16))",
+    ),
 }
 
 

@@ -8,12 +8,12 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import generators as g
 import pytest
-import scripted
 import torch
 from conftest import Audit, encoder
 from safetensors.torch import save
+from support import hostile_files as g
+from support import scripted
 
 Made = Callable[[Path], bytes]
 

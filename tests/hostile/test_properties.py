@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import generators as g
 import numpy as np
 import onnx
 import pytest
@@ -20,6 +19,7 @@ from conftest import Audit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
+from support import hostile_files as g
 from torch import nn
 from torchvision import models
 
@@ -174,7 +174,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, watermarks=() if n == "torchvision:resnet18" else pytest.mark.slow) for n in MODELS]
+    "name", [pytest.param(n, marks=() if n == "torchvision:resnet18" else pytest.mark.slow) for n in MODELS]
 )
 def test_good_models_answer_alike_in_every_form(name: str, tmp_path: Path) -> None:
     size = MODELS[name]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from attacks_for_eval.black_box import BlackBox
-from attacks_for_eval.config import ExtractionConfig
-from attacks_for_eval.extraction import extract
+from attacks_for_eval.extraction.black_box import BlackBox
+from attacks_for_eval.extraction.config import ExtractionConfig
+from attacks_for_eval.extraction.extract import extract
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input
 from ownership.watermark import rotated_pairs, secret_key

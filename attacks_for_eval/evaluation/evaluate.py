@@ -1,0 +1,214 @@
+"""Many models against claims: make or load each, audit it from its file, keep one row an audit.
+
+Every row is a file of its own, `rows/KEY.json`, named after the hash of all that it follows from: an interrupted
+evaluation goes on where it stopped, on another machine too. Work runs through joblib, so that
+`joblib.parallel_config(backend="dask")` spreads it over a cluster.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from attacks_for_eval.evaluation.linear import linear_evaluation
+from attacks_for_eval.evaluation.parallel import spread
+from attacks_for_eval.evaluation.spec import DEFAULT, LOSSLESS, Hyperparameters, ModelFactory, ModelSpec, put_in_front
+from ownership.auditing.engine import audit
+from ownership.claims.claim import Claim
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike
+from ownership.errors import TrainingError
+from ownership.io.canonical import canonical_json, sha256
+from ownership.io.files import read_json, write_bytes, write_json
+from ownership.io.progress import Progress, silent
+from ownership.reports.report import Report
+from ownership.suspects.suspect import load_encoder, load_suspect
+from watermark_training.data import Data
+from watermark_training.train_folder import load_trained
+
+Row = dict[str, Any]
+"""One audit: flat, JSON-ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A victim, what was claimed of it, and the name both go by in the rows."""
+
+    name: str
+    victim: Path  # train folder
+    claim: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One model as one claim's suspect."""
+
+    spec: ModelSpec
+    case: str  # name of the case whose claim it is audited against; a surrogate is stolen from its victim
+    output: str = ""  # laundering in front of the model, name in recipes.OUTPUTS
+
+    def key(self, settings: Hyperparameters, claim: str) -> str:
+        """Returns what names the row: a hash of the recipe, the settings and the claim's digest."""
+        made_from = {
+            "recipe": self.spec.to_dict(),
+            "case": self.case,
+            "output": self.output,
+            "settings": asdict(settings),
+            "claim": claim,
+        }
+        return sha256(canonical_json(made_from))[:16]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Evaluation:
+    """Everything that cells are run with; read once by each process."""
+
+    out: Path  # rows/ and models/ are written here
+    cases: dict[str, Case]
+    sources: dict[str, Data]
+    settings: Hyperparameters = DEFAULT
+    labelled: tuple[Data, Data] | None = None  # linear probe: images to learn from and to test on
+    models: Path | None = None  # where models are kept; out/models if not given
+
+    def factory(self, case: str) -> ModelFactory:
+        """Returns where a case's models are made."""
+        encoder, digest = _victim(self.cases[case].victim)
+        folder = self.models or self.out / "models"
+        return ModelFactory(folder=folder, sources=self.sources, victim=(encoder, digest), settings=self.settings)
+
+    def row_path(self, cell: Cell) -> Path:
+        """Returns the file of a cell's row."""
+        key = cell.key(self.settings, _claim(self.cases[cell.case].claim).sha256)
+        return self.out / "rows" / f"{key}.json"
+
+
+def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, progress: Progress = silent) -> list[Row]:
+    """Runs the cells that have no row yet.
+
+    Args:
+        evaluation: victims, claims, images, folder.
+        cells: what to make and audit.
+        jobs: processes at a time (joblib's `n_jobs`; its default backend, or the one of `joblib.parallel_config`).
+        progress: called after every model and its audits.
+
+    Returns:
+        The rows of all cells, in their order; `results.csv` and `results.json` hold the same.
+
+    Raises:
+        OwnershipError: if a model cannot be made or audited; rows of finished ones are kept.
+    """
+    for cell in cells:
+        if cell.case not in evaluation.cases:
+            raise TrainingError(f"no case called {cell.case!r}", f"there are: {', '.join(evaluation.cases)}")
+    paths = [evaluation.row_path(cell) for cell in cells]
+    groups: dict[tuple[ModelSpec, str], list[Cell]] = defaultdict(list)
+    for cell, path in zip(cells, paths, strict=True):
+        if not path.is_file():
+            of = cell.case if cell.spec.role == "surrogate" else ""
+            groups[cell.spec.base, of].append(cell)
+    done, total = len(cells) - sum(map(len, groups.values())), len(cells)
+    progress("evaluating", done, total)
+    for count in spread(run_group, evaluation, groups.values(), folder=evaluation.out, jobs=jobs):
+        done += count
+        progress("evaluating", done, total)
+    rows = [dict(read_json(path, TrainingError, "row")) for path in paths]
+    write_table(evaluation.out, rows)
+    return rows
+
+
+def run_group(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
+    """Makes one model, and what is made from it, and writes the rows; returns how many."""
+    utilities: dict[tuple[ModelSpec, str], dict[str, float]] = {}
+    for cell in cells:
+        start = time.perf_counter()
+        factory = evaluation.factory(cell.case)
+        path = factory.make(cell.spec)
+        # what we made is ours; a file that was brought is hostile until shown otherwise
+        opened = load_suspect(path) if cell.spec.objective == "file" else load_encoder(path)
+        laundered = put_in_front(factory, cell.spec, opened.encoder, cell.output)
+        suspect = replace(opened, encoder=laundered, name=opened.name + (f"+{cell.output}" if cell.output else ""))
+        claim = _claim(evaluation.cases[cell.case].claim)
+        made = time.perf_counter()
+        report = audit(claim, suspect)
+        audited = time.perf_counter()
+        # a change of basis leaves a linear probe what it is
+        measured = cell.spec, "" if cell.output in LOSSLESS else cell.output
+        if evaluation.labelled is not None and measured not in utilities:
+            utilities[measured] = probe(suspect.encoder, *evaluation.labelled)
+        row = {
+            "key": cell.key(evaluation.settings, claim.sha256),
+            "case": cell.case,
+            "output": cell.output,
+            **cell.spec.to_dict(),
+            "laundering": "+".join(cell.spec.laundering),
+            "base_checkpoint": bool(cell.spec.base_checkpoint) and cell.spec.objective != "file",
+            **utilities.get(measured, {}),
+            **numbers(report),
+            "seconds_making": round(made - start, 2),
+            "seconds_audit": round(audited - made, 2),
+        }
+        opened.discard()
+        write_json(evaluation.row_path(cell), row)
+    return len(cells)
+
+
+def numbers(report: Report) -> Row:
+    """Returns a report's numbers as flat columns: the verdict, and of each test its value, p and effect."""
+    row: Row = {
+        "verdict": report.verdict.value,
+        "adjusted_pvalue": min(report.adjusted_pvalues.values(), default=None),
+        "relative_similarity": report.relative_similarity,
+        "queries": report.queries,
+        "decided_after": report.decided_after,
+    }
+    for r in report.results:
+        row |= {
+            f"{r.name}.value": r.value,
+            f"{r.name}.pvalue": r.pvalue,
+            f"{r.name}.effect": r.decisive.effect_size,
+            f"{r.name}.beyond": r.exceeds_all_controls,
+        }
+    return row
+
+
+def write_table(out: Path, rows: Sequence[Row]) -> None:
+    """Writes `results.csv` and `results.json`, one row an audit."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(out / "results.csv", text.getvalue().encode())
+    write_json(out / "results.json", {"rows": list(rows)})
+
+
+@lru_cache(maxsize=8)
+def _claim(folder: Path) -> Claim:
+    return Claim.load(folder)
+
+
+@lru_cache(maxsize=8)
+def _victim(folder: Path) -> tuple[Encoder, str]:
+    loaded = load_trained(folder)
+    if not isinstance(loaded.encoder, Encoder):
+        raise TrainingError("the victim must be weights of a known architecture", "give its train folder")
+    return loaded.encoder, loaded.sha256
+
+
+def probe(encoder: EncoderLike, learn: Data, test: Data) -> dict[str, float]:
+    """Returns the columns of a linear probe: `utility` (top-1) and the lower end of its 95 % interval.
+
+    Raises:
+        TrainingError: if images have no labels.
+    """
+    if learn.labels is None or test.labels is None:
+        raise TrainingError("the images for the linear probe have no labels", "class folders, or an .npz with y")
+    result = linear_evaluation(encoder, (learn.images, learn.labels), (test.images, test.labels))
+    return {"utility": result.accuracy, "utility_low": result.confidence_interval[0]}

@@ -1,0 +1,139 @@
+"""The grid of an evaluation: which thefts, launderings and independents, as cells to run."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from attacks_for_eval.evaluation.evaluate import Cell
+from attacks_for_eval.evaluation.spec import OBJECTIVES, ModelSpec
+from ownership.errors import TrainingError
+from ownership.io.canonical import sha256
+from ownership.io.files import read_bytes
+from ownership.io.text import printable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Every combination of attack, loss, architecture, queries and seed, with each laundering; and the independents."""
+
+    methods: tuple[str, ...] = ("direct",)  # names in attacks_for_eval.extraction.config.METHODS
+    losses: tuple[str, ...] = ("mse", "infonce", "softnn")
+    archs: tuple[str, ...] = ("small",)
+    queries: tuple[int, ...] = (2048,)
+    launderings: tuple[str, ...] = ()  # of models, names in recipes.LAUNDERINGS; each alone, beside none
+    outputs: tuple[str, ...] = ()  # in front of models, names in recipes.OUTPUTS; each alone, beside none
+    independents: tuple[str, ...] = ("simclr", "simclr:secret", "simclr:paper")  # OBJECTIVE[:MARK]
+    sources: tuple[str, ...] = ("others",)  # what independents are trained on
+    images: int = 2000  # of an independent
+    epochs: int = 12  # of everything; fewer queries are passed over as often as many
+    seeds: int = 1  # of each combination
+
+    def specs(self) -> Iterator[tuple[ModelSpec, str]]:
+        """Yields every model with what is put in front of it."""
+        for method, loss, arch, queries, seed in product(
+            self.methods, self.losses, self.archs, self.queries, range(self.seeds)
+        ):
+            for laundering in ("", *self.launderings):
+                spec = ModelSpec(
+                    role="surrogate",
+                    kind=method if not laundering else f"{method}, then {laundering.split(':')[0]}",
+                    arch=arch,
+                    source="queries",
+                    images=queries,
+                    epochs=self.epochs,
+                    seed=seed,
+                    method=method,
+                    loss=loss,
+                    laundering=(laundering,) if laundering else (),
+                )
+                for output in ("", *self.outputs) if not laundering else ("",):
+                    yield spec, output
+        for i, (kind, source, arch, seed) in enumerate(
+            product(self.independents, self.sources, self.archs, range(self.seeds))
+        ):
+            objective, _, watermark = kind.partition(":")
+            if objective not in OBJECTIVES or watermark not in ("", "secret", "paper"):
+                raise TrainingError(f"unknown independent {kind!r}", "OBJECTIVE or OBJECTIVE:secret, OBJECTIVE:paper")
+            yield (
+                ModelSpec(
+                    role="independent",
+                    kind=f"{objective}, marked {watermark}" if watermark else objective,
+                    arch=arch,
+                    source=source,
+                    images=self.images,
+                    epochs=self.epochs,
+                    seed=10_000 + 100 * i + seed,
+                    objective=objective,
+                    watermark=watermark or "none",  # type: ignore[arg-type]  # checked above
+                ),
+                "",
+            )
+
+    def cells(self, case: str, *, sample: int | None = None, seed: int = 0) -> list[Cell]:
+        """Returns the grid's cells; of the surrogates a fraction, drawn by the seed, if `sample` is given.
+
+        Args:
+            case: name of the victim and claim.
+            sample: how many surrogates' audits to keep at most; None for all.
+            seed: of the draw.
+        """
+        cells = [Cell(spec=spec, case=case, output=output) for spec, output in self.specs()]
+        surrogates = [c for c in cells if c.spec.role == "surrogate"]
+        if sample is not None and sample < len(surrogates):
+            kept = set(random.Random(seed).sample(surrogates, sample))  # noqa: S311  (a design, no secret)
+            cells = [c for c in cells if c.spec.role == "independent" or c in kept]
+        return cells
+
+
+def given_models(files: Iterable[Path], case: str) -> Iterator[Cell]:
+    """Yields the audits of independent encoders that exist: any file that `load_suspect` reads.
+
+    Their kind is the file's name with the beginning of its SHA-256: other content is another row.
+
+    Raises:
+        TrainingError: if a file cannot be read.
+    """
+    for path in files:
+        kind = f"{printable(path.name)} {sha256(read_bytes(path, TrainingError, 'model'))[:8]}"
+        spec = ModelSpec(role="independent", kind=kind, objective="file", base_checkpoint=str(path.resolve()))
+        yield Cell(spec=spec, case=case)
+
+
+@contextmanager
+def backend_of(name: str, jobs: int) -> Iterator[None]:
+    """Runs what is inside on a joblib backend.
+
+    Args:
+        name: loky, threading, sequential, dask or whatever is registered with joblib. "dask" uses the scheduler that
+            `DASK_SCHEDULER_ADDRESS` names, or starts `jobs` workers here.
+        jobs: workers.
+
+    Raises:
+        TrainingError: if there is no such backend.
+    """
+    import joblib
+
+    if name == "dask":
+        try:
+            from distributed import Client
+        except ImportError as e:
+            raise TrainingError("the backend dask is not installed", "pip install dask distributed") from e
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+        here: dict[str, Any] = {"n_workers": max(1, jobs), "threads_per_worker": 1, "dashboard_address": None}
+        client = Client(address) if address else Client(**here)  # type: ignore[no-untyped-call]
+        with client, joblib.parallel_config(backend="dask"):
+            yield
+        return
+    try:
+        config = joblib.parallel_config(backend=name)
+    except (ValueError, ImportError) as e:
+        raise TrainingError(f"joblib has no backend {name!r} here ({e})", "use loky, threading or dask") from e
+    with config:
+        yield

@@ -1,0 +1,192 @@
+"""Direct extraction: training a surrogate on a victim's answers (paper, Algorithm 1), and its later variants.
+
+One loop, `fit`, trains every surrogate; what is pulled to what is an objective: `Comparison` here, `LabelObjective` in
+`attacks_for_eval.extraction.labels`.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from attacks_for_eval.extraction.black_box import BlackBox, buy, query
+from attacks_for_eval.extraction.config import RELEASED, VIEWS, ExtractionConfig
+from attacks_for_eval.extraction.losses import HEADED, LABELLED, LOSSES
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import as_input, as_uint8, check_images, three_channels
+from ownership.errors import TrainingError
+from ownership.io.progress import Progress, silent
+from watermark_training.augment import colour_view
+from watermark_training.device import autocast, seeded, seeded_architecture
+
+
+def _optimizer(parameters: list[nn.Parameter], config: ExtractionConfig) -> torch.optim.Optimizer:
+    name, lr, _ = RELEASED[config.loss]
+    if config.lr is None and name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=config.weight_decay)
+    return torch.optim.Adam(parameters, lr=config.lr or lr, weight_decay=config.weight_decay)
+
+
+class Comparison(nn.Module):
+    """A loss between the surrogate's representations and the victim's, behind a projection head or not.
+
+    Args:
+        config: which loss.
+        dim: length of the surrogate's representations.
+        generator: initial weights of the prediction head, for the losses in `HEADED`.
+        through: frozen projection head that both sides go through first (`attacks_for_eval.extraction.heads`).
+    """
+
+    def __init__(
+        self, config: ExtractionConfig, dim: int, generator: torch.Generator, *, through: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.arch, self.dim, self.labelled = config.arch, dim, config.loss in LABELLED
+        self.through = nn.Identity() if through is None else copy.deepcopy(through).requires_grad_(False)
+        self.head: nn.Module | None = None
+        if config.loss in HEADED:
+            d = self.through(torch.zeros(1, dim)).shape[1]
+            with seeded(generator):
+                self.head = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
+        tempered = {} if config.temperature is None else {"temperature": config.temperature}
+        self.loss = partial(LOSSES[config.loss], **tempered)
+
+    def forward(self, own: Tensor, responses: Tensor, labels: Tensor | None) -> Tensor:
+        """Returns the loss of representations `(n, d)` against answers `(n, d)`."""
+        if responses.shape[1] != self.dim:
+            raise TrainingError(
+                f"{self.arch} gives {self.dim} numbers an image, the victim {responses.shape[1]}",
+                "choose an --arch of the victim's dimension",
+            )
+        extra = [labels] if self.labelled else [] if self.head is None else [self.head]
+        return self.loss(self.through(own), self.through(responses), *extra)
+
+
+def choose(images: Tensor, config: ExtractionConfig, generator: torch.Generator) -> Tensor:
+    """Returns the rows of the images that are asked about.
+
+    Raises:
+        TrainingError: if there are fewer images than queries.
+    """
+    check_images(images, TrainingError)
+    if len(images) < config.queries:
+        raise TrainingError(f"{config.queries} queries from {len(images)} images", "lower --queries, or give more data")
+    return torch.randperm(len(images), generator=generator)[: config.queries]
+
+
+def extract(
+    victim: BlackBox,
+    images: Tensor,
+    config: ExtractionConfig,
+    *,
+    labels: Tensor | None = None,
+    head: nn.Module | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> Encoder:
+    """Trains a surrogate of `victim` by direct extraction.
+
+    Queries that are not augmented (t'(x) = x, the paper's default) are asked once and the answers kept; augmented ones
+    are new pixels each epoch, and each is paid for.
+
+    Args:
+        victim: the encoder behind its counter.
+        images: `(n, c, h, w)` uint8 to choose the queries from.
+        config: what to train and how.
+        labels: `(n,)` integers, for the losses in `LABELLED`.
+        head: frozen projection head that both sides go through before the loss (`attacks_for_eval.extraction.heads`).
+        device: where the surrogate is trained.
+        progress: called after every step.
+
+    Returns:
+        The surrogate, on the CPU, in eval mode.
+
+    Raises:
+        TrainingError: if there are fewer images than queries, labels are missing, or the dimensions do not fit.
+        BudgetError: if the victim's budget runs out.
+    """
+    if config.loss in LABELLED and labels is None:
+        raise TrainingError(f"the loss {config.loss} needs labels", "use data with labels, or another --loss")
+    generator = torch.Generator().manual_seed(config.seed)
+    chosen = choose(images, config, generator)
+    surrogate = seeded_architecture(config.arch, generator)
+    objective = Comparison(config, surrogate.dim, generator, through=head)
+    queried = images[chosen]
+    known = None if labels is None else labels[chosen]
+    paid_once = config.victim_view == "none"
+    responses: Tensor | BlackBox = victim
+    if paid_once:
+        responses = buy(victim, queried, repeats=config.repeats, progress=progress)
+    fit(surrogate, objective, config, queried, responses, generator, labels=known, device=device, progress=progress)
+    return surrogate
+
+
+def fit(
+    surrogate: Encoder,
+    objective: nn.Module,
+    config: ExtractionConfig,
+    queried: Tensor,
+    responses: Tensor | BlackBox,
+    generator: torch.Generator,
+    *,
+    labels: Tensor | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> None:
+    """Trains a surrogate, and what the objective has to train; leaves both on the CPU, in eval mode.
+
+    Args:
+        surrogate: changed in place.
+        objective: `(own, answers, labels)` -> loss.
+        config: passes, steps and views.
+        queried: `(n, c, h, w)` uint8.
+        responses: `(n, d)`, bought before; or the victim, asked about a new view of each image in every epoch.
+        generator: order and views.
+        labels: `(n,)` of the images, for objectives that want them.
+        device: where to compute.
+        progress: called after every step.
+
+    Raises:
+        TrainingError: if the loss is no longer finite.
+        BudgetError: if the victim's budget runs out.
+    """
+    device = torch.device(device)
+    surrogate.to(device).to(memory_format=torch.channels_last).train()
+    objective.to(device)
+    parameters = [p for m in (surrogate, objective) for p in m.parameters() if p.requires_grad]
+    optimizer = _optimizer(parameters, config)
+    size = min(config.batch_size or RELEASED[config.loss][2], len(queried))
+    batches = len(queried) // size
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs * batches)
+    for epoch in range(config.epochs):
+        order = torch.randperm(len(queried), generator=generator)[: batches * size]
+        for i, rows in enumerate(torch.split(order, size)):
+            shown = as_input(queried[rows])
+            if isinstance(responses, Tensor):
+                bought = responses[rows]
+            else:
+                shown = VIEWS[config.victim_view](shown, generator)
+                bought = query(responses, as_uint8(shown), config.repeats)
+            if config.surrogate_view != "same":
+                shown = VIEWS[config.surrogate_view](as_input(queried[rows]), generator)
+            seen = [shown, colour_view(shown, generator)] if config.view_weight else [shown]
+            x = three_channels(torch.cat(seen).to(device)).contiguous(memory_format=torch.channels_last)
+            with autocast(device, config.precision):
+                own = surrogate(x)
+            known = None if labels is None else labels[rows].to(device)
+            target = bought.to(device)
+            loss = objective(own[:size].float(), target, known)
+            if config.view_weight:
+                loss = loss + config.view_weight * objective(own[size:].float(), target, known)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress("extracting", epoch * batches + i + 1, config.epochs * batches)
+        if not bool(torch.isfinite(loss.detach())):
+            raise TrainingError(f"the loss is no longer finite in epoch {epoch + 1}", "lower the learning rate")
+    surrogate.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    objective.to("cpu").eval()

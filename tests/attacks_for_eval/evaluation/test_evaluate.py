@@ -1,0 +1,234 @@
+"""Evaluation: models of every kind are made, audited from file, counted; runs resume; a cluster gives the same rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Job
+from scipy import stats
+
+from attacks_for_eval.evaluation.evaluate import Case, Cell, Evaluation, evaluate
+from attacks_for_eval.evaluation.grid import Grid, backend_of, given_models
+from attacks_for_eval.evaluation.rates import Rate, bootstrap_over, rates, roc, tpr_at_fpr, write_summary
+from attacks_for_eval.evaluation.spec import OBJECTIVES, OUTPUTS, Hyperparameters, ModelFactory, ModelSpec, put_in_front
+from ownership.encoders.architectures import ARCHITECTURES, Encoder
+from ownership.encoders.images import represent
+from ownership.errors import TrainingError
+from ownership.io.canonical import sha256
+from ownership.suspects.suspect import load_encoder
+from watermark_training.data import Data
+from watermark_training.train_folder import load_trained
+
+QUICK = Hyperparameters(batch_size=64, steal_batch_size=64, flip=False, min_crop=0.3)
+GRID = Grid(
+    losses=("mse",),
+    archs=("tiny",),
+    queries=(400,),
+    launderings=("prune:50",),
+    outputs=("permute",),
+    independents=("simclr", "simclr:secret"),
+    images=200,
+    epochs=25,
+)
+
+
+@pytest.fixture
+def evaluation(job: Job, digits: Data, tmp_path: Path) -> Evaluation:
+    half = Data(name="half", images=digits.images[1100:], labels=digits.labels)
+    return Evaluation(
+        out=tmp_path / "evaluation",
+        cases={"claim": Case(name="claim", victim=job.folder / "models/victim", claim=job.folder / "claim")},
+        sources={"queries": half, "others": half},
+        settings=QUICK,
+        labelled=(digits, replace(digits, images=digits.images[:300], labels=digits.labels[:300])),  # type: ignore[index]
+    )
+
+
+def test_a_grid_end_to_end_and_again(evaluation: Evaluation) -> None:
+    cells = GRID.cells("claim")
+    assert [c.spec.role for c in cells].count("independent") == 2
+    seen: list[tuple[int, int]] = []
+    rows = evaluate(evaluation, cells, progress=lambda _, done, total: seen.append((done, total)))
+    assert seen[0] == (0, 5)
+    assert seen[-1] == (5, 5)
+    by = {(r["role"], r["laundering"], r["output"], r["watermark"]): r for r in rows}
+    assert by["surrogate", "", "", "none"]["verdict"] == "SUPPORTED"
+    assert by["surrogate", "", "permute", "none"]["verdict"] == "SUPPORTED"
+    assert by["independent", "", "", "none"]["verdict"] != "SUPPORTED"
+    assert by["independent", "", "", "secret"]["verdict"] != "SUPPORTED"
+    assert all(0.3 < r["utility"] <= 1 for r in rows)
+    with (evaluation.out / "results.csv").open() as f:
+        assert [r["key"] for r in csv.DictReader(f)] == [r["key"] for r in rows]
+    assert json.loads((evaluation.out / "results.json").read_text())["rows"] == rows
+    write_summary(rows, evaluation.out, "<b>digits</b>")
+    page = (evaluation.out / "summary.html").read_text()
+    assert "&lt;b&gt;digits" in page
+    assert "<b>digits" not in page
+    assert (evaluation.out / "roc.png").read_bytes().startswith(b"\x89PNG")
+    # again: nothing is made anew; a lost row is, from the model that is kept
+    models = {p: p.stat().st_mtime_ns for p in (evaluation.out / "models").iterdir()}
+    lost = evaluation.row_path(cells[1])
+    lost.unlink()
+    again = evaluate(evaluation, cells)
+    assert {k: v for k, v in again[1].items() if "seconds" not in k} == {
+        k: v for k, v in rows[1].items() if "seconds" not in k
+    }
+    assert {p: p.stat().st_mtime_ns for p in (evaluation.out / "models").iterdir()} == models
+
+
+def test_two_dask_workers_give_the_same_rows(evaluation: Evaluation, tmp_path: Path) -> None:
+    grid = replace(GRID, epochs=2, launderings=(), outputs=())
+    cells = grid.cells("claim")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the workers: sums over another number of threads round otherwise
+    here = evaluate(evaluation, cells)
+    torch.set_num_threads(threads)
+    with backend_of("dask", 2):
+        there = evaluate(replace(evaluation, out=tmp_path / "dask"), cells, jobs=2)
+    for a, b in zip(here, there, strict=True):
+        assert a["key"] == b["key"]
+        assert a["verdict"] == b["verdict"]
+        assert a["partial_rsa.value"] == pytest.approx(b["partial_rsa.value"], abs=1e-3)
+
+
+@pytest.fixture
+def factory(job: Job, digits: Data, tmp_path: Path) -> ModelFactory:
+    victim = load_trained(job.folder / "models/victim")
+    assert isinstance(victim.encoder, Encoder)
+    return ModelFactory(
+        folder=tmp_path, sources={"others": digits, "queries": digits}, victim=(victim.encoder, "v"), settings=QUICK
+    )
+
+
+@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o != "file"])
+def test_independents_of_every_objective(objective: str, factory: ModelFactory, digits: Data) -> None:
+    spec = ModelSpec(role="independent", kind="x", arch="tiny", images=128, epochs=2, objective=objective)
+    path = factory.make(spec)
+    made = represent(load_encoder(path).encoder, digits.images[:32])
+    assert made.shape == (32, 64)
+    assert bool(torch.isfinite(made).all())
+    assert made.std(0).max() > 0
+    assert factory.make(replace(spec, kind="y")) == path  # the kind is a label, no ingredient
+    assert factory.path(replace(spec, seed=1)) != path
+
+
+@pytest.mark.parametrize("laundering", ["prune:70", "fine_tune:1", "distil:mse:small_vgg"])
+def test_launderings_start_from_the_same_theft(laundering: str, factory: ModelFactory, digits: Data) -> None:
+    spec = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=2)
+    if "small_vgg" in laundering:  # another architecture than the surrogate's, of another length: no squared error
+        laundering = "distil:infonce:tiny"
+    laundered = replace(spec, laundering=(laundering,))
+    path = factory.make(laundered)
+    assert factory.path(spec).is_file()
+    assert laundered.base == spec
+    a, b = (represent(load_encoder(p).encoder, digits.images[:32]) for p in (path, factory.path(spec)))
+    assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("output", [o for o in OUTPUTS if o])
+def test_what_is_put_in_front(output: str, factory: ModelFactory, digits: Data) -> None:
+    spec = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=1)
+    encoder = load_encoder(factory.make(spec)).encoder
+    front = put_in_front(factory, spec, encoder, output)
+    a, b = represent(front, digits.images[:40]), represent(front, digits.images[:40], batch_size=7)
+    torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)  # an answer depends on its image alone
+    assert a.shape[1] == {"pad": 128, "project": 32, "pca": 32}.get(output, 64)
+
+
+def test_theft_and_independent_of_one_seed_see_the_same_images(factory: ModelFactory) -> None:
+    theft = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=64, seed=4)
+    twin = replace(theft, role="independent")
+    assert torch.equal(factory.chosen(theft).images, factory.chosen(twin).images)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"arch": "x"}, {"objective": "x"}, {"method": "x"}, {"method": "recreate-head"}, {"laundering": ("x:1",)}],
+)
+def test_recipes_are_checked(change: dict[str, object]) -> None:
+    with pytest.raises(TrainingError):
+        ModelSpec(role="surrogate", kind="x", **change)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_made_is_said(factory: ModelFactory, evaluation: Evaluation) -> None:
+    spec = ModelSpec(role="surrogate", kind="x", arch="tiny", source="nothing", images=64)
+    with pytest.raises(TrainingError, match="no images called"):
+        factory.make(spec)
+    with pytest.raises(TrainingError, match="10000 of 1797"):
+        factory.make(replace(spec, source="queries", images=10_000))
+    with pytest.raises(TrainingError, match="no victim"):
+        replace(factory, victim=None).make(replace(spec, source="queries"))
+    with pytest.raises(TrainingError, match="no case"):
+        evaluate(evaluation, [Cell(spec=spec, case="other")])
+    with pytest.raises(TrainingError, match="no backend"), backend_of("nothing", 1):
+        pass
+
+
+def test_models_that_exist_are_audited_as_they_are(evaluation: Evaluation, job: Job) -> None:
+    path = next((job.folder / "models").glob("*/encoder.onnx"))
+    (row,) = evaluate(evaluation, list(given_models([path], "claim")))
+    assert (row["role"], row["kind"], row["objective"], row["base_checkpoint"]) == (
+        "independent", f"encoder.onnx {sha256(path.read_bytes())[:8]}", "file", False,
+    )  # fmt: skip
+    assert not (evaluation.out / "models").exists()  # nothing was trained or copied
+    with pytest.raises(TrainingError, match="does not exist"):
+        list(given_models([path.with_name("nothing")], "claim"))
+    with pytest.raises(TrainingError, match="needs its file"):
+        Grid(independents=("file",)).cells("claim")
+
+
+def test_a_sample_of_a_grid_keeps_the_independents() -> None:
+    grid = Grid(losses=("mse", "infonce"), queries=(100, 200), seeds=3)
+    some = grid.cells("c", sample=5, seed=1)
+    assert some == grid.cells("c", sample=5, seed=1) != grid.cells("c", sample=5, seed=2)
+    roles = [c.spec.role for c in some]
+    assert (roles.count("surrogate"), roles.count("independent")) == (5, 9)
+
+
+# ---- rates ----------------------------------------------------------------------------------------------------------
+
+
+def _rows(pairs: list[tuple[str, bool]]) -> list[dict[str, str]]:
+    return [{"case": case, "verdict": "SUPPORTED" if hit else "NOT_SUPPORTED"} for case, hit in pairs]
+
+
+def test_rates_and_their_interval() -> None:
+    rows = _rows([("a", True), ("b", False), ("a", True), ("b", True)])
+    assert rates(rows, lambda r: str(r["case"])) == [Rate(name="a", found=2, n=2), Rate(name="b", found=1, n=2)]
+    low, high = Rate(name="x", found=0, n=300).interval
+    assert low == 0
+    assert high == pytest.approx(1 - 0.025 ** (1 / 300))  # Clopper and Pearson by hand
+
+
+def test_the_bootstrap_draws_whole_claims() -> None:
+    """All hits in one of five claims: the share is that claim's number of draws, a binomial."""
+    rows = _rows([(c, c == "a") for c in "abcde" for _ in range(10)])
+    low, high = bootstrap_over(rows, "case", draws=40_000)
+    expected = stats.binom(5, 0.2).ppf([0.025, 0.975]) / 5
+    assert [low, high] == pytest.approx(list(expected))
+
+
+def test_roc_against_a_naive_loop_and_the_mann_whitney_statistic() -> None:
+    rng = np.random.default_rng(0)
+    guilty, innocent = rng.normal(1, 1, 40).round(1), rng.normal(0, 1, 60).round(1)
+    false, true = roc(guilty, innocent)
+    area = float(np.trapezoid(true, false))
+    u = stats.mannwhitneyu(guilty, innocent).statistic
+    assert area == pytest.approx(u / (40 * 60))
+    best = max(
+        float(np.mean(guilty >= t)) for t in [*guilty, *innocent, np.inf] if float(np.mean(innocent >= t)) <= 0.05
+    )
+    assert tpr_at_fpr(guilty, innocent, 0.05) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("arch", ["small_wide", "small_deep", "small_mobilenet", "small_vit"])
+def test_the_small_architectures_take_any_size(arch: str) -> None:
+    encoder = ARCHITECTURES[arch]().eval()
+    for side in (16, 28, 32):
+        assert encoder(torch.rand(2, 3, side, side)).shape == (2, encoder.dim)
