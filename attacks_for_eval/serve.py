@@ -1,6 +1,6 @@
-"""A small reference endpoint in front of an encoder: a token, a rate limit, a count; for tests and trials.
+"""A small reference endpoint that serves an encoder with a token, a rate limit and a query count, for trials.
 
-Speaks the protocol of `ownership.suspects.endpoint.client`. Not meant for production: one process, no TLS.
+It implements the protocol of `ownership.suspects.endpoint.client`. It is not meant for production: one process, no TLS.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 
 from attacks_for_eval.extraction.black_box import BlackBox, BudgetError
 from ownership.errors import OwnershipError
+from ownership.io.extras import require
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -29,13 +30,14 @@ MAX_SIDE = 1024
 
 
 def make_app(victim: BlackBox, *, token: str | None = None, per_minute: int | None = None) -> Starlette:
-    """Returns an ASGI application that answers `POST /represent`.
+    """Return an ASGI application that answers `POST /represent`.
 
     Args:
-        victim: counts what it answers; its budget ends the service with 402.
-        token: bearer token asked for; None for none.
-        per_minute: most images a minute; more get 429 with Retry-After.
+        victim: counts the queries; when its budget is used up, requests get status 402.
+        token: bearer token that requests must carry; None for none.
+        per_minute: most images a minute; further requests get status 429 with Retry-After.
     """
+    require("starlette")
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import JSONResponse

@@ -8,34 +8,36 @@ from typing import Annotated
 
 import typer
 
-from cli import render
+from cli import inputs, render
 from cli.auditing import Request, audit_batch, audit_one
-from cli.options import Arch
+from cli.options import Arch, AsJson, ClaimFolder, Jobs, OutputKind, Roots
 from cli.suspects import (
     AllowHttp,
     AllowTorchscript,
     Api,
+    ApiModel,
     AuditorPanel,
-    BatchSize,
     ExternalData,
     MaxModelGib,
     MemoryLimit,
-    Model,
-    Output,
+    OnnxOutput,
+    Opening,
     PanelModels,
     Pooling,
-    Probes,
+    ProbeFolder,
+    RemoteSuspectOptions,
+    RequestSize,
     TimeLimit,
     Transcript,
-    Without,
     limits_of,
     report_folder,
 )
 
 HELP = (
-    "Audit a suspect against a claim and write report.json and report.html. Ends with 0 if the claim is supported, "
-    "1 if it is not or the audit is inconclusive. Several suspects: with 0 if one is supported after correction for "
-    "their number, else with 2 if one could not be audited, else with 1."
+    "Test whether a suspect was copied from a claim's victim, and write report.json and report.html. Exit code 0: the "
+    "claim is supported; 1: it is not, or the audit is inconclusive. With several suspects: 0 if one is supported "
+    "after correction for their number, else 2 if one could not be audited, else 1. The report's folder is "
+    "report-NAME-SUFFIX unless --out is given; with several suspects it is reports, with a folder for each."
 )
 
 
@@ -44,20 +46,13 @@ def audit(
         list[str],
         typer.Argument(
             help="A model (safetensors, .pt/.pth state dict, .pt2, ONNX, or a folder of config.json and weights); "
-            "recorded representations with --probes; or the https:// address of an endpoint (token from "
-            "TURNMARK_TOKEN). Several get a summary, too, corrected for their number.",
+            "recorded representations with --probe-folder; or the https:// address of an endpoint (token from "
+            "TURNMARK_TOKEN). Several suspects also get a summary, corrected for their number.",
             show_default=False,
         ),
     ],
-    claim: Annotated[Path, typer.Option(help="The claim's folder.", show_default=False)],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the report; report-NAME-SUFFIX if not given. Of several suspects: for the summary and a "
-            "folder for each; reports if not given.",
-            show_default=False,
-        ),
-    ] = None,
+    claim: ClaimFolder,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write into.", show_default=False)] = None,
     arch: Arch = None,
     auditor_panel: AuditorPanel = None,
     panel_models: PanelModels = None,
@@ -65,28 +60,26 @@ def audit(
         bool,
         typer.Option(
             "--stop-early",
-            help="Ask look by look, as the claim's plan says, and no more once a look supports the claim: for suspects "
-            "whose answers cost money.",
+            help=(
+                "Query in batches, as the claim's plan fixes them, and stop at the first interim analysis that "
+                "supports the claim. For suspects whose responses cost money."
+            ),
         ),
     ] = False,
-    output_kind: Annotated[
-        str, typer.Option(help="What the suspect gives out: representations, logits, posteriors or labels.")
-    ] = "representations",
-    roots: Annotated[
-        Path | None,
-        typer.Option(help="Root certificates (PEM) that the claim's timestamps must chain to.", show_default=False),
-    ] = None,
-    paper: Annotated[
-        bool, typer.Option("--paper", help="Add the paper's own tests (Tables 5, 18, 19); they never decide.")
+    output_kind: OutputKind = "representations",
+    roots: Roots = None,
+    paper_tests: Annotated[
+        bool,
+        typer.Option("--paper-tests", help="Add the paper's own tests (Tables 5, 18, 19). They never decide."),
     ] = False,
     preprocess: Annotated[
         str,
         typer.Option(
-            help="Done to images in [0, 1] first: none, imagenet, half, clip, bytes, caffe, bgr+NAME, "
-            "mean=R,G,B/std=R,G,B, or try: several, each at its share of alpha."
+            help="Applied to images in [0, 1] first: none, imagenet, half, clip, bytes, caffe, bgr+NAME, "
+            "mean=R,G,B/std=R,G,B; or try, which tests several, each at its share of alpha."
         ),
     ] = "none",
-    output: Output = None,
+    onnx_output: OnnxOutput = None,
     pooling: Pooling = "cls",
     external_data: ExternalData = False,
     allow_torchscript: AllowTorchscript = False,
@@ -94,61 +87,89 @@ def audit(
     memory_limit: MemoryLimit = None,
     max_model_gib: MaxModelGib = 8.0,
     pdf: Annotated[
-        bool, typer.Option("--pdf", help="Write report.pdf as well, with a Chromium or Chrome that is there.")
+        bool, typer.Option("--pdf", help="Also write report.pdf. Needs an installed Chromium or Chrome.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    probes: Probes = None,
+    as_json: AsJson = False,
+    probe_folder: ProbeFolder = None,
     api: Api = "turnmark",
-    model: Model = None,
-    batch_size: BatchSize = 64,
+    api_model: ApiModel = None,
+    request_size: RequestSize = 64,
     transcript: Transcript = None,
     allow_http: AllowHttp = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Of several suspects: how many at a time.")] = 1,
+    jobs: Jobs = 1,
 ) -> None:
-    """Audits, writes and prints a report, or a summary of several."""
-    from ownership.errors import SuspectError
-    from ownership.reports.pdf import find_browser, write_pdf
-    from ownership.suspects.formats.open import LoadOptions
-    from ownership.verdict.rule import Verdict
+    """Audit one suspect or several; write and print the report or the summary."""
+    if pdf and len(suspect) > 1:
+        raise typer.BadParameter("--pdf is for one suspect; print the pages that you need from their report.html")
+    if len(set(suspect)) < len(suspect):
+        raise typer.BadParameter("a suspect is named twice")
+    if len(suspect) > 1 and (stop_early or panel_models):
+        raise typer.BadParameter(
+            "--stop-early and --panel-models are for one suspect: an interim analysis has a smaller share of alpha "
+            "among several; check the panel in an audit of one"
+        )
+    inputs.check_preprocess(preprocess)
+    for one in suspect:
+        inputs.check_suspect(one, probe_folder)
+    inputs.check_claim(claim)
+
+    from ownership.reports.pdf import find_browser
+    from ownership.suspects.formats.model_file import LoadOptions
 
     if pdf:
         find_browser()  # before anything long
-
-    request = Request(
-        claim=claim,
-        options=LoadOptions(
-            arch=arch, output=output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
+    opening = Opening(
+        load=LoadOptions(
+            arch=arch,
+            output=onnx_output,
+            pooling=pooling,
+            external_data=external_data,
+            allow_torchscript=allow_torchscript,
         ),
         limits=limits_of(time_limit, memory_limit, max_model_gib),
-        how=Without(
-            probes=probes, api=api, model=model, batch_size=batch_size, transcript=transcript, allow_http=allow_http
+        remote=RemoteSuspectOptions(
+            api=api, model=api_model, batch_size=request_size, transcript=transcript, allow_http=allow_http
         ),
+        probe_folder=probe_folder,
         output_kind=output_kind,
+        stop_early=stop_early,
+    )
+    request = Request(
+        claim=claim,
+        opening=opening,
         preprocess=preprocess,
         auditor_panel=auditor_panel,
         panel_models=panel_models,
-        stop_early=stop_early,
-        paper=paper,
+        paper_tests=paper_tests,
         roots=roots,
     )
     if len(suspect) > 1:
-        if pdf:
-            raise SuspectError("--pdf is for one suspect", "print the pages that are wanted")
-        several = audit_batch(request, suspect, out or Path("reports"), jobs)
-        if as_json:
-            typer.echo(json.dumps(several.to_dict(), indent=2, sort_keys=True))
-        else:
-            render.several(several)
-            render.out.print(f"summary: {(out or Path('reports')) / 'summary.html'}", markup=False, soft_wrap=True)
-        raise typer.Exit(several.exit_code)
-    out = out or report_folder(suspect[0])
-    report = audit_one(request, suspect[0], out, render.progress)
+        _several(request, suspect, out or Path("reports"), jobs, as_json=as_json)
+    else:
+        _one(request, suspect[0], out or report_folder(suspect[0]), pdf=pdf, as_json=as_json)
+
+
+def _one(request: Request, suspect: str, out: Path, *, pdf: bool, as_json: bool) -> None:
+    from ownership.reports.pdf import write_pdf
+    from ownership.verdict.rule import Verdict
+
+    report = audit_one(request, suspect, out, render.progress)
     if pdf:
         write_pdf(out / "report.html", out / "report.pdf")
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, sort_keys=True))
     else:
         render.report(report)
-        render.out.print(f"report: {out / 'report.html'}", markup=False, soft_wrap=True)
+        render.line(f"report: {out / 'report.html'}")
     if report.verdict is not Verdict.SUPPORTED:
         raise typer.Exit(1)
+
+
+def _several(request: Request, suspects: list[str], out: Path, jobs: int, *, as_json: bool) -> None:
+    summary = audit_batch(request, suspects, out, jobs)
+    if as_json:
+        typer.echo(json.dumps(summary.to_dict(), indent=2, sort_keys=True))
+    else:
+        render.several(summary)
+        render.line(f"summary: {out / 'summary.html'}")
+    raise typer.Exit(summary.exit_code)

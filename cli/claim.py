@@ -1,4 +1,4 @@
-"""`turnmark claim build`, `show`, `probes` and `power`; those that seal and verify are in `cli.seal`."""
+"""`turnmark claim build`, `show`, `probes` and `power`; the commands that seal and verify are in `cli.seal`."""
 
 from __future__ import annotations
 
@@ -7,83 +7,99 @@ from typing import Annotated
 
 import typer
 
-from cli import render, seal
-from cli.options import DATA_HELP, Arch, Device, Out, Seed, Size
+from cli import inputs, render, seal
+from cli.options import DATA_HELP, N_PROBES_HELP, Arch, AsJson, Device, Out, Private, Seed, Size
 
-app = typer.Typer(help="Build and read claims: what an owner fixes before a dispute.", no_args_is_help=True)
-app.command(help=seal.SEAL)(seal.seal)
-app.command(help=seal.ATTACH)(seal.attach)
-app.command(help=seal.VERIFY)(seal.verify)
-app.command(help=seal.DISCLOSE)(seal.disclose)
-app.command(help=seal.VIEW)(seal.view)
-app.command(help=seal.ENCRYPT)(seal.encrypt)
-app.command(help=seal.DECRYPT)(seal.decrypt)
-app.command("check-disclosure", help=seal.CHECK)(seal.check_disclosure)
+app = typer.Typer(help="Build, read, seal and share claims.", no_args_is_help=True)
 
 
 @app.command(
-    help="Build a claim: choose probes, run the panel of independent encoders, fix the plan. Do it before any dispute, "
-    "and keep the claim secret."
+    help=(
+        "Build a claim: choose probes, compute the panel's representations, fix the plan. Do it before any dispute, "
+        "and keep the claim secret."
+    ),
+    short_help="Build a claim.",
 )
 def build(
     victim: Annotated[Path, typer.Argument(help="Train folder, or any encoder file.", show_default=False)],
-    private: Annotated[str, typer.Option(help="Images the victim was trained on. " + DATA_HELP, show_default=False)],
+    private: Private,
     public: Annotated[
-        str, typer.Option(help="Images it was not trained on; probes are drawn from them.", show_default=False)
+        str,
+        typer.Option(
+            help="Images that the victim was not trained on, described like --private. Probes are drawn from them.",
+            show_default=False,
+        ),
     ],
     panel: Annotated[
         list[str],
         typer.Option(
-            help="Independent encoder, [KIND:]PATH, or a folder of turnmark panel; give it many times. KIND is plain, "
-            "marked (somebody else's watermark), invariant (trained on rotated views), student (taught to answer alike "
-            "however an image is turned), ancestor (grown from the same public checkpoint), small (of less capacity "
-            "than the victim) or public (published by others). At least 5 of a kind; with none plain or marked a "
-            "suspect must come close to the owner's own copies.",
+            help="Independent encoder, [STRATUM:]PATH, or a folder of turnmark panel. Repeat for several. STRATUM is "
+            "plain, watermarked (another watermark), sibling (fine-tuned from the victim's base checkpoint), "
+            "rotation_invariant (trained on rotated views), distilled (distilled to be rotation-invariant), small (of "
+            "less capacity than the victim) or public (published by others). At least 5 in a stratum. Without plain or "
+            "watermarked ones a suspect must also be close to the owner's own surrogates.",
             show_default=False,
         ),
     ],
     out: Out,
-    reference: Annotated[bool, typer.Option(help="Make reference surrogates, to know what the claim can find.")] = True,
-    reference_epochs: Annotated[int, typer.Option(min=1, help="Passes over the answers, each.")] = 100,
-    probes: Annotated[int, typer.Option(min=2, help="Public probes, if there are that many.")] = 1000,
-    ancestor_is_mine: Annotated[
+    reference: Annotated[
+        bool, typer.Option(help="Extract reference surrogates, which show what the claim can detect.")
+    ] = True,
+    reference_epochs: Annotated[int, typer.Option(min=1, help="Epochs of each reference surrogate.")] = 100,
+    n_probes: Annotated[int, typer.Option("--n-probes", min=2, help=N_PROBES_HELP)] = 1000,
+    private_base_checkpoint: Annotated[
         bool,
         typer.Option(
             "--base-checkpoint-is-private",
-            help="The model that training went on from is yours and was never published: it may count as a copy.",
+            help=(
+                "The model that the victim's training started from is yours and was never published: it may count as "
+                "a copy."
+            ),
         ),
     ] = False,
     alpha: Annotated[
-        float, typer.Option(help="Chance of a false verdict against an innocent of the panel's kinds.")
+        float,
+        typer.Option(help="Probability of a false positive for an independent encoder of the panel's strata."),
     ] = 0.01,
     arch: Arch = None,
     size: Size = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Builds and writes a claim."""
-    from attacks_for_eval.claims.build import claim_with_references
-    from attacks_for_eval.claims.panel import stratum
-    from ownership.encoders.images import images_sha256
+    """Build and write a claim."""
     from ownership.errors import ClaimError
     from ownership.io.files import refuse_existing
+
+    refuse_existing(out, ClaimError)
+    inputs.check_encoder(victim, "victim")
+    inputs.check_images(private, what="--private")
+    inputs.check_images(public, what="--public")
+    for entry in panel:
+        inputs.check_panel(entry)
+
+    from attacks_for_eval.claims.build import claim_with_references
+    from attacks_for_eval.claims.panel_spec import stratum_of
+    from attacks_for_eval.claims.references import ReferenceConfig
+    from ownership.claims.record import NamedEncoder
+    from ownership.encoders.images import images_sha256
     from ownership.plan import Plan
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
     from watermark_training.train_folder import load_trained
 
-    refuse_existing(out)
-    plan = Plan(alpha=alpha, n_public=probes, n_watermark=max(2, probes // 2), n_private=max(2, probes // 2), seed=seed)
+    half = max(2, n_probes // 2)
+    plan = Plan(alpha=alpha, n_public=n_probes, n_watermark=half, n_private=half, seed=seed)
     inside, outside = load_data(private, size=size), load_data(public, size=size)
     owner = load_trained(victim, arch)
     digest = images_sha256(inside.images)
     members = []
     for i, (kind, path) in enumerate(p for entry in panel for p in _kinds_and_paths(entry)):
         loaded = load_trained(path)
-        kind = kind or stratum(loaded.config, owner.config)
+        kind = kind or stratum_of(loaded.config, owner.config)
         if loaded.config.get("victim_sha256") == owner.sha256:
-            raise ClaimError(f"{path} was stolen from the victim: no panel member", "leave it out")
-        members.append((loaded.member(f"panel_{i}_{kind}", kind, digest), loaded.encoder))
+            raise ClaimError(f"{path} was extracted from the victim: it cannot be a panel member", "leave it out")
+        members.append(NamedEncoder(loaded.member(f"panel_{i}_{kind}", kind, digest), loaded.encoder))
+    references = ReferenceConfig(epochs=reference_epochs, seed=seed, device=pick_device(device)) if reference else None
     with render.progress() as progress:
         built = claim_with_references(
             owner,
@@ -91,57 +107,65 @@ def build(
             outside,
             members,
             plan,
-            reference_epochs=reference_epochs if reference else 0,
-            seed=seed,
-            own_base_checkpoint=ancestor_is_mine,
-            device=pick_device(device),
+            references=references,
+            base_checkpoint_is_private=private_base_checkpoint,
             progress=progress,
         )
     digest = built.save(out)
     if reference and not built.references:
-        render.err.print("note: no reference surrogates (too few spare public images, or no architecture of that size)")
-    render.out.print(f"claim written: {out} (SHA-256 {digest}); keep it secret")
+        render.warn(
+            "no reference surrogates (too few unused public images, or no built-in architecture of that dimension)"
+        )
+    render.line(f"claim written: {out} (SHA-256 {digest}); keep it secret")
     show(out)
 
 
 def _kinds_and_paths(entry: str) -> list[tuple[str | None, Path]]:
-    """What `--panel` names: one encoder, or all in a folder that `turnmark panel` wrote."""
-    from attacks_for_eval.claims.panel import members_in
+    """Return what `--panel` names: one encoder, or all in a folder of `turnmark panel`."""
+    from attacks_for_eval.claims.panel import train_folders_in
     from ownership.plan import STRATA
 
     before, colon, after = entry.partition(":")
     kind, path = (before, Path(after)) if colon and before in STRATA else (None, Path(entry))
-    return [(kind, member) for member in members_in(path)]
+    return [(kind, member) for member in train_folders_in(path)]
 
 
-@app.command(help="Explain a claim: victim, panel, plan, and what it can find. Checks its digests first.")
-def show(claim: Annotated[Path, typer.Argument(help="The claim's folder.", show_default=False)]) -> None:
-    """Prints a claim in words."""
-    from rich.markup import escape
+@app.command(
+    help="Describe a claim: victim, panel, plan, and what it can detect. Its digests are verified first.",
+    short_help="Describe a claim.",
+)
+def show(claim: seal.Folder) -> None:
+    """Print a description of a claim."""
+    inputs.check_claim(claim)
 
     from ownership.claims.claim import Claim
     from ownership.claims.describe import describe
 
     for line in describe(Claim.load(claim)):
-        render.out.print(escape(line), soft_wrap=True)
+        render.line(line)
 
 
 @app.command(
-    help="Write a claim's probes as a folder of pictures, shuffled and mixed with decoys, for somebody else to embed. "
-    "The rows that come back are audited with turnmark audit ROWS --probes FOLDER."
+    help="Write a claim's probes as a folder of pictures, shuffled and mixed with decoys, for someone else to compute "
+    "representations of. Audit what comes back with turnmark audit ROWS --probe-folder FOLDER.",
+    short_help="Export probes as pictures.",
 )
 def probes(
-    claim: Annotated[Path, typer.Argument(help="The claim's folder.", show_default=False)],
+    claim: seal.Folder,
     out: Out,
     decoys: Annotated[
         str | None,
         typer.Option(
-            help="Pictures to draw decoys from; altered copies of public probes if not given. " + DATA_HELP,
+            help="Images to draw decoys from [default: altered copies of public probes]. " + DATA_HELP,
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Exports a claim's probes."""
+    """Export a claim's probes."""
+    inputs.check_claim(claim)
+    if decoys is not None:
+        inputs.check_images(decoys, what="--decoys")
+
     from ownership.auditing.probe_export import export_probes
     from ownership.claims.claim import Claim
     from watermark_training.data import load_data
@@ -151,20 +175,27 @@ def probes(
     drawn = None if decoys is None else load_data(decoys, size=height if height == width else None).images
     with render.progress() as progress:
         count = export_probes(loaded, out, drawn, progress=progress)
-    render.out.print(f"{count} pictures written: {out}; send all of it, and keep it for the audit", soft_wrap=True)
+    render.line(f"{count} pictures written: {out}; send the whole folder, and keep it for the audit")
 
 
-@app.command(help="Say, before any dispute, how surely this claim finds thefts like its reference surrogates.")
+@app.command(
+    help=(
+        "Compute, before any dispute, the power of a claim: the probability that it detects surrogates like its "
+        "references. Repeat --n-probes for smaller numbers of public probes."
+    ),
+    short_help="Compute the power of a claim.",
+)
 def power(
-    claim: Annotated[Path, typer.Argument(help="The claim's folder.", show_default=False)],
-    wanted: Annotated[float, typer.Option(min=0.5, max=0.999, help="Power to compute the panel's size for.")] = 0.9,
-    probes: Annotated[
-        list[int] | None,
-        typer.Option(min=20, help="Also with only so many public probes; give it many times.", show_default=False),
+    claim: seal.Folder,
+    target_power: Annotated[float, typer.Option(min=0.5, max=0.999, help="Power that the panel is sized for.")] = 0.9,
+    n_probes: Annotated[
+        list[int] | None, typer.Option("--n-probes", min=20, help=N_PROBES_HELP, show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Prints the power of every deciding test against every reference surrogate."""
+    """Print the power of every primary test against every reference surrogate."""
+    inputs.check_claim(claim)
+
     import json
     from dataclasses import asdict
 
@@ -175,16 +206,24 @@ def power(
 
     loaded = Claim.load(claim)
     if not loaded.references:
-        raise ClaimError("this claim has no reference surrogates to go by", "build it with --reference")
+        raise ClaimError("this claim has no reference surrogates to compute power from", "build it with --reference")
     have = len(loaded.probes["public"])
-    few = sorted({n for n in probes or () if n < have})
-    found = {**power_by_probes(loaded, few, wanted=wanted), have: claim_power(loaded, wanted=wanted)}
+    few = sorted({n for n in n_probes or () if n < have})
+    found = {**power_by_probes(loaded, few, wanted=target_power), have: claim_power(loaded, wanted=target_power)}
     if as_json:
         typer.echo(json.dumps({n: [asdict(p) for p in rows] for n, rows in found.items()}, indent=2))
         return
-    render.power(found, wanted)
+    render.power(found, target_power)
     if not any(loaded.stratum(kind) for kind in REQUIRED_STRATA):
-        render.out.print(
-            f"with this panel a suspect must besides come {MIN_RELATIVE_SIMILARITY:g} of the way to the closest reference surrogate: "
-            "these chances leave that out"
+        render.line(
+            f"with this panel a suspect must also come {MIN_RELATIVE_SIMILARITY:g} of the way from the panel to the "
+            "closest reference surrogate; the power above does not account for that"
         )
+
+
+app.command(help=seal.SEAL, short_help="Commit, sign and timestamp a claim.")(seal.seal)
+app.command(help=seal.ATTACH, short_help="Store a timestamp reply.")(seal.attach)
+app.command(help=seal.VERIFY, short_help="Verify a sealed claim.")(seal.verify)
+app.command(help=seal.DISCLOSE, short_help="Reveal single parts of a sealed claim.")(seal.disclose)
+app.command(help=seal.REDACT, short_help="Write a redacted claim for an auditor.")(seal.redact)
+app.command("check-disclosure", help=seal.CHECK, short_help="Verify a disclosure.")(seal.check_disclosure)

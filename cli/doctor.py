@@ -8,13 +8,13 @@ from rich.table import Table
 from cli import render
 
 HELP = (
-    "Show which layers of the sandbox this machine has, and what runs without those it lacks. Ends with 4 if formats "
-    "that hold code (.pt2, TorchScript) would be refused."
+    "Show which layers of the sandbox this machine has, and which formats are refused without those it lacks. Exit "
+    "code 4: formats that hold code (.pt2, TorchScript) are refused."
 )
 
 
 def doctor() -> None:
-    """Puts a process in the sandbox and shows what it put on."""
+    """Start a process in the sandbox and print its layers."""
     from ownership.suspects.sandbox.check import EXPLAINED, layers_here
     from ownership.suspects.sandbox.layers import STRICT
 
@@ -25,6 +25,6 @@ def doctor() -> None:
     render.out.print(table)
     missing = [name for name in STRICT if name not in on]
     if missing:
-        render.out.print(f"missing: {', '.join(missing)}; .pt2 and TorchScript are refused, other formats run without")
+        render.line(f"missing: {', '.join(missing)}; .pt2 and TorchScript are refused, other formats are opened")
         raise typer.Exit(4)
-    render.out.print("every kind of suspect can be opened here")
+    render.line("every format can be opened here")

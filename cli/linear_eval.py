@@ -1,4 +1,4 @@
-"""`turnmark linear-eval`."""
+"""`turnmark attack linear-eval`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,37 @@ from typing import Annotated
 
 import typer
 
-from cli import render
-from cli.options import DATA_HELP, Arch, Seed, Size
+from attacks_for_eval.choices import Classifier
+from cli import inputs, render
+from cli.options import DATA_HELP, Arch, Seed, Size, TestData, choice
 
-HELP = "How useful an encoder is: accuracy of a linear classifier on its frozen representations (Algorithm 3)."
+HELP = (
+    "Measure how useful an encoder is: the accuracy of a linear classifier on its frozen representations (the paper's "
+    "Algorithm 3)."
+)
 
 
 def linear_eval(
     encoder: Annotated[Path, typer.Argument(help="Train folder or encoder file.", show_default=False)],
-    data: Annotated[str, typer.Argument(help="Labelled training images. " + DATA_HELP, show_default=False)],
-    test: Annotated[str, typer.Option(help="Labelled test images, described like DATA.", show_default=False)],
-    method: Annotated[
-        str, typer.Option(help="exact: logistic regression to convergence; sgd or lars: the paper's loop.")
+    data: Annotated[str, typer.Argument(help="Labeled training images. " + DATA_HELP, show_default=False)],
+    test: TestData,
+    classifier: Annotated[
+        Classifier,
+        choice(
+            Classifier,
+            "--classifier",
+            help="exact: logistic regression to convergence; sgd or lars: the paper's training loop.",
+        ),
     ] = "exact",
     arch: Arch = None,
     size: Size = None,
     seed: Seed = 0,
 ) -> None:
-    """Prints the accuracy with its interval."""
+    """Print the accuracy with its confidence interval."""
+    inputs.check_encoder(encoder, "encoder")
+    inputs.check_images(data)
+    inputs.check_images(test, what="--test")
+
     from attacks_for_eval.evaluation.linear import linear_evaluation
     from ownership.errors import DataError
     from watermark_training.data import load_data
@@ -39,12 +52,12 @@ def linear_eval(
             loaded.encoder,
             (learnt.images, learnt.labels),
             (held_out.images, held_out.labels),
-            method=method,  # type: ignore[arg-type]  # checked there
+            method=classifier,
             seed=seed,
             progress=progress,
         )
     low, high = result.confidence_interval
-    render.out.print(
+    render.line(
         f"top-1 {100 * result.accuracy:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}), "
         f"{result.classes} classes, {result.n_train} training and {result.n_test} test images, {result.method}"
     )

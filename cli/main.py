@@ -19,6 +19,7 @@ from cli import (
     doctor,
     embed,
     evaluate,
+    extract,
     linear_eval,
     pack,
     panel,
@@ -27,7 +28,6 @@ from cli import (
     seal,
     serve,
     show,
-    steal,
     train,
 )
 from ownership.errors import OwnershipError
@@ -35,33 +35,40 @@ from ownership.io.text import printable
 
 app = typer.Typer(
     name="turnmark",
-    help="Proves, with error rates attached, whether an image encoder was copied from its owner's.",
+    help="Tell, with error rates attached, whether an image encoder was copied from its owner's.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command(help=demo.HELP)(demo.demo)
-app.command(help=train.HELP)(train.train)
-app.command(help=embed.HELP)(embed.embed)
-app.command(help=panel.HELP)(panel.panel)
-app.command(help=pack.HELP)(pack.pack)
-app.command(help=show.HELP)(show.show)
-app.command(help=seal.KEYGEN)(seal.keygen)
+attack = typer.Typer(
+    help="Extract surrogates and measure error rates.",
+    no_args_is_help=True,
+)
+attack.command(help=extract.HELP, short_help="Train a surrogate from a victim's responses.")(extract.extract)
+attack.command(help=evaluate.HELP, short_help="Measure error rates on a grid of models.")(evaluate.evaluate)
+attack.command("linear-eval", help=linear_eval.HELP, short_help="Measure the accuracy of a linear probe.")(
+    linear_eval.linear_eval
+)
+attack.command(help=serve.HELP, short_help="Serve an encoder over HTTP for experiments.")(serve.serve)
+
+app.command(help=demo.HELP, short_help="Run the whole method on real images in a few minutes.")(demo.demo)
+app.command(help=train.HELP, short_help="Train an encoder with a secret watermark.")(train.train)
+app.command(help=embed.HELP, short_help="Add a watermark to a trained encoder.")(embed.embed)
+app.command(help=panel.HELP, short_help="Train the reference panel of a claim.")(panel.panel)
+app.command(help=pack.HELP, short_help="Decode pictures once into one .npy file.")(pack.pack)
+app.command(help=show.HELP, short_help="Describe a train folder or an encoder.")(show.show)
 app.add_typer(claim.app, name="claim")
-app.command(help=steal.HELP)(steal.steal)
-app.command(help=audit.HELP)(audit.audit)
+app.command(help=audit.HELP, short_help="Test whether a suspect was copied from a victim.")(audit.audit)
 app.add_typer(report.app, name="report")
-app.command(help=evaluate.HELP)(evaluate.evaluate)
-app.command(help=doctor.HELP)(doctor.doctor)
-app.command("linear-eval", help=linear_eval.HELP)(linear_eval.linear_eval)
-app.command(help=serve.HELP)(serve.serve)
+app.add_typer(attack, name="attack")
+app.command(help=seal.KEYGEN, short_help="Create signing keys.")(seal.keygen)
+app.command(help=doctor.HELP, short_help="Show the sandbox layers of this machine.")(doctor.doctor)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Show the version and stop."),
+    version: bool = typer.Option(False, "--version", help="Show the version and exit."),
 ) -> None:
     if version:
         from importlib.metadata import version as installed
@@ -74,7 +81,7 @@ def _root(
 
 
 def main() -> None:
-    """Runs the command line; every `OwnershipError` ends here."""
+    """Run the command line; every `OwnershipError` ends here."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         app()

@@ -7,25 +7,28 @@ from typing import Annotated
 
 import typer
 
-from cli import render
-from cli.options import BadImage, Size
+from cli import inputs, render
+from cli.options import BadImage, OutFile, Size
 
-HELP = "Decode a folder of pictures, or WebDataset shards, once into one .npy that training maps into memory."
+HELP = (
+    "Decode a folder of pictures, or WebDataset shards, once into one .npy file, which training then maps into memory."
+)
 
 
 def pack(
     pictures: Annotated[Path, typer.Argument(help="Folder of pictures or of .tar shards.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="File to write, .npy.", show_default=False)],
+    out_file: OutFile,
     size: Size = None,
     on_bad_image: BadImage = "stop",
 ) -> None:
-    """Writes the file."""
-    from ownership.errors import DataError
-    from watermark_training.pictures import pack as write
+    """Write the file."""
+    if out_file.suffix != ".npy":
+        raise typer.BadParameter(f"--out-file {out_file}: the name must end in .npy")
+    inputs.check_images(str(pictures), least=1)
 
-    if out.suffix != ".npy":
-        raise DataError(f"{out} is no .npy", "call it NAME.npy")
+    from watermark_training.image_files import pack as write
+
     with render.progress() as progress:
-        count, skipped = write(pictures, out, size, on_bad_image=on_bad_image, progress=progress)  # type: ignore[arg-type]  # checked there
+        count, skipped = write(pictures, out_file, size, on_bad_image=on_bad_image, progress=progress)
     render.skipped(skipped)
-    render.out.print(f"{count} images: {out}", soft_wrap=True)
+    render.line(f"{count} images: {out_file}")

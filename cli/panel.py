@@ -7,89 +7,89 @@ from typing import Annotated
 
 import typer
 
-from cli import render
-from cli.options import DATA_HELP, BadImage, Device, Out, Size
+from cli import inputs, render
+from cli.options import EPOCHS_HELP, BadImage, Device, InitFrom, Others, Out, Private, Size
 
 HELP = (
-    "Train a panel for a claim: twenty encoders like the victim, without it: five plain, five with foreign marks, "
-    "five on rotated views, five taught by others to answer alike however an image is turned; some on your own images; "
-    "with --base-checkpoint also fine-tunes of what it went on from. The same "
-    "command resumes, and with more --members adds to what is there. claim build --panel OUT takes them all."
+    "Train a reference panel for a claim: independent encoders like the victim, without its watermark. Twenty by "
+    "default: five plain, five with other watermarks, five trained on rotated views, five distilled to be "
+    "rotation-invariant; some on your private images. With --init-from also sibling fine-tunes of the victim's base "
+    "checkpoint. Epochs default to the victim's. The same command resumes, and with more --members adds to what is "
+    "there. turnmark claim build --panel OUT takes all of them."
 )
 
 
 def panel(
     victim: Annotated[Path, typer.Argument(help="Train folder of the victim.", show_default=False)],
-    private: Annotated[str, typer.Option(help="Images the victim was trained on. " + DATA_HELP, show_default=False)],
-    others: Annotated[str, typer.Option(help="Other images of the same kind, at least as many.", show_default=False)],
+    private: Private,
+    others: Others,
     out: Out,
     members: Annotated[
-        int, typer.Option(min=5, help="Of each kind; turnmark claim power says how many a claim needs.")
+        int,
+        typer.Option(min=5, help="Encoders in each stratum; turnmark claim power tells how many a claim needs."),
     ] = 5,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Passes of those that begin with fresh weights; the victim's if not given.", show_default=False
-        ),
-    ] = None,
-    base_checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="The public model that the victim went on from, if it did.", show_default=False),
-    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help=EPOCHS_HELP, show_default=False)] = None,
+    init_from: InitFrom = None,
     rotation_invariant: Annotated[
-        bool, typer.Option(help="Also those on rotated views and the students, to find who trains the mark away.")
+        bool,
+        typer.Option(
+            help=(
+                "Include the encoders trained on rotated views and the distilled ones. They are needed to detect "
+                "copies from which the watermark was trained away."
+            )
+        ),
     ] = True,
     size: Size = None,
     on_bad_image: BadImage = "stop",
     device: Device = "auto",
 ) -> None:
-    """Trains the panel's members."""
-    from attacks_for_eval.claims.distilled import train_distilled
-    from attacks_for_eval.claims.panel import like_the_victim, panel_specs, train_panel
+    """Train the members of the panel."""
+    inputs.check_encoder(victim, "victim")
+    inputs.check_images(private, what="--private")
+    inputs.check_images(others, what="--others")
+    if init_from is not None:
+        inputs.check_encoder(init_from, "--init-from")
+
+    from attacks_for_eval.claims.panel import train_panel
+    from attacks_for_eval.claims.panel_spec import PanelTraining, panel_specs, victim_training
     from ownership.errors import TrainingError
+    from watermark_training.callbacks import Callbacks
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
     from watermark_training.train_folder import load_trained
 
     config = load_trained(victim).config
-    training = like_the_victim(config)
-    before = None if base_checkpoint is None else load_trained(base_checkpoint, training.arch)
+    training = victim_training(config)
+    before = None if init_from is None else load_trained(init_from, training.arch)
     if before is not None and before.sha256 != config.get("base_checkpoint"):
-        raise TrainingError(f"the victim did not go on from {base_checkpoint}", "give what --start was, its very file")
+        raise TrainingError(
+            f"the victim's training did not start from {init_from}",
+            "give the very file that train --init-from was given",
+        )
     if epochs is None and "base_checkpoint" in config:
         render.warn(
-            "the victim went on from another encoder, independent encoders begin with fresh weights: its "
-            f"{training.epochs} passes may be too few for them (--epochs)"
+            "the victim's training started from another encoder, but the panel's from fresh weights: "
+            f"{training.epochs} epochs may be too few for them (--epochs)"
         )
     if before is None and "base_checkpoint" in config:
-        render.warn("its claim also needs kin of the victim: --base-checkpoint MODEL trains them")
-    inside, outside = (load_data(x, size=size, on_bad_image=on_bad_image) for x in (private, others))  # type: ignore[arg-type]
+        render.warn("the claim also needs sibling fine-tunes of the base checkpoint: --init-from MODEL trains them")
+    inside, outside = (load_data(x, size=size, on_bad_image=on_bad_image) for x in (private, others))
     render.skipped([*inside.skipped, *outside.skipped])
     wanted = panel_specs(members, rotation_invariant=rotation_invariant, from_checkpoint=before is not None)
-    with render.progress(counted=False) as progress:
+    with render.progress() as progress:
         folders = train_panel(
-            training,
-            inside,
-            outside,
             out,
-            members=[m for m in wanted if not m.teacher],
-            epochs=epochs,
-            base_checkpoint=before,
-            device=pick_device(device),
-            progress=progress,
-            warn=render.warn,
+            wanted,
+            PanelTraining(
+                config=training,
+                private=inside,
+                others=outside,
+                epochs=epochs,
+                base_checkpoint=before,
+                device=pick_device(device),
+            ),
+            callbacks=Callbacks(progress=progress, warn=render.warn),
         )
-        folders += train_distilled(
-            training,
-            outside,
-            len(inside),
-            out,
-            members=[m for m in wanted if m.teacher],
-            epochs=epochs,
-            device=pick_device(device),
-            progress=progress,
-        )
-    render.out.print(f"{len(folders)} panel members: {out}", markup=False, soft_wrap=True)
-    if base_checkpoint is not None:
-        line = f"show the claim the model itself, too: claim build --panel {out} --panel sibling:{base_checkpoint}"
-        render.out.print(line, markup=False, soft_wrap=True)
+    render.line(f"{len(folders)} panel members: {out}")
+    if init_from is not None:
+        render.line(f"add the base checkpoint itself, too: claim build --panel {out} --panel sibling:{init_from}")

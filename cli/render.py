@@ -1,140 +1,169 @@
-"""What people see: progress, tables and error lines, all on stderr but the results."""
+"""What people see: tables and error lines; results on stdout, all else on stderr."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli import progress as showing
 from ownership.errors import OwnershipError
-from ownership.io.progress import Progress as Show
 from ownership.io.text import printable
 
 if TYPE_CHECKING:
-    from ownership.auditing.batch import BatchSummary
+    from attacks_for_eval.demo import Row
     from ownership.auditing.reproduce import Reproduction
     from ownership.claims.power import Power
+    from ownership.reports.batch import BatchSummary
     from ownership.reports.report import Report
 
-SHOW_ANCESTOR = (
-    "if the model it came from is public, it and its other fine-tunes are no copies: show them to the claim "
-    "(turnmark claim build --panel sibling:PATH); if it is yours alone, say --base-checkpoint-is-private there"
+SHOW_BASE_CHECKPOINT = (
+    "if the model that training started from is public, it and its other fine-tunes are independent of this watermark: "
+    "add them to the claim (turnmark claim build --panel sibling:PATH); if it was never published, use "
+    "--base-checkpoint-is-private there"
 )
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+def _console(*, stderr: bool) -> Console:
+    """Return a console that writes no ANSI sequences unless a terminal reads them, whatever the environment says."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, force_terminal=None if stream.isatty() else False)
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+
+def encoder_files(folder: Path, *, onnx: bool) -> str:
+    """Return the encoder's files of a folder that a command wrote, for its last line."""
+    names = ["encoder.safetensors", "encoder.onnx"] if onnx else ["encoder.safetensors"]
+    return ", ".join(f"{folder}/{name}" for name in names)
+
+
+def line(text: str) -> None:
+    """Print a line on stdout as it is, however long."""
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def error(e: OwnershipError) -> None:
-    """Prints an error as one line, and its hint as another."""
+    """Print an error as one line, and its hint as another."""
     err.print(f"[bold red]error:[/] {escape(printable(e.message, 400))}", soft_wrap=True)
     if e.hint:
         err.print(f"[bold]hint:[/] {escape(printable(e.hint, 400))}", soft_wrap=True)
 
 
-def warn(line: str) -> None:
-    """Prints a line of advice, while a progress bar is shown, too."""
-    err.print(f"[bold yellow]note:[/] {escape(printable(line, 400))}", soft_wrap=True)
+def warn(text: str) -> None:
+    """Print a line of advice, also while a progress bar is shown."""
+    err.print(f"[bold yellow]note:[/] {escape(printable(text, 400))}", soft_wrap=True)
 
 
 def skipped(names: Sequence[str]) -> None:
-    """Says which files were left out."""
+    """Print which files were left out."""
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         warn(f"skipped {len(names)} unreadable images: {', '.join(names[:3])}{more}")
 
 
 def interrupted() -> None:
-    """Says that the run was interrupted."""
-    err.print("interrupted; what was finished is kept, the same command goes on from there")
+    """Print that the run was interrupted."""
+    err.print("interrupted; finished parts are kept, and the same command continues from there")
 
 
-@contextmanager
-def progress(*, counted: bool = True) -> Iterator[Show]:
-    """Shows one progress bar on stderr while the work inside calls what is yielded.
-
-    Args:
-        counted: show "done/total"; the demo counts in thousandths of a step and does not.
-    """
-    columns = [TextColumn("{task.description:<34}"), BarColumn(bar_width=30)]
-    columns += [MofNCompleteColumn()] if counted else [TextColumn("{task.percentage:>3.0f} %")]
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=err, transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield show
+def progress() -> AbstractContextManager[showing.Shown]:
+    """Show progress on stderr; see `cli.progress`."""
+    return showing.progress(err)
 
 
 def report(r: Report) -> None:
-    """Prints a report's verdict, reasons and tests."""
+    """Print a report's verdict, reasons and tests."""
     from ownership.claims.seal import seal_lines
+    from ownership.io.records import to_json
+    from ownership.reports import sentences
     from ownership.reports.glossary import format_number
-    from ownership.reports.html import verdict_sentence
     from ownership.stats import format_p
+    from ownership.verdict.results import PanelCheck
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
-    out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect['name'])}")
-    out.print(escape(verdict_sentence(r)))
-    if r.queries is not None:
-        found = f"; supported after {r.decided_after}" if r.decided_after and r.interim_analyses else ""
-        out.print(f"{r.queries} queries asked of the suspect, repeats included{found}")
-    for reason in r.reasons:
+    out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect.name)}")
+    out.print(escape(sentences.verdict(r)))
+    if summary := sentences.tests_summary(r):
+        out.print(escape(summary))
+    out.print(escape(sentences.strength(r.strength, r.verdict)))
+    f = r.findings
+    early = f"; supported after {r.decided_after}" if r.decided_after and f.interim_analyses else ""
+    out.print(f"{f.queries} queries made to the suspect, repeated queries included{early}")
+    for reason in sentences.reasons(r):
         out.print(f"  - {escape(reason)}")
-    for line in seal_lines(r.claim.get("seal")):
+    for line in seal_lines(to_json(r.claim.seal)):
         out.print(f"  - the claim: {escape(line)}", soft_wrap=True)
-    for note in r.notes:
+    for note in sentences.probe_notes(f.probe_quality):
         out.print(f"  - [yellow]the claim's probes:[/] {escape(note)}")
-    if r.predictor_check is not None and r.predictor_check.anomalous:
-        out.print(
-            f"  - [yellow]the claim's mark:[/] its predictor reads {r.predictor_check.claimed:.2f} from the suspect, one "
-            f"fitted to the victim's own answers {r.predictor_check.refitted:.2f}: it may have been trained on the suspect"
-        )
-    if r.panel_checked is not None:
-        verified = sum(said == "verified" for said in r.panel_checked.values())
-        out.print(f"  - {verified} of {len(r.panel_checked)} panel members' answers computed anew from their files")
+    if f.predictor_check is not None and f.predictor_check.anomalous:
+        out.print(f"  - [yellow]the claim's watermark:[/] {escape(sentences.predictor_note(f.predictor_check))}")
+    if f.panel_checked is not None:
+        verified = sum(check is PanelCheck.VERIFIED for check in f.panel_checked.values())
+        out.print(f"  - {verified} of {len(f.panel_checked)} panel members' responses computed again from their files")
     if not r.results:
         return
     table = Table(box=None, padding=(0, 1))
-    for name in ("test", "suspect", "threshold", "p", "primary"):
-        table.add_column(name, justify="left" if name in ("test", "primary") else "right")
+    for name in ("test", "suspect", "threshold", "p", "rejects"):
+        table.add_column(name, justify="left" if name in ("test", "rejects") else "right")
     for t in r.results:
         primary = t in r.primary
-        limit = t.threshold(r.share)
+        limit = t.threshold(f.share)
         table.add_row(
             t.title,
             format_number(t.value),
             format_number(limit),
             format_p(t.pvalue),
-            "yes" if primary else "shown only",
+            "secondary" if not primary else "yes" if t.name in r.rejecting else "no",
         )
     out.print(table)
-    if not r.paper:
+    if not f.paper_tests:
         return
-    table = Table(box=None, padding=(0, 1), title="the paper's own tests: for comparison, they convict innocents")
+    table = Table(box=None, padding=(0, 1), title="tests of the paper: for comparison, they give false positives")
     for name in ("table", "what", "suspect", "other", "t", "p"):
         table.add_column(name, justify="left" if name == "what" else "right")
-    for row in r.paper:
+    for row in f.paper_tests:
         p = "–" if row.pvalue is None else f"{row.pvalue:.2g}"
         numbers = [format_number(x) for x in (row.suspect, row.other, row.statistic)]
         table.add_row(row.table, row.title, *numbers, p)
     out.print(table)
 
 
+def demo(results: Sequence[Row], title: str) -> None:
+    """Print the audits of the demo, one row each."""
+    from ownership.stats import format_p
+
+    shown = {"partial_rsa_relative": "distance", "watermark_probability": "watermark", "inference_gmm": "data set"}
+    out.print(f"{title}; p-values of three tests", markup=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("suspect", "format", "verdict"):
+        table.add_column(name, no_wrap=True)
+    for name in shown.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in results:
+        p = {r.name: format_p(r.pvalue) for r in row.report.results}
+        verdict = row.report.verdict.value + ("" if row.as_expected else "!")
+        table.add_row(row.name, row.format, verdict, *(p.get(name, "–") for name in shown))
+    out.print(table)
+
+
 def several(s: BatchSummary) -> None:
-    """Prints what is said of several suspects together."""
+    """Print the summary of several suspects."""
+    from ownership.reports.batch import warning_sentence
     from ownership.stats import format_p
 
     table = Table(box=None, padding=(0, 1))
-    for name in ("suspect", f"among {len(s.rows)}", "p", "adjusted p", "its own report"):
+    for name in ("suspect", f"among {len(s.suspects)}", "p", "adjusted p", "its own report"):
         table.add_column(name, justify="right" if name in ("p", "adjusted p") else "left", overflow="fold")
-    for row in s.rows:
+    for row in s.suspects:
         p, adjusted = ("–" if x is None else format_p(x) for x in (row.pvalue, row.adjusted_pvalue))
         if row.refused is not None:
             table.add_row(
@@ -145,22 +174,22 @@ def several(s: BatchSummary) -> None:
         table.add_row(escape(printable(row.name)), said, p, adjusted, f"{row.verdict}, {row.folder}")
     out.print(table)
     for warning in s.warnings:
-        out.print(f"[yellow]note:[/] {escape(warning)}", soft_wrap=True)
+        out.print(f"[yellow]note:[/] {escape(warning_sentence(warning))}", soft_wrap=True)
 
 
 def reproduction(r: Reproduction) -> None:
-    """Prints a report's numbers beside those that auditing again gave, and each that differs."""
+    """Print a report's numbers beside those of the repeated audit, and each that differs."""
     from ownership.auditing.reproduce import P_TOLERANCE
     from ownership.reports.glossary import format_number
     from ownership.stats import format_p
 
     table = Table(box=None, padding=(0, 1))
-    for name in ("test", "queries", "report", "again", "p", "again", "same"):
+    for name in ("test", "queries", "report", "repeated", "p", "repeated", "same"):
         table.add_column(name, justify="left" if name in ("test", "same") else "right")
-    for row in r.rows:
-        p = "–" if row.pvalue_again is None else format_p(row.pvalue_again)
+    for row in r.tests:
+        p = "–" if row.repeated_pvalue is None else format_p(row.repeated_pvalue)
         session = "all" if row.queries is None else str(row.queries)
-        numbers = (format_number(row.value), format_number(row.again), format_p(row.pvalue), p)
+        numbers = (format_number(row.value), format_number(row.repeated_value), format_p(row.pvalue), p)
         table.add_row(escape(row.title), session, *numbers, "yes" if row.same else "NO")
     out.print(table)
     lines = [f"not computed again: {what}" for what in r.left_out]
@@ -172,17 +201,18 @@ def reproduction(r: Reproduction) -> None:
         out.print(escape(printable(line, 400)), soft_wrap=True)
     if not r.differences:
         out.print(
-            f"reproduced: {r.again.verdict.value}, {r.compared} numbers and words the same (scores within "
+            f"reproduced: {r.repeated.verdict.value}, {r.compared} numbers and words the same (scores within "
             f"{r.tolerance:g} relative, p-values within {P_TOLERANCE:g})",
             soft_wrap=True,
         )
 
 
 def power(found: dict[int, list[Power]], wanted: float) -> None:
-    """Prints the power of a claim, by number of public probes."""
+    """Print the power of a claim, by number of public probes."""
     table = Table(box=None, padding=(0, 1))
-    for name in ("probes", "test", "theft like", "distance (sd)", "found", "95 % interval", f"members for {wanted:g}"):
-        table.add_column(name, justify="left" if name in ("test", "theft like") else "right")
+    for name in ("probes", "test", "surrogate", "effect", "power", "95 %", "members"):
+        text = name in ("test", "surrogate")
+        table.add_column(name, justify="left" if text else "right", no_wrap=True)
     for n, rows in found.items():
         for p in rows:
             table.add_row(
@@ -191,12 +221,13 @@ def power(found: dict[int, list[Power]], wanted: float) -> None:
                 p.reference.removeprefix("reference_"),
                 f"{p.effect_size:.1f}",
                 f"{p.power:.2f}",
-                f"{p.interval[0]:.2f} to {p.interval[1]:.2f}",
-                "> 200" if p.members_needed is None else f"{p.members_needed} a stratum",
+                f"{p.interval[0]:.2f}–{p.interval[1]:.2f}",
+                "> 200" if p.members_needed is None else str(p.members_needed),
             )
     out.print(table)
     out.print(
-        "found: chance that a suspect as close to the victim as that reference surrogate is found in the stratum where "
-        "that is hardest; distances are in standard deviations of the panel and as uncertain as it is small. "
-        "turnmark panel --members trains more of them."
+        "power: the probability that a suspect as close to the victim as this reference surrogate is detected, in the "
+        "stratum where it is lowest, with its 95 % interval. effect: distance from the panel's mean in its standard "
+        f"deviations, uncertain for a small panel. members: of each stratum, for a power of {wanted:g}; "
+        "turnmark panel --members trains more."
     )

@@ -1,4 +1,4 @@
-"""`turnmark report sign`, `attach`, `verify` and `reproduce`: what an auditor stands for, and how others check it."""
+"""`turnmark report`: how an auditor signs a report, and how others verify and reproduce it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli import render
-from cli.options import Arch
-from cli.seal import Before, Request, Roots, SigningKey, Tsa, ask_for_times, ask_passphrase, roots_in, say, stamped_line
+from cli import inputs, render
+from cli.options import Arch, Before, ClaimFolder, PublicKey, Request, Roots, SigningKey, Tsa
+from cli.seal import ask_for_times, ask_passphrase, roots_in, say, stamped_line
 from cli.suspects import (
     AllowHttp,
     AllowTorchscript,
@@ -17,28 +17,27 @@ from cli.suspects import (
     ExternalData,
     MaxModelGib,
     MemoryLimit,
-    Output,
+    OnnxOutput,
+    Opening,
     PanelModels,
     Pooling,
-    Probes,
+    ProbeFolder,
+    RemoteSuspectOptions,
     TimeLimit,
     Transcript,
-    Without,
     limits_of,
     open_suspect,
 )
 
-app = typer.Typer(help="Sign reports, verify them, audit again what they are of.", no_args_is_help=True)
+app = typer.Typer(help="Sign, verify and reproduce reports.", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Argument(help="The report's folder: report.json and report.html.", show_default=False)]
-PublicKey = Annotated[
-    Path | None,
-    typer.Option(help="The auditor's public key, from the auditor: else anybody may have signed.", show_default=False),
-]
+Folder = Annotated[Path, typer.Argument(help="Folder with report.json and report.html.", show_default=False)]
 
 
 @app.command(
-    help="Sign a report with its chain of custody: report.html shows both afterwards, and neither file can be changed."
+    help="Sign a report with its chain of custody. Afterwards report.html shows both, and a change of either file is "
+    "detected.",
+    short_help="Sign and timestamp a report.",
 )
 def sign(
     report: Folder,
@@ -47,8 +46,8 @@ def sign(
     received: Annotated[
         list[str] | None,
         typer.Option(
-            help='How something came to you: "WHAT: from NAME, YYYY-MM-DD", and ", by NAME" where it was not you. WHAT '
-            "is claim, suspect, probes, panel [NAME] or auditor [NAME]. Give it many times.",
+            help='Custody entry: "WHAT: from NAME, YYYY-MM-DD", with ", by NAME" if someone else received it. WHAT is '
+            "claim, suspect, probes, panel [NAME] or auditor [NAME]. Repeat for several entries.",
             show_default=False,
         ),
     ] = None,
@@ -56,25 +55,25 @@ def sign(
     tsa: Tsa = None,
     roots: Roots = None,
 ) -> None:
-    """Signs, renders the page anew, timestamps."""
+    """Sign, render the page again and timestamp."""
     from ownership.attestation.keys import load_signing_key
     from ownership.reports.signature import sign_report, signed_report
 
     trusted = roots_in(roots)
     key = load_signing_key(signing_key, ask_passphrase)
     made, new = sign_report(report, key, auditor=auditor, received=received or ())
-    say([f"signed: {report}" if new else f"signed already with this key, and nothing changed: {report}"])
+    say([f"signed: {report}" if new else f"already signed with this key, and nothing changed: {report}"])
     say([f"key {made.public_key_sha256}", *(f"custody: {line}" for line in made.custody.lines())])
     ask_for_times(report, made, request, tsa, trusted, signed_report)
 
 
-@app.command(help="Store a timestamp authority's reply with a signed report.")
+@app.command(help="Store a timestamp authority's reply with a signed report.", short_help="Store a timestamp reply.")
 def attach(
     report: Folder,
     reply: Annotated[Path, typer.Argument(help="The authority's reply (.tsr).", show_default=False)],
     roots: Roots = None,
 ) -> None:
-    """Stores a timestamp."""
+    """Store a timestamp."""
     from ownership.errors import OwnershipError
     from ownership.io.files import read_bytes
     from ownership.reports.signature import signed_report
@@ -84,88 +83,94 @@ def attach(
     say([stamped_line(store(report, data, roots_in(roots), opened=signed_report))])
 
 
-@app.command(help="Verify a report, a line a check; ends with 6 if one fails.")
+@app.command(
+    help="Verify a report and print one line per check. Exit code 6: a check failed.",
+    short_help="Verify a signed report.",
+)
 def verify(report: Folder, public_key: PublicKey = None, roots: Roots = None, before: Before = None) -> None:
-    """Prints a line a check."""
+    """Print one line per check."""
     from ownership.attestation.timestamps import parse_date
     from ownership.reports.signature import verify_report
 
     date = None if before is None else parse_date(before)
-    say(verify_report(report, public_key=public_key, roots=roots_in(roots), before=date))
+    say(verify_report(report, public_key=public_key, roots=roots_in(roots), before=date).lines())
 
 
 @app.command(
-    help="Audit again what a report is of, in the same way, and compare number by number. Ends with 0 if everything is "
-    "the same within the tolerance, 6 if not."
+    help=(
+        "Repeat the audit that a report describes, with the options that it records, and compare every number. Exit "
+        "code 0: all are the same within the tolerance; 6: some differ."
+    ),
+    short_help="Repeat an audit and compare its numbers.",
 )
 def reproduce(
-    report: Annotated[Path, typer.Argument(help="The report's folder, or its report.json.", show_default=False)],
-    claim: Annotated[Path, typer.Option(help="The claim's folder.", show_default=False)],
+    report: Folder,
+    claim: ClaimFolder,
     suspect: Annotated[
-        str, typer.Option(help="The suspect's file, recorded rows with --probes, or an address.", show_default=False)
+        str,
+        typer.Option(
+            help="The suspect's file, its recorded representations with --probe-folder, or its address.",
+            show_default=False,
+        ),
     ],
     tolerance: Annotated[
-        float, typer.Option(min=0, max=0.1, help="Largest difference of two scores, relative; p-values: .001.")
+        float,
+        typer.Option(min=0, max=0.1, help="Largest relative difference of two scores; of p-values it is 0.001."),
     ] = 1e-4,
     arch: Arch = None,
     auditor_panel: AuditorPanel = None,
     panel_models: PanelModels = None,
-    output: Output = None,
+    onnx_output: OnnxOutput = None,
     pooling: Pooling = "cls",
     external_data: ExternalData = False,
     allow_torchscript: AllowTorchscript = False,
     time_limit: TimeLimit = 300.0,
     memory_limit: MemoryLimit = None,
     max_model_gib: MaxModelGib = 8.0,
-    probes: Probes = None,
+    probe_folder: ProbeFolder = None,
     transcript: Transcript = None,
     allow_http: AllowHttp = False,
 ) -> None:
-    """Audits again and prints the comparison."""
-    from ownership.auditing.reproduce import check_claim, circumstances
+    """Audit again and print the comparison."""
+    inputs.check_suspect(suspect, probe_folder)
+    inputs.check_claim(claim)
+
+    from ownership.auditing.reproduce import check_claim, load_options
     from ownership.auditing.reproduce import reproduce as run
     from ownership.claims.claim import Claim
     from ownership.reports.signature import load_report
-    from ownership.suspects.formats.open import LoadOptions
+    from ownership.suspects.formats.model_file import LoadOptions
     from ownership.suspects.suspect import load_folder
 
     stored = load_report(report)
     loaded_claim = Claim.load(claim)
     check_claim(stored, loaded_claim)
-    how = circumstances(stored.command)
     given = LoadOptions(
-        arch=arch, output=output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
+        arch=arch, output=onnx_output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
     )
-    session = Without(
-        probes=probes,
-        api=stored.suspect.get("api", "turnmark"),
-        model=stored.suspect.get("model"),
-        transcript=transcript,
-        allow_http=allow_http,
+    opening = Opening(
+        load=load_options(stored.options, given),
+        limits=limits_of(time_limit, memory_limit, max_model_gib),
+        remote=RemoteSuspectOptions(
+            api=stored.options.api or "turnmark",
+            model=stored.options.model,
+            transcript=transcript,
+            allow_http=allow_http,
+        ),
+        probe_folder=probe_folder,
+        output_kind=stored.options.output_kind,
+        stop_early=stored.options.stop_early,
     )
-    loaded, _ = open_suspect(
-        suspect,
-        how.options(given),
-        limits_of(time_limit, memory_limit, max_model_gib),
-        stored.output_kind,
-        session,
-        claim=loaded_claim,
-        out=report if report.is_dir() else report.parent,
-        stop_early=how.stop_early,
-    )
-    try:
-        with render.progress() as progress:
-            found = run(
-                stored,
-                loaded_claim,
-                loaded,
-                how=how,
-                auditor_panel=load_folder(auditor_panel) if auditor_panel else (),
-                panel_models=[model for model, _ in load_folder(panel_models)] if panel_models else None,
-                tolerance=tolerance,
-                progress=progress,
-            )
-    finally:
-        loaded.discard()
+    folder = report if report.is_dir() else report.parent
+    with open_suspect(suspect, opening, loaded_claim, folder) as loaded, render.progress() as progress:
+        found = run(
+            stored,
+            loaded_claim,
+            loaded,
+            auditor_panel=load_folder(auditor_panel) if auditor_panel else (),
+            panel_models=[model for model, _ in load_folder(panel_models)] if panel_models else None,
+            tolerance=tolerance,
+            progress=progress,
+        )
     render.reproduction(found)
     found.require()

@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from cli import render
+from cli import inputs, render
 
-HELP = "Say what a train folder holds: encoder, training, mark, how training ended. Nothing of the key is shown."
+HELP = "Describe a train folder: encoder, training, watermark, how training ended. The secret key is not shown."
 
 
 def show(
-    folder: Annotated[Path, typer.Argument(help="Train folder, or any encoder file.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Train folder or encoder file.", show_default=False)],
 ) -> None:
-    """Prints a train folder in words."""
-    from rich.markup import escape
+    """Print a description of a train folder."""
+    inputs.check_encoder(folder, "folder")
 
     from watermark_training.describe import describe
 
     for line in describe(folder):
-        render.out.print(escape(line), soft_wrap=True)
+        render.line(line)

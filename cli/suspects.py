@@ -4,47 +4,58 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import render
+from cli.options import choice
+from ownership.suspects.choices import Pooling as PoolingName
+from ownership.suspects.choices import Protocol
 
 if TYPE_CHECKING:
     from ownership import Claim, Suspect
-    from ownership.suspects.formats.open import LoadOptions
+    from ownership.suspects.formats.model_file import LoadOptions
     from ownership.suspects.sandbox.encoder import Limits
 
-Probes = Annotated[
+ProbeFolder = Annotated[
     Path | None,
     typer.Option(
+        "--probe-folder",
         help="The suspect is recorded representations (.npy, .safetensors, .parquet) of the pictures in this folder, "
-        "which turnmark claim probes made.",
+        "which turnmark claim probes wrote.",
         show_default=False,
     ),
 ]
-Api = Annotated[str, typer.Option(help="Language of an endpoint: turnmark, openai or base64.")]
-Model = Annotated[str | None, typer.Option(help="Model that an endpoint is asked for.", show_default=False)]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, max=256, help="Images a request to an endpoint.")]
+Api = Annotated[Protocol, choice(Protocol, "--api", help="Protocol of an endpoint.")]
+ApiModel = Annotated[
+    str | None,
+    typer.Option("--api-model", help="Model that an endpoint is asked for, by name.", show_default=False),
+]
+RequestSize = Annotated[int, typer.Option("--request-size", min=1, max=256, help="Images per request to an endpoint.")]
 Transcript = Annotated[
     Path | None,
     typer.Option(
-        help="Folder where an endpoint's answers are kept, so that none is paid for twice; in the report's folder if "
-        "not given.",
+        "--transcript",
+        help=(
+            "Folder that keeps an endpoint's responses, so that no query is paid for twice [default: transcript in "
+            "the report's folder]."
+        ),
         show_default=False,
     ),
 ]
 AllowHttp = Annotated[
-    bool, typer.Option("--allow-http", help="Send images and token to another machine's http:// address in the clear.")
+    bool,
+    typer.Option("--allow-http", help="Send images and token unencrypted to an http:// address of another machine."),
 ]
 AuditorPanel = Annotated[
     Path | None,
     typer.Option(
         "--auditor-panel",
-        help="Folder of independent encoders that you, the auditor, bring: if the claim calls more of them copies "
-        "than alpha allows, it is indiscriminate. NAME.txt beside NAME.onnx says where that one comes from.",
+        help="Folder of independent encoders that you, the auditor, bring. If the tests reject for more of them than "
+        "alpha allows, the claim is indiscriminate. NAME.txt beside NAME.onnx states where that encoder comes from.",
         show_default=False,
     ),
 ]
@@ -52,32 +63,42 @@ PanelModels = Annotated[
     Path | None,
     typer.Option(
         "--panel-models",
-        help="Folder of the panel members' files: their answers are computed anew and compared with the claim's.",
+        help="Folder with the files of the panel's members: their representations are computed again and compared with "
+        "those in the claim.",
         show_default=False,
     ),
 ]
-Output = Annotated[
-    str | None, typer.Option("--output", help="Name of the ONNX output that is the representation.", show_default=False)
+OnnxOutput = Annotated[
+    str | None,
+    typer.Option("--onnx-output", help="Name of the ONNX output that is the representation.", show_default=False),
 ]
-Pooling = Annotated[str, typer.Option("--pooling", help="Of models that answer with tokens: cls or mean.")]
+Pooling = Annotated[
+    PoolingName, choice(PoolingName, "--pooling", help="How a model's token vectors become one representation.")
+]
 ExternalData = Annotated[
-    bool, typer.Option("--external-data", help="Read the files beside an ONNX model that it names.")
+    bool, typer.Option("--external-data", help="Also read the files beside an ONNX model that it refers to.")
 ]
 AllowTorchscript = Annotated[
-    bool, typer.Option("--allow-torchscript", help="Run TorchScript, a program, in the sandbox.")
+    bool, typer.Option("--allow-torchscript", help="Run TorchScript, which is a program, in the sandbox.")
 ]
 TimeLimit = Annotated[
-    float, typer.Option("--time-limit", min=1, help="Seconds for loading, or for some images (32 MiB of them).")
+    float,
+    typer.Option("--time-limit", min=1, help="Seconds for loading the model, and for each 32 MiB of images."),
 ]
 MemoryLimit = Annotated[
     float | None,
-    typer.Option("--memory-limit", min=1, help="GiB of address space; 12 and four times the file.", show_default=False),
+    typer.Option(
+        "--memory-limit",
+        min=1,
+        help="GiB of address space [default: 12, plus four times the file's size].",
+        show_default=False,
+    ),
 ]
 MaxModelGib = Annotated[float, typer.Option("--max-model-gib", min=0.001, help="Largest file that is opened, in GiB.")]
 
 
 def limits_of(time_limit: float, memory_limit: float | None, max_model_gib: float) -> Limits:
-    """Returns what a suspect may take: seconds, GiB, GiB."""
+    """Return the resources that a suspect may use: seconds, GiB, GiB."""
     from ownership.suspects.sandbox.encoder import Limits
 
     return Limits(
@@ -88,84 +109,108 @@ def limits_of(time_limit: float, memory_limit: float | None, max_model_gib: floa
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Without:
-    """How a suspect without a file is asked: the options of `turnmark audit` that only such suspects have."""
+class RemoteSuspectOptions:
+    """How a suspect behind an endpoint is queried."""
 
-    probes: Path | None = None
-    api: str = "turnmark"
+    api: Protocol = "turnmark"
     model: str | None = None
     batch_size: int = 64
     transcript: Path | None = None
     allow_http: bool = False
 
 
-def report_folder(suspect: str) -> Path:
-    """Returns where the report goes if nobody says: a name of the file's, or of the endpoint's host."""
-    from ownership.suspects.endpoint.endpoint import host_of, is_address
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How a suspect is opened: of the three parts, the one that fits its form is used, and the others must be unset."""
 
-    if is_address(suspect):
+    load: LoadOptions
+    limits: Limits
+    remote: RemoteSuspectOptions = field(default_factory=RemoteSuspectOptions)
+    probe_folder: Path | None = None
+    output_kind: str = "representations"
+    stop_early: bool = False
+
+
+def report_folder(suspect: str) -> Path:
+    """Return the default folder of a report, named after the suspect's file or its endpoint's host."""
+    if suspect.startswith(("https://", "http://")):
+        from ownership.suspects.endpoint.endpoint import host_of
+
         return Path("report-" + re.sub(r"[^\w.-]", "_", host_of(suspect, allow_http=True)) + "-endpoint")
     path = Path(suspect)
     return Path(f"report-{path.stem}-{path.suffix[1:]}" if path.suffix else f"report-{path.name}")
 
 
-def open_suspect(
-    suspect: str,
-    options: LoadOptions,
-    limits: Limits,
-    output_kind: str,
-    how: Without,
-    *,
-    claim: Claim,
-    out: Path,
-    stop_early: bool,
-) -> tuple[Suspect, list[str]]:
-    """Opens a suspect of any form.
+def open_suspect(suspect: str, how: Opening, claim: Claim, out: Path) -> Suspect:
+    """Open a suspect of any form.
 
-    Returns:
-        The suspect, and the beginning of the command that audits it again.
+    Args:
+        suspect: file, folder, or address.
+        how: the options.
+        claim: for the number of queries that it will take.
+        out: the report's folder, where an endpoint's responses are kept.
 
     Raises:
-        SuspectError: if it cannot be opened, or options do not fit its form.
+        typer.BadParameter: if options do not fit its form.
+        SuspectError: if it cannot be opened.
     """
-    from ownership import SuspectError, load_suspect
-    from ownership.auditing.session import queries
-    from ownership.suspects.endpoint.endpoint import command_words, is_address, load_endpoint
-    from ownership.suspects.formats.open import LoadOptions
+    from ownership import load_suspect
+    from ownership.suspects.endpoint.endpoint import is_address
+    from ownership.suspects.formats.model_file import LoadOptions
     from ownership.suspects.recorded.recorded import load_recorded
 
     if is_address(suspect):
-        if how.probes is not None or options != LoadOptions():
-            raise SuspectError("an endpoint takes neither --probes nor options of a file", "leave them out")
-        folder = how.transcript or out / "transcript"
-        opened = load_endpoint(
-            suspect,
-            folder,
-            token=os.environ.get("TURNMARK_TOKEN") or None,
-            api=how.api,
-            model=how.model,
-            output_kind=output_kind,
-            batch_size=how.batch_size,
-            allow_http=how.allow_http,
+        if how.probe_folder is not None or how.load != LoadOptions():
+            raise typer.BadParameter("an endpoint takes neither --probe-folder nor options of a model file")
+        return _open_endpoint(suspect, how, claim, out)
+    if how.remote != RemoteSuspectOptions():
+        raise typer.BadParameter(
+            "--api, --api-model, --request-size, --transcript and --allow-http are for endpoints (https://...)"
         )
-        most, first = queries(claim)
-        early = "" if first is None or stop_early else f"; with --stop-early perhaps only {first}"
-        render.err.print(f"asking for up to {most} answers{early}; kept in {folder}", markup=False, soft_wrap=True)
-        words = command_words(suspect, how.api, how.model, allow_http=how.allow_http)
-        return opened, [*words, *(["--transcript", str(how.transcript)] if how.transcript else [])]
-    if replace(how, probes=None) != Without():
-        raise SuspectError(
-            "--api, --model, --batch-size, --transcript and --allow-http are for endpoints", "give an https:// address"
-        )
-    if how.probes is not None:
-        if stop_early or options != LoadOptions():
-            raise SuspectError(
-                "recorded representations take neither --stop-early nor options of a model", "leave them out"
-            )
-        words = ["turnmark", "audit", suspect, "--probes", str(how.probes)]
-        return load_recorded(suspect, how.probes, output_kind=output_kind), words
-    words = ["turnmark", "audit", suspect]
-    for name, value in asdict(options).items():
+    if how.probe_folder is None:
+        return load_suspect(suspect, output_kind=how.output_kind, options=how.load, limits=how.limits)
+    if how.stop_early or how.load != LoadOptions():
+        raise typer.BadParameter("recorded representations take neither --stop-early nor options of a model file")
+    return load_recorded(suspect, how.probe_folder, output_kind=how.output_kind)
+
+
+def _open_endpoint(address: str, how: Opening, claim: Claim, out: Path) -> Suspect:
+    from ownership.auditing.session import queries
+    from ownership.suspects.endpoint.endpoint import load_endpoint
+
+    remote = how.remote
+    folder = remote.transcript or out / "transcript"
+    opened = load_endpoint(
+        address,
+        folder,
+        token=os.environ.get("TURNMARK_TOKEN") or None,
+        api=remote.api,
+        model=remote.model,
+        output_kind=how.output_kind,
+        batch_size=remote.batch_size,
+        allow_http=remote.allow_http,
+    )
+    most, first = queries(claim)
+    early = "" if first is None or how.stop_early else f"; with --stop-early possibly only {first}"
+    render.err.print(f"up to {most} queries{early}; responses are kept in {folder}", markup=False, soft_wrap=True)
+    return opened
+
+
+def command_words(suspect: str, how: Opening) -> list[str]:
+    """Return the beginning of the command that audits a suspect in this way; for people to read."""
+    from ownership.suspects.endpoint.endpoint import command_words as endpoint_words
+    from ownership.suspects.endpoint.endpoint import is_address
+    from ownership.suspects.formats.model_file import LoadOptions
+
+    remote = how.remote
+    if is_address(suspect):
+        words = endpoint_words(suspect, remote.api, remote.model, allow_http=remote.allow_http)
+        return [*words, *(["--transcript", remote.transcript.resolve().name] if remote.transcript else [])]
+    words = ["turnmark", "audit", Path(suspect).resolve().name]
+    if how.probe_folder is not None:
+        return [*words, "--probe-folder", how.probe_folder.resolve().name]
+    for name, value in asdict(how.load).items():
         if value != getattr(LoadOptions(), name):
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return load_suspect(suspect, output_kind=output_kind, options=options, limits=limits), words
+            option = {"output": "onnx-output"}.get(name, name.replace("_", "-"))
+            words += [f"--{option}", *([] if value is True else [str(value)])]
+    return words

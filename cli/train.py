@@ -3,87 +3,126 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli import render
-from cli.options import DATA_HELP, BadImage, Device, KeySeed, Out, Seed, Size
+from cli import inputs, render
+from cli.options import (
+    BATCH_HELP,
+    DATA_HELP,
+    EPOCHS_HELP,
+    LR_HELP,
+    TEMPERATURE_HELP,
+    WEIGHT_HELP,
+    Arch,
+    BadImage,
+    Device,
+    InitFrom,
+    KeySeed,
+    Onnx,
+    Out,
+    Seed,
+    Size,
+    choice,
+)
+from watermark_training.choices import Objective, Precision, PredictorTraining, WatermarkTask
 
 HELP = (
-    "Train an encoder (SimCLR) that carries a secret rotation watermark. The same command resumes an interrupted run."
+    "Train an encoder (SimCLR, SimSiam or Barlow Twins) that carries a secret rotation watermark. The architecture is "
+    "resnet18, or that of --init-from, unless --arch is given. The same command resumes an interrupted run."
 )
 
 
 def train(
     data: Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)],
     out: Out,
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            help="tiny, small, small_vgg, resnet18, resnet34, resnet50; torchvision:NAME, timm:NAME. "
-            "[default: resnet18, or that of --start]",
-            show_default=False,
-        ),
-    ] = None,
-    start: Annotated[
-        Path | None,
-        typer.Option(
-            help="Encoder to go on from, such as a public checkpoint: train folder, or weights of a known kind.",
-            show_default=False,
-        ),
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 200,
-    method: Annotated[str, typer.Option(help="simclr, simsiam or barlow.")] = "simclr",
+    arch: Arch = None,
+    init_from: InitFrom = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help=EPOCHS_HELP)] = 200,
+    objective: Annotated[Objective, choice(Objective, "--objective", help="Self-supervised objective.")] = "simclr",
     rotate: Annotated[
-        bool, typer.Option("--rotate", help="Turn views by any angle, too: a rotation-invariant panel member; no mark.")
+        bool,
+        typer.Option(
+            "--rotate",
+            help=(
+                "Also rotate views by any angle: a rotation-invariant encoder for a panel, which cannot be watermarked."
+            ),
+        ),
     ] = False,
     watermark: Annotated[
-        str, typer.Option(help="secret: a fresh secret key; paper: the public half-turn task; none: plain encoder.")
+        WatermarkTask,
+        choice(
+            WatermarkTask,
+            "--watermark",
+            help="secret: a fresh secret key; paper: the paper's public 180-degree rotation task; none: no watermark.",
+        ),
     ] = "secret",
     watermark_fraction: Annotated[
-        float, typer.Option(help="Share of each batch that learns the mark; .5 for few images or few passes.")
-    ] = 0.08,
-    watermark_weight: Annotated[float, typer.Option(help="Of the mark's loss beside the method's own.")] = 1.0,
-    predictor: Annotated[
-        str,
+        float,
         typer.Option(
-            help="The rotation predictor: trained (with the encoder, then anew), or frozen as the key drew it."
+            "--watermark-fraction",
+            help="Fraction of each batch that trains the watermark; 0.5 for few images or few epochs.",
+        ),
+    ] = 0.08,
+    watermark_weight: Annotated[float, typer.Option("--watermark-weight", help=WEIGHT_HELP)] = 1.0,
+    predictor: Annotated[
+        PredictorTraining,
+        choice(
+            PredictorTraining,
+            "--predictor",
+            help="Rotation predictor. trained: with the encoder, then refitted; frozen: as the key draws it.",
         ),
     ] = "trained",
-    batch_size: Annotated[int, typer.Option(help="Images a step; torchrun's processes share them.")] = 256,
-    accumulate: Annotated[int, typer.Option(help="Steps whose gradients make one update.")] = 1,
-    lr: Annotated[float, typer.Option(help="Adam's learning rate, cosine schedule.")] = 3e-4,
-    temperature: Annotated[float, typer.Option(help="Of the contrastive loss.")] = 0.07,
-    min_crop: Annotated[float, typer.Option(help="Smallest share of the area that a crop keeps.")] = 0.08,
+    batch_size: Annotated[int, typer.Option("--batch-size", help=BATCH_HELP)] = 256,
+    accumulate: Annotated[
+        int, typer.Option("--accumulate", help="Steps whose gradients are summed for one update.")
+    ] = 1,
+    lr: Annotated[float, typer.Option("--lr", help=LR_HELP)] = 3e-4,
+    temperature: Annotated[float, typer.Option("--temperature", help=TEMPERATURE_HELP)] = 0.07,
+    min_crop: Annotated[
+        float, typer.Option("--min-crop", help="Smallest fraction of an image's area that a crop keeps.")
+    ] = 0.08,
     flip: Annotated[bool, typer.Option(help="Mirror views at random.")] = True,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    precision: Annotated[
+        Precision,
+        choice(Precision, "--precision", help="auto: bfloat16 where the hardware computes faster in it."),
+    ] = "auto",
     compile_: Annotated[
-        bool, typer.Option("--compile", help="Through torch.compile: faster after a minute; needs a C++ compiler.")
+        bool,
+        typer.Option("--compile", help="Use torch.compile: faster after about a minute. Needs a C++ compiler."),
     ] = False,
     key_seed: KeySeed = None,
     size: Size = None,
     on_bad_image: BadImage = "stop",
+    onnx: Onnx = True,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Trains and writes a train folder."""
+    """Train and write a train folder."""
+    inputs.check_images(data)
+    if init_from is not None:
+        inputs.check_encoder(init_from, "--init-from")
+
+    from ownership.io.extras import require
+
+    require("onnxscript")  # before anything long
     import torch
 
     from ownership.io.progress import silent
     from ownership.watermark import secret_key
+    from watermark_training.callbacks import Callbacks
     from watermark_training.config import TrainConfig
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
     from watermark_training.distributed import processes, rank
     from watermark_training.train_folder import load_trained, train_to, trainable
 
-    known = None if start is None else load_trained(start, arch)
-    encoder, found = (None, None) if known is None else trainable(known)
+    known = None if init_from is None else load_trained(init_from, arch)
+    found = None if known is None else trainable(known)[1]
     config = TrainConfig(
         arch=arch or found or "resnet18",
-        method=method,  # type: ignore[arg-type]  # checked by TrainConfig
+        method=objective,
         rotate=rotate,
         epochs=epochs,
         batch_size=batch_size,
@@ -92,16 +131,16 @@ def train(
         temperature=temperature,
         min_crop=min_crop,
         flip=flip,
-        watermark=watermark,  # type: ignore[arg-type]  # checked by TrainConfig
+        watermark=watermark,
         watermark_fraction=watermark_fraction,
         watermark_weight=watermark_weight,
-        predictor=predictor,  # type: ignore[arg-type]  # checked by TrainConfig
+        predictor=predictor,
         seed=seed,
-        precision=precision,  # type: ignore[arg-type]  # checked by TrainConfig
+        precision=precision,
         compile=compile_,
     )
     key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))
-    images = load_data(data, size=size, on_bad_image=on_bad_image)  # type: ignore[arg-type]  # checked there
+    images = load_data(data, size=size, on_bad_image=on_bad_image)
     render.skipped(images.skipped)
     with processes(pick_device(device)) as here:
         first = rank() == 0
@@ -111,16 +150,16 @@ def train(
                 images,
                 config,
                 key=key,
-                start=encoder,
-                base_checkpoint=None if known is None else known.sha256,
+                start=known,
+                onnx=onnx,
                 device=here,
-                progress=progress,
-                warn=render.warn,
+                callbacks=Callbacks(progress=progress, warn=render.warn),
             )
     if not first:
         return
-    render.out.print(f"{'trained' if trained else 'already trained'}: {out}/encoder.safetensors, {out}/encoder.onnx")
+    done = "trained" if trained.created else "already trained"
+    render.line(f"{done}: {render.encoder_files(out, onnx=onnx)}")
     if watermark != "none":
-        render.out.print(f"keep {out}/predictor.safetensors secret: it holds the watermark's key")
+        render.line(f"keep {out}/predictor.safetensors secret: it holds the watermark's key")
     if watermark != "none" and known is not None:
-        render.out.print(render.SHOW_ANCESTOR)
+        render.line(render.SHOW_BASE_CHECKPOINT)

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree; every error carries a hint and the exit code the command ends with.
+"""The exceptions, as one tree. Every exception has a hint and the exit code that the command ends with.
 
 ```
 OwnershipError(message, hint)        exit 2: usage or input refused
@@ -7,25 +7,26 @@ OwnershipError(message, hint)        exit 2: usage or input refused
 │   └── ClaimIntegrityError          exit 6: a claim does not match its own digests
 ├── SuspectError                     a file cannot be loaded as an encoder
 │   ├── UnsafeSuspectError           it would have to run code: refused, nothing ran
-│   └── SuspectFailure               it was loaded, and died or hung when asked
-├── SandboxError                 exit 4: a layer of the cage is missing that this file needs
+│   └── SuspectFailure               it was loaded, and crashed or hung when queried
+├── SandboxError                     exit 4: a layer of the sandbox is missing that this file needs
 ├── TrainingError                    training or extraction cannot go on
 └── ReportError                      a report cannot be written or read
     └── ReportIntegrityError         exit 6: a report or its signature does not verify, or is not reproduced
 ```
 
-A negative finding is a result, not an error; these mean "could not test". Exit codes: docs/format.md.
+A negative finding is a result, not an exception; an exception means that nothing could be tested. The exit codes are
+listed in docs/format.md.
 """
 
 from __future__ import annotations
 
 
 class OwnershipError(Exception):
-    """Something the user can act on: one line that says what is wrong and one that says what to do.
+    """An error that the user can act on.
 
     Args:
-        message: one line, what is wrong, with the name and the value.
-        hint: one line, what the user can do about it.
+        message: One line that says what is wrong, with the name and the value.
+        hint: One line that says what the user can do about it.
     """
 
     exit_code = 2
@@ -59,11 +60,11 @@ class UnsafeSuspectError(SuspectError):
 
 
 class SuspectFailure(SuspectError):
-    """A suspect that was loaded crashed, hung or took too much memory: a finding, the audit is inconclusive."""
+    """A loaded suspect crashed, hung or used too much memory: a finding, so the audit is inconclusive."""
 
 
 class SandboxError(OwnershipError):
-    """A layer of the cage is missing without which this file is not opened."""
+    """A layer of the sandbox is missing, without which this kind of file is not opened."""
 
     exit_code = 4
 
@@ -77,6 +78,6 @@ class ReportError(OwnershipError):
 
 
 class ReportIntegrityError(ReportError):
-    """A report, its page or its signature does not verify, or its numbers do not come out again."""
+    """A report, its HTML page or its signature does not verify, or its numbers are not reproduced."""
 
     exit_code = 6

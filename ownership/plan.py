@@ -1,4 +1,4 @@
-"""The plan: every choice that could be tuned after seeing a suspect, fixed when the claim is built."""
+"""The plan of a claim: every choice that could be tuned after seeing a suspect, fixed when the claim is built."""
 
 from __future__ import annotations
 
@@ -10,93 +10,102 @@ from typing import Any
 from ownership.errors import ClaimError
 from ownership.stats import MIN_STRATUM
 
+RULE = "turnmark-1"
+"""The verdict rule, implemented by `ownership.verdict.rule.decide`."""
+
 PRIMARY_TESTS = ("partial_rsa_relative", "watermark_probability", "partial_rsa_rotated")
-"""Tests that decide against a panel with encoders of the victim's size (rule 4); all others are shown only."""
+"""Primary tests against a panel with encoders of the victim's size; all other tests are secondary."""
 
 PRIMARY_TESTS_SMALL_OR_PUBLIC = ("partial_rsa",)
-"""Tests that decide against smaller and public encoders alone (docs/adr/0008)."""
+"""Primary tests against a panel of smaller and public encoders alone (docs/adr/0008)."""
 
 ELIGIBLE_TESTS = tuple(
     dict.fromkeys((*PRIMARY_TESTS, *PRIMARY_TESTS_SMALL_OR_PUBLIC, "watermark_success", "watermark_auc"))
 )
-"""Tests that a plan may name; `partial_rsa` decided before docs/adr/0010, other readings before 0019, 0023."""
+"""Tests that a plan may name as primary."""
 
 REQUIRED_STRATA = ("plain", "watermarked")
-"""Strata a claim should have; a missing one is an innocent explanation not excluded (rule 2)."""
+"""Strata a claim should have. Without one of them, one alternative explanation of a similarity is not excluded."""
 
 SMALL_OR_PUBLIC_STRATA = ("small", "public")
-"""What an owner of a large model can have: encoders of less capacity and training, of any kind; published encoders."""
+"""Strata for an owner of a large model: encoders of less capacity and training, of any kind; published encoders."""
 
 MIN_RELATIVE_SIMILARITY = 0.6
-"""Closeness from which partial RSA decides against a panel without encoders of the victim's size (docs/adr/0008)."""
+"""Relative similarity from which partial RSA rejects where no stratum has the victim's size (docs/adr/0008)."""
 
 ROTATION_INVARIANT_STRATA = ("rotation_invariant", "distilled")
-"""Those that answer alike however an image is turned: trained on rotated views; taught so by another independent."""
+"""Strata of rotation-invariant encoders: trained on rotated views; distilled from another independent encoder."""
 
 STRATA = (*REQUIRED_STRATA, "sibling", *ROTATION_INVARIANT_STRATA, *SMALL_OR_PUBLIC_STRATA)
-"""Plain; marked by somebody else; grown from the victim's public checkpoint; see above."""
-
-SINCE_2: dict[str, Any] = {"interim_queries": (), "interim_alpha_shares": (), "n_rotated": 300, "n_rotations": 4}
-"""Fields that plans of rule turnmark-1 do not have, with values that change nothing for them."""
+"""All strata of a panel. "sibling": fine-tuned from the victim's public base checkpoint."""
 
 MAX_INTERIM_ANALYSES = 2
-"""Looks before the last one."""
+"""Largest number of interim analyses."""
 
 MIN_INTERIM_QUERIES = 100
-"""Queries below which no look can decide."""
+"""Smallest number of queries of an interim analysis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Tests, error rate, correction, verdict rule, sizes and seed of every audit of a claim."""
+    """Tests, error rate, correction, verdict rule, sizes and seed of every audit of a claim.
 
-    rule: str = "turnmark-2"  # the verdict rule, ownership.verdict.rule.decide; "turnmark-1" knows no looks
+    Attributes:
+        rule: Name of the verdict rule.
+        primary: Names of the primary tests.
+        alpha: Probability of any false rejection among the primary tests, over all analyses.
+        interim_queries: Numbers of queries after which an interim analysis may end the audit.
+        interim_alpha_shares: Share of alpha spent at each interim analysis; the final analysis has the rest.
+        correction: Correction for the number of primary tests.
+        min_stratum: Members that a stratum needs to be tested against.
+        min_probes: Number of public probes below which an audit is inconclusive.
+        n_public: Public probes, not rotated: representation distance, alignment, dataset inference.
+        n_watermark: Public images of the watermark probes, two rotated views each.
+        n_rotated: Public probes that are also shown rotated, for the rotation-averaged partial RSA.
+        n_rotations: Rotated copies of each, at random angles (docs/adr/0018).
+        n_private: Private images, and as many public ones, for dataset inference.
+        rsa_directions: Number k of directions of partial RSA (docs/adr/0006).
+        rotated_directions: Number k of directions of the rotation-averaged partial RSA (docs/adr/0025).
+        rsa_shrinkage: Constant c of partial RSA.
+        ridge_penalty: Penalty of the alignment, in units of the mean variance.
+        gmm_components: Components of the Gaussian mixture of dataset inference; diagonal covariances.
+        repeat_share: Share of the probes that is queried twice, shuffled and in other batches.
+        repeat_tolerance: Largest difference between repeated responses, in units of their root mean square.
+        seed: Seed of the choice of images, angles and repeated probes.
+    """
+
+    rule: str = RULE
     primary: tuple[str, ...] = PRIMARY_TESTS
-    alpha: float = 0.01  # chance of any false rejection among the deciding tests, over all looks
-    interim_queries: tuple[int, ...] = (
-        250,
-        500,
-    )  # queries after which an audit may already decide; the last look is at all
-    interim_alpha_shares: tuple[float, ...] = (0.2, 0.3)  # of alpha, spent at those; what remains is for the last look
+    alpha: float = 0.01
+    interim_queries: tuple[int, ...] = (250, 500)
+    interim_alpha_shares: tuple[float, ...] = (0.2, 0.3)
     correction: str = "holm"
-    min_stratum: int = MIN_STRATUM  # members a stratum needs to count
-    min_probes: int = 200  # public probes below which an audit is inconclusive
-    n_public: int = 1000  # public probes, unrotated: representation distance, alignment, dataset inference
-    n_watermark: int = 500  # public images shown rotated, two views each
-    n_rotated: int = 1000  # public probes that are also shown turned, for the invariant reading of partial RSA
-    n_rotations: int = 2  # times each, at random angles (docs/adr/0018)
-    n_private: int = 500  # private images, and as many public ones, for dataset inference
-    rsa_directions: int = 32  # k of partial RSA (docs/adr/0006)
-    rotated_directions: int = 32  # k of the invariant reading (docs/adr/0025)
-    rsa_shrinkage: float = 1e-2  # c of partial RSA
-    ridge_penalty: float = 1e-2  # of the alignment, in units of the mean variance
-    gmm_components: int = 10  # of the likelihood test; diagonal
-    repeat_share: float = 0.05  # of the probes asked twice, shuffled and re-batched
-    repeat_tolerance: float = 1e-3  # largest difference between the answers, in units of their root mean square
-    seed: int = 0  # which images, which angles, which repeats
+    min_stratum: int = MIN_STRATUM
+    min_probes: int = 200
+    n_public: int = 1000
+    n_watermark: int = 500
+    n_rotated: int = 1000
+    n_rotations: int = 2
+    n_private: int = 500
+    rsa_directions: int = 32
+    rotated_directions: int = 32
+    rsa_shrinkage: float = 1e-2
+    ridge_penalty: float = 1e-2
+    gmm_components: int = 10
+    repeat_share: float = 0.05
+    repeat_tolerance: float = 1e-3
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rule not in ("turnmark-1", "turnmark-2") or self.correction != "holm":
+        if self.rule != RULE or self.correction != "holm":
             raise ClaimError(f"plan: unknown rule {self.rule!r} or correction {self.correction!r}", "update turnmark")
-        if self.interim_queries and self.rule == "turnmark-1":
-            raise ClaimError("plan: rule turnmark-1 knows no looks", "use rule turnmark-2")
-        increasing = all(a < b for a, b in pairwise((MIN_INTERIM_QUERIES - 1, *self.interim_queries)))
-        if len(self.interim_queries) > MAX_INTERIM_ANALYSES or not increasing:
-            raise ClaimError(
-                f"plan: looks {self.interim_queries}",
-                f"at most {MAX_INTERIM_ANALYSES}, ascending, from {MIN_INTERIM_QUERIES} queries on",
-            )
-        shares = self.interim_alpha_shares
-        if len(shares) != len(self.interim_queries) or not all(x > 0 for x in shares) or not sum(shares) < 1:
-            raise ClaimError(
-                f"plan: shares {shares} of alpha for {len(self.interim_queries)} looks", "one each, sum below 1"
-            )
+        self._check_interim_analyses()
         if not self.primary or not set(self.primary) <= set(ELIGIBLE_TESTS):
             raise ClaimError(
-                "plan: no deciding test, or one that may not decide", f"any of: {', '.join(ELIGIBLE_TESTS)}"
+                "plan: no primary test, or one that cannot be primary", f"any of: {', '.join(ELIGIBLE_TESTS)}"
             )
         if not 0 < self.alpha <= 0.05:
-            raise ClaimError(f"plan: alpha is {self.alpha}", "above 0, at most .05")
+            raise ClaimError(f"plan: alpha is {self.alpha}", "above 0, at most 0.05")
         if self.min_stratum < MIN_STRATUM:
             raise ClaimError(f"plan: strata of {self.min_stratum} members", f"at least {MIN_STRATUM}")
         probes = ("n_public", "n_watermark", "n_rotated", "n_private")
@@ -107,15 +116,33 @@ class Plan:
         if not all(math.isfinite(x) and x >= 0 for x in numbers):
             raise ClaimError("plan: a number is negative or not finite")
         if self.n_rotations < 1:
-            raise ClaimError(f"plan: turns is {self.n_rotations}", "at least 1")
+            raise ClaimError(f"plan: n_rotations is {self.n_rotations}", "at least 1")
+
+    def _check_interim_analyses(self) -> None:
+        increasing = all(a < b for a, b in pairwise((MIN_INTERIM_QUERIES - 1, *self.interim_queries)))
+        if len(self.interim_queries) > MAX_INTERIM_ANALYSES or not increasing:
+            raise ClaimError(
+                f"plan: interim analyses after {self.interim_queries} queries",
+                f"at most {MAX_INTERIM_ANALYSES}, ascending, from {MIN_INTERIM_QUERIES} queries on",
+            )
+        shares = self.interim_alpha_shares
+        if len(shares) != len(self.interim_queries) or not all(x > 0 for x in shares) or not sum(shares) < 1:
+            raise ClaimError(
+                f"plan: shares {shares} of alpha for {len(self.interim_queries)} interim analyses",
+                "one each, sum below 1",
+            )
 
     @property
     def final_alpha(self) -> float:
-        """Alpha of the last look, at all probes."""
+        """Return the alpha of the final analysis, at all probes."""
         return self.alpha * (1 - sum(self.interim_alpha_shares))
 
     def sizes(self, queries: int, *, watermark: bool) -> dict[str, int]:
-        """Returns how many probes of each deciding set a look asks; the repeats are counted in `queries` too.
+        """Return the number of probes of each set in an interim analysis.
+
+        Args:
+            queries: Queries of the analysis, repeated ones included.
+            watermark: Whether the claim has watermark probes.
 
         >>> Plan().sizes(500, watermark=True)
         {'public': 350, 'watermark': 125}
@@ -125,31 +152,18 @@ class Plan:
         return {"public": session - watermarked, "watermark": watermarked} if watermark else {"public": session}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plan as JSON-ready values, as it was written when it was made.
-
-        Plans of rule turnmark-1 knew no looks; plans of before docs/adr/0018 took `rsa_directions` for both readings.
-        """
-        value = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        if self.rotated_directions == self.rsa_directions or self.rule == "turnmark-1":
-            del value["rotated_directions"]
-        if self.rule == "turnmark-1":
-            value = {k: v for k, v in value.items() if k not in SINCE_2}
-        return value
+        """Return the plan as JSON-ready values, with every field."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Plan:
-        """Returns the plan stored by `to_dict`.
+        """Return the plan stored by `to_dict`.
 
         Raises:
-            ClaimError: if a field is missing, unknown or out of range.
+            ClaimError: If a field is missing, unknown or out of range.
         """
-        stated = set(value)
-        if value.get("rule") == "turnmark-1":
-            value = {**value, **SINCE_2}
-        value = {"rotated_directions": value.get("rsa_directions"), **value}
         types: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
-        later = {*SINCE_2, "rotated_directions"} if value.get("rule") == "turnmark-1" else set()
-        if set(value) != set(types) or stated & later:
+        if set(value) != set(types):
             raise ClaimError("plan: fields missing or unknown", "the claim was written by another version")
         try:
             return cls(**{name: types[name](value[name]) for name in types})

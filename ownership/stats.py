@@ -1,6 +1,7 @@
-"""The statistical tests, NumPy and SciPy only; every number the verdict rests on is computed here.
+"""The statistical tests that the verdict rests on.
 
-The unit is the model (docs/statistics.md): a suspect's score is compared with the scores of m independent encoders.
+The unit of observation is the model, not the image (docs/statistics.md): a test compares a suspect's score with the
+scores of m independent encoders.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -20,45 +21,45 @@ from ownership.errors import ClaimError
 Alternative = Literal["greater", "less"]
 
 MIN_STRATUM = 5
-"""Fewest members a stratum may have: df = 4."""
+"""Fewest members of a stratum that is tested against (4 degrees of freedom)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CaseControlResult:
-    """One case against m controls: a t-test and an effect size in units of the controls' standard deviation."""
+    """Result of `case_control_test`."""
 
     statistic: float  # t
     df: int  # m - 1
     pvalue: float  # one-sided
     effect_size: float  # (case - mean) / sd
     mean: float  # of the controls
-    sd: float  # of the controls, ddof = 1, or the least that counts
+    sd: float  # of the controls (ddof = 1), at least `min_sd`
     n: int  # m
 
-    @property
+    @cached_property
     def confidence_interval(self) -> tuple[float, float]:
-        """95 % interval of the effect size."""
+        """95 % confidence interval of the effect size."""
         return _effect_interval(self.effect_size, self.n)
 
 
 def case_control_test(
-    case: float, controls: ArrayLike, alternative: Alternative = "greater", *, least_sd: float = 0.0
+    case: float, controls: ArrayLike, alternative: Alternative = "greater", *, min_sd: float = 0.0
 ) -> CaseControlResult:
-    """Tests whether one case could be another draw from the population of the controls.
+    """Test whether one case is a draw from the population of the controls (Crawford and Howell's t-test).
 
-    H0: the case comes from the normal population that the controls were drawn from.
-    H1: it lies above it (below it for "less"); one-sided, nothing is halved.
-    Unit: one model. Assumptions: controls independent and normal on the scale given (use logit or Fisher z).
-    When not: with controls of another kind than the innocent suspect would be of; the test then has another size.
+    H0: the case comes from the normal population of the controls.
+    H1: the case lies above that population ("greater") or below it ("less"); the test is one-sided.
+    Unit: one model. Assumptions: controls independent and normal on the given scale (logit, Fisher z).
+    Not valid if an independent suspect would be of another kind than the controls: the size is then unknown.
 
     Args:
         case: score of the suspect.
         controls: `(m,)` scores of the members of one stratum, m >= 2.
         alternative: "greater" or "less".
-        least_sd: the standard deviation of the controls counts as at least this; p is then too large, never too small.
+        min_sd: lower bound of the controls' standard deviation. It can only increase p.
 
     Raises:
-        ClaimError: if there are fewer than 2 controls, a score is not finite, or all controls are equal and `least_sd`
+        ClaimError: if there are fewer than 2 controls, a score is not finite, or all controls are equal and `min_sd`
             is 0.
 
     References:
@@ -72,7 +73,7 @@ def case_control_test(
         raise ClaimError(f"a stratum of {x.size} members cannot be tested against", f"at least {MIN_STRATUM}")
     if not (np.isfinite(x).all() and math.isfinite(case)):
         raise ClaimError("a score is not finite")
-    m, mean, sd = len(x), float(x.mean()), max(float(x.std(ddof=1)), least_sd)
+    m, mean, sd = len(x), float(x.mean()), max(float(x.std(ddof=1)), min_sd)
     if not sd > 1e-12 * max(1.0, abs(mean)):
         raise ClaimError("all members of a stratum have the same score", "the panel needs different encoders")
     t = (case - mean) / (sd * math.sqrt((m + 1) / m))
@@ -89,12 +90,11 @@ def case_control_test(
     )
 
 
-@lru_cache(maxsize=1024)
 def _effect_interval(effect: float, m: int, level: float = 0.95) -> tuple[float, float]:
     """Interval of (case - mean) / sd: sqrt(m) times it is non-central t with df = m - 1 [Crawford and Garthwaite].
 
-    The non-central t probability is the mean over the chi distribution of the standard deviation of a normal
-    probability; this form stays finite far in the tails, where SciPy's `nct.cdf` turns to nan.
+    The non-central t probability is computed as the mean of normal probabilities over the chi distribution of the
+    standard deviation. This form is finite far in the tails, where SciPy's `nct.cdf` returns NaN.
     """
     observed, tail = effect * math.sqrt(m), (1 - level) / 2
     ratio = _chi_quantiles(m - 1)
@@ -111,19 +111,20 @@ def _effect_interval(effect: float, m: int, level: float = 0.95) -> tuple[float,
 
 @lru_cache
 def _chi_quantiles(df: int) -> NDArray[np.float64]:
-    """Quantiles of sample over population standard deviation, at the midpoints of 4000 equal probabilities."""
+    """Quantiles of the sample SD over the population SD, at the midpoints of 4,000 equal probabilities."""
     quantiles = (np.arange(4000) + 0.5) / 4000
     return np.asarray(np.sqrt(stats.chi2.ppf(quantiles, df) / df))
 
 
 def case_control_power(effect_size: float, m: int, alpha: float) -> float:
-    """Returns the probability that `case_control_test` gives p < alpha for a case that really is that far away.
+    """Return the power of `case_control_test`: the probability of p < alpha for a case of a given effect size.
 
-    The statistic is then non-central t with df = m - 1 and non-centrality effect_size / sqrt(1 + 1 / m); computed as
-    the mean of normal probabilities over the chi distribution, finite everywhere (see `_effect_interval`).
+    Under H1 the statistic is non-central t with df = m - 1 and non-centrality effect_size / sqrt(1 + 1 / m). Its tail
+    is computed as in `_effect_interval`, because `scipy.stats.nct` and statsmodels' `TTestPower`, which calls it,
+    return NaN for large effects.
 
     Args:
-        effect_size: (case - mean) / sd of the population that the controls are drawn from, towards the alternative.
+        effect_size: (case - mean) / sd in the population of the controls, positive towards the alternative.
         m: number of controls, at least 2.
         alpha: size of the one-sided test.
 
@@ -136,35 +137,35 @@ def case_control_power(effect_size: float, m: int, alpha: float) -> float:
 
 
 def members_needed(effect_size: float, alpha: float, power: float, *, most: int = 200) -> int | None:
-    """Returns the fewest controls with which such a case is found with that probability; None if `most` are too few."""
+    """Return the fewest controls with which `case_control_test` has the given power; None if more than `most`."""
     return next((m for m in range(MIN_STRATUM, most + 1) if case_control_power(effect_size, m, alpha) >= power), None)
 
 
 def critical_value(
-    controls: ArrayLike, alpha: float, alternative: Alternative = "greater", *, least_sd: float = 0.0
+    controls: ArrayLike, alpha: float, alternative: Alternative = "greater", *, min_sd: float = 0.0
 ) -> float:
-    """Returns the score at which `case_control_test` against these controls gives p = alpha."""
+    """Return the score of a case for which `case_control_test` gives p = alpha."""
     x = np.asarray(controls, dtype=np.float64)
     m = len(x)
-    reach = float(stats.t.isf(alpha, m - 1)) * max(float(x.std(ddof=1)), least_sd) * math.sqrt((m + 1) / m)
+    reach = float(stats.t.isf(alpha, m - 1)) * max(float(x.std(ddof=1)), min_sd) * math.sqrt((m + 1) / m)
     return float(x.mean()) + (reach if alternative == "greater" else -reach)
 
 
 def composite_threshold(
-    strata: Iterable[Sequence[float]], alpha: float, alternative: Alternative = "greater", *, least_sd: float = 0.0
+    strata: Iterable[Sequence[float]], alpha: float, alternative: Alternative = "greater", *, min_sd: float = 0.0
 ) -> float:
-    """Returns the score beyond which p < alpha against every stratum, and which lies beyond every member (rule 4)."""
+    """Return the score beyond which a case has p < alpha against every stratum and exceeds every control."""
     sign = 1 if alternative == "greater" else -1
     return sign * max(
-        max(sign * critical_value(s, alpha, alternative, least_sd=least_sd), *(sign * x for x in s)) for s in strata
+        max(sign * critical_value(s, alpha, alternative, min_sd=min_sd), *(sign * x for x in s)) for s in strata
     )
 
 
 def rank_pvalue(case: float, controls: ArrayLike, alternative: Alternative = "greater") -> float:
-    """Returns the exact rank p-value: (1 + number of controls at least as extreme) / (m + 1).
+    """Return the exact rank p-value: (1 + number of controls at least as extreme) / (m + 1).
 
-    H0: case and controls are exchangeable. H1: the case is larger (smaller). Unit: one model. No distribution is
-    assumed; never below 1 / (m + 1), so with small panels it cannot decide. Ties count against the accuser.
+    H0: case and controls are exchangeable. H1: the case is larger ("greater") or smaller ("less"). Unit: one model.
+    It assumes no distribution. It is at least 1 / (m + 1), so it cannot reject with small panels. Ties increase p.
 
     References:
         [1] Phipson and Smyth, Permutation p-values should never be zero, 2010.
@@ -175,9 +176,11 @@ def rank_pvalue(case: float, controls: ArrayLike, alternative: Alternative = "gr
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:
-    """Returns Holm-adjusted p-values in the order given: reject those at or below alpha.
+    """Return Holm-adjusted p-values in the given order: reject each test whose adjusted p-value is at most alpha.
 
-    Controls the chance of any false rejection among the tests, whatever their dependence.
+    Controls the probability of any false rejection among the tests, under any dependence. The result is that of
+    statsmodels' `multipletests`, which runs a garbage collection, 50 ms beside torch, at each of the thousands of calls
+    of a simulation.
 
     References:
         [1] Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6, 1979.
@@ -190,13 +193,30 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def binomial_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact (Clopper-Pearson) confidence interval of a probability; each bound alone has (1 + level) / 2.
+
+    Args:
+        successes: number of successes.
+        n: number of trials, at least 1.
+        level: confidence level of the interval.
+
+    References:
+        [1] Clopper and Pearson, The use of confidence or fiducial limits, Biometrika 26, 1934.
+    """
+    from statsmodels.stats.proportion import proportion_confint  # here, since it imports pandas
+
+    low, high = proportion_confint(successes, n, alpha=1 - level, method="beta")
+    return float(low), float(high)
+
+
 def fisher_z(r: float) -> float:
-    """Returns artanh(r), the variance-stabilised scale of a correlation; r is kept within +-(1 - 1e-6)."""
+    """Return artanh(r), the variance-stabilised scale of a correlation; r is clipped to [-1 + 1e-6, 1 - 1e-6]."""
     return math.atanh(min(max(r, -1 + 1e-6), 1 - 1e-6))
 
 
 def standardized_mean_difference(a: ArrayLike, b: ArrayLike) -> float:
-    """Returns (mean(a) - mean(b)) / pooled standard deviation (Cohen's d); 0 if both are constant and equal."""
+    """Return Cohen's d: (mean(a) - mean(b)) / pooled standard deviation; 0 if both samples are constant."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     pooled = math.sqrt(((len(x) - 1) * x.var(ddof=1) + (len(y) - 1) * y.var(ddof=1)) / (len(x) + len(y) - 2))
     difference = float(x.mean() - y.mean())
@@ -205,7 +225,7 @@ def standardized_mean_difference(a: ArrayLike, b: ArrayLike) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLevelTest:
-    """The paper's way of testing, over images; shown for comparison, never deciding."""
+    """Result of `image_level_test`."""
 
     null_hypothesis: str
     statistic: float  # t
@@ -214,11 +234,12 @@ class ImageLevelTest:
 
 
 def image_level_test(a: ArrayLike, b: ArrayLike, null_hypothesis: str, alternative: Alternative) -> ImageLevelTest:
-    """Welch's one-sided t-test of two samples of images.
+    """Test two samples of images for equal means by Welch's one-sided t-test, as the paper does.
 
-    H0: equal means. H1: the mean of `a` is greater (less). Unit: one image. Assumption that fails: images are taken
-    as independent evidence about a *model*; with thousands of them any tiny deviation is "significant". In our pilot
-    it convicted 3 of 10 innocents (docs/statistics.md).
+    H0: equal means. H1: the mean of `a` is greater ("greater") or less ("less"). Unit: one image. It is reported for
+    comparison only, because its assumption fails: images are no independent observations of a *model*, and with
+    thousands of them any deviation is significant. In a pilot it rejected for 3 of 10 independent encoders
+    (docs/statistics.md).
 
     References:
         [1] The paper, section 5.1, Table 5 (watermark) and section 5.4 (dataset inference).
@@ -234,11 +255,11 @@ def image_level_test(a: ArrayLike, b: ArrayLike, null_hypothesis: str, alternati
 
 
 def format_p(p: float) -> str:
-    """Returns a p-value for people; a normal-tail extrapolation is never printed below .001 (rule 3).
+    """Return a p-value for people. Below 0.001 it would extrapolate a normal tail, and is not printed (rule 3).
 
     >>> format_p(0.00002), format_p(0.0123), format_p(0.95)
-    ('< .001', '.012', '.95')
+    ('< 0.001', '0.012', '0.95')
     """
     if p < 0.001:
-        return "< .001"
-    return f"{p:.3f}"[1:] if p < 0.1 else f"{p:.2f}".removeprefix("0")
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

@@ -1,9 +1,10 @@
-"""The rotation watermark: the secret key, rotated views, and the predictor that reads the mark.
+"""The rotation watermark: the secret key, rotated views, and the predictor that detects the watermark.
 
 Paper, section 5.1: "select a private augmentation, not used during contrastive training" and train the encoder so
-that an augmentation predictor can tell in which half of the circle an image was rotated. The paper's circle is cut
-at 0 and 180 degrees for everybody, so a stranger who uses the same defence shares the mark (our pilot convicted
-such independent encoders). Here the cuts are secret, and angles near a cut, where the halves cannot be told apart, are left out.
+that an augmentation predictor can tell in which half of the circle an image was rotated. The paper cuts the circle
+at 0 and 180 degrees for every owner, so an independent encoder with the same defense shares the watermark: a pilot
+study had false positives of this kind. Here the sector boundaries are secret. Angles near a boundary, where the
+sectors cannot be told apart, are left out.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ TURN = 2 * math.pi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatermarkKey:
-    """The owner's watermark secret.
+    """The owner's secret key of the watermark.
 
-    The label of a rotation flips at every cut: label 0 from the first cut to the second, 1 to the next, and so on.
-    Two opposite cuts make the paper's half-turn task at a secret angle; the form takes more cuts, so that a longer
-    key needs no new format.
+    The sector boundaries divide the circle. The label of a rotation is 0 from the first boundary to the second, 1 from
+    the second to the third, and so on. Two opposite boundaries give the paper's
+    180-degree rotation task at a secret angle.
     """
 
-    form: str = "cuts-1"  # version of the key's form
+    form: str = "cuts-1"  # version of the stored form
     sector_boundaries: tuple[float, ...]  # radians in [0, 2 pi), ascending, an even number of them
-    margin: float  # angles closer than this to a cut are never used; radians
+    margin: float  # angles closer than this to a boundary are never used; radians
     predictor_seed: int  # seed of the predictor's initial weights
 
     def __post_init__(self) -> None:
@@ -47,17 +48,17 @@ class WatermarkKey:
             or not ordered
             or not all(0 <= c < TURN for c in self.sector_boundaries)
         ):
-            raise ClaimError("watermark key: cuts must be an even number of ascending angles in [0, 2 pi)")
-        if not all(a > 0 for a, _ in self._arcs_lengths()):
-            raise ClaimError("watermark key: the margin leaves no angle between two cuts")
+            raise ClaimError("watermark key: sector boundaries must be an even number of ascending angles in [0, 2 pi)")
+        if not all(a > 0 for a, _ in self._sectors()):
+            raise ClaimError("watermark key: the margin leaves no angle between two sector boundaries")
 
-    def _arcs_lengths(self) -> list[tuple[float, float]]:
-        """Usable length and start of each arc, in the order of the cuts."""
+    def _sectors(self) -> list[tuple[float, float]]:
+        """Usable length and start of each sector, in the order of the boundaries."""
         ends = (*self.sector_boundaries[1:], self.sector_boundaries[0] + TURN)
         return [(e - c - 2 * self.margin, c + self.margin) for c, e in zip(self.sector_boundaries, ends, strict=True)]
 
     def angles(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns one angle a label, uniform over the arcs of that label.
+        """Return one angle per label, uniform over the sectors of that label.
 
         Args:
             labels: `(n,)` integers, 0 or 1.
@@ -69,28 +70,28 @@ class WatermarkKey:
         out = torch.empty(len(labels))
         u = torch.rand(len(labels), generator=generator)
         for label in (0, 1):
-            arcs = self._arcs_lengths()[label::2]
-            lengths = torch.tensor([length for length, _ in arcs])
-            starts = torch.tensor([start for _, start in arcs])
+            sectors = self._sectors()[label::2]
+            lengths = torch.tensor([length for length, _ in sectors])
+            starts = torch.tensor([start for _, start in sectors])
             edges = torch.cat([torch.zeros(1), lengths.cumsum(0)])
             chosen = labels.cpu() == label
             position = u[chosen] * edges[-1]
-            arc = (torch.bucketize(position, edges[1:-1], right=True)).clamp(max=len(arcs) - 1)
-            out[chosen] = starts[arc] + position - edges[arc]
+            sector = (torch.bucketize(position, edges[1:-1], right=True)).clamp(max=len(sectors) - 1)
+            out[chosen] = starts[sector] + position - edges[sector]
         return out % TURN
 
     def labels(self, angles: Tensor) -> Tensor:
-        """Returns the label of each angle `(n,)`, radians; those in a margin too: 0 or 1, int64."""
+        """Return the labels `(n,)` int64, 0 or 1, of angles `(n,)` in radians, including angles within a margin."""
         sector_boundaries = torch.tensor(self.sector_boundaries, dtype=torch.float64)
         return (torch.bucketize(angles.double() % TURN, sector_boundaries, right=True) - 1) % len(sector_boundaries) % 2
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the key as JSON-ready values; secret."""
+        """Return the key as JSON values; they are secret."""
         return {**asdict(self), "sector_boundaries": list(self.sector_boundaries)}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> WatermarkKey:
-        """Returns the key stored by `to_dict`.
+        """Return the key that `to_dict` stored.
 
         Raises:
             ClaimError: if a field is missing or out of range.
@@ -106,45 +107,45 @@ class WatermarkKey:
             raise ClaimError("watermark key: a field is missing or malformed") from e
 
 
-SECRET_CUTS = 4
+SECRET_SECTORS = 4
 MIN_SECTOR = math.radians(45)
 
 
 def secret_key(rng: torch.Generator) -> WatermarkKey:
-    """Returns a fresh key: four cuts at random angles, arcs of 45 degrees at least, margins of 9 degrees.
+    """Draw a new key: four boundaries at random angles, sectors of at least 45 degrees, margins of 9 degrees.
 
-    Two such keys agree or disagree on nearly all angles (correlation of their labels beyond .8) about once in 70; two
-    keys of one angle and its opposite, once in five: among fine-tunes of one checkpoint those convict (docs/adr/0005).
+    The labels of two such keys have a correlation beyond +-0.8 for 1 of 70 pairs of keys. With two opposite boundaries
+    it would be 1 of 5 pairs, which gives false positives among sibling fine-tunes of one checkpoint (docs/adr/0005).
     """
-    # gaps of sorted uniforms are a uniform draw from the arcs that sum to what is left above the shortest
-    edges = torch.rand(SECRET_CUTS - 1, generator=rng, dtype=torch.float64).sort().values
+    # gaps of sorted uniforms are uniform on the simplex: the lengths of the sectors above their minimum
+    edges = torch.rand(SECRET_SECTORS - 1, generator=rng, dtype=torch.float64).sort().values
     gaps = torch.diff(torch.cat([torch.zeros(1), edges, torch.ones(1)]).double())
-    arcs = MIN_SECTOR + gaps * (TURN - SECRET_CUTS * MIN_SECTOR)
+    sectors = MIN_SECTOR + gaps * (TURN - SECRET_SECTORS * MIN_SECTOR)
     first = float(torch.rand(1, generator=rng, dtype=torch.float64)) * TURN
-    sector_boundaries = sorted(float(c) % TURN for c in first + arcs.cumsum(0))
+    sector_boundaries = sorted(float(c) % TURN for c in first + sectors.cumsum(0))
     seed = int(torch.randint(2**31, (1,), generator=rng))
     return WatermarkKey(sector_boundaries=tuple(sector_boundaries), margin=math.radians(9), predictor_seed=seed)
 
 
 def paper_key(predictor_seed: int = 0) -> WatermarkKey:
-    """Returns the paper's public task: `[0, 180]` against `[180, 360]` degrees, no margin (section 5.1)."""
+    """Return the paper's public key: `[0, 180]` against `[180, 360]` degrees, no margin (section 5.1)."""
     return WatermarkKey(sector_boundaries=(0.0, math.pi), margin=0.0, predictor_seed=predictor_seed)
 
 
 class RotationPredictor(nn.Module):
-    """The paper's augmentation predictor: an MLP from a representation to the arc the image was rotated into.
+    """The paper's augmentation predictor: an MLP that classifies the sector of an image's rotation.
 
-    The paper says two layers, its released code has three (d-256-128-2); this follows the code. The representation
-    is first scaled to length sqrt(d): contrastive surrogates keep the direction of the victim's answers, not their
-    length (a deviation from the paper, see docs/adr/0002).
+    The paper states two layers, its released code has three (d-256-128-2); this follows the code. Representations are
+    first scaled to length sqrt(d), because contrastive surrogates keep the direction of the victim's representations
+    but not their length. The scaling deviates from the paper (docs/adr/0002).
 
-    A predictor of pairs reads the answer to the rotated image beside the one to the same image upright, so that what
-    the image shows does not hide how it was turned (docs/adr/0021).
+    A predictor of pairs takes the representations of the rotated and of the unrotated image, so that the content of the
+    image does not hide its rotation (docs/adr/0021).
 
     Args:
-        dim: length d of a representation.
+        dim: dimension d of a representation.
         seed: seed of the initial weights.
-        pairs: whether it reads pairs.
+        pairs: whether the input is pairs of representations.
     """
 
     def __init__(self, dim: int, seed: int = 0, *, pairs: bool = False) -> None:
@@ -158,7 +159,7 @@ class RotationPredictor(nn.Module):
                 nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)
 
     def forward(self, representations: Tensor) -> Tensor:
-        """Returns logits `(n, 2)` for representations `(n, d)` or pairs `(n, 2 d)`, rotated first, then upright."""
+        """Return logits `(n, 2)` of representations `(n, d)`, or of pairs `(n, 2 d)`: rotated, then unrotated."""
         x = F.normalize(representations.reshape(len(representations), -1, self.dim), dim=2).flatten(1) * math.sqrt(
             self.dim
         )
@@ -168,11 +169,24 @@ class RotationPredictor(nn.Module):
         return out
 
 
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Watermark:
+    """A rotation watermark as a claim holds it.
+
+    Attributes:
+        key: The secret key; None where it is redacted.
+        predictor: The rotation predictor.
+    """
+
+    key: WatermarkKey | None
+    predictor: RotationPredictor
+
+
 def stored_predictor(weights: dict[str, Tensor], dim: int) -> RotationPredictor:
-    """Returns the predictor with these weights for representations of length `dim`, in eval mode.
+    """Return the predictor with these weights for representations of dimension `dim`, in eval mode.
 
     Raises:
-        KeyError, IndexError, RuntimeError: if they are no predictor's, or of another length.
+        KeyError, IndexError, RuntimeError: if they are not the weights of a predictor of this dimension.
     """
     predictor = RotationPredictor(dim, pairs=weights["layers.0.weight"].shape[1] == 2 * dim)
     predictor.load_state_dict(weights)
@@ -180,7 +194,7 @@ def stored_predictor(weights: dict[str, Tensor], dim: int) -> RotationPredictor:
 
 
 def rotate(images: Tensor, angles: Tensor) -> Tensor:
-    """Returns images rotated counter-clockwise about their centre, bilinear, black outside.
+    """Rotate images counter-clockwise about their centre, with bilinear interpolation and black corners.
 
     Args:
         images: `(n, c, h, w)` float.
@@ -198,11 +212,11 @@ def rotate(images: Tensor, angles: Tensor) -> Tensor:
 
 
 def rotated_pairs(images: Tensor, key: WatermarkKey, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns two rotated views an image, one of each label, as in the paper's section 5.1.
+    """Return two rotated views of each image, one of each label, as in the paper's section 5.1.
 
     Args:
         images: `(n, c, h, w)` float in `[0, 1]`.
-        key: where the circle is cut.
+        key: the key, which determines the angles of each label.
         generator: source of randomness (CPU).
 
     Returns:

@@ -1,5 +1,18 @@
-"""Self-supervised training of image encoders with a secret rotation watermark.
+"""Self-supervised training of image encoders with a secret rotation watermark. May import: ownership.
 
-Read `train` (the loop), `objectives` and `mark` (what is learnt), `augment` (views), `losses`, `embed` (retrofit),
-`artefacts` (what is written), `data` (what is read).
+Train an encoder of your own architecture in your own loop::
+
+    from watermark_training import RotationWatermark
+
+or let this package train it::
+
+    from watermark_training import TrainConfig, load_data, train
+
+    trained = train(load_data("digits").images, TrainConfig(arch="tiny", epochs=12))
+
+Names are imported when they are first used, so that `import watermark_training` costs nothing.
 """
+
+from ownership.io.lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,9 +1,9 @@
 """The paper's SimCLR augmentations, drawn for a whole batch at once on the device the images are on.
 
-Distribution: released code of the paper (random resized crop, horizontal flip, colour jitter (.8, .8, .8, .2) with
-p = .8, grey with p = .2, 3x3 Gaussian blur with sigma in [.1, 2]; Chen et al. 2020, appendix A). Two differences to
-torchvision's per-image transforms: the order of the four colour operations is drawn per batch, and the crop is
-resampled bilinearly without antialiasing.
+Distribution: released code of the paper (random resized crop, horizontal flip, color jitter (0.8, 0.8, 0.8, 0.2) with
+p = 0.8, grayscale with p = 0.2, 3x3 Gaussian blur with sigma in [0.1, 2]; Chen et al. 2020, appendix A). Other
+than in torchvision's per-image transforms, the order of the four color operations is drawn once a batch, and the crop
+is resampled bilinearly without antialiasing.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ JITTER = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue
 
 
 def simclr_view(images: Tensor, generator: torch.Generator, *, min_crop: float = 0.08, flip: bool = True) -> Tensor:
-    """Returns one randomly augmented view an image.
+    """Return one randomly augmented view of each image.
 
     Args:
-        images: `(n, c, h, w)` float32 in `[0, 1]`, c = 1 (colour operations are skipped) or 3.
-        generator: source of randomness, on the CPU, so that every device draws the same.
-        min_crop: smallest share of the area that a crop keeps.
+        images: `(n, c, h, w)` float32 in `[0, 1]`, c = 1 (color operations are skipped) or 3.
+        generator: source of randomness, on the CPU, so that all devices draw the same.
+        min_crop: smallest fraction of the image area that a crop keeps.
         flip: whether images may be mirrored left to right.
 
     Returns:
         `(n, c, h, w)` float32 in `[0, 1]`.
     """
     x = _crop_and_flip(images, generator, min_crop, flip)
-    x = _colour_jitter(x, generator)
+    x = _color_jitter(x, generator)
     return _blur(x, generator).clamp(0, 1)
 
 
-def colour_view(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns one view an image that keeps its layout: mirrored or not, colours jittered (.4, .4, .4, .1), grey or not.
+def color_view(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one view of each image that keeps its layout: mirrored or not, colors jittered, grayscale or not.
 
-    The views of StolenEncoder's released code. Arguments and result as in `simclr_view`.
+    The views of StolenEncoder's released code, with color jitter (0.4, 0.4, 0.4, 0.1). Arguments and result are those
+    of `simclr_view`.
     """
     mirrored = torch.rand(len(images), generator=generator) < 0.5
     x = torch.where(beside(mirrored, images).view(-1, 1, 1, 1), images.flip(-1), images)
-    return _colour_jitter(x, generator, (0.4, 0.4, 0.4, 0.1)).clamp(0, 1)
+    return _color_jitter(x, generator, (0.4, 0.4, 0.4, 0.1)).clamp(0, 1)
 
 
-def view_of(min_crop: float, flip: bool) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """Returns `simclr_view` with these settings fixed."""
+def fixed_view(min_crop: float, flip: bool) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """Return `simclr_view` with these arguments fixed."""
 
     def view(images: Tensor, generator: torch.Generator) -> Tensor:
         return simclr_view(images, generator, min_crop=min_crop, flip=flip)
@@ -62,7 +63,7 @@ def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Ten
 
 
 def _crop_and_flip(x: Tensor, generator: torch.Generator, min_crop: float, flip: bool) -> Tensor:
-    """Random resized crop, aspect ratio log-uniform in [3/4, 4/3], and mirror, in one resampling."""
+    """Random resized crop, with log-uniform aspect ratio in [3/4, 4/3], and mirroring, in one resampling."""
     n = len(x)
     area = _uniform(n, min_crop, 1, generator)
     ratio = _uniform(n, math.log(3 / 4), math.log(4 / 3), generator).exp()
@@ -81,16 +82,16 @@ def _crop_and_flip(x: Tensor, generator: torch.Generator, min_crop: float, flip:
 
 @lru_cache(maxsize=8)
 def _luma(device: torch.device) -> Tensor:
-    """The channels' weights in grey, brought to a device once: each time would wait for what that still computes."""
+    """The channels' weights in grayscale, copied to a device once: every copy would wait for the device."""
     return torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
 
 
-def _grey(x: Tensor) -> Tensor:
+def _gray(x: Tensor) -> Tensor:
     return x if x.shape[1] == 1 else (x * _luma(x.device)).sum(1, keepdim=True)
 
 
-def _colour_jitter(x: Tensor, generator: torch.Generator, jitter: tuple[float, float, float, float] = JITTER) -> Tensor:
-    """Brightness, contrast, saturation and hue in an order drawn per batch; then grey with p = .2."""
+def _color_jitter(x: Tensor, generator: torch.Generator, jitter: tuple[float, float, float, float] = JITTER) -> Tensor:
+    """Brightness, contrast, saturation and hue in an order drawn once a batch; then grayscale with p = 0.2."""
     n = len(x)
     jittered = torch.rand(n, generator=generator) < 0.8
     one = torch.ones(n)
@@ -103,24 +104,24 @@ def _colour_jitter(x: Tensor, generator: torch.Generator, jitter: tuple[float, f
     factors.append(torch.where(jittered, _uniform(n, -jitter[3], jitter[3], generator), 0 * one))
     order = torch.randperm(4, generator=generator).tolist()
     factors.append(torch.rand(n, generator=generator))
-    brightness, contrast, saturation, hue, grey_if = beside(torch.stack(factors), x).view(5, n, 1, 1, 1).unbind()
+    brightness, contrast, saturation, hue, gray_if = beside(torch.stack(factors), x).view(5, n, 1, 1, 1).unbind()
     for operation in order:
         if operation == 0:
             x = x * brightness
         elif operation == 1:
-            mean = _grey(x).mean((1, 2, 3), keepdim=True)
+            mean = _gray(x).mean((1, 2, 3), keepdim=True)
             x = (x - mean) * contrast + mean
         elif operation == 2 and x.shape[1] == 3:
-            grey = _grey(x)
-            x = (x - grey) * saturation + grey
+            gray = _gray(x)
+            x = (x - gray) * saturation + gray
         elif operation == 3 and x.shape[1] == 3:
             x = _shift_hue(x, hue.view(n))
         x = x.clamp(0, 1)
-    return torch.where(grey_if < 0.2, _grey(x), x) if x.shape[1] == 3 else x
+    return torch.where(gray_if < 0.2, _gray(x), x) if x.shape[1] == 3 else x
 
 
 def _shift_hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turns the hue of RGB images `(n, 3, h, w)` by `shift` `(n,)` turns, through HSV."""
+    """Shift the hue of RGB images `(n, 3, h, w)` by `shift` `(n,)` full circles, through HSV."""
     value, _ = x.max(1)
     spread = value - x.min(1).values
     safe = spread.clamp_min(1e-8)
@@ -136,12 +137,12 @@ def _shift_hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor, generator: torch.Generator) -> Tensor:
-    """3x3 Gaussian blur, sigma uniform in [.1, 2] an image."""
+    """3x3 Gaussian blur, with sigma uniform in [0.1, 2] for each image."""
     n = len(x)
     sigma = _uniform(n, 0.1, 2.0, generator)
     side = torch.exp(-0.5 / sigma**2)
     kernel = torch.stack([side / (1 + 2 * side), 1 / (1 + 2 * side)])
-    edge, centre = beside(kernel, x).view(2, n, 1, 1, 1).unbind()
+    edge, center = beside(kernel, x).view(2, n, 1, 1, 1).unbind()
     p = F.pad(x, (1, 1, 1, 1), mode="reflect")
-    rows = edge * (p[:, :, :-2] + p[:, :, 2:]) + centre * p[:, :, 1:-1]
-    return edge * (rows[..., :-2] + rows[..., 2:]) + centre * rows[..., 1:-1]
+    rows = edge * (p[:, :, :-2] + p[:, :, 2:]) + center * p[:, :, 1:-1]
+    return edge * (rows[..., :-2] + rows[..., 2:]) + center * rows[..., 1:-1]

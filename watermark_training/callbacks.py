@@ -1,20 +1,42 @@
-"""What people look at while an encoder trains, and afterwards: rows, TensorBoard, a picture, a model card."""
+"""What a training run reports: progress, advice, the metrics of each epoch; and the files made from the metrics."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ownership.io.files import write_bytes
+from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 
-METRICS, PICTURE, CARD = "metrics.jsonl", "training.png", "README.md"
+METRICS, FIGURE, CARD = "metrics.jsonl", "training.png", "README.md"
 
 
-class Watch:
-    """Called with every epoch's row: keeps `metrics.jsonl` whole, and feeds TensorBoard where that is installed.
+def _ignore(_: object) -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callbacks:
+    """Functions that a training run calls.
+
+    Attributes:
+        progress: after every step.
+        warn: with one line of advice, if the watermark or the loss does not improve.
+        epoch: with the metrics of every epoch; a resumed run first reports the epochs before the interruption.
+    """
+
+    progress: Progress = silent
+    warn: Callable[[str], None] = _ignore
+    epoch: Callable[[dict[str, float]], None] = _ignore
+
+
+class MetricsLog:
+    """Writes each epoch's metrics to `metrics.jsonl` and, where TensorBoard is installed, to `tensorboard/`.
 
     Args:
         folder: the train folder.
@@ -30,7 +52,7 @@ class Watch:
         self._board = SummaryWriter(str(folder / "tensorboard"))
 
     def __call__(self, row: dict[str, float]) -> None:
-        """Adds a row."""
+        """Add the metrics of one epoch."""
         self.rows.append(row)
         write_bytes(self.folder / METRICS, "".join(json.dumps(r) + "\n" for r in self.rows).encode())
         if self._board is not None:
@@ -38,62 +60,65 @@ class Watch:
                 self._board.add_scalar(name, row[name], int(row["epoch"]))
 
     def close(self) -> None:
-        """Draws the picture and lets TensorBoard go."""
+        """Write `training.png` and close TensorBoard's file."""
         if self._board is not None:
             self._board.close()
         if self.rows:
-            write_bytes(self.folder / PICTURE, picture(self.rows))
+            write_bytes(self.folder / FIGURE, metrics_figure(self.rows))
 
 
-def picture(rows: list[dict[str, float]]) -> bytes:
-    """Returns a PNG of the loss, the spread of the answers and, for a marked encoder, the mark, by epoch."""
+def metrics_figure(rows: list[dict[str, float]]) -> bytes:
+    """Return a PNG of the loss, the spread of the representations and, if watermarked, the watermark, by epoch."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    panels = [("contrastive_loss", "the method's loss", None), ("spread", "spread of the answers (0: collapse)", 0.0)]
+    panels = [
+        ("contrastive_loss", "loss of the method", None),
+        ("spread", "spread of the representations (0: collapse)", 0.0),
+    ]
     if "watermark_accuracy" in rows[0]:
-        panels.append(("watermark_accuracy", "rotated views told apart (chance .5)", 0.5))
+        panels.append(("watermark_accuracy", "accuracy on rotated views (chance 0.5)", 0.5))
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained")
     for axis, (name, title, level) in zip(axes, panels, strict=True):
         axis.plot([r["epoch"] for r in rows], [r[name] for r in rows], color="black", marker="o", markersize=3)
         if level is not None:
             axis.axhline(level, color="0.6", linestyle="--", linewidth=1)
         axis.set_title(title, fontsize=9)
-        axis.set_xlabel("passes over the images")
+        axis.set_xlabel("epoch")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     plt.close(figure)
     return buffer.getvalue()
 
 
-def model_card(stated: dict[str, Any]) -> str:
-    """Returns a README for whoever gets the encoder. It says nothing of a mark, let alone of its key.
+def model_card(stated: dict[str, Any], *, onnx: bool) -> str:
+    """Return a README for users of the encoder. It says nothing about a watermark or its key.
 
     Args:
-        stated: the content of config.json.
+        stated: the content of `config.json`.
+        onnx: whether `encoder.onnx` lies beside it.
     """
     training, data, cfg = stated["train"], stated["data"], stated["pretrained_cfg"]
     height, width = data["shape"][-2:]
-    load = "encoder = load_encoder('encoder.safetensors').encoder"
-    if stated["architecture"] == "custom":
-        load = "encoder = load_encoder('encoder.onnx').encoder"
-    numbers = ", ".join(f"{x:g}" for x in cfg["mean"]), ", ".join(f"{x:g}" for x in cfg["std"])
-    return f"""# {printable(stated["architecture"])}, {stated["num_features"]} numbers an image
+    file = "encoder.onnx" if stated["architecture"] == "custom" else "encoder.safetensors"
+    runtime = '\n\nOr use any ONNX runtime: `encoder.onnx`, input "images", output "representations".' if onnx else ""
+    mean, std = (", ".join(f"{x:g}" for x in cfg[name]) for name in ("mean", "std"))
+    return f"""# {printable(stated["architecture"])}, {stated["num_features"]}-dimensional representations
 
 A self-supervised image encoder. It maps images `(n, 3, {height}, {width})`, float32 in [0, 1], to representations
-`(n, {stated["num_features"]})`. Normalisation (mean {numbers[0]}; std {numbers[1]}) is inside.
+`(n, {stated["num_features"]})`. The encoder normalizes its input itself (mean {mean}; std {std}).
 
 | | |
 |---|---|
 | method | {training["method"]} |
 | images | {data["images"]:,} of {printable(str(data["name"]))}, without labels |
-| training | {training["epochs"]} passes, batches of {training["batch_size"]}, Adam, learning rate {training["lr"]:g} |
-| licence, intended use, limits | to be filled in by the owner |
+| training | {training["epochs"]} epochs, batch size {training["batch_size"]}, Adam, learning rate {training["lr"]:g} |
+| license, intended use, limits | to be filled in by the owner |
 
 ```python
 from ownership import load_encoder       # pip install turnmark
-{load}           # or any ONNX runtime: encoder.onnx, input "images", output "representations"
-```
+encoder = load_encoder("{file}").encoder
+```{runtime}
 """

@@ -3,53 +3,78 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ownership.encoders.architectures import CUSTOM, is_architecture, known_architectures
 from ownership.errors import TrainingError
+from watermark_training.choices import Objective, Precision, PredictorTraining
+from watermark_training.choices import WatermarkTask as WatermarkTask
 
-Method = Literal["simclr", "simsiam", "barlow", "embed"]
-METHODS: tuple[Method, ...] = ("simclr", "simsiam", "barlow")
-"""How an encoder is trained from the start; "embed" adds the mark to one that exists."""
-Mark = Literal["secret", "paper", "none"]
-MARKS: tuple[Mark, ...] = ("secret", "paper", "none")
-PREDICTORS = ("trained", "frozen")
-PRECISIONS = ("auto", "float32", "bfloat16")
+Method = Literal[Objective, "embed"]
+METHODS = get_args(Objective)
+"""Methods that train an encoder from initial weights; "embed" adds the watermark to a trained encoder."""
+
+WATERMARK_TASKS = get_args(WatermarkTask)
+PREDICTORS = get_args(PredictorTraining)
+PRECISIONS = get_args(Precision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """What `train` needs to know; the defaults are the paper's (section 4.1 and its released code)."""
+    """Configuration of `train`; the defaults are the paper's (section 4.1 and its released code).
 
-    arch: str = (
-        "resnet18"  # name that ownership.encoders.architectures.make_encoder takes; custom: the encoder to start from
-    )
-    method: Method = "simclr"  # SimCLR, SimSiam, Barlow Twins; or embed
-    epochs: int = 200  # passes over the data
-    batch_size: int = 256  # images a step; two contrastive views each; shared by the processes of torchrun
-    accumulate: int = 1  # steps whose gradients make one update; only images of one step are negatives of each other
-    lr: float = 3e-4  # Adam; cosine schedule to zero
+    Attributes:
+        arch: name that `ownership.encoders.architectures.make_encoder` takes; "custom" for the `start` encoder's.
+        method: SimCLR, SimSiam, Barlow Twins, or embed (retrofit a watermark).
+        epochs: times that training sees the whole data set.
+        batch_size: images in one step, each with two contrastive views; torchrun's processes share the batch.
+        accumulate: steps whose gradients make one update; negatives come from the same step only.
+        lr: Adam's learning rate; it falls to zero along a cosine.
+        weight_decay: Adam's weight decay.
+        temperature: of NT-Xent (SimCLR).
+        projection_dim: length of the projection head's output.
+        min_crop: smallest fraction of the image area that a crop keeps.
+        flip: whether views may be mirrored.
+        rotate: whether views are also rotated by any angle, which makes the encoder rotation-invariant; excludes a
+            watermark.
+        watermark: the rotation task (`WATERMARK_TASKS`).
+        watermark_weight: weight of the rotation loss beside the method's loss.
+        watermark_fraction: fraction of each batch that is also shown as two rotated views; 0.5 for short trainings.
+        predictor: whether the rotation predictor is trained, or keeps the weights drawn from the key (docs/adr/0002).
+        seed: of initial weights, order and augmentation, for a secret watermark together with the key; the key itself
+            never follows from it.
+        precision: auto uses bfloat16 autocast where the hardware supports it.
+        compile: whether `torch.compile` compiles the encoder, which takes about a minute and makes steps faster.
+
+    Raises:
+        TrainingError: if a value is unknown, out of range, or contradicts another one.
+    """
+
+    arch: str = "resnet18"
+    method: Method = "simclr"
+    epochs: int = 200
+    batch_size: int = 256
+    accumulate: int = 1
+    lr: float = 3e-4
     weight_decay: float = 1e-4
-    temperature: float = 0.07  # NT-Xent (SimCLR)
-    projection_dim: int = 128  # of the head's output
-    min_crop: float = 0.08  # smallest share of the area that a crop keeps
-    flip: bool = True  # whether views may be mirrored
-    rotate: bool = False  # whether views are turned by any angle, too: an encoder without orientation; no mark then
-    watermark: Mark = "secret"  # secret: fresh key; paper: public half-turn task; none: plain encoder
-    watermark_weight: float = 1.0  # weight of the rotation loss beside the method's own
-    watermark_fraction: float = (
-        0.08  # share of each batch that also gets two rotated views; .5 for few images or passes
-    )
-    predictor: Literal["trained", "frozen"] = "trained"  # or as the key drew it (docs/adr/0002, 0020)
-    seed: int = 0  # initial weights, order, augmentation (with a secret mark: together with the key); never the key
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast where hardware has it
-    compile: bool = False  # whether torch.compile makes the encoder's passes: faster steps after a minute of compiling
+    temperature: float = 0.07
+    projection_dim: int = 128
+    min_crop: float = 0.08
+    flip: bool = True
+    rotate: bool = False
+    watermark: WatermarkTask = "secret"
+    watermark_weight: float = 1.0
+    watermark_fraction: float = 0.08
+    predictor: PredictorTraining = "trained"
+    seed: int = 0
+    precision: Precision = "auto"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.arch != CUSTOM and not is_architecture(self.arch):
             raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {known_architectures()}")
         for what, value, known in (
-            ("watermark", self.watermark, MARKS),
+            ("watermark", self.watermark, WATERMARK_TASKS),
             ("method", self.method, (*METHODS, "embed")),
             ("precision", self.precision, PRECISIONS),
             ("predictor", self.predictor, PREDICTORS),
@@ -57,9 +82,11 @@ class TrainConfig:
             if value not in known:
                 raise TrainingError(f"unknown {what} {value!r}", f"one of: {', '.join(known)}")
         if self.rotate and self.watermark != "none":
-            raise TrainingError("rotated views erase a rotation mark", "leave out rotate, or train with mark none")
+            raise TrainingError(
+                "rotated views erase a rotation watermark", "leave out rotate, or train with watermark none"
+            )
         if self.method == "embed" and self.watermark == "none":
-            raise TrainingError("nothing to embed: the mark is none", "mark secret")
+            raise TrainingError("nothing to embed: the watermark is none", "use watermark secret")
         for name, low in (("epochs", 1), ("batch_size", 8), ("accumulate", 1), ("projection_dim", 2)):
             if getattr(self, name) < low:
                 raise TrainingError(f"{name} is {getattr(self, name)}", f"at least {low}")
@@ -67,12 +94,8 @@ class TrainConfig:
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}", "must be above 0")
         if self.min_crop > 1 or self.watermark_fraction > 1:
-            raise TrainingError("min_crop and watermark_fraction are shares", "at most 1")
+            raise TrainingError("min_crop and watermark_fraction are fractions", "at most 1")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the configuration as JSON-ready values; what came later is left out at its default.
-
-        So the folders of earlier versions are known again.
-        """
-        later = {"accumulate": 1, "predictor": "trained", "compile": False}
-        return {k: v for k, v in asdict(self).items() if k not in later or v != later[k]}
+        """Return the configuration as JSON-ready values."""
+        return asdict(self)

@@ -1,6 +1,6 @@
-"""CUDA graphs: the kernels of a step recorded once and replayed, so that a GPU never waits for Python to launch them.
+"""CUDA graphs: the kernels of a step are recorded once and replayed, so that the GPU does not wait for launches.
 
-A step of ResNet-18 on 32 x 32 images is 700 launches, which take the CPU twice as long as the H200 takes for the work.
+A step of ResNet-18 on 32 x 32 images has 700 launches. The CPU takes twice as long for them as an H200 for the work.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 WARM = 3
-"""Calls made as usual before one is recorded: libraries choose their kernels and make their workspaces in them."""
+"""Normal calls before the recording: in them libraries select kernels and allocate workspaces."""
 
 
-class Graph:
-    """The work of a function of tensors; from the fourth call on replayed.
+class CudaGraphRunner:
+    """Runs a function of tensors; from the fourth call on it replays a recording of the function's kernels.
 
-    The function must do the same work on inputs of the same shapes every time, and reach tensors other than its
-    arguments (weights, gradients) where it finds them the first time. One that cannot be recorded, as it waits for the
-    device, is called as usual for good.
+    The function must do the same work on inputs of the same shapes in every call, and must find other tensors (weights,
+    gradients) at the same addresses. A function that cannot be recorded, because it synchronizes with the device, is
+    called normally.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Graph:
         self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Returns what the function does for these inputs; the next call overwrites it."""
+        """Return the function's outputs for these inputs; the next call overwrites them."""
         self.calls += 1
         if self.usable and self.recorded is None and self.calls > WARM:
             self._record(function, inputs)
@@ -56,7 +56,7 @@ class Graph:
         self.recorded = graph
 
     def _aside(self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Calls on a stream of its own: work on the default one would be waited for in the recording."""
+        """Call on a separate stream: the recording would have to wait for work on the default stream."""
         here = torch.cuda.current_stream()
         self.stream.wait_stream(here)
         with torch.cuda.stream(self.stream):

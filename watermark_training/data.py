@@ -1,15 +1,15 @@
-"""Images by description: a folder, an `.npz`, or a named data set, with a slice, as one uint8 tensor.
+"""Images by description: a folder, a file or a named data set, with an optional slice, as one uint8 tensor.
 
-    digits                      scikit-learn's digits, 16x16, comes with the package
+    digits                      scikit-learn's digits, 16x16; included in the package
     fashion-mnist:train[:10000] the first 10,000 training images
     cifar10:test                any torchvision data set, by its name in lower case
-    photos/                     an image folder (class folders or flat), or one of WebDataset shards (`.tar`)
+    photos/                     a folder of images (flat, or one folder a class) or of WebDataset shards (`.tar`)
     images.npz[:500]            uint8 `x` (n, h, w), (n, h, w, c) or (n, c, h, w), optional `y`
-    images.npy                  uint8 (n, c, h, w), memory-mapped: what `turnmark pack` writes
+    images.npy                  uint8 (n, c, h, w), memory-mapped; `turnmark pack` writes it
 
-Named sets are looked for in `$TURNMARK_DATA` (as `NAME-SPLIT.npz`, or as torchvision keeps them), then in
-`~/.cache/turnmark`, and downloaded there when missing. Fashion-MNIST is also found where Debian's package
-`dataset-fashion-mnist` puts it.
+A named data set is searched in `$TURNMARK_DATA` (as `NAME-SPLIT.npz`, or as torchvision stores it), then in
+`~/.cache/turnmark`, and downloaded there if it is missing. Fashion-MNIST is also read from Debian's package
+`dataset-fashion-mnist`.
 """
 
 from __future__ import annotations
@@ -31,26 +31,28 @@ from torch import Tensor
 
 from ownership.encoders.images import as_uint8, check_images
 from ownership.errors import DataError
+from ownership.io.extras import require
 from ownership.io.text import printable
-from watermark_training.pictures import OnBadImage, read_pictures
+from watermark_training.choices import OnBadImage
+from watermark_training.image_files import read_images
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Data:
-    """Images and, where the source has them, labels."""
+    """Images and, if the source has them, labels."""
 
     name: str  # the description it was loaded from
     images: Tensor  # (n, c, h, w) uint8, c = 1 or 3
     labels: Tensor | None  # (n,) int64
-    skipped: tuple[str, ...] = ()  # files that are no readable images, left out as asked
+    skipped: tuple[str, ...] = ()  # files that are not readable images and were left out
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled with its own images only: torch would write all of which they are a part."""
+        """Pickle only these images: torch would write the whole storage that they are a part of."""
         return _data, (self.name, _own(self.images), _own(self.labels), self.skipped)
 
 
@@ -66,15 +68,15 @@ _DESCRIPTION = re.compile(r"^(?P<source>.*?)(?::(?P<split>[a-z0-9_]+))?(?:\[(?P<
 
 
 def load_data(description: str, *, size: int | None = None, on_bad_image: OnBadImage = "stop") -> Data:
-    """Loads images by description (see the module's docstring).
+    """Load images by description (see the module's docstring).
 
     Args:
-        description: folder, file or name; then optionally `:split` and `[start:stop]`.
-        size: side length to resize to; needed for folders of mixed sizes.
-        on_bad_image: of a folder or shard: stop with an error, or skip the file and note it.
+        description: folder, file or name, followed by an optional `:split` and `[start:stop]`.
+        size: side length to resize to; required for folders of mixed sizes.
+        on_bad_image: for a file in a folder or shard that is not a readable image: stop with an error, or skip it.
 
     Raises:
-        DataError: if there is no such data, or it cannot be used.
+        DataError: if the data does not exist or cannot be used.
     """
     match = _DESCRIPTION.match(description)
     whole = Path(description)
@@ -99,7 +101,7 @@ def load_data(description: str, *, size: int | None = None, on_bad_image: OnBadI
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Returns uint8 images `(n, c, h, w)` resized to `size` x `size`, bilinear, antialiased when shrinking."""
+    """Return uint8 images `(n, c, h, w)` resized to `size` x `size`, bilinear, antialiased when shrinking."""
     x = F.interpolate(images.float() / 255, size=(size, size), mode="bilinear", antialias=size < max(images.shape[-2:]))
     return as_uint8(x)
 
@@ -111,7 +113,7 @@ def _load(
     if path.is_dir() and split is not None:
         path = path / split
     if path.is_dir() or path.suffix == ".tar":
-        return read_pictures(path, size, on_bad_image=on_bad_image, skipped=skipped)
+        return read_images(path, size, on_bad_image=on_bad_image, skipped=skipped)
     if path.suffix == ".npy":
         return _npy(path), None
     if path.suffix == ".npz" or path.is_file():
@@ -153,13 +155,13 @@ def _fashion(folder: Path, split: str) -> tuple[Tensor, Tensor]:
 
 
 def _npy(path: Path) -> Tensor:
-    """Images that stay in their file: pages come into memory as they are used, and may leave it again."""
+    """Memory-mapped images: the system loads pages when they are used, and may drop them again."""
     if not path.is_file():
         raise DataError(f"data: {printable(path, 300)} does not exist", "check the path")
     try:
         stored = np.load(path, mmap_mode="c", allow_pickle=False)  # "c": writable for torch, never written back
     except (ValueError, OSError, EOFError) as e:
-        raise DataError(f"{printable(path.name)} is no readable .npy file", "write it with turnmark pack") from e
+        raise DataError(f"{printable(path.name)} is not a readable .npy file", "write it with turnmark pack") from e
     if stored.dtype != np.uint8 or stored.ndim != 4:
         raise DataError(f"{printable(path.name)} is {stored.dtype} {stored.shape}", "uint8 (n, c, h, w)")
     return torch.from_numpy(stored)
@@ -176,7 +178,7 @@ def _npz(path: Path) -> tuple[Tensor, Tensor | None]:
     except DataError:
         raise
     except Exception as e:  # zip, header and pickle errors alike
-        raise DataError(f"{printable(path.name)} is no readable .npz file", "store it with numpy.savez") from e
+        raise DataError(f"{printable(path.name)} is not a readable .npz file", "store it with numpy.savez") from e
     if x.dtype != np.uint8 or x.ndim not in (3, 4):
         raise DataError(
             f"{printable(path.name)}: x is {x.dtype} {x.shape}", "uint8, (n, h, w), (n, h, w, c) or (n, c, h, w)"
@@ -192,13 +194,14 @@ def _npz(path: Path) -> tuple[Tensor, Tensor | None]:
 
 def _torchvision(name: str, split: str | None) -> tuple[Tensor, Tensor | None]:
     """Any torchvision image data set by its class name in any case, dashes optional."""
+    require("torchvision")
     from torchvision import datasets
 
     by_name = {n.lower(): n for n in datasets.__all__}
     wanted = name.lower().replace("-", "").replace("_", "")
     if wanted not in by_name:
         raise DataError(
-            f"data: {printable(name, 300)} is no folder, no .npz file and no known data set",
+            f"data: {printable(name, 300)} is not a folder, a file or a known data set",
             "check the path, or use digits, fashion-mnist, cifar10, ... (torchvision's names)",
         )
     make: Callable[..., Any] = getattr(datasets, by_name[wanted])
@@ -213,7 +216,7 @@ def _torchvision(name: str, split: str | None) -> tuple[Tensor, Tensor | None]:
                     warnings.simplefilter("ignore")
                     dataset = make(root=str(root), download=download, **arguments)
                 return _collect(dataset)
-            except TypeError as e:  # this set is made with other arguments: not what is wrong with the others
+            except TypeError as e:  # this data set takes other arguments
                 problem = problem or str(e)
                 break
             except Exception as e:  # torchvision, urllib and zip errors share no base
@@ -226,7 +229,7 @@ def _torchvision(name: str, split: str | None) -> tuple[Tensor, Tensor | None]:
 
 
 def _collect(dataset: Any) -> tuple[Tensor, Tensor | None]:
-    """The images of a torchvision data set as one tensor, straight from its array where it has one."""
+    """The images of a torchvision data set as one tensor, from its array if it has one."""
     array = getattr(dataset, "data", None)
     labels = getattr(dataset, "targets", getattr(dataset, "labels", None))
     if array is None:

@@ -1,4 +1,4 @@
-"""A train folder in words."""
+"""Describe a train folder in lines of text."""
 
 from __future__ import annotations
 
@@ -9,51 +9,58 @@ from ownership.encoders.architectures import Encoder
 from ownership.errors import SuspectError
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
-from watermark_training.train_folder import load_trained
+from watermark_training.callbacks import METRICS
+from watermark_training.train_folder import PREDICTOR, LoadedEncoder, load_trained
+
+WATERMARKS = {"paper": "the paper's public 180-degree rotation task", None: "none"}
 
 
 def describe(folder: Path) -> list[str]:
-    """Returns lines that say what a train folder, or an encoder's file, holds; nothing of the key is in them.
+    """Return lines that describe a train folder or an encoder's file; they say nothing about the key.
 
     Raises:
-        SuspectError: if it is neither.
+        SuspectError: if the path is neither.
     """
     loaded = load_trained(folder)
     lines = [f"encoder     {loaded.architecture or 'ONNX'}, SHA-256 {loaded.sha256}"]
     if isinstance(loaded.encoder, Encoder):
         count = sum(p.numel() for p in loaded.encoder.parameters())
-        lines[0] += f", {loaded.encoder.dim} numbers an answer, {count:,} parameters"
+        lines[0] += f", {loaded.encoder.dim}-dimensional representations, {count:,} parameters"
     if not loaded.config:
-        return [*lines, "            a bare file: how it was trained is not known"]
-    training, data = loaded.config.get("train", {}), loaded.config.get("data", {})
-    if theft := loaded.config.get("steal"):
-        session = loaded.config.get("unique_images")
-        lines.append(
-            f"theft       {loaded.config.get('method')}, loss {theft.get('loss')}, {session} images asked about"
-        )
+        return [*lines, "            a single file: its training is not known"]
+    lines += _training(loaded)
+    rows = [json.loads(line) for line in _text((folder if folder.is_dir() else folder.parent) / METRICS).splitlines()]
+    if rows and loaded.config.get("train"):
+        shown = ", ".join(f"{name.replace('_', ' ')} {x:.3f}" for name, x in rows[-1].items() if name != "epoch")
+        lines.append(f"last epoch  {shown}")
+    return lines
+
+
+def _training(loaded: LoadedEncoder) -> list[str]:
+    config = loaded.config
+    training, data = config.get("train", {}), config.get("data", {})
+    lines = []
+    if extraction := config.get("extraction"):
+        images = config.get("unique_images")
+        lines.append(f"extraction  {config.get('method')}, loss {extraction.get('loss')}, {images} images queried")
     if training:
-        embedded = "the mark was embedded in a trained encoder"
+        embedded = "watermark embedded in a trained encoder"
         lines.append(
             f"training    {embedded if training.get('method') == 'embed' else training.get('method')}: "
-            f"{training.get('epochs')} passes, batches of {training.get('batch_size')}, seed {training.get('seed')}"
+            f"{training.get('epochs')} epochs, batch size {training.get('batch_size')}, seed {training.get('seed')}"
         )
     if data:
         lines.append(f"images      {data.get('images')} of {printable(str(data.get('name')))}")
-    if base_checkpoint := loaded.config.get("base_checkpoint"):
-        lines.append(f"ancestor    SHA-256 {printable(str(base_checkpoint))}")
-    if not training:
-        return lines
-    watermark = {None: "none", "paper": "the paper's public half-turn task"}.get(
-        training.get("watermark"), training.get("watermark")
-    )
-    where = "; the key is in predictor.safetensors, keep it secret" if loaded.key is not None else ""
-    lines.append(f"mark        {watermark}{where}")
-    rows = [json.loads(line) for line in _text(folder / "metrics.jsonl").splitlines()]
-    if rows:
-        shown = ", ".join(
-            f"{name.replace('_', ' ')} {value:.3f}" for name, value in rows[-1].items() if name != "epoch"
-        )
-        lines.append(f"at the end  {shown}")
+    if base_checkpoint := config.get("base_checkpoint"):
+        lines.append(f"started from  base checkpoint with SHA-256 {printable(str(base_checkpoint))}")
+    if training:
+        task = training.get("watermark")
+        where = "; "
+        if loaded.key is not None:
+            where += f"the key is in {PREDICTOR}, keep it secret"
+        elif task not in (None, "none"):
+            where += f"{PREDICTOR} is missing: no claim can use this watermark"
+        lines.append(f"watermark   {WATERMARKS.get(task, task)}{where if where != '; ' else ''}")
     return lines
 
 

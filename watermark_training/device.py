@@ -1,4 +1,4 @@
-"""Where training runs, in which precision, compiled or not; initial weights that depend on our generator only."""
+"""Device, precision and compilation of a training; initial weights that depend on one generator only."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from ownership.io.text import printable
 
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[None]:
-    """Layers draw their initial weights from the global generator: seeds it from ours, and puts it back."""
+    """Seed the global generator, which layers draw initial weights from, by this one; restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         yield
 
 
 def seeded_architecture(arch: str, generator: torch.Generator) -> Encoder:
-    """Returns a freshly initialised encoder whose weights depend on the generator only."""
+    """Return an encoder with initial weights that depend on the generator only."""
     with seeded(generator):
         return make_encoder(arch)
 
 
 def compiled(encoder: Encoder) -> Callable[[Tensor], Tensor]:
-    """Returns the encoder's forward pass through `torch.compile`; it compiles when first called, for about a minute."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns of no GPU where none was asked for
+    """Return the encoder's forward pass under `torch.compile`; its first call compiles, for about a minute."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns about a missing GPU on the CPU
     fast: Callable[[Tensor], Tensor] = torch.compile(encoder)
     return fast
 
 
 @contextmanager
 def compile_errors() -> Iterator[None]:
-    """Says what `torch.compile` throws, in the forward or the backward pass, as TrainingError."""
+    """Raise errors of `torch.compile`, in the forward or the backward pass, as TrainingError."""
     try:
         yield
     except Exception as e:
@@ -50,29 +50,29 @@ def compile_errors() -> Iterator[None]:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Returns bfloat16 autocast where asked for, or where `precision` is "auto" and the hardware has it."""
+    """Return bfloat16 autocast if `precision` is "bfloat16", or "auto" on hardware that is faster with it."""
     if precision == "float32" or (precision == "auto" and not has_bfloat16(device)):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Returns whether the device computes faster in bfloat16 than in float32.
+    """Return whether the device computes faster in bfloat16 than in float32.
 
-    A CPU does with AMX, and AMD's do with AVX-512 BF16. Intel's instruction of that name alone has half the throughput,
-    and where a virtual machine hides AMX a training step takes 1.3 times as long as in float32 (measured on an
-    Emerald Rapids, docs/results.md, "Training").
+    CPUs with AMX do, and AMD's with AVX-512 BF16. On Intel, AVX-512 BF16 without AMX has half the throughput: where a
+    virtual machine hides AMX, a training step takes 1.3 times as long as in float32 (measured on an
+    Emerald Rapids, docs/results/training.md).
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    # private names of torch: where a version lacks them, float32 it is
+    # private names of torch; a version without them uses float32
     amx, avx = (getattr(torch.cpu, query, bool) for query in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return device.type == "cpu" and (amx() or (avx() and _vendor() == "AuthenticAMD"))
 
 
 @lru_cache(maxsize=1)
 def _vendor() -> str:
-    """Who made the CPU, as Linux says it; empty elsewhere."""
+    """Vendor of the CPU on Linux; empty on other systems."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as f:
             return next((line.split(":")[1].strip() for line in f if line.startswith("vendor_id")), "")
@@ -81,7 +81,7 @@ def _vendor() -> str:
 
 
 def pick_device(name: str) -> torch.device:
-    """Returns the device called `name`; "auto" is CUDA, then Apple's MPS, then the CPU.
+    """Return the device called `name`; "auto" is CUDA, else Apple's MPS, else the CPU.
 
     Raises:
         TrainingError: if there is no such device.

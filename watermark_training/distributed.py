@@ -1,9 +1,9 @@
-"""Training on several processes (`torchrun`): who is who, and rows gathered across them with their gradients.
+"""Training on several processes (`torchrun`): ranks, rows gathered with their gradients, averaged gradients.
 
-Each process works on its own part of every batch. Losses that compare images with each other take the whole batch,
-gathered; gradients are then averaged, and so equal those of one process with the whole batch. One all-reduce an update
-does that: DistributedDataParallel would overlap it with the backward pass, but keeps the process group alive after it
-is destroyed, and Gloo's threads then crash the interpreter now and then as it ends (torch 2.14).
+Each process works on its own part of every batch. Losses that compare images with each other gather the whole batch.
+Gradients are averaged by one all-reduce an update, and so equal those of one process with the whole batch.
+DistributedDataParallel is not used: it keeps the process group alive after its destruction, and Gloo's threads then
+sometimes crash the interpreter at exit (torch 2.14).
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from ownership.errors import TrainingError
 
 
 def rank() -> int:
-    """Returns which process this is; 0 where there is one only."""
+    """Return the index of this process; 0 if there is only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
-    """Returns how many processes train together."""
+def world_size() -> int:
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def gathered(x: Tensor) -> Tensor:
-    """Returns the rows `(n, d)` of all processes in their order, `(world n, d)`; gradients flow back to each."""
-    if world() == 1:
+    """Return the rows `(n, d)` of all processes in rank order, `(world_size n, d)`; gradients flow back to each."""
+    if world_size() == 1:
         return x
     out: Tensor = _Gather.apply(x.contiguous())
     return out
 
 
 class _Gather(torch.autograd.Function):
-    """All processes' rows; backward, the gradients that all processes have for one's own rows, summed."""
+    """All processes' rows; backward: the sum over processes of the gradients of this process's rows."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.rows = len(x)
-        parts = [torch.empty_like(x) for _ in range(world())]
+        parts = [torch.empty_like(x) for _ in range(world_size())]
         dist.all_gather(parts, x)
         return torch.cat(parts)
 
@@ -56,28 +56,28 @@ class _Gather(torch.autograd.Function):
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Replaces gradients by their mean over all processes; those that have none are left out, alike everywhere."""
+    """Replace gradients by their mean over all processes; parameters without a gradient have none on any process."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if world() == 1 or not gradients:
+    if world_size() == 1 or not gradients:
         return
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
-    for gradient, mean in zip(gradients, torch.split(flat / world(), [g.numel() for g in gradients]), strict=True):
+    for gradient, mean in zip(gradients, torch.split(flat / world_size(), [g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
 def mean_over_processes(x: Tensor) -> Tensor:
-    """Returns the mean of a tensor over all processes."""
-    if world() == 1:
+    """Return the mean of a tensor over all processes."""
+    if world_size() == 1:
         return x
     total = x.clone()
     dist.all_reduce(total)
-    return total / world()
+    return total / world_size()
 
 
-def of_first(value: Any) -> Any:
-    """Returns what the first process has, on all of them."""
-    if world() == 1:
+def from_first_process(value: Any) -> Any:
+    """Return, on every process, the value that the first process passed."""
+    if world_size() == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
@@ -86,7 +86,7 @@ def of_first(value: Any) -> Any:
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[torch.device]:
-    """Joins the other processes if `torchrun` started this one; yields the device of this process.
+    """Join the other processes if `torchrun` started this one; yield the device of this process.
 
     Raises:
         TrainingError: if they cannot be reached.
@@ -103,6 +103,6 @@ def processes(device: torch.device) -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     try:
         yield device
-        dist.barrier()  # nobody leaves while another still talks to it
+        dist.barrier()  # no process ends while another one still communicates with it
     finally:
         dist.destroy_process_group()

@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def nt_xent_loss(first: Tensor, second: Tensor, temperature: float = 0.07) -> Tensor:
-    """Returns the normalised-temperature cross entropy of two batches of projections of the same images.
+    """Return the normalized-temperature cross-entropy of two batches of projections of the same images.
 
     For each of the 2 n projections, its partner is the positive and the other 2 n - 2 are negatives.
 
     Args:
         first: projections of the first views, `(n, d)`, n >= 2.
         second: projections of the second views, `(n, d)`.
-        temperature: .07 in the paper.
+        temperature: 0.07 in the paper.
 
     References:
         [1] Chen et al., A Simple Framework for Contrastive Learning, ICML 2020, equation 1, Algorithm 1.
@@ -31,12 +31,12 @@ def nt_xent_loss(first: Tensor, second: Tensor, temperature: float = 0.07) -> Te
 
 
 def barlow_loss(first: Tensor, second: Tensor, redundancy: float = 0.0051) -> Tensor:
-    """Returns the Barlow Twins loss of two batches `(n, d)` of the same images: cross-correlation pulled to identity.
+    """Return the Barlow Twins loss of two batches `(n, d)` of the same images: cross-correlation pulled to identity.
 
-    C = a^T b / n of the batches standardised over images; sum (1 - C_ii)^2 + redundancy sum_{i != j} C_ij^2.
+    C = a^T b / n of the batches standardized over images; sum (1 - C_ii)^2 + redundancy sum_{i != j} C_ij^2.
 
     References:
-        [1] Zbontar et al., Barlow Twins, ICML 2021, equation 1 (lambda = .0051).
+        [1] Zbontar et al., Barlow Twins, ICML 2021, equation 1 (lambda = 0.0051).
     """
     a, b = ((x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt() for x in (first.float(), second.float()))
     c = a.T @ b / len(a)
@@ -45,7 +45,7 @@ def barlow_loss(first: Tensor, second: Tensor, redundancy: float = 0.0051) -> Te
 
 
 def simsiam_loss(first: Tensor, second: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
-    """Returns SimSiam's loss -(cos(h(z1), sg(z2)) + cos(h(z2), sg(z1))) / 2, mean over images.
+    """Return SimSiam's loss -(cos(h(z1), sg(z2)) + cos(h(z2), sg(z1))) / 2, mean over images.
 
     Args:
         first: projections z1 of the first views, `(n, d)`.
@@ -61,14 +61,14 @@ def simsiam_loss(first: Tensor, second: Tensor, predict: Callable[[Tensor], Tens
 
 
 def feature_preservation_loss(now: Tensor, before: Tensor) -> Tensor:
-    """Returns how far representations have moved, in units of their spread: what embedding a mark should keep small.
+    """Return how far representations moved, relative to their variance; embedding a watermark keeps this small.
 
-    mean_i ||a_i - b_i||^2 / mean_i ||b_i - mean(b)||^2: the share of the variance that an old linear head no longer
-    sees where it was. 0: nothing moved; 1: as far as to the representation of another image, halved.
+    mean_i ||a_i - b_i||^2 / mean_i ||b_i - mean(b)||^2, the fraction of variance that is lost to a linear head fitted
+    before. It is 0 if nothing moved, and 1 at half the mean squared distance between two images' representations.
 
     Args:
         now: `(n, d)`, n >= 2.
-        before: `(n, d)` of the same images, from the encoder as it was.
+        before: `(n, d)` of the same images, from the original encoder.
     """
     spread = (before - before.mean(0)).square().sum(1).mean().clamp_min(1e-12)
     return (now - before).square().sum(1).mean() / spread

@@ -1,4 +1,4 @@
-"""What an encoder learns beside the mark: to tell images apart under augmentation, or to answer as it did before."""
+"""What an encoder learns beside the watermark: a contrastive objective, or the preservation of its own features."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from watermark_training.losses import barlow_loss, feature_preservation_loss, nt
 
 
 class Objective(Protocol):
-    """One method of training, with the parts of its own that learn or are needed."""
+    """One training method, with the modules that it trains beside the encoder."""
 
     def views(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """Returns what the encoder is shown of images `(b, c, h, w)` in `[0, 1]`."""
+        """Return the views of images `(b, c, h, w)` in `[0, 1]` that the encoder represents."""
 
     def loss(self, representations: Tensor, shown: Tensor) -> Tensor:
-        """Returns the loss on the representations `(n, d)` of the views, concatenated, and on the views."""
+        """Return the loss of the concatenated views `shown` with their representations `(n, d)`."""
 
     def modules(self) -> dict[str, nn.Module]:
-        """Returns the parts that learn with the encoder, by name."""
+        """Return the modules that are trained with the encoder, by name."""
 
 
 class Contrastive:
-    """SimCLR, SimSiam or Barlow Twins: two augmented views of every image (`config.method`).
+    """SimCLR, SimSiam or Barlow Twins on two augmented views of every image (`config.method`).
 
-    SimCLR's head: Linear(d, d) - ReLU - Linear(d, out), no normalisation (the paper's released code). SimSiam and
-    Barlow Twins: BatchNorm after the first layer; SimSiam's prediction head has a bottleneck of out / 4 (Chen and He
-    2021).
+    SimCLR's projection head is Linear(d, d) - ReLU - Linear(d, out) without normalization (the paper's released code).
+    SimSiam and Barlow Twins have BatchNorm after the first layer. SimSiam's prediction head has a bottleneck of
+    out / 4 (Chen and He 2021).
     """
 
     def __init__(self, config: TrainConfig, dim: int) -> None:
@@ -51,11 +51,11 @@ class Contrastive:
             self.prediction = projection_head(out, max(2, out // 4), out, normalised=True)
 
     def modules(self) -> dict[str, nn.Module]:
-        """Returns the heads."""
+        """Return the projection head and, for SimSiam, the prediction head."""
         return {"head": self.head} | ({} if self.prediction is None else {"prediction": self.prediction})
 
     def views(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """Returns two views an image."""
+        """Return two augmented views of each image."""
         return [self._view(images, generator) for _ in range(2)]
 
     def _view(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -66,10 +66,10 @@ class Contrastive:
         return rotate(x, beside(angles, x))
 
     def loss(self, representations: Tensor, shown: Tensor) -> Tensor:
-        """Returns the method's loss on the projections."""
+        """Return the method's loss on the projections."""
         first, second = self.head(representations).float().chunk(2)
         with torch.autocast(first.device.type, enabled=False):  # similarities need float32
-            if self.config.method != "simsiam":  # these compare images with each other: with those of all processes
+            if self.config.method != "simsiam":  # these losses compare images with each other: those of all processes
                 first, second = gathered(first), gathered(second)
             if self.config.method == "barlow":
                 return barlow_loss(first, second)
@@ -79,21 +79,24 @@ class Contrastive:
 
 
 class FeaturePreservation:
-    """Answering upright images as before, so that whatever was built on the encoder goes on working ("embed")."""
+    """Preservation of the representations of unrotated images, for the method "embed".
+
+    Classifiers that were fitted to the encoder before keep working.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self.before = copy.deepcopy(encoder).eval().requires_grad_(False)
 
     def modules(self) -> dict[str, nn.Module]:
-        """Returns nothing: only the encoder learns."""
+        """Return no modules: only the encoder is trained."""
         return {}
 
     def views(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """Returns the images as they are."""
+        """Return the images, not augmented."""
         return [images]
 
     def loss(self, representations: Tensor, shown: Tensor) -> Tensor:
-        """Returns how far the answers have moved."""
+        """Return how far the representations have moved."""
         with torch.no_grad():
             before = self.before(shown)
         return feature_preservation_loss(representations.float(), before.float())

@@ -1,6 +1,8 @@
-"""Reference surrogates: thefts of the victim that its owner makes, to know what the claim can find."""
+"""Reference surrogates: surrogates that the owner extracts from the victim, to state what the claim can detect."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,19 +11,38 @@ from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.extract import extract
 from attacks_for_eval.extraction.losses import REFERENCE_LOSSES
-from ownership.claims.record import EncoderRecord
+from ownership.claims.record import EncoderRecord, NamedEncoder
 from ownership.encoders.architectures import ARCHITECTURES, is_architecture
 from ownership.encoders.images import EncoderLike, images_sha256, represent
 from ownership.io.canonical import sha256
-from ownership.io.progress import Progress, silent
-from watermark_training.train_folder import weights_bytes
+from ownership.io.progress import Progress, part, silent
+from watermark_training.encoder_files import weights_bytes
 
 MIN_QUERIES = 64
-"""Fewer queries than this make no theft worth the name."""
+"""Fewest queries that a reference surrogate is extracted with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceConfig:
+    """How reference surrogates are extracted.
+
+    Attributes:
+        losses: one surrogate is extracted with each of these, names in `LOSSES`.
+        queries: most images to query.
+        epochs: epochs over the responses.
+        seed: of the first surrogate; each further one adds 1.
+        device: where to train.
+    """
+
+    losses: tuple[str, ...] = REFERENCE_LOSSES
+    queries: int = 10_000
+    epochs: int = 25
+    seed: int = 0
+    device: torch.device | str = "cpu"
 
 
 def pick_architecture(victim: EncoderLike, arch: str | None, images: Tensor) -> str | None:
-    """Returns the victim's architecture, or the first known one of its dimension; None if there is none."""
+    """Return the victim's architecture, or the first known one of its dimension; None if there is none."""
     if arch is not None and is_architecture(arch):
         return arch
     dim = represent(victim, images[:2]).shape[1]
@@ -36,56 +57,41 @@ def reference_surrogates(
     victim: EncoderLike,
     arch: str,
     images: Tensor,
+    config: ReferenceConfig = ReferenceConfig(),
     *,
-    losses: tuple[str, ...] = REFERENCE_LOSSES,
-    queries: int = 10_000,
-    epochs: int = 25,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
     progress: Progress = silent,
-) -> list[tuple[EncoderRecord, EncoderLike]]:
-    """Extracts one surrogate a loss from images that are no probes.
+) -> list[NamedEncoder]:
+    """Extract one surrogate with each loss, from images that are not probes.
 
     Args:
         victim: the owner's encoder.
         arch: architecture of the surrogates.
-        images: `(n, c, h, w)` uint8, disjoint from the probes; at most `queries` of them are used.
-        losses: names in `LOSSES`.
-        queries: most images to use.
-        epochs: passes over the answers.
-        seed: of the thefts.
-        device: where to train.
+        images: `(n, c, h, w)` uint8, disjoint from the probes.
+        config: losses, number of queries, epochs, seed.
         progress: called after every step.
 
     Returns:
-        Records and encoders for `ownership.build_claim`.
+        Records and encoders, as `ownership.build_claim` takes them.
     """
-    out: list[tuple[EncoderRecord, EncoderLike]] = []
-    for i, loss in enumerate(losses):
-        config = ExtractionConfig(
+    out: list[NamedEncoder] = []
+    for i, loss in enumerate(config.losses):
+        attack = ExtractionConfig(
             loss=loss,
             arch=arch,
-            queries=min(queries, len(images)),
-            epochs=epochs,
+            queries=min(config.queries, len(images)),
+            epochs=config.epochs,
             batch_size=128,
             lr=2e-3,
-            seed=seed + i,
+            seed=config.seed + i,
         )
-        surrogate = extract(
-            BlackBox(victim),
-            images,
-            config,
-            device=device,
-            progress=lambda _, done, total, i=i: progress(
-                "reference surrogates", i * total + done, len(losses) * total
-            ),  # type: ignore[misc]
-        )
-        member = EncoderRecord(
+        shown = part(progress, "reference surrogate", i + 1, len(config.losses), loss)
+        surrogate = extract(BlackBox(victim), images, attack, device=config.device, progress=shown)
+        record = EncoderRecord(
             name=f"reference_{loss}",
             kind="reference",
             sha256=sha256(weights_bytes(surrogate, arch)),
             architecture=arch,
-            data=f"{config.queries} queries, images {images_sha256(images)[:16]}",
+            data=f"{attack.queries} queries, images {images_sha256(images)[:16]}",
         )
-        out.append((member, surrogate))
+        out.append(NamedEncoder(record, surrogate))
     return out

@@ -1,7 +1,7 @@
-"""Active defences of the paper on the black box, to measure what they buy (sections 5.2, 5.3; Tables 10 to 15).
+"""The paper's active defences of a black box (sections 5.2, 5.3; Tables 10 to 15).
 
-Noise on every answer is an option of `BlackBox` itself (Tables 10, 11). Here: noise for queries that resemble earlier
-ones, and its error rates.
+Noise on every response is an option of `BlackBox` (`Perturbation`; Tables 10, 11). This module adds noise only to the
+responses to queries that resemble earlier ones, and computes the error rates of that distinction.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Metric = Literal["l2", "cosine"]
 
 
 def nearest(queries: Tensor, history: Tensor, metric: Metric) -> Tensor:
-    """Returns how near each query is to its nearest vector of the history.
+    """Return the distance or similarity of each query to the nearest vector of the history.
 
     Args:
         queries: `(n, d)`.
         history: `(m, d)`, m >= 1.
-        metric: l2: the distance, smaller is nearer; cosine: the similarity, larger is nearer.
+        metric: l2 (distance, smaller is nearer) or cosine (similarity, larger is nearer).
 
     Returns:
         `(n,)`.
@@ -38,13 +38,13 @@ def nearest(queries: Tensor, history: Tensor, metric: Metric) -> Tensor:
 
 
 def resembles(queries: Tensor, history: Tensor, metric: Metric, threshold: float) -> Tensor:
-    """Returns which queries count as similar to an earlier one: distance below, or cosine above, the threshold."""
+    """Return which queries resemble a vector of the history: distance below, or cosine above, the threshold."""
     near = nearest(queries, history, metric)
     return near < threshold if metric == "l2" else near > threshold
 
 
 def resembles_earlier(queries: Tensor, metric: Metric, threshold: float, *, block: int = 1024) -> Tensor:
-    """Returns which queries `(n, d)` resemble one before them."""
+    """Return which queries `(n, d)` resemble a query before them."""
     out = torch.zeros(len(queries), dtype=torch.bool)
     for start in range(0, len(queries), block):
         rows = queries[start : start + block]
@@ -60,16 +60,17 @@ def resembles_earlier(queries: Tensor, metric: Metric, threshold: float, *, bloc
 
 
 class SimilarityNoiseBlackBox(BlackBox):
-    """A black box that adds noise to the answers of queries similar to earlier ones (paper, section 5.3 and Table 12).
+    """A black box that adds noise to the responses to queries that resemble earlier ones.
 
-    Views of one image, which contrastive thefts and head recreation need, resemble each other after the head.
+    The paper, section 5.3 and Table 12. Contrastive extraction and head recreation query several views of one image,
+    which resemble each other behind the projection head.
 
     Args:
         encoder: the victim.
-        head: its projection head; None compares representations (Table 14: worse).
+        head: its projection head; None compares representations (Table 14: less accurate).
         metric: l2 or cosine.
-        threshold: in units of the metric; the paper's are 13 (l2) and .5 (cosine) on projections.
-        noise_mean: mean of the noise added to an answer (1000 in the paper).
+        threshold: of the metric; the paper's are 13 (l2) and 0.5 (cosine) on projections.
+        noise_mean: mean of the noise added to a response (1000 in the paper).
         noise: its standard deviation.
         seed: of the noise.
     """
@@ -90,11 +91,11 @@ class SimilarityNoiseBlackBox(BlackBox):
         self._mean, self._sd = noise_mean, noise
         self._drawn = torch.Generator().manual_seed(seed)
         self._history = torch.empty(0, 0)
-        self.flagged = 0  # answers with noise so far
+        self.flagged = 0  # responses with noise so far
 
-    def _answer(self, images: Tensor) -> Tensor:
-        """With noise for those that resemble an earlier query, of this batch too."""
-        responses = super()._answer(images)
+    def _respond(self, images: Tensor) -> Tensor:
+        """With noise for queries that resemble an earlier one, in the same batch too."""
+        responses = super()._respond(images)
         with torch.no_grad():
             z = responses if self._head is None else self._head(responses)
         similar = torch.zeros(len(z), dtype=torch.bool)
@@ -109,7 +110,7 @@ class SimilarityNoiseBlackBox(BlackBox):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorRates:
-    """How often the identification of similar queries errs, mean and standard deviation over batches, in [0, 1]."""
+    """Error rates of the detection of similar queries: mean and standard deviation over batches, in [0, 1]."""
 
     false_positive: tuple[float, float]  # different images called similar
     false_negative: tuple[float, float]  # two views of one image not called similar
@@ -118,14 +119,14 @@ class ErrorRates:
 def similarity_error_rates(
     first: Tensor, second: Tensor, metric: Metric, threshold: float, *, batch: int = 64
 ) -> ErrorRates:
-    """Returns the error rates of a threshold on pairs (paper, Tables 13 to 15).
+    """Return the error rates of a threshold on pairs (paper, Tables 13 to 15).
 
     Args:
         first: vectors of one view of each image, `(n, d)`, n >= 2.
         second: vectors of another view of the same images.
         metric: l2 or cosine.
         threshold: as in `resembles`.
-        batch: images a batch; pairs are formed within batches.
+        batch: batch size; pairs are formed within batches.
     """
     if len(first) != len(second) or len(first) < 2:
         raise TrainingError("error rates need two views of at least two images")

@@ -1,1 +1,1 @@
-"""Evaluation: error rates over a grid of surrogates and independent encoders. May import: every other room here."""
+"""Evaluation: error rates over a grid of surrogates and independent encoders. May import: claims, evasion and below."""

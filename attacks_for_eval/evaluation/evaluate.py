@@ -1,8 +1,8 @@
-"""Many models against claims: make or load each, audit it from its file, keep one row an audit.
+"""Audits of many models against claims: make or load each model, audit it from its file, keep one row an audit.
 
-Every row is a file of its own, `rows/KEY.json`, named after the hash of all that it follows from: an interrupted
-evaluation goes on where it stopped, on another machine too. Work runs through joblib, so that
-`joblib.parallel_config(backend="dask")` spreads it over a cluster.
+Each row is a file, `rows/KEY.json`, named after the hash of everything it follows from: an interrupted evaluation
+continues, on another machine too. Work runs through joblib: `joblib.parallel_config(backend="dask")` distributes it
+over a cluster.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from attacks_for_eval.evaluation.factory import ModelFactory, transform_outputs
 from attacks_for_eval.evaluation.linear import linear_evaluation
-from attacks_for_eval.evaluation.parallel import spread
-from attacks_for_eval.evaluation.spec import DEFAULT, LOSSLESS, Hyperparameters, ModelFactory, ModelSpec, put_in_front
+from attacks_for_eval.evaluation.parallel import parallel_map
+from attacks_for_eval.evaluation.spec import DEFAULT, Hyperparameters, ModelSpec, Objective
+from attacks_for_eval.evasion.outputs import LOSSLESS
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
@@ -39,7 +41,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A victim, what was claimed of it, and the name both go by in the rows."""
+    """A victim, its claim, and the name of both in the rows."""
 
     name: str
     victim: Path  # train folder
@@ -48,18 +50,18 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One model as one claim's suspect."""
+    """One model as the suspect of one claim."""
 
     spec: ModelSpec
-    case: str  # name of the case whose claim it is audited against; a surrogate is stolen from its victim
-    output: str = ""  # laundering in front of the model, name in recipes.OUTPUTS
+    case: str  # name of the case whose claim it is audited against; a surrogate is extracted from its victim
+    output_transform: str = ""  # what the model is wrapped with, a name in factory.OUTPUT_CHOICES
 
     def key(self, settings: Hyperparameters, claim: str) -> str:
-        """Returns what names the row: a hash of the recipe, the settings and the claim's digest."""
+        """Return the name of the row: a hash of the specification, the settings and the claim's SHA-256."""
         made_from = {
-            "recipe": self.spec.to_dict(),
+            "spec": self.spec.to_dict(),
             "case": self.case,
-            "output": self.output,
+            "output_transform": self.output_transform,
             "settings": asdict(settings),
             "claim": claim,
         }
@@ -68,41 +70,41 @@ class Cell:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Evaluation:
-    """Everything that cells are run with; read once by each process."""
+    """What all cells share; each process reads it once."""
 
     out: Path  # rows/ and models/ are written here
     cases: dict[str, Case]
     sources: dict[str, Data]
     settings: Hyperparameters = DEFAULT
-    labelled: tuple[Data, Data] | None = None  # linear probe: images to learn from and to test on
+    labeled: tuple[Data, Data] | None = None  # linear probe: images to train on and to test on
     models: Path | None = None  # where models are kept; out/models if not given
 
     def factory(self, case: str) -> ModelFactory:
-        """Returns where a case's models are made."""
+        """Return the factory of a case's models."""
         encoder, digest = _victim(self.cases[case].victim)
         folder = self.models or self.out / "models"
         return ModelFactory(folder=folder, sources=self.sources, victim=(encoder, digest), settings=self.settings)
 
     def row_path(self, cell: Cell) -> Path:
-        """Returns the file of a cell's row."""
+        """Return the file of a cell's row."""
         key = cell.key(self.settings, _claim(self.cases[cell.case].claim).sha256)
         return self.out / "rows" / f"{key}.json"
 
 
 def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, progress: Progress = silent) -> list[Row]:
-    """Runs the cells that have no row yet.
+    """Run the cells that have no row yet.
 
     Args:
         evaluation: victims, claims, images, folder.
         cells: what to make and audit.
-        jobs: processes at a time (joblib's `n_jobs`; its default backend, or the one of `joblib.parallel_config`).
+        jobs: parallel processes (joblib's `n_jobs`; its default backend, or the one of `joblib.parallel_config`).
         progress: called after every model and its audits.
 
     Returns:
         The rows of all cells, in their order; `results.csv` and `results.json` hold the same.
 
     Raises:
-        OwnershipError: if a model cannot be made or audited; rows of finished ones are kept.
+        OwnershipError: if a model cannot be made or audited; the rows of finished ones are kept.
     """
     for cell in cells:
         if cell.case not in evaluation.cases:
@@ -115,7 +117,7 @@ def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, pr
             groups[cell.spec.base, of].append(cell)
     done, total = len(cells) - sum(map(len, groups.values())), len(cells)
     progress("evaluating", done, total)
-    for count in spread(run_group, evaluation, groups.values(), folder=evaluation.out, jobs=jobs):
+    for count in parallel_map(audit_models, evaluation, groups.values(), folder=evaluation.out, jobs=jobs):
         done += count
         progress("evaluating", done, total)
     rows = [dict(read_json(path, TrainingError, "row")) for path in paths]
@@ -123,49 +125,50 @@ def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, pr
     return rows
 
 
-def run_group(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
-    """Makes one model, and what is made from it, and writes the rows; returns how many."""
+def audit_models(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
+    """Make one model and those derived from it, audit them, write the rows, and return how many."""
     utilities: dict[tuple[ModelSpec, str], dict[str, float]] = {}
     for cell in cells:
         start = time.perf_counter()
         factory = evaluation.factory(cell.case)
         path = factory.make(cell.spec)
-        # what we made is ours; a file that was brought is hostile until shown otherwise
-        opened = load_suspect(path) if cell.spec.objective == "file" else load_encoder(path)
-        laundered = put_in_front(factory, cell.spec, opened.encoder, cell.output)
-        suspect = replace(opened, encoder=laundered, name=opened.name + (f"+{cell.output}" if cell.output else ""))
+        # a given file may be hostile; a file made here is not
+        opened = load_suspect(path) if cell.spec.objective == Objective.FILE else load_encoder(path)
+        wrapped = transform_outputs(factory, cell.spec, opened.encoder, cell.output_transform)
+        suffix = f"+{cell.output_transform}" if cell.output_transform else ""
+        suspect = replace(opened, encoder=wrapped, name=opened.name + suffix)
         claim = _claim(evaluation.cases[cell.case].claim)
         made = time.perf_counter()
         report = audit(claim, suspect)
         audited = time.perf_counter()
-        # a change of basis leaves a linear probe what it is
-        measured = cell.spec, "" if cell.output in LOSSLESS else cell.output
-        if evaluation.labelled is not None and measured not in utilities:
-            utilities[measured] = probe(suspect.encoder, *evaluation.labelled)
+        # an affine map does not change a linear probe
+        measured = cell.spec, "" if cell.output_transform in LOSSLESS else cell.output_transform
+        if evaluation.labeled is not None and measured not in utilities:
+            utilities[measured] = linear_probe(suspect.encoder, *evaluation.labeled)
         row = {
             "key": cell.key(evaluation.settings, claim.sha256),
             "case": cell.case,
-            "output": cell.output,
+            "output_transform": cell.output_transform,
             **cell.spec.to_dict(),
-            "laundering": "+".join(cell.spec.laundering),
-            "base_checkpoint": bool(cell.spec.base_checkpoint) and cell.spec.objective != "file",
+            "weight_transforms": "+".join(cell.spec.weight_transforms),
+            "base_checkpoint": bool(cell.spec.base_checkpoint) and cell.spec.objective != Objective.FILE,
             **utilities.get(measured, {}),
-            **numbers(report),
+            **report_columns(report),
             "seconds_making": round(made - start, 2),
             "seconds_audit": round(audited - made, 2),
         }
-        opened.discard()
+        opened.close()
         write_json(evaluation.row_path(cell), row)
     return len(cells)
 
 
-def numbers(report: Report) -> Row:
-    """Returns a report's numbers as flat columns: the verdict, and of each test its value, p and effect."""
+def report_columns(report: Report) -> Row:
+    """Return a report's numbers as flat columns: the verdict, and the value, p-value and effect of each test."""
     row: Row = {
         "verdict": report.verdict.value,
-        "adjusted_pvalue": min(report.adjusted_pvalues.values(), default=None),
-        "relative_similarity": report.relative_similarity,
-        "queries": report.queries,
+        "adjusted_pvalue": min(report.findings.adjusted_pvalues.values(), default=None),
+        "relative_similarity": report.findings.relative_similarity,
+        "queries": report.findings.queries,
         "decided_after": report.decided_after,
     }
     for r in report.results:
@@ -173,13 +176,13 @@ def numbers(report: Report) -> Row:
             f"{r.name}.value": r.value,
             f"{r.name}.pvalue": r.pvalue,
             f"{r.name}.effect": r.decisive.effect_size,
-            f"{r.name}.beyond": r.exceeds_all_controls,
+            f"{r.name}.exceeds_all_controls": r.exceeds_all_controls,
         }
     return row
 
 
 def write_table(out: Path, rows: Sequence[Row]) -> None:
-    """Writes `results.csv` and `results.json`, one row an audit."""
+    """Write `results.csv` and `results.json`, one row an audit."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -202,8 +205,8 @@ def _victim(folder: Path) -> tuple[Encoder, str]:
     return loaded.encoder, loaded.sha256
 
 
-def probe(encoder: EncoderLike, learn: Data, test: Data) -> dict[str, float]:
-    """Returns the columns of a linear probe: `utility` (top-1) and the lower end of its 95 % interval.
+def linear_probe(encoder: EncoderLike, learn: Data, test: Data) -> dict[str, float]:
+    """Return the columns of a linear probe: `utility` (top-1 accuracy) and the lower end of its 95 % interval.
 
     Raises:
         TrainingError: if images have no labels.

@@ -1,4 +1,4 @@
-"""The grid of an evaluation: which thefts, launderings and independents, as cells to run."""
+"""The grid of an evaluation: which surrogates, transforms and independent encoders, as cells to run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks_for_eval.evaluation.evaluate import Cell
-from attacks_for_eval.evaluation.spec import OBJECTIVES, ModelSpec
+from attacks_for_eval.evaluation.spec import ModelSpec, Objective
 from ownership.errors import TrainingError
 from ownership.io.canonical import sha256
 from ownership.io.files import read_bytes
@@ -21,29 +21,29 @@ from ownership.io.text import printable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """Every combination of attack, loss, architecture, queries and seed, with each laundering; and the independents."""
+    """Every combination of method, loss, architecture, queries and seed, with each transform; and independents."""
 
     methods: tuple[str, ...] = ("direct",)  # names in attacks_for_eval.extraction.config.METHODS
     losses: tuple[str, ...] = ("mse", "infonce", "softnn")
     archs: tuple[str, ...] = ("small",)
     queries: tuple[int, ...] = (2048,)
-    launderings: tuple[str, ...] = ()  # of models, names in recipes.LAUNDERINGS; each alone, beside none
-    outputs: tuple[str, ...] = ()  # in front of models, names in recipes.OUTPUTS; each alone, beside none
-    independents: tuple[str, ...] = ("simclr", "simclr:secret", "simclr:paper")  # OBJECTIVE[:MARK]
-    sources: tuple[str, ...] = ("others",)  # what independents are trained on
-    images: int = 2000  # of an independent
-    epochs: int = 12  # of everything; fewer queries are passed over as often as many
+    weight_transforms: tuple[str, ...] = ()  # as in ModelSpec; each alone, beside none
+    output_transforms: tuple[str, ...] = ()  # names in factory.OUTPUT_CHOICES; each alone, beside none
+    independents: tuple[str, ...] = ("simclr", "simclr:secret", "simclr:paper")  # OBJECTIVE[:WATERMARK]
+    sources: tuple[str, ...] = ("others",)  # images that independent encoders are trained on
+    images: int = 2000  # of an independent encoder
+    epochs: int = 12  # of every model, whatever its number of images
     seeds: int = 1  # of each combination
 
     def specs(self) -> Iterator[tuple[ModelSpec, str]]:
-        """Yields every model with what is put in front of it."""
+        """Yield every model with the transform of its outputs."""
         for method, loss, arch, queries, seed in product(
             self.methods, self.losses, self.archs, self.queries, range(self.seeds)
         ):
-            for laundering in ("", *self.launderings):
+            for transform in ("", *self.weight_transforms):
                 spec = ModelSpec(
                     role="surrogate",
-                    kind=method if not laundering else f"{method}, then {laundering.split(':')[0]}",
+                    kind=method if not transform else f"{method}, then {transform.split(':')[0]}",
                     arch=arch,
                     source="queries",
                     images=queries,
@@ -51,20 +51,23 @@ class Grid:
                     seed=seed,
                     method=method,
                     loss=loss,
-                    laundering=(laundering,) if laundering else (),
+                    weight_transforms=(transform,) if transform else (),
                 )
-                for output in ("", *self.outputs) if not laundering else ("",):
+                for output in ("", *self.output_transforms) if not transform else ("",):
                     yield spec, output
         for i, (kind, source, arch, seed) in enumerate(
             product(self.independents, self.sources, self.archs, range(self.seeds))
         ):
             objective, _, watermark = kind.partition(":")
-            if objective not in OBJECTIVES or watermark not in ("", "secret", "paper"):
-                raise TrainingError(f"unknown independent {kind!r}", "OBJECTIVE or OBJECTIVE:secret, OBJECTIVE:paper")
+            if objective not in tuple(Objective) or watermark not in ("", "secret", "paper"):
+                raise TrainingError(
+                    f"unknown independent encoder {kind!r}",
+                    f"OBJECTIVE or OBJECTIVE:secret, OBJECTIVE:paper; objectives: {', '.join(Objective)}",
+                )
             yield (
                 ModelSpec(
                     role="independent",
-                    kind=f"{objective}, marked {watermark}" if watermark else objective,
+                    kind=f"{objective}, watermark {watermark}" if watermark else objective,
                     arch=arch,
                     source=source,
                     images=self.images,
@@ -77,14 +80,14 @@ class Grid:
             )
 
     def cells(self, case: str, *, sample: int | None = None, seed: int = 0) -> list[Cell]:
-        """Returns the grid's cells; of the surrogates a fraction, drawn by the seed, if `sample` is given.
+        """Return the grid's cells; with `sample`, that many of the surrogates' audits, drawn by the seed.
 
         Args:
             case: name of the victim and claim.
-            sample: how many surrogates' audits to keep at most; None for all.
+            sample: most audits of surrogates to keep; None for all.
             seed: of the draw.
         """
-        cells = [Cell(spec=spec, case=case, output=output) for spec, output in self.specs()]
+        cells = [Cell(spec=spec, case=case, output_transform=output) for spec, output in self.specs()]
         surrogates = [c for c in cells if c.spec.role == "surrogate"]
         if sample is not None and sample < len(surrogates):
             kept = set(random.Random(seed).sample(surrogates, sample))  # noqa: S311  (a design, no secret)
@@ -92,27 +95,27 @@ class Grid:
         return cells
 
 
-def given_models(files: Iterable[Path], case: str) -> Iterator[Cell]:
-    """Yields the audits of independent encoders that exist: any file that `load_suspect` reads.
+def existing_models(files: Iterable[Path], case: str) -> Iterator[Cell]:
+    """Yield the audits of existing independent encoders: any file that `load_suspect` reads.
 
-    Their kind is the file's name with the beginning of its SHA-256: other content is another row.
+    Their kind is the file's name with the beginning of its SHA-256: changed content gives another row.
 
     Raises:
         TrainingError: if a file cannot be read.
     """
     for path in files:
         kind = f"{printable(path.name)} {sha256(read_bytes(path, TrainingError, 'model'))[:8]}"
-        spec = ModelSpec(role="independent", kind=kind, objective="file", base_checkpoint=str(path.resolve()))
+        spec = ModelSpec(role="independent", kind=kind, objective=Objective.FILE, base_checkpoint=str(path.resolve()))
         yield Cell(spec=spec, case=case)
 
 
 @contextmanager
-def backend_of(name: str, jobs: int) -> Iterator[None]:
-    """Runs what is inside on a joblib backend.
+def joblib_backend(name: str, jobs: int) -> Iterator[None]:
+    """Run what is inside on a joblib backend.
 
     Args:
-        name: loky, threading, sequential, dask or whatever is registered with joblib. "dask" uses the scheduler that
-            `DASK_SCHEDULER_ADDRESS` names, or starts `jobs` workers here.
+        name: loky, threading, sequential, dask, or another backend registered with joblib. "dask" uses the
+            scheduler that `DASK_SCHEDULER_ADDRESS` names, or starts `jobs` workers here.
         jobs: workers.
 
     Raises:

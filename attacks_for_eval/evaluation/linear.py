@@ -1,4 +1,4 @@
-"""Linear evaluation: how useful an encoder's representations are (paper, Algorithm 3, section 4.2)."""
+"""Linear evaluation of an encoder's representations (paper, Algorithm 3, section 4.2)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import TrainingError
+from ownership.io.extras import require
 from ownership.io.progress import Progress, silent
 
 
@@ -39,31 +40,33 @@ def linear_evaluation(
     seed: int = 0,
     progress: Progress = silent,
 ) -> LinearResult:
-    """Trains a linear layer on frozen representations and returns its accuracy.
+    """Train a linear layer on frozen representations and return its accuracy.
 
-    Representations are computed once, in eval mode (the released code forgets it: its BatchNorm uses batch statistics),
-    and standardised with the training images' mean and deviation. "exact" fits multinomial logistic regression to
-    convergence; "sgd" and "lars" are the paper's loop (batch 256, no augmentation) with either optimiser.
+    Representations are computed once, in eval mode (in the released code BatchNorm uses batch statistics), and
+    standardized with the training images' mean and standard deviation. "exact" fits multinomial logistic regression to
+    convergence; "sgd" and "lars" are the paper's loop (batch 256, no augmentation) with either optimizer.
 
     Args:
         encoder: frozen.
         train: uint8 images `(n, c, h, w)` and labels `(n,)`.
-        test: the same, not seen in training.
+        test: the same, not used in training.
         method: exact, sgd, or lars (timm's; You et al. 2017: the paper's choice for ImageNet).
         epochs: of sgd and lars.
-        lr: of sgd and lars; 1e-4 (the paper's) and .1 if not given.
-        seed: order of sgd and lars.
+        lr: of sgd and lars; 1e-4 (the paper's) and 0.1 if not given.
+        seed: of the order of images in sgd and lars.
         progress: called as it goes.
 
     Raises:
-        TrainingError: if the method is unknown, there are no two classes, or nothing to test on.
+        TrainingError: if the method is unknown, there are fewer than two classes, or no test images.
     """
     if method not in METHODS:
         raise TrainingError(f"unknown method {method!r}", f"one of: {', '.join(METHODS)}")
     classes, known = torch.unique(torch.cat([train[1], test[1]]), return_inverse=True)
     y, truth = known[: len(train[1])], known[len(train[1]) :]
     if len(torch.unique(y)) < 2 or not len(truth):
-        raise TrainingError("linear evaluation needs two classes to learn and images to test on", "give labelled data")
+        raise TrainingError(
+            "linear evaluation needs two classes in the training images, and test images", "give labeled images"
+        )
     progress("representing", 0, 3)
     x = represent(encoder, train[0])
     mean, sd = x.mean(0), x.std(0) + 1e-6
@@ -99,14 +102,15 @@ def _exact(x: Tensor, y: Tensor, held_out: Tensor) -> NDArray[np.int64]:
 def _loop(
     x: Tensor, y: Tensor, held_out: Tensor, classes: int, method: str, epochs: int, lr: float | None, seed: int
 ) -> NDArray[np.int64]:
-    """Algorithm 3: a linear layer by gradient descent on cross entropy, batch 256."""
+    """Algorithm 3: a linear layer by gradient descent on cross-entropy, batch size 256."""
     generator = torch.Generator().manual_seed(seed)
     layer = nn.Linear(x.shape[1], classes)
-    # LARS scales a step by the norm of the weights: it cannot leave zero
+    # LARS scales a step by the norm of the weights: from zero weights it cannot move
     nn.init.normal_(layer.weight, std=0.01, generator=generator)
     nn.init.zeros_(layer.bias)
     optimizer: Any
     if method == "lars":
+        require("timm")
         from timm.optim.lars import Lars
 
         optimizer = Lars(layer.parameters(), lr=0.1 if lr is None else lr, momentum=0.9)

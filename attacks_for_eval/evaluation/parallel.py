@@ -1,7 +1,7 @@
-"""Work for many processes, through joblib; what all of it needs is written once and read once by each process.
+"""Parallel map through joblib with an argument that all tasks share.
 
-joblib would send it with every task: the images of an evaluation are hundreds of megabytes, and to pack and unpack
-them took longer than to train a small encoder.
+The shared argument is written to a file once, and each process reads it once. joblib would send it with every task: an
+evaluation's images are hundreds of megabytes, and pickling them took longer than training a small encoder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def spread(
+def parallel_map(
     function: Callable[[Shared, Task], Result],
     shared: Shared,
     tasks: Iterable[Task],
@@ -30,14 +30,14 @@ def spread(
     folder: Path,
     jobs: int = 1,
 ) -> Iterator[Result]:
-    """Yields `function(shared, task)` for every task, as they end.
+    """Yield `function(shared, task)` for every task, in the order in which they end.
 
     Args:
-        function: of the shared thing and a task.
-        shared: what every task needs, of a module that other processes can import: no script's own class.
-        tasks: small.
-        folder: that all processes see; `shared` lies there until the last task has ended, readable by its owner only.
-        jobs: processes at a time (joblib's `n_jobs`; its default backend, or the one of `joblib.parallel_config`).
+        function: takes `shared` and a task.
+        shared: what every task needs; its class must lie in a module that other processes can import.
+        tasks: small; they are sent to the processes.
+        folder: that all processes can read; `shared` is kept there, with mode 0600, until the last task has ended.
+        jobs: parallel processes (joblib's `n_jobs`; its default backend, or the one of `joblib.parallel_config`).
     """
     path = folder / f".shared-{secrets.token_hex(8)}"
     write_bytes(path, pickle.dumps(shared), secret=True)
@@ -54,5 +54,5 @@ def _run(function: Callable[[Shared, Task], Result], path: Path, task: Task) -> 
 
 @lru_cache(maxsize=1)
 def _read(path: Path) -> Shared:  # type: ignore[type-var]
-    # ours, written a moment ago
+    # written by parallel_map in this run
     return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]  # noqa: S301

@@ -1,4 +1,4 @@
-"""What the rows of an evaluation say: rates with intervals, ROC curves, a picture and a page."""
+"""Summary of an evaluation's rows: rates with intervals, ROC curves, a figure and an HTML page."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from ownership.io.files import write_bytes
 from ownership.plan import PRIMARY_TESTS
+from ownership.stats import binomial_interval
 
 Row = dict[str, Any]
+Scores = NDArray[np.float64]
 
 EVIDENCE = ("combined", *PRIMARY_TESTS, "partial_rsa", "cka", "inference_gmm")
-"""Drawn as ROC curves: the smallest Holm-adjusted p of the deciding tests, and single statistics."""
+"""Statistics drawn as ROC curves; combined: the smallest Holm-adjusted p-value of the primary tests."""
 
-LINES = tuple((dash, colour) for colour in ("black", "#999999") for dash in ("-", "--", "-.", ":"))
-"""Dash and colour of each; those that decide against a panel of the victim's like are black."""
+LINES = tuple((dash, color) for color in ("black", "#999999") for dash in ("-", "--", "-.", ":"))
+"""Dash and color of each curve; primary tests against a panel of the victim's architecture are black."""
 
-UNKNOWN = -1.0
-"""How guilty an audit looks by evidence that could not be computed: as little as can be."""
+NOT_COMPUTED = -1.0
+"""Score of an audit whose statistic could not be computed: the lowest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How many of some audits ended SUPPORTED."""
+    """How many audits of a group ended SUPPORTED."""
 
     name: str
     found: int
@@ -38,20 +39,19 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """Found / n; nan of nothing."""
+        """Found / n; nan if n is 0."""
         return self.found / self.n if self.n else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval (Clopper and Pearson); it takes audits as independent, which those of one claim are not."""
+        """95 % interval (Clopper and Pearson); it assumes independent audits, which those of one claim are not."""
         if not self.n:
             return 0.0, 1.0
-        interval = stats.binomtest(self.found, self.n).proportion_ci(method="exact")
-        return float(interval.low), float(interval.high)
+        return binomial_interval(self.found, self.n)
 
 
 def rates(rows: Iterable[Row], by: Callable[[Row], str]) -> list[Rate]:
-    """Returns the rate of SUPPORTED of each group, in order of first appearance."""
+    """Return the rate of SUPPORTED of each group, in order of first appearance."""
     groups: dict[str, list[bool]] = {}
     for row in rows:
         groups.setdefault(by(row), []).append(row["verdict"] == "SUPPORTED")
@@ -61,10 +61,10 @@ def rates(rows: Iterable[Row], by: Callable[[Row], str]) -> list[Rate]:
 def bootstrap_over(
     rows: Sequence[Row], cluster: str, *, draws: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Returns an interval of the rate of SUPPORTED that draws whole clusters anew.
+    """Return a cluster bootstrap interval of the rate of SUPPORTED.
 
-    Unit: the cluster (one claim): audits of one claim share its victim and its panel. With few clusters, and with no
-    hit at all, the interval is too short; the exact binomial bound beside it says what no hit can mean.
+    The unit is the cluster (one claim), because audits of one claim share its victim and its panel. With few clusters,
+    or without any SUPPORTED, the interval is too short: give the exact binomial interval beside it.
 
     Args:
         rows: audits.
@@ -85,45 +85,45 @@ def bootstrap_over(
     return float(low), float(high)
 
 
-def scores(rows: Iterable[Row], evidence: str) -> NDArray[np.float64]:
-    """Returns how guilty each audit looks by one evidence: minus its p-value; UNKNOWN where there is none."""
+def scores(rows: Iterable[Row], evidence: str) -> Scores:
+    """Return each audit's score by one statistic: minus its p-value; NOT_COMPUTED where there is none."""
     column = "adjusted_pvalue" if evidence == "combined" else f"{evidence}.pvalue"
-    return np.array([UNKNOWN if row.get(column) is None else -float(row[column]) for row in rows])
+    return np.array([NOT_COMPUTED if row.get(column) is None else -float(row[column]) for row in rows])
 
 
-def roc(guilty: NDArray[np.float64], innocent: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns false and true positive rates over all thresholds, both ascending from 0 to 1."""
-    thresholds = np.concatenate([[np.inf], np.unique(np.concatenate([guilty, innocent]))[::-1]])
-    false = (innocent[None, :] >= thresholds[:, None]).mean(1)
-    true = (guilty[None, :] >= thresholds[:, None]).mean(1)
+def roc(positives: Scores, negatives: Scores) -> tuple[Scores, Scores]:
+    """Return false and true positive rates over all thresholds, both ascending from 0 to 1."""
+    thresholds = np.concatenate([[np.inf], np.unique(np.concatenate([positives, negatives]))[::-1]])
+    false = (negatives[None, :] >= thresholds[:, None]).mean(1)
+    true = (positives[None, :] >= thresholds[:, None]).mean(1)
     return false, true
 
 
-def tpr_at_fpr(guilty: NDArray[np.float64], innocent: NDArray[np.float64], rate: float) -> float:
-    """Returns the largest true positive rate at a false positive rate of at most `rate`."""
-    false, true = roc(guilty, innocent)
+def tpr_at_fpr(positives: Scores, negatives: Scores, rate: float) -> float:
+    """Return the largest true positive rate at a false positive rate of at most `rate`."""
+    false, true = roc(positives, negatives)
     return float(true[false <= rate].max())
 
 
 def draw_roc(rows: Sequence[Row]) -> bytes:
-    """Returns a PNG: ROC curves by evidence and combined, the rates of false accusations on a log scale."""
+    """Return a PNG of ROC curves, single statistics and combined, with the false positive rate on a log scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    guilty = [row for row in rows if row["role"] == "surrogate"]
-    innocent = [row for row in rows if row["role"] == "independent"]
+    surrogates = [row for row in rows if row["role"] == "surrogate"]
+    independents = [row for row in rows if row["role"] == "independent"]
     figure = Figure(figsize=(6, 4.8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
-    floor = 0.5 / max(1, len(innocent))
-    for (dash, colour), name in zip(LINES, EVIDENCE, strict=False):
-        if not (scores(rows, name) > UNKNOWN).any():
+    floor = 0.5 / max(1, len(independents))
+    for (dash, color), name in zip(LINES, EVIDENCE, strict=False):
+        if not (scores(rows, name) > NOT_COMPUTED).any():
             continue
-        false, true = roc(scores(guilty, name), scores(innocent, name))
-        at = tpr_at_fpr(scores(guilty, name), scores(innocent, name), 0.01)
+        false, true = roc(scores(surrogates, name), scores(independents, name))
+        at = tpr_at_fpr(scores(surrogates, name), scores(independents, name), 0.01)
         label = f"{name.replace('_', ' ')}: {at:.2f} at 1 %"
-        axes.step(np.maximum(false, floor), true, where="post", linestyle=dash, color=colour, label=label)
-    axes.set(xscale="log", xlabel="false accusations", ylabel="thefts found", ylim=(0, 1.02), xlim=(floor, 1))
+        axes.step(np.maximum(false, floor), true, where="post", linestyle=dash, color=color, label=label)
+    axes.set(xscale="log", xlabel="false positive rate", ylabel="true positive rate", ylim=(0, 1.02), xlim=(floor, 1))
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     axes.grid(color="#dddddd", linewidth=0.6)
     out = io.BytesIO()
@@ -132,7 +132,7 @@ def draw_roc(rows: Sequence[Row]) -> bytes:
 
 
 def write_summary(rows: Sequence[Row], out: Path, title: str) -> None:
-    """Writes `roc.png` and `summary.html` beside the table.
+    """Write `roc.png` and `summary.html` beside the table.
 
     Args:
         rows: of `evaluate`.
@@ -141,25 +141,28 @@ def write_summary(rows: Sequence[Row], out: Path, title: str) -> None:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    guilty = [row for row in rows if row["role"] == "surrogate"]
-    innocent = [row for row in rows if row["role"] == "independent"]
-    picture = draw_roc(rows) if guilty and innocent else None
-    if picture is not None:
-        write_bytes(out / "roc.png", picture)
+    surrogates = [row for row in rows if row["role"] == "surrogate"]
+    independents = [row for row in rows if row["role"] == "independent"]
+    figure = draw_roc(rows) if surrogates and independents else None
+    if figure is not None:
+        write_bytes(out / "roc.png", figure)
     environment = Environment(
         loader=PackageLoader("attacks_for_eval"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("evaluation.html.j2").render(
         title=title,
         rows=rows,
-        picture=None if picture is None else base64.b64encode(picture).decode(),
+        figure=None if figure is None else base64.b64encode(figure).decode(),
         tables=[
-            ("False accusations, by kind of independent encoder", rates(innocent, lambda r: str(r["kind"]))),
-            ("Thefts found, by kind", rates(guilty, lambda r: str(r["kind"]))),
-            ("Thefts found, by loss", rates(guilty, lambda r: str(r["loss"]))),
-            ("Thefts found, by queries", rates(guilty, lambda r: f"{r['images']:,}")),
-            ("Thefts found, by laundering of answers", rates(guilty, lambda r: str(r["output"] or "none"))),
+            ("False positives, by kind of independent encoder", rates(independents, lambda r: str(r["kind"]))),
+            ("Detected surrogates, by kind", rates(surrogates, lambda r: str(r["kind"]))),
+            ("Detected surrogates, by loss", rates(surrogates, lambda r: str(r["loss"]))),
+            ("Detected surrogates, by queries", rates(surrogates, lambda r: f"{r['images']:,}")),
+            (
+                "Detected surrogates, by output transform",
+                rates(surrogates, lambda r: str(r["output_transform"] or "none")),
+            ),
         ],
-        whole=[rates(innocent, lambda _: "independents"), rates(guilty, lambda _: "surrogates")],
+        whole=[rates(independents, lambda _: "independent encoders"), rates(surrogates, lambda _: "surrogates")],
     )
     write_bytes(out / "summary.html", page.encode())

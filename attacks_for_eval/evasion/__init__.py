@@ -1,1 +1,1 @@
-"""Evasion: transforms that an attacker applies to a surrogate or to its outputs. May import: watermark_training, ownership."""
+"""Evasion: transforms of a surrogate's outputs and weights. May import: watermark_training, ownership."""

@@ -1,1 +1,1 @@
-"""Extraction: query a victim, train a surrogate on its outputs. May import: watermark_training, ownership."""
+"""Extraction: query a victim, train a surrogate on its outputs. May import: choices, watermark_training, ownership."""

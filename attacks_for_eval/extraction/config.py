@@ -1,46 +1,67 @@
-"""What a theft is: one flat configuration, the views it may use, and the combinations that have a name."""
+"""Configuration of an extraction attack: one flat record, the views it may use, and the named methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from attacks_for_eval.choices import SurrogateView
+from attacks_for_eval.choices import View as View
 from attacks_for_eval.extraction.losses import LOSSES, TEMPERED
 from ownership.encoders.architectures import is_architecture, known_architectures
 from ownership.errors import TrainingError
 from ownership.watermark import TURN, rotate
-from watermark_training.augment import colour_view, simclr_view
-
-View = Literal["none", "standard", "rotation", "turn", "colour"]
+from watermark_training.augment import color_view, simclr_view
+from watermark_training.choices import Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractionConfig:
-    """What `extract` needs to know; defaults are those of the paper's released code, by loss (`RELEASED`).
+    """Configuration of `extract`; defaults are those of the paper's released code for the loss (`RELEASED`).
 
-    Where it and the paper's appendix A.1 differ (MSE: 1e-4 there), the code is followed, but for its schedule, which
-    leaves the learning rate as it is for most of the run: here it falls to zero along a cosine, a step at a time.
-    The two views are t' and t of Algorithm 1. `METHODS` names the combinations that have a name.
+    Where the released code and the paper's appendix A.1 differ (MSE: 1e-4 there), the code is followed. Its schedule is
+    not: it keeps the learning rate for most of the run, while here it falls to zero along a cosine. The victim's and
+    the surrogate's view are t' and t of Algorithm 1. `METHODS` names common combinations.
+
+    Attributes:
+        loss: name in `LOSSES`.
+        arch: name that `make_encoder` takes; "similar architecture as f_v" (Algorithm 1, line 1).
+        queries: different images to query; each once if `victim_view` is none, otherwise once an epoch.
+        epochs: epochs over the responses.
+        batch_size: images in one step; None takes the released code's for the loss.
+        lr: Adam's learning rate; None takes the released code's optimizer and learning rate for the loss.
+        weight_decay: of the optimizer.
+        temperature: of the losses in `TEMPERED`; None takes each loss's default.
+        victim_view: view of an image that the victim is queried with.
+        surrogate_view: view that the surrogate represents; "same" are the pixels that the victim was queried with.
+        view_weight: weight of a second term, by which a color view must get the same response (StolenEncoder's
+            lambda).
+        repeats: queries an image, which are averaged against noise.
+        seed: of the choice of images, views, initial weights and order.
+        precision: auto uses bfloat16 autocast where the hardware supports it.
+
+    Raises:
+        TrainingError: if a value is unknown, out of range, or contradicts another one.
     """
 
-    loss: str = "mse"  # name in LOSSES
-    arch: str = "resnet18"  # name that make_encoder takes; "similar architecture as f_v" (Algorithm 1, line 1)
-    queries: int = 9000  # different images sent to the victim; once if victim_view is none, else once an epoch
-    epochs: int = 100  # passes over the answers
-    batch_size: int | None = None  # images a step; None: the released code's for this loss
-    lr: float | None = None  # Adam's; None: the released code's optimiser and learning rate for this loss
+    loss: str = "mse"
+    arch: str = "resnet18"
+    queries: int = 9000
+    epochs: int = 100
+    batch_size: int | None = None
+    lr: float | None = None
     weight_decay: float = 1e-4
-    temperature: float | None = None  # of the losses in TEMPERED; each loss's own default if None
-    victim_view: View = "none"  # what the victim is asked: the image, its SimCLR view, or a rotation of that view
-    surrogate_view: Literal["same"] | View = "same"  # what the surrogate sees: the same pixels, or a view of its own
-    view_weight: float = 0.0  # weight of a second term: a colour view must get the same answer (StolenEncoder's lambda)
-    repeats: int = 1  # times each query is asked, to average noisy answers
-    seed: int = 0  # which images are asked, views, initial weights, order
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    temperature: float | None = None
+    victim_view: View = "none"
+    surrogate_view: SurrogateView = "same"
+    view_weight: float = 0.0
+    repeats: int = 1
+    seed: int = 0
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -66,7 +87,7 @@ class ExtractionConfig:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the configuration as JSON-ready values."""
+        """Return the configuration as JSON-ready values."""
         return asdict(self)
 
 
@@ -80,18 +101,18 @@ RELEASED: dict[str, tuple[str, float, int]] = {
     "barlow": ("adam", 1e-3, 256),
     "symmetrized": ("sgd", 0.05, 256),
 }
-"""Loss -> optimiser, learning rate and images a step of the released code (unit_l2: of StolenEncoder's); SGD with
-momentum .9."""
+"""Loss -> optimizer, learning rate and batch size of the released code (unit_l2: of StolenEncoder's); SGD has momentum
+0.9."""
 
 
 def _rotation(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A SimCLR view, turned by any angle: the "+Rotation" of the paper's Table 17."""
+    """A SimCLR view rotated by any angle: the "+Rotation" of the paper's Table 17."""
     angles = torch.rand(len(images), generator=generator) * TURN
     return rotate(simclr_view(images, generator), angles.to(images.device))
 
 
-def _turn(images: Tensor, generator: torch.Generator) -> Tensor:
-    """The image itself, turned by any angle and nothing else."""
+def _rotated(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The image itself rotated by any angle."""
     return rotate(images, (torch.rand(len(images), generator=generator) * TURN).to(images.device))
 
 
@@ -99,10 +120,14 @@ VIEWS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "none": lambda images, _: images,
     "standard": simclr_view,
     "rotation": _rotation,
-    "turn": _turn,
-    "colour": colour_view,
+    "rotated": _rotated,
+    "color": color_view,
 }
-"""Name -> view of float images `(n, c, h, w)`; Table 17 of the paper: NoAug, Standard, +Rotation; StolenEncoder's."""
+"""Name -> view of float images `(n, c, h, w)`.
+
+none, standard and rotation are NoAug, Standard and +Rotation of the paper's Table 17; rotated is the image itself
+rotated by any angle; color is StolenEncoder's view.
+"""
 
 METHODS: dict[str, dict[str, Any]] = {
     "direct": {},
@@ -117,22 +142,29 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "rotated-queries": {"victim_view": "rotation"},
     "rotation-invariant": {"surrogate_view": "rotation"},
-    "rotated": {"surrogate_view": "turn"},
+    "rotated": {"surrogate_view": "rotated"},
     "averaging": {"repeats": 10},
 }
-"""Name of a theft -> the fields of `ExtractionConfig` that make it.
+"""Name of an extraction attack -> the fields of `ExtractionConfig` that define it.
 
-The first three are the paper's Table 1 (representations compared, or latent vectors behind a recreated or given
-projection head). Then StolenEncoder (Liu et al., CCS 2022; lambda 9 as in its released code, one view a step),
-Cont-Steal (Sha et al., CVPR 2023; the surrogate sees another view than the victim), and adaptive thieves: one who
-rotates queries (paper, Table 17), two who want the mark gone (their surrogate sees a turned SimCLR view, or just the
-image turned, and must answer as the victim does to the image upright), one who averages noise away. Two stages are two
-thefts, the second from the first one's surrogate.
+| method | what the attacker does | source |
+|---|---|---|
+| direct | compares representations | the paper, Algorithm 1 |
+| recreate-head | compares latent vectors behind a recreated projection head | the paper, Algorithm 2 |
+| access-head | compares latent vectors behind the victim's projection head | the paper, Table 1 |
+| stolen-encoder | requires the same response for a color view (lambda 9, one view a step) | Liu et al., CCS 2022 |
+| cont-steal | InfoNCE between different views | Sha et al., CVPR 2023 |
+| rotated-queries | queries rotated views | the paper, Table 17 |
+| rotation-invariant | trains the surrogate on rotated SimCLR views, to remove the watermark | adaptive |
+| rotated | trains the surrogate on the rotated image itself, to remove the watermark | adaptive |
+| averaging | averages repeated queries against noise | adaptive |
+
+A two-stage attack is two extractions, the second one from the first surrogate.
 """
 
 
 def with_method(config: ExtractionConfig, method: str) -> ExtractionConfig:
-    """Returns the configuration with a method's fields set.
+    """Return the configuration with a method's fields set.
 
     Raises:
         TrainingError: if the method is unknown.
@@ -142,7 +174,7 @@ def with_method(config: ExtractionConfig, method: str) -> ExtractionConfig:
 
 
 def check_method(method: str, given: dict[str, Any]) -> None:
-    """Refuses fields that contradict what makes the method.
+    """Refuse fields that contradict the definition of the method.
 
     Raises:
         TrainingError: if the method is unknown, or a field is given another value than the method's.
@@ -152,5 +184,5 @@ def check_method(method: str, given: dict[str, Any]) -> None:
     for name, value in METHODS[method].items():
         if given.get(name, value) != value:
             raise TrainingError(
-                f"{method} means {name} {value}, not {given[name]}", "leave it out, or use --method direct"
+                f"{method} means {name} {value}, not {given[name]}", f"leave {name} out, or use --method direct"
             )

@@ -1,7 +1,7 @@
-"""Direct extraction: training a surrogate on a victim's answers (paper, Algorithm 1), and its later variants.
+"""Extraction: train a surrogate on a victim's responses (paper, Algorithm 1), and its variants.
 
-One loop, `fit`, trains every surrogate; what is pulled to what is an objective: `Comparison` here, `LabelObjective` in
-`attacks_for_eval.extraction.labels`.
+One loop, `fit`, trains every surrogate. What it minimizes is an objective: `RepresentationObjective` here, and
+`LabelObjective` in `attacks_for_eval.extraction.labels`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from attacks_for_eval.extraction.black_box import BlackBox, buy, query
+from attacks_for_eval.extraction.black_box import BlackBox, query, query_all
 from attacks_for_eval.extraction.config import RELEASED, VIEWS, ExtractionConfig
-from attacks_for_eval.extraction.losses import HEADED, LABELLED, LOSSES
+from attacks_for_eval.extraction.losses import HEADED, LABELED, LOSSES
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input, as_uint8, check_images, three_channels
 from ownership.errors import TrainingError
 from ownership.io.progress import Progress, silent
-from watermark_training.augment import colour_view
+from watermark_training.augment import color_view
 from watermark_training.device import autocast, seeded, seeded_architecture
 
 
@@ -30,50 +30,52 @@ def _optimizer(parameters: list[nn.Parameter], config: ExtractionConfig) -> torc
     return torch.optim.Adam(parameters, lr=config.lr or lr, weight_decay=config.weight_decay)
 
 
-class Comparison(nn.Module):
-    """A loss between the surrogate's representations and the victim's, behind a projection head or not.
+class RepresentationObjective(nn.Module):
+    """A loss between the surrogate's and the victim's representations, optionally behind a projection head.
 
     Args:
-        config: which loss.
+        config: names the loss.
         dim: length of the surrogate's representations.
-        generator: initial weights of the prediction head, for the losses in `HEADED`.
-        through: frozen projection head that both sides go through first (`attacks_for_eval.extraction.heads`).
+        generator: draws the initial weights of the prediction head, for the losses in `HEADED`.
+        projection: frozen projection head that both sides pass first (`attacks_for_eval.extraction.heads`).
     """
 
     def __init__(
-        self, config: ExtractionConfig, dim: int, generator: torch.Generator, *, through: nn.Module | None = None
+        self, config: ExtractionConfig, dim: int, generator: torch.Generator, *, projection: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.arch, self.dim, self.labelled = config.arch, dim, config.loss in LABELLED
-        self.through = nn.Identity() if through is None else copy.deepcopy(through).requires_grad_(False)
+        self.arch, self.dim, self.labeled = config.arch, dim, config.loss in LABELED
+        self.projection = nn.Identity() if projection is None else copy.deepcopy(projection).requires_grad_(False)
         self.head: nn.Module | None = None
         if config.loss in HEADED:
-            d = self.through(torch.zeros(1, dim)).shape[1]
+            d = self.projection(torch.zeros(1, dim)).shape[1]
             with seeded(generator):
                 self.head = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
         tempered = {} if config.temperature is None else {"temperature": config.temperature}
         self.loss = partial(LOSSES[config.loss], **tempered)
 
     def forward(self, own: Tensor, responses: Tensor, labels: Tensor | None) -> Tensor:
-        """Returns the loss of representations `(n, d)` against answers `(n, d)`."""
+        """Return the loss of representations `(n, d)` against responses `(n, d)`."""
         if responses.shape[1] != self.dim:
             raise TrainingError(
-                f"{self.arch} gives {self.dim} numbers an image, the victim {responses.shape[1]}",
-                "choose an --arch of the victim's dimension",
+                f"representations of {self.arch} have {self.dim} dimensions, the victim's {responses.shape[1]}",
+                "choose an architecture of the victim's dimension",
             )
-        extra = [labels] if self.labelled else [] if self.head is None else [self.head]
-        return self.loss(self.through(own), self.through(responses), *extra)
+        extra = [labels] if self.labeled else [] if self.head is None else [self.head]
+        return self.loss(self.projection(own), self.projection(responses), *extra)
 
 
-def choose(images: Tensor, config: ExtractionConfig, generator: torch.Generator) -> Tensor:
-    """Returns the rows of the images that are asked about.
+def choose_queries(images: Tensor, config: ExtractionConfig, generator: torch.Generator) -> Tensor:
+    """Return the indices of the images to query.
 
     Raises:
         TrainingError: if there are fewer images than queries.
     """
     check_images(images, TrainingError)
     if len(images) < config.queries:
-        raise TrainingError(f"{config.queries} queries from {len(images)} images", "lower --queries, or give more data")
+        raise TrainingError(
+            f"{config.queries} queries from {len(images)} images", "use fewer queries, or give more images"
+        )
     return torch.randperm(len(images), generator=generator)[: config.queries]
 
 
@@ -87,17 +89,17 @@ def extract(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> Encoder:
-    """Trains a surrogate of `victim` by direct extraction.
+    """Train a surrogate of `victim`.
 
-    Queries that are not augmented (t'(x) = x, the paper's default) are asked once and the answers kept; augmented ones
-    are new pixels each epoch, and each is paid for.
+    Without augmentation (t'(x) = x, the paper's default) each image is queried once and the responses are kept.
+    Augmented queries are new images in every epoch, and each is counted.
 
     Args:
-        victim: the encoder behind its counter.
+        victim: the encoder behind its query counter.
         images: `(n, c, h, w)` uint8 to choose the queries from.
         config: what to train and how.
-        labels: `(n,)` integers, for the losses in `LABELLED`.
-        head: frozen projection head that both sides go through before the loss (`attacks_for_eval.extraction.heads`).
+        labels: `(n,)` integers, for the losses in `LABELED`.
+        head: frozen projection head that both sides pass before the loss (`attacks_for_eval.extraction.heads`).
         device: where the surrogate is trained.
         progress: called after every step.
 
@@ -105,21 +107,20 @@ def extract(
         The surrogate, on the CPU, in eval mode.
 
     Raises:
-        TrainingError: if there are fewer images than queries, labels are missing, or the dimensions do not fit.
-        BudgetError: if the victim's budget runs out.
+        TrainingError: if there are fewer images than queries, labels are missing, or the dimensions differ.
+        BudgetError: if the query budget is used up.
     """
-    if config.loss in LABELLED and labels is None:
-        raise TrainingError(f"the loss {config.loss} needs labels", "use data with labels, or another --loss")
+    if config.loss in LABELED and labels is None:
+        raise TrainingError(f"the loss {config.loss} needs labels", "use labeled images, or another --loss")
     generator = torch.Generator().manual_seed(config.seed)
-    chosen = choose(images, config, generator)
+    chosen = choose_queries(images, config, generator)
     surrogate = seeded_architecture(config.arch, generator)
-    objective = Comparison(config, surrogate.dim, generator, through=head)
+    objective = RepresentationObjective(config, surrogate.dim, generator, projection=head)
     queried = images[chosen]
     known = None if labels is None else labels[chosen]
-    paid_once = config.victim_view == "none"
     responses: Tensor | BlackBox = victim
-    if paid_once:
-        responses = buy(victim, queried, repeats=config.repeats, progress=progress)
+    if config.victim_view == "none":
+        responses = query_all(victim, queried, repeats=config.repeats, progress=progress)
     fit(surrogate, objective, config, queried, responses, generator, labels=known, device=device, progress=progress)
     return surrogate
 
@@ -136,22 +137,22 @@ def fit(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> None:
-    """Trains a surrogate, and what the objective has to train; leaves both on the CPU, in eval mode.
+    """Train a surrogate and the objective's own parameters; leave both on the CPU, in eval mode.
 
     Args:
         surrogate: changed in place.
-        objective: `(own, answers, labels)` -> loss.
-        config: passes, steps and views.
+        objective: `(representations, responses, labels)` -> loss.
+        config: epochs, batch size, optimizer and views.
         queried: `(n, c, h, w)` uint8.
-        responses: `(n, d)`, bought before; or the victim, asked about a new view of each image in every epoch.
+        responses: `(n, d)`; or the victim, which is queried with a new view of each image in every epoch.
         generator: order and views.
-        labels: `(n,)` of the images, for objectives that want them.
+        labels: `(n,)` of the images, for objectives that use them.
         device: where to compute.
         progress: called after every step.
 
     Raises:
         TrainingError: if the loss is no longer finite.
-        BudgetError: if the victim's budget runs out.
+        BudgetError: if the query budget is used up.
     """
     device = torch.device(device)
     surrogate.to(device).to(memory_format=torch.channels_last).train()
@@ -166,18 +167,18 @@ def fit(
         for i, rows in enumerate(torch.split(order, size)):
             shown = as_input(queried[rows])
             if isinstance(responses, Tensor):
-                bought = responses[rows]
+                responded = responses[rows]
             else:
                 shown = VIEWS[config.victim_view](shown, generator)
-                bought = query(responses, as_uint8(shown), config.repeats)
+                responded = query(responses, as_uint8(shown), config.repeats)
             if config.surrogate_view != "same":
                 shown = VIEWS[config.surrogate_view](as_input(queried[rows]), generator)
-            seen = [shown, colour_view(shown, generator)] if config.view_weight else [shown]
+            seen = [shown, color_view(shown, generator)] if config.view_weight else [shown]
             x = three_channels(torch.cat(seen).to(device)).contiguous(memory_format=torch.channels_last)
             with autocast(device, config.precision):
                 own = surrogate(x)
             known = None if labels is None else labels[rows].to(device)
-            target = bought.to(device)
+            target = responded.to(device)
             loss = objective(own[:size].float(), target, known)
             if config.view_weight:
                 loss = loss + config.view_weight * objective(own[size:].float(), target, known)

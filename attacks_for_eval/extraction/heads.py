@@ -1,4 +1,4 @@
-"""Theft through a projection head: recreate the victim's (paper, Algorithm 2), or be given it ("Access Head").
+"""Extraction through a projection head: recreated (paper, Algorithm 2) or the victim's own ("Access Head").
 
 Both end in `extract` with `head=`: the loss compares latent vectors z = g(y) instead of representations y.
 """
@@ -23,13 +23,13 @@ from watermark_training.losses import nt_xent_loss
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadConfig:
-    """What `recreate_head` needs to know; defaults follow the paper's released code."""
+    """Configuration of `recreate_head`; defaults follow the paper's released code."""
 
-    queries: int = 9000  # different images; each is asked about twice an epoch, as two views
-    epochs: int = 200  # passes over the images (twice the theft's, released code)
-    batch_size: int = 256  # images a step
-    lr: float = 1e-3  # Adam
-    temperature: float = 0.07  # NT-Xent
+    queries: int = 9000  # different images; each is queried twice an epoch, as two views
+    epochs: int = 200  # twice those of the extraction (released code)
+    batch_size: int = 256
+    lr: float = 1e-3  # Adam's
+    temperature: float = 0.07  # of NT-Xent
     projection_dim: int = 128
     seed: int = 0
 
@@ -39,15 +39,15 @@ class HeadConfig:
                 raise TrainingError(f"{name} is {getattr(self, name)}", f"at least {low}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the configuration as JSON-ready values."""
+        """Return the configuration as JSON-ready values."""
         return asdict(self)
 
 
 def recreate_head(victim: BlackBox, images: Tensor, config: HeadConfig, *, progress: Progress = silent) -> nn.Module:
-    """Trains a projection head on the victim's answers to two views of each image (paper, Algorithm 2).
+    """Train a projection head on the victim's responses to two views of each image (paper, Algorithm 2).
 
     Args:
-        victim: the encoder behind its counter; pays for 2 x queries x epochs answers.
+        victim: the encoder behind its query counter; it counts 2 x queries x epochs queries.
         images: `(n, c, h, w)` uint8 to choose the queries from.
         config: sizes and seeds.
         progress: called after every step.
@@ -57,20 +57,22 @@ def recreate_head(victim: BlackBox, images: Tensor, config: HeadConfig, *, progr
 
     Raises:
         TrainingError: if there are fewer images than queries.
-        BudgetError: if the victim's budget runs out.
+        BudgetError: if the query budget is used up.
     """
     check_images(images, TrainingError)
     if len(images) < config.queries:
-        raise TrainingError(f"{config.queries} queries from {len(images)} images", "ask for fewer, or give more data")
+        raise TrainingError(
+            f"{config.queries} queries from {len(images)} images", "use fewer queries, or give more images"
+        )
     generator = torch.Generator().manual_seed(config.seed)
-    session = images[torch.randperm(len(images), generator=generator)[: config.queries]]
+    queried = images[torch.randperm(len(images), generator=generator)[: config.queries]]
     head: nn.Sequential | None = None
     optimizer: torch.optim.Optimizer | None = None
-    batches = max(1, len(session) // config.batch_size)
+    batches = max(1, len(queried) // config.batch_size)
     for epoch in range(config.epochs):
-        order = torch.randperm(len(session), generator=generator)[: batches * min(config.batch_size, len(session))]
+        order = torch.randperm(len(queried), generator=generator)[: batches * min(config.batch_size, len(queried))]
         for i, rows in enumerate(torch.split(order, config.batch_size)):
-            x = as_input(session[rows])
+            x = as_input(queried[rows])
             y = victim(torch.cat([as_uint8(simclr_view(x, generator)) for _ in range(2)]))
             if head is None or optimizer is None:
                 with seeded(generator):
@@ -83,5 +85,5 @@ def recreate_head(victim: BlackBox, images: Tensor, config: HeadConfig, *, progr
             optimizer.step()
             progress("recreating the head", epoch * batches + i + 1, config.epochs * batches)
     if head is None:
-        raise TrainingError("no head was trained", "ask for at least one query")
+        raise TrainingError("no head was trained", "use at least one query")
     return head.requires_grad_(False).eval()

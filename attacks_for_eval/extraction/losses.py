@@ -1,7 +1,7 @@
-"""The losses of direct extraction (paper, section 3.3, and later work): what pulls the surrogate to the victim.
+"""Losses of extraction (paper, section 3.3, and later work) between a surrogate's and a victim's representations.
 
 Each takes `surrogate` `(n, d)` and `victim` `(n, d)`, the representations of the same n images, and returns a scalar.
-`supcon` also takes labels, `symmetrized` a prediction head; `LABELLED` and `HEADED` name them.
+`supcon` also takes labels, `symmetrized` a prediction head; `LABELED` and `HEADED` name them.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from watermark_training.losses import barlow_loss, nt_xent_loss
 
 
 def mse_loss(surrogate: Tensor, victim: Tensor) -> Tensor:
-    """Returns the mean squared difference over images and dimensions (paper, section 3.3, quadratic loss)."""
+    """Return the mean squared difference over images and dimensions (paper, section 3.3, quadratic loss)."""
     return F.mse_loss(surrogate, victim)
 
 
 def unit_l2_loss(surrogate: Tensor, victim: Tensor) -> Tensor:
-    """Returns the mean l2 distance of the representations scaled to length 1 (StolenEncoder's distance).
+    """Return the mean l2 distance of the representations scaled to length 1 (StolenEncoder's distance).
 
     References:
         [1] Liu et al., StolenEncoder: Stealing Pre-trained Encoders in Self-supervised Learning, CCS 2022, section 4.2;
-            its released code normalises first.
+            its released code normalizes first.
     """
     return (F.normalize(surrogate, dim=1) - F.normalize(victim, dim=1)).square().sum(1).sqrt().mean()
 
 
 def infonce_loss(surrogate: Tensor, victim: Tensor, temperature: float = 0.07) -> Tensor:
-    """Returns InfoNCE over the 2 n representations of both encoders.
+    """Return InfoNCE over the 2 n representations of both encoders.
 
-    All 2 n rows are anchors: an image's two answers are positives, the other 2 n - 2 rows negatives, as in the
+    All 2 n rows are anchors: an image's two representations are positives, the other 2 n - 2 rows negatives, as in the
     paper's released code; cosine similarity.
 
     References:
@@ -43,10 +43,10 @@ def infonce_loss(surrogate: Tensor, victim: Tensor, temperature: float = 0.07) -
 
 
 def soft_nn_loss(surrogate: Tensor, victim: Tensor, temperature: float = 100.0) -> Tensor:
-    """Returns the soft nearest neighbour loss over the 2 n representations, the image being the class.
+    """Return the soft nearest neighbour loss over the 2 n representations, the image being the class.
 
-    -log of the share of exp(-|a - b|^2 / T) that falls on the other answer to the same image, mean over rows.
-    T = 100 as in the released code: the raw squared distances are large.
+    Mean over rows of -log of the fraction of exp(-|a - b|^2 / T) that belongs to the same image's other representation.
+    T = 100 as in the released code, because the squared distances are large.
 
     References:
         [1] Frosst et al., Analyzing and Improving Representations with the Soft Nearest Neighbor Loss, ICML 2019,
@@ -62,26 +62,26 @@ def soft_nn_loss(surrogate: Tensor, victim: Tensor, temperature: float = 100.0) 
 
 
 def wasserstein_loss(surrogate: Tensor, victim: Tensor) -> Tensor:
-    """Returns the 1-Wasserstein distance of representations read as histograms over the feature index.
+    """Return the 1-Wasserstein distance of representations read as histograms over the feature index.
 
     Each row is divided by its sum; the distance of two histograms on a line is the l1 distance of their cumulative
-    sums (divided by d here). As in the released code: it depends on the order of the features and is meant for
-    non-negative representations (after a ReLU); negative numbers are cut off.
+    sums (divided by d here). As in the released code, it depends on the order of the features and assumes non-negative
+    representations (after a ReLU); negative values are set to zero.
     """
     a, b = (x.clamp_min(0) / x.clamp_min(0).sum(1, keepdim=True).clamp_min(1e-9) for x in (surrogate, victim))
     return (a.cumsum(1) - b.cumsum(1)).abs().mean()
 
 
 def supcon_loss(surrogate: Tensor, victim: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:
-    """Returns the supervised contrastive loss over the 2 n representations of both encoders.
+    """Return the supervised contrastive loss over the 2 n representations of both encoders.
 
-    Every row with the anchor's label is a positive; l2-normalised; mean over positives of the log share.
+    Every row with the anchor's label is a positive; rows are l2-normalized; mean over positives of the log fraction.
 
     Args:
         surrogate: `(n, d)`.
         victim: `(n, d)`.
-        labels: `(n,)` integers: the thief has a labelled public data set (paper, section 3.3).
-        temperature: .07, as in the released code.
+        labels: `(n,)` integers: the attacker has a labeled public data set (paper, section 3.3).
+        temperature: 0.07, as in the released code.
 
     References:
         [1] Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2.
@@ -96,7 +96,7 @@ def supcon_loss(surrogate: Tensor, victim: Tensor, labels: Tensor, temperature: 
 
 
 def symmetrized_loss(surrogate: Tensor, victim: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-    """Returns SimSiam's symmetrised negative cosine: -(cos(h(s), v) + cos(h(v), s)) / 2.
+    """Return SimSiam's symmetrized negative cosine: -(cos(h(s), v) + cos(h(v), s)) / 2.
 
     Args:
         surrogate: `(n, d)`.
@@ -121,11 +121,11 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "barlow": barlow_loss,
     "symmetrized": symmetrized_loss,
 }
-"""Name -> loss(surrogate, victim), with labels for those in `LABELLED` and a head for those in `HEADED`."""
+"""Name -> loss(surrogate, victim), with labels for those in `LABELED` and a head for those in `HEADED`."""
 
-LABELLED = frozenset({"supcon"})
+LABELED = frozenset({"supcon"})
 HEADED = frozenset({"symmetrized"})
 TEMPERED = frozenset({"infonce", "softnn", "supcon"})
-"""Those that take a temperature."""
+"""Losses that take a temperature."""
 REFERENCE_LOSSES = ("mse", "infonce", "softnn")
-"""The three that the paper recommends, which reference surrogates are made with."""
+"""The three losses that the paper recommends; reference surrogates are trained with them."""

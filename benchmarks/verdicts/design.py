@@ -1,18 +1,19 @@
-"""Who is in the benchmark: victims with a panel each, test independents and surrogates; disjoint by seed and data.
+"""The models of the verdict benchmark: victims with a panel each, test independents, surrogates.
 
-Parts of Fashion-MNIST's 60,000 training images (and 10,000 test images), and of CIFAR-10's 50,000:
+They are disjoint by seed and by data. Parts of Fashion-MNIST's 60,000 training images (and 10,000 test images), and of
+CIFAR-10's 50,000:
 
-| Fashion-MNIST | CIFAR-10 | who |
+| Fashion-MNIST | CIFAR-10 | used by |
 |---|---|---|
-| 0 to 14,000; test 0 to 1,000 | 0 to 10,000, 46,000 on; test 0 to 1,000, 5,000 on | development (`development.py`) |
-| 4,000 to 10,000 | the same | a public checkpoint's own images |
+| 0 to 14,000; test 0 to 1,000 | 0 to 10,000, 46,000 on; test 0 to 1,000, 5,000 on | `benchmarks.development` |
+| 4,000 to 10,000 | the same | a public checkpoint |
 | 14,000 to 34,000 | 12,000 to 20,000 | the victims, 4,000 each: their private images |
 | 34,000 to 42,000 | 20,000 to 28,000 | panel members on other data |
 | 42,000 to 50,000 | 28,000 to 36,000 | test independents on other data |
-| 50,000 to 60,000 | 36,000 to 46,000 | the thief's queries |
+| 50,000 to 60,000 | 36,000 to 46,000 | the attacker's queries |
 | test 1,000 to 10,000 | the same | the owners' public images, 1,800 each |
 
-The turned reading was chosen on CIFAR-10's development models (docs/adr/0018), the rest on Fashion-MNIST's.
+Rotation-averaged partial RSA was chosen on CIFAR-10's development models (ADR 18), the rest on Fashion-MNIST's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from attacks_for_eval.evaluation.spec import ModelSpec
 
 PRIVATE, PUBLIC = 4000, 1800
 MEMBERS = 16  # of a stratum
+DISTILLED = "distilled"
+"""Name of the objective of `ModelSpec` that trains an encoder on another one's representations."""
 
 PUBLIC_ENCODERS = (
     "akamaster_cifar10_resnet20.onnx",
@@ -39,26 +42,26 @@ PUBLIC_ENCODERS = (
     "tf_efficientnet_lite1.onnx",
     "tf_efficientnet_lite2.onnx",
 )
-"""Files that `benchmarks/public_encoders.py` writes: CIFAR-10, ImageNet and COCO, trained with labels by others."""
+"""Files that `benchmarks.prepare.public_encoders` writes: trained with labels, on CIFAR-10, ImageNet and COCO."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """One data set's benchmark: its sizes, and who is left out."""
+    """One data set's benchmark: its sizes, and which models it leaves out."""
 
     data: str
     side: int
     foreign: str  # queries of another distribution
     victims: int
-    grown: tuple[int, ...]  # these victims are fine-tunes of one public checkpoint
-    first: int  # the first victim's first image; whoever else comes after the victims follows
-    whole: bool = True  # every kind of independent and often; else a sample of them
+    fine_tuned: tuple[int, ...]  # these victims are fine-tunes of one public checkpoint
+    first: int  # the first victim's first image; the images of all other models follow those of the victims
+    complete: bool = True  # every kind of independent encoder, several of each; else a sample
     arch: str = "small"
     epochs: int = 12  # of victims and independents
-    fine_tune_epochs: int = 4  # of those that grow from a checkpoint
-    usual: int = 5000  # queries; a theft takes as many steps as 12 passes over so many
-    passes: int = 12
-    panel_specs: bool = False  # public encoders are test independents (where they are not panel members)
+    fine_tune_epochs: int = 4  # of fine-tunes of the checkpoint
+    usual_queries: int = 5000  # an extraction takes as many steps as `extraction_epochs` over these
+    extraction_epochs: int = 12
+    public_encoders: bool = False  # whether public encoders are test independents (where they are not panel members)
 
     @property
     def indices(self) -> range:
@@ -74,7 +77,7 @@ class Scale:
             "others": ("train", others + 8000, others + 16_000),
             "queries": ("train", others + 16_000, others + 26_000),
             "checkpoint": ("train", 4_000, 10_000),
-            "probe-learn": ("train", 0, 3_000),  # linear probe: labelled images nobody else was trained on
+            "probe-learn": ("train", 0, 3_000),  # linear probe: labelled images that no model was trained on
             "probe-test": ("test", 0, 5_000),
         }
         for v in self.indices:
@@ -88,24 +91,26 @@ class Scale:
         return independent(self, "checkpoint", 900, source="checkpoint", images=6000)
 
 
-FASHION = Scale(data="fashion-mnist", side=28, foreign="cifar10:train[:10000]", victims=5, grown=(3, 4), first=14_000)
+FASHION = Scale(
+    data="fashion-mnist", side=28, foreign="cifar10:train[:10000]", victims=5, fine_tuned=(3, 4), first=14_000
+)
 CIFAR = Scale(
     data="cifar10",
     side=32,
     foreign="tiny-imagenet:val[:10000]",
     victims=2,
-    grown=(1,),
+    fine_tuned=(1,),
     first=12_000,
-    whole=False,
+    complete=False,
     epochs=16,
     fine_tune_epochs=5,
-    panel_specs=True,
+    public_encoders=True,
 )
 SCALES = {scale.data: scale for scale in (FASHION, CIFAR)}
 
 
 def independent(scale: Scale, kind: str, seed: int, **fields: Any) -> ModelSpec:
-    """Returns the recipe of an independent encoder."""
+    """Return the spec of an independent encoder."""
     return ModelSpec(
         **{
             "role": "independent",
@@ -120,11 +125,12 @@ def independent(scale: Scale, kind: str, seed: int, **fields: Any) -> ModelSpec:
 
 
 def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, ModelSpec]]:
-    """Yields the stratum and recipe of each panel member of a victim; `checkpoint` is the file it may have grown from.
+    """Yield the stratum and spec of each panel member of a victim; `checkpoint` is the file of the public checkpoint.
 
-    16 a stratum, as many as `turnmark claim power` asks for: plain and marked, three of each on the victim's private
-    images; trained on rotated views, two of them on the private images; for a victim that grew from a checkpoint that
-    one and fine-tunes of it. All others are on other data and shared by the claims. Students of these: `students`.
+    16 a stratum, as many as `turnmark claim power` asks for. Plain and watermarked: three of each on the victim's
+    private images. Rotation-invariant: trained on rotated views, two of them on the private images. Sibling, for a
+    fine-tuned victim: its checkpoint and other fine-tunes of it. All others are on other data and shared by the claims.
+    Distilled members: `distilled_controls`.
     """
     own = 1000 + 100 * victim
     for i in range(MEMBERS):
@@ -139,38 +145,42 @@ def panel(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, Mod
     yield from from_checkpoint(scale, victim, checkpoint, MEMBERS - 1)
 
 
-def students(
+def distilled_controls(
     scale: Scale, members: Sequence[tuple[str, ModelSpec]], name: Callable[[ModelSpec], str]
 ) -> Iterator[tuple[str, ModelSpec]]:
-    """Yields students of a panel's members, in turn of marked, plain and, if there are any, kin.
+    """Yield distilled members of a panel; their teachers are, in turn, watermarked, plain and sibling members of it.
 
-    One of each kind was itself trained on the victim's private images, the other plain and marked teachers are the
-    claims' common ones. Half are taught for twice as long. Seeds follow from the teacher: one student is many panels'.
+    One teacher of each kind was itself trained on the victim's private images; the other plain and watermarked teachers
+    are shared by the claims. Half are distilled for twice as many epochs. Seeds follow from the teacher, so one
+    distilled encoder is in many panels.
 
     Args:
         scale: of the benchmark.
         members: of the panel, as `panel` yields them.
-        name: a model's file.
+        name: returns the file name of a model.
     """
     of = {kind: [r for stratum, r in members if stratum == kind] for kind in ("watermarked", "plain", "sibling")}
     kinds = [kind for kind, teachers in of.items() if teachers]
     for i in range(MEMBERS):
         kind, j = kinds[i % len(kinds)], i // len(kinds)
         teacher = of[kind][j if kind == "sibling" or not j else 2 + j]
-        way = {"loss": ("mse", "infonce")[teacher.seed % 2], "epochs": scale.passes * (1 + teacher.seed // 2 % 2)}
-        fields = {"objective": "taught", "method": "rotated", "base_checkpoint": name(teacher), **way}
+        way = {
+            "loss": ("mse", "infonce")[teacher.seed % 2],
+            "epochs": scale.extraction_epochs * (1 + teacher.seed // 2 % 2),
+        }
+        fields = {"objective": DISTILLED, "method": "rotated", "base_checkpoint": name(teacher), **way}
         yield (
             "distilled",
-            independent(scale, "panel", 10_000 + teacher.seed, source="panel", images=scale.usual, **fields),
+            independent(scale, "panel", 10_000 + teacher.seed, source="panel", images=scale.usual_queries, **fields),
         )
 
 
-def affordable(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, ModelSpec]]:
-    """Yields the panel of an owner who does not train the victim's like: 18 small encoders and the public ones.
+def small_or_public(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str, ModelSpec]]:
+    """Yield the panel of an owner who cannot train encoders like the victim: 18 small encoders and the public ones.
 
-    The small ones see half the images in half the passes, a third of them marked, a third trained on rotated views;
-    half of each are shared by all claims. Fine-tunes of the victim's checkpoint are there where it has one: they cost
-    what the victim's own fine-tuning cost.
+    The small ones see half the images for half the epochs; a third are watermarked, a third trained on rotated views;
+    half of each are shared by all claims. Fine-tunes of the victim's checkpoint are members where it has one: they cost
+    as much as the victim's own fine-tuning.
     """
     fields = {"arch": "tiny", "images": PRIVATE // 2, "epochs": scale.epochs // 2}
     for i in range(6):
@@ -179,22 +189,22 @@ def affordable(scale: Scale, victim: int, checkpoint: str) -> Iterator[tuple[str
         yield "small", independent(scale, "panel", seed + 20, source=source, watermark="secret", **fields)
         yield "small", independent(scale, "panel", seed + 40, source=source, objective="rotated", **fields)
     for name in PUBLIC_ENCODERS:
-        yield "public", spec(scale, name)
+        yield "public", public_encoder(scale, name)
     yield from from_checkpoint(scale, victim, checkpoint, 6)
 
 
-def from_checkpoint(scale: Scale, victim: int, checkpoint: str, kindred: int) -> Iterator[tuple[str, ModelSpec]]:
-    """Yields the stratum of a victim that grew from a checkpoint: that one and fine-tunes of it, half on its images."""
-    if victim not in scale.grown:
+def from_checkpoint(scale: Scale, victim: int, checkpoint: str, fine_tunes: int) -> Iterator[tuple[str, ModelSpec]]:
+    """Yield the siblings of a fine-tuned victim: its checkpoint and fine-tunes of that, half on the victim's images."""
+    if victim not in scale.fine_tuned:
         return
     own = 1000 + 100 * victim
     yield "sibling", replace(scale.checkpoint, kind="panel")
-    once: list[tuple[str, Any]] = [
+    cycle: list[tuple[str, Any]] = [
         *((f"private_{victim}", m) for m in ("none", "secret", "secret")),
         *(("panel", m) for m in ("none", "paper", "secret")),
     ]
-    for i in range(kindred):
-        source, watermark = once[i % len(once)]
+    for i in range(fine_tunes):
+        source, watermark = cycle[i % len(cycle)]
         fields = {
             "source": source,
             "watermark": watermark,
@@ -205,14 +215,14 @@ def from_checkpoint(scale: Scale, victim: int, checkpoint: str, kindred: int) ->
 
 
 def independents(scale: Scale, checkpoint: str) -> Iterator[ModelSpec]:
-    """Yields the test independents; every one is audited against every claim."""
-    victims, half = scale.victims, 1 if scale.whole else 2
+    """Yield the test independents; each is audited against every claim."""
+    victims, half = scale.victims, 1 if scale.complete else 2
     for i in range(6 // half):
         yield independent(scale, "plain, other data", 5000 + i)
     for i in range(2 * victims // half):
         yield independent(scale, "plain, a victim's own data", 5020 + i, source=f"private_{i % victims}")
-    archs = ("small_wide", "small_deep", "small_vgg", "small_mobilenet", "small_vit") * 2
-    archs = archs if scale.whole else ("small_wide", "small_vgg", "small_mobilenet")
+    every = ("small_wide", "small_deep", "small_vgg", "small_mobilenet", "small_vit")
+    archs = (*every, *every) if scale.complete else ("small_wide", "small_vgg", "small_mobilenet")
     for i, arch in enumerate(archs):
         source = "others" if i < 5 else f"private_{i % victims}"
         yield independent(scale, "other architecture", 5040 + i, arch=arch, source=source)
@@ -221,12 +231,12 @@ def independents(scale: Scale, checkpoint: str) -> Iterator[ModelSpec]:
             source = "others" if i % 3 < 2 else f"private_{(j + i) % victims}"
             yield independent(scale, objective, 5060 + 10 * j + i, objective=objective, source=source)
     for watermark, kind in (("secret", "foreign secret key"), ("paper", "public half-turn task")):
-        for i in range(8 if scale.whole else 2):
+        for i in range(8 if scale.complete else 2):
             source = "others" if i % 2 else f"private_{i // 2}"
             yield independent(
                 scale, kind, (5200 if watermark == "secret" else 5220) + i, watermark=watermark, source=source
             )
-    first, last = (f"private_{v}" for v in (scale.grown[0], scale.grown[-1]))
+    first, last = (f"private_{v}" for v in (scale.fine_tuned[0], scale.fine_tuned[-1]))
     for i, (source, watermark) in enumerate(
         [
             *((first, "none"), (last, "none"), ("others", "none")),
@@ -248,37 +258,42 @@ def independents(scale: Scale, checkpoint: str) -> Iterator[ModelSpec]:
             "epochs": scale.fine_tune_epochs,
         }
         yield independent(scale, "fine-tune of it on rotated views", 5250 + i, **fields)
-    taught = {"source": "queries", "images": scale.usual, "epochs": scale.passes, "base_checkpoint": checkpoint}
+    common = {
+        "source": "queries",
+        "images": scale.usual_queries,
+        "epochs": scale.extraction_epochs,
+        "base_checkpoint": checkpoint,
+    }
     for i, (loss, method) in enumerate(product(("mse", "infonce"), ("direct", "rotated"))):
-        fields = {"objective": "taught", "loss": loss, "method": method, **taught}
-        yield independent(scale, "student of the public checkpoint", 5310 + i, **fields)
+        fields = {"objective": DISTILLED, "loss": loss, "method": method, **common}
+        yield independent(scale, "distilled from the public checkpoint", 5310 + i, **fields)
     for i, arch in enumerate((scale.arch, "small_vgg", "small_vit")):
         yield independent(scale, "untrained", 5260 + i, arch=arch, objective="untrained")
     for i, images in enumerate((1000, 2048, 5000, 10_000)):
-        epochs = passes(images, scale.passes, scale.usual)
+        epochs = epochs_for(images, scale.extraction_epochs, scale.usual_queries)
         fields = {"source": "queries", "images": images, "epochs": epochs}
-        yield independent(scale, "the thief's queries", 5280 + i, **fields)
-        if images > 1000:  # a thief with labels could have had these
-            yield independent(scale, "the thief's queries", 5290 + i, objective="supervised", **fields)
-            yield independent(scale, "the thief's queries", 5280 + i, objective="taught", loss="supcon", **fields)
-    if scale.panel_specs:
-        yield from (spec(scale, name) for name in PUBLIC_ENCODERS)
+        yield independent(scale, "the attacker's queries", 5280 + i, **fields)
+        if images > 1000:  # an attacker with labels could have trained these
+            yield independent(scale, "the attacker's queries", 5290 + i, objective="supervised", **fields)
+            yield independent(scale, "the attacker's queries", 5280 + i, objective=DISTILLED, loss="supcon", **fields)
+    if scale.public_encoders:
+        yield from (public_encoder(scale, name) for name in PUBLIC_ENCODERS)
 
 
-def spec(scale: Scale, name: str) -> ModelSpec:
-    """Returns an encoder that nobody here trained, by its file's name."""
+def public_encoder(scale: Scale, name: str) -> ModelSpec:
+    """Return the spec of a public encoder, by its file's name."""
     return independent(scale, "public encoder", 0, objective="file", base_checkpoint=name)
 
 
-def passes(images: int, epochs: int = 12, usual: int = 5000) -> int:
-    """Returns passes over few images, so that every training takes about as many steps; at most four times as many."""
+def epochs_for(images: int, epochs: int = 12, usual: int = 5000) -> int:
+    """Return more epochs for few images, so that trainings take about as many steps; at most four times `epochs`."""
     return max(4, min(4 * epochs, round(epochs * usual / images)))
 
 
-def theft(scale: Scale, victim: int, kind: str, seed: int, **fields: Any) -> ModelSpec:
-    """Returns the recipe of a surrogate; fewer queries are passed over more often."""
-    images = fields.get("images", scale.usual)
-    epochs = passes(images, scale.passes, scale.usual) * fields.pop("longer", 1)
+def surrogate(scale: Scale, victim: int, kind: str, seed: int, **fields: Any) -> ModelSpec:
+    """Return the spec of a surrogate; with fewer queries it is trained for more epochs."""
+    images = fields.get("images", scale.usual_queries)
+    epochs = epochs_for(images, scale.extraction_epochs, scale.usual_queries) * fields.pop("longer", 1)
     return ModelSpec(
         **{
             "role": "surrogate",
@@ -298,34 +313,34 @@ ARCHS = ("small_vgg", "small_mobilenet", "small_vit", "small_deep")
 
 
 def surrogates(scale: Scale, victim: int) -> Iterator[ModelSpec]:
-    """Yields 16 thefts of one victim: every loss once with queries drawn at random, and nine variations."""
+    """Yield 16 surrogates of one victim: each loss once with a random number of queries, and nine variations."""
     draw = random.Random(victim)
     for i, loss in enumerate(LOSSES):
-        yield theft(scale, victim, "direct", i, loss=loss, images=draw.choice((2048, 5000, 10_000)))
+        yield surrogate(scale, victim, "direct", i, loss=loss, images=draw.choice((2048, 5000, 10_000)))
     main = ("mse", "infonce", "softnn")
-    yield theft(scale, victim, "few queries", 10, loss=draw.choice(main), images=1000)
-    yield theft(scale, victim, "direct", 11, loss="infonce", images=10_000)
-    # d = 128 of the victim: squared error compares numbers, so the surrogate's length must be the victim's
+    yield surrogate(scale, victim, "few queries", 10, loss=draw.choice(main), images=1000)
+    yield surrogate(scale, victim, "direct", 11, loss="infonce", images=10_000)
+    # MSE needs the victim's representation dimension, 128
     for i, arch in enumerate(draw.sample(ARCHS, 3)):
-        yield theft(scale, victim, "other architecture", 12 + i, loss=draw.choice(main), arch=arch)
+        yield surrogate(scale, victim, "other architecture", 12 + i, loss=draw.choice(main), arch=arch)
     for i in range(2):
         images = draw.choice((2048, 5000))
-        yield theft(scale, victim, "other distribution", 15 + i, loss=main[i], source="foreign", images=images)
-    yield theft(scale, victim, "augmented queries", 17, loss=draw.choice(main), view="standard", images=2048)
+        yield surrogate(scale, victim, "other distribution", 15 + i, loss=main[i], source="foreign", images=images)
+    yield surrogate(scale, victim, "augmented queries", 17, loss=draw.choice(main), view="standard", images=2048)
     for i in range(2):
-        yield theft(scale, victim, "rotated queries", 18 + i, loss=main[i], view="rotation", images=2048)
+        yield surrogate(scale, victim, "rotated queries", 18 + i, loss=main[i], view="rotation", images=2048)
 
 
-def evaders(scale: Scale, victim: int) -> Iterator[ModelSpec]:
-    """Yields the thieves who enforce rotation invariance: two losses, two ways, short and long training."""
+def rotation_invariant(scale: Scale, victim: int) -> Iterator[ModelSpec]:
+    """Yield the rotation-invariant surrogates: two losses, two methods, short and long training."""
     for i, loss in enumerate(("mse", "infonce")):
         for longer in (1, 2):
-            yield theft(scale, victim, "rotation-invariant", 30 + i, loss=loss, method="rotated", longer=longer)
-        if victim < 2:  # the stronger views cost the thief more than they hide (development): two victims will do
-            yield theft(scale, victim, "rotation-invariant", 30 + i, loss=loss, method="rotation-invariant")
+            yield surrogate(scale, victim, "rotation-invariant", 30 + i, loss=loss, method="rotated", longer=longer)
+        if victim < 2:  # the stronger views cost more than they hide (development): two victims suffice
+            yield surrogate(scale, victim, "rotation-invariant", 30 + i, loss=loss, method="rotation-invariant")
 
 
-LAUNDERED = (
+WEIGHT_TRANSFORMS = (
     "prune:30",
     "prune:50",
     "prune:70",
@@ -334,11 +349,11 @@ LAUNDERED = (
     "fine_tune:5",
     "distil:infonce:small_vgg",
 )
-OUTPUTS = ("permute", "rotate_basis", "scale", "pad", "pca", "project", "halve", "quantise", "noisy")
+OUTPUT_TRANSFORMS = ("permute", "rotate_basis", "scale", "pad", "pca", "project", "halve", "quantise", "noisy")
 
 
-def laundered(scale: Scale, victim: int) -> Iterator[ModelSpec]:
-    """Yields two thefts (squared error, InfoNCE) after each laundering of the model."""
+def weight_transformed(scale: Scale, victim: int) -> Iterator[ModelSpec]:
+    """Yield two surrogates (MSE, InfoNCE) after each weight transform."""
     for i, loss in enumerate(("mse", "infonce")):
-        for step in LAUNDERED:
-            yield theft(scale, victim, "laundered model", 40 + i, loss=loss, laundering=(step,))
+        for step in WEIGHT_TRANSFORMS:
+            yield surrogate(scale, victim, "transformed weights", 40 + i, loss=loss, weight_transforms=(step,))

@@ -1,4 +1,4 @@
-"""The rotation watermark in lightly's SimCLR example: the lines that are marked (*).
+"""The rotation watermark in lightly's SimCLR example: the lines with (*).
 
 pip install 'turnmark[examples]'
 python docs/examples/lightly_simclr.py [STEPS]
@@ -22,19 +22,18 @@ from torchvision.models import resnet18
 from torchvision.transforms import ToTensor
 from torchvision.transforms.functional import to_pil_image
 
-from watermark_training.data import load_data
-from watermark_training.watermark import RotationWatermark
+from watermark_training import RotationWatermark, load_data
 
 SIZE = 16
 VIEW = SimCLRViewTransform(input_size=SIZE, hf_prob=0.0, gaussian_blur=0.0, normalize=None)
 
 
 class Digits(Dataset[list[Tensor]]):
-    """Any data set of PIL images; the third view is the image as it is."""
+    """A data set of PIL images; the third view is the image without augmentation."""
 
     def __init__(self) -> None:
         self.images = load_data("digits").images.expand(-1, 3, -1, -1)
-        self.transform = MultiViewTransform([VIEW, VIEW, ToTensor()])  # (*) the mark turns images nobody augmented
+        self.transform = MultiViewTransform([VIEW, VIEW, ToTensor()])  # (*) images without augmentation
 
     def __len__(self) -> int:
         return len(self.images)
@@ -53,15 +52,15 @@ class SimCLR(nn.Module):
         self.projection_head = SimCLRProjectionHead(512, 512, 128)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns projections `(n, 128)`."""
+        """Return projections `(n, 128)`."""
         out: Tensor = self.projection_head(self.backbone(x))
         return out
 
 
 def main(steps: int) -> float:
-    """Trains on the digits; returns how well the mark is read at the end."""
+    """Train on the digits; return the watermark accuracy at the end."""
     model, criterion = SimCLR(), NTXentLoss(temperature=0.5)
-    watermark = RotationWatermark(dim=512, share=0.5)  # (*) a fresh secret key; a short run
+    watermark = RotationWatermark(dim=512, fraction=0.5)  # (*) a fresh secret key; 0.5 for a short run
     optimizer = torch.optim.Adam([*model.parameters(), *watermark.parameters()], lr=1e-3)
     loader = DataLoader(Digits(), batch_size=64, shuffle=True, drop_last=True)
     for step, (x0, x1, images) in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
@@ -71,12 +70,10 @@ def main(steps: int) -> float:
         loss.backward()
         optimizer.step()
         if step % 20 == 0 or step == steps - 1:
-            print(f"step {step}: loss {loss.item():.3f}, mark {watermark.accuracy.item():.2f}")
+            print(f"step {step}: loss {loss.item():.3f}, watermark accuracy {watermark.accuracy.item():.2f}")
     out = Path(mkdtemp(prefix="turnmark-example-"))
-    watermark.refit(
-        model.backbone, load_data("digits").images
-    )  # (*) an encoder trained from the start is read better so
-    watermark.save(out / "predictor.safetensors")  # (*) the owner's secret
+    watermark.refit(model.backbone, load_data("digits").images)  # (*) fits the predictor to the finished encoder
+    watermark.save(out / "predictor.safetensors")  # (*) keep this file secret
     print(f"the key is in {out / 'predictor.safetensors'}")
     return float(watermark.accuracy)
 

@@ -1,4 +1,4 @@
-"""The rotation watermark in a Lightning module: the lines that are marked (*).
+"""The rotation watermark in a Lightning module: the lines with (*).
 
 pip install 'turnmark[examples]'
 python docs/examples/lightning_module.py [STEPS]
@@ -16,13 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from watermark_training.augment import simclr_view
-from watermark_training.data import load_data
-from watermark_training.watermark import RotationWatermark
+from watermark_training import RotationWatermark, load_data, simclr_view
 
 
-class Marked(lightning.LightningModule):
-    """SimCLR in a few lines; the mark's parameters are the module's own, so Lightning moves and saves them."""
+class WatermarkedSimCLR(lightning.LightningModule):
+    """SimCLR in a few lines; the watermark is a submodule, so Lightning moves and saves its parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,37 +30,37 @@ class Marked(lightning.LightningModule):
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         )
         self.head = nn.Linear(64, 32)
-        self.watermark = RotationWatermark(dim=64, share=0.5)  # (*) a fresh secret key; a short run
+        self.watermark = RotationWatermark(dim=64, fraction=0.5)  # (*) a fresh secret key; 0.5 for a short run
         self.generator = torch.Generator().manual_seed(0)
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        """One loss: contrastive and mark."""
+        """Return the sum of the contrastive and the watermark loss."""
         images = batch[0].float() / 255
         views = [simclr_view(images, self.generator, min_crop=0.3, flip=False) for _ in range(2)]
         z = F.normalize(self.head(self.encoder(torch.cat(views))), dim=1)
         similarity = (z @ z.T / 0.2).fill_diagonal_(float("-inf"))
         loss = F.cross_entropy(similarity, torch.arange(len(z), device=z.device).roll(len(images)))
-        loss = loss + self.watermark(self.encoder, images)  # (*) images as they are
+        loss = loss + self.watermark(self.encoder, images)  # (*) images without augmentation
         self.log("watermark", self.watermark.accuracy, prog_bar=True)  # (*)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Everything that learns, the mark's predictor too."""
+        """Optimize all parameters, those of the watermark's predictor included."""
         return torch.optim.Adam(self.parameters(), lr=2e-3)
 
 
 def main(steps: int) -> float:
-    """Trains on the digits; returns how well the mark is read at the end."""
+    """Train on the digits; return the watermark accuracy at the end."""
     images = load_data("digits").images.expand(-1, 3, -1, -1).contiguous()
     loader = DataLoader(TensorDataset(images), batch_size=128, shuffle=True, drop_last=True)
     out = Path(mkdtemp(prefix="turnmark-example-"))
     trainer = lightning.Trainer(
         max_steps=steps, accelerator="auto", logger=False, enable_checkpointing=False, default_root_dir=out
     )
-    model = Marked()
+    model = WatermarkedSimCLR()
     trainer.fit(model, loader)
-    model.watermark.refit(model.encoder, images)  # (*) an encoder trained from the start is read better so
-    model.watermark.save(out / "predictor.safetensors")  # (*) the owner's secret
+    model.watermark.refit(model.encoder, images)  # (*) fits the predictor to the finished encoder
+    model.watermark.save(out / "predictor.safetensors")  # (*) keep this file secret
     print(f"the key is in {out / 'predictor.safetensors'}")
     return float(model.watermark.accuracy)
 

@@ -1,1 +1,1 @@
-"""Attestation: keys, signed envelopes, Merkle trees, timestamps, of anything. May import: errors, io."""
+"""Attestation: keys, signed envelopes, Merkle trees and timestamps for any content. May import: io, errors."""

@@ -1,4 +1,8 @@
-"""SignedStatement envelopes (DSSE): who vouches for some bytes."""
+"""Signed envelopes (DSSE, the Dead Simple Signing Envelope).
+
+An envelope holds a payload, its type and one signature over both (DSSE's pre-authentication encoding), so a document
+signed as one type never passes for another.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
 def sign(payload: bytes, key: Ed25519PrivateKey) -> bytes:
-    """Returns a signed envelope around `payload`, as canonical JSON."""
+    """Return a signed envelope around `payload`, as canonical JSON."""
     signature = key.sign(pre_authentication(PAYLOAD_TYPE, payload))
     return canonical_json(
         {
@@ -30,10 +34,16 @@ def sign(payload: bytes, key: Ed25519PrivateKey) -> bytes:
 
 
 def open_envelope(envelope: bytes, key: Ed25519PublicKey, error: type[OwnershipError] = ClaimIntegrityError) -> bytes:
-    """Returns the payload of a signed envelope.
+    """Return the payload of a signed envelope.
+
+    Args:
+        envelope: Content of the envelope.
+        key: The signer's public key.
+        error: Class of the exception to raise.
 
     Raises:
-        OwnershipError: `error`, unless it is an envelope of our type with exactly one signature, good under `key`.
+        OwnershipError: `error`, unless the envelope has the type of an in-toto statement and exactly one signature,
+            which is good under `key`.
     """
     from cryptography.exceptions import InvalidSignature
 
@@ -52,7 +62,7 @@ def open_envelope(envelope: bytes, key: Ed25519PublicKey, error: type[OwnershipE
     if signatures[0]["keyid"] != fingerprint(key):
         raise error(
             f"{what} names the key {printable(signatures[0]['keyid'])}, not {fingerprint(key)}",
-            "it was signed with another key, or the public key was exchanged",
+            "it was signed with another key, or the public key was replaced",
         )
     try:
         payload, signature = unbase64(content["payload"]), unbase64(signatures[0]["sig"])
@@ -66,6 +76,6 @@ def open_envelope(envelope: bytes, key: Ed25519PublicKey, error: type[OwnershipE
 
 
 def pre_authentication(payload_type: str, payload: bytes) -> bytes:
-    """Returns what DSSE signs: type and payload with their lengths (PAE)."""
+    """Return the bytes that DSSE signs: type and payload with their lengths (pre-authentication encoding)."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)

@@ -1,8 +1,4 @@
-"""Signing keys (Ed25519) and signed envelopes (DSSE): who vouches for some bytes.
-
-An envelope holds the payload, its type and one signature over both (DSSE's pre-authentication encoding), so that what
-was signed as one kind of document cannot pass for another.
-"""
+"""Signing keys (Ed25519): create, read, identify."""
 
 from __future__ import annotations
 
@@ -20,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def make_signing_key(out: Path, passphrase: str = "") -> str:
-    """Writes a fresh signing key to `out` (0600) and its public half to `out`.pub.
+    """Write a new signing key to `out` (mode 0600) and its public key to `out`.pub.
 
     Args:
-        out: file of the private key: PKCS #8 as PEM.
-        passphrase: encrypts it; empty for none.
+        out: File of the private key (PKCS #8 as PEM).
+        passphrase: Encrypts the private key; empty for none.
 
     Returns:
-        The public key's fingerprint.
+        The fingerprint of the public key.
 
     Raises:
-        OwnershipError: if one of the files exists or cannot be written.
+        OwnershipError: If one of the files exists or cannot be written.
     """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -50,14 +46,14 @@ def make_signing_key(out: Path, passphrase: str = "") -> str:
 
 
 def load_signing_key(path: Path, passphrase: Callable[[], str]) -> Ed25519PrivateKey:
-    """Reads a signing key.
+    """Read a signing key.
 
     Args:
-        path: its file.
-        passphrase: called only if the key is encrypted.
+        path: File of the private key.
+        passphrase: Called for the passphrase if the key is encrypted.
 
     Raises:
-        OwnershipError: if it is no Ed25519 key, or the passphrase is wrong.
+        OwnershipError: If the file holds no Ed25519 key, or the passphrase is wrong.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -82,7 +78,16 @@ def load_signing_key(path: Path, passphrase: Callable[[], str]) -> Ed25519Privat
 
 
 def load_public_key(data: bytes, error: type[OwnershipError], what: str) -> Ed25519PublicKey:
-    """Returns the Ed25519 public key in `data`, which must be exactly its PEM; raises `error` for anything else."""
+    """Return the Ed25519 public key in `data`.
+
+    Args:
+        data: The PEM of the key and nothing else.
+        error: Class of the exception to raise.
+        what: Description of the key, for messages.
+
+    Raises:
+        OwnershipError: `error`, for anything else.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -100,19 +105,19 @@ def load_public_key(data: bytes, error: type[OwnershipError], what: str) -> Ed25
 
 
 def public_pem(key: Ed25519PublicKey) -> bytes:
-    """Returns a public key as PEM (SubjectPublicKeyInfo)."""
+    """Return a public key as PEM (SubjectPublicKeyInfo)."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
-    """Returns the SHA-256 of the key's DER form (SubjectPublicKeyInfo), in hexadecimal."""
+    """Return the SHA-256 of the key's DER form (SubjectPublicKeyInfo), in hexadecimal."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def _bytes(passphrase: str) -> bytes:
-    """What was typed, also where the environment holds bytes that are no UTF-8."""
+    """Return the bytes that were typed, even if the environment held bytes that are not UTF-8."""
     return passphrase.encode(errors="surrogateescape")

@@ -1,6 +1,6 @@
-"""A Merkle tree of the shape of RFC 6962: one digest that stands for many things, each provable alone.
+"""Merkle trees of the shape of RFC 6962: one digest commits to many items, each of which can be proven alone.
 
-`leaf` = SHA-256(0x00 || content), `node` = SHA-256(0x01 || left || right); the two prefixes keep a node from passing
+`leaf` = SHA-256(0x00 || content), `node` = SHA-256(0x01 || left || right). The two prefixes keep a node from passing
 for a leaf. A tree of n > 1 leaves splits after the largest power of two below n.
 """
 
@@ -14,31 +14,31 @@ SALT_BYTES = 32
 
 
 def leaf_hash(content: bytes) -> bytes:
-    """Returns the hash of a leaf."""
+    """Return the hash of a leaf."""
     return hashlib.sha256(b"\x00" + content).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Returns the hash of an inner node."""
+    """Return the hash of an inner node."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 def salted_leaf(salt: bytes, name: str, digest: bytes) -> bytes:
-    """Returns the leaf of a named thing: of salt, length of the name (4 bytes, big endian), name, its data's SHA-256.
+    """Return the leaf of a named item: the hash of salt, length of the name (4 bytes, big endian), name and digest.
 
-    Without the secret salt a leaf would betray what can be guessed: an image that is in a public set, a usual plan.
+    Without the secret salt, a leaf would confirm a guess at its data, such as an image of a public data set.
 
     Args:
-        salt: 32 random bytes, another one for every leaf.
-        name: what it is, in UTF-8.
-        digest: the 32 bytes of its data's SHA-256.
+        salt: 32 random bytes, different for every leaf.
+        name: Name of the item.
+        digest: SHA-256 of its data, 32 bytes.
     """
     encoded = name.encode()
     return leaf_hash(salt + len(encoded).to_bytes(4, "big") + encoded + digest)
 
 
 def root_hash(leaves: Sequence[bytes]) -> bytes:
-    """Returns the root of a tree over leaf hashes; of no leaves, SHA-256 of nothing."""
+    """Return the root of a tree over leaf hashes; without leaves, the SHA-256 of no bytes."""
     if not leaves:
         return hashlib.sha256().digest()
     if len(leaves) == 1:
@@ -48,7 +48,7 @@ def root_hash(leaves: Sequence[bytes]) -> bytes:
 
 
 def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """Returns the hashes beside the way from leaf `index` (from 0) to the root, lowest first."""
+    """Return the hashes beside the way from leaf `index` (from 0) to the root, lowest first."""
     if len(leaves) == 1:
         return []
     k = _split(len(leaves))
@@ -58,9 +58,16 @@ def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
 
 def leads_to(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> bool:
-    """Returns whether `path` leads from `leaf`, number `index` of `size`, to `root` (RFC 9162, section 2.1.3.2).
+    """Return whether a path leads from a leaf to the root (RFC 9162, section 2.1.3.2).
 
-    A loop over the path: whatever index and size a stranger states, it ends after as many steps as the path is long.
+    The loop makes at most one step per hash of the path, whatever index and size an untrusted file states.
+
+    Args:
+        leaf: Hash of the leaf.
+        index: Index of the leaf, from 0.
+        size: Number of leaves of the tree.
+        path: Hashes beside the way to the root, lowest first.
+        root: The root.
     """
     if not 0 <= index < size:
         return False
@@ -79,5 +86,5 @@ def leads_to(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: by
 
 
 def _split(n: int) -> int:
-    """The largest power of two below n."""
+    """Return the largest power of two below n."""
     return 1 << ((n - 1).bit_length() - 1)

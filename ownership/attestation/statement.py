@@ -1,25 +1,23 @@
-"""A signed statement in a folder `seal/`, and the timestamps that cover it: what claims and reports have in common.
+"""A signed statement in a folder `seal/`, with its timestamps: what the seals of claims and reports have in common.
 
 ```
 seal/
-├── statement.dsse.json   in-toto statement in a DSSE envelope: what is stood for, by its SHA-256
-├── *.pub                 the public key it is signed with
-└── timestamps/*.tsr      what authorities answered; each file is named by its SHA-256
+├── statement.dsse.json   the signed in-toto statement in a DSSE envelope; names its subjects by SHA-256
+├── *.pub                 the public key of the signer
+└── timestamps/*.tsr      replies of timestamp authorities; each file is named by its SHA-256
 ```
 
-What the statement says differs, and so does its predicate type: that of a claim never passes for that of a report.
+Claims and reports have statements of different predicate types, so one never passes for the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ownership.attestation.dsse import open_envelope
-from ownership.attestation.keys import fingerprint, load_public_key
 from ownership.attestation.timestamps import Timestamp, read_reply
 from ownership.errors import OwnershipError
 from ownership.io.canonical import canonical_json, parse_canonical, sha256
@@ -37,29 +35,52 @@ UNTIMESTAMPED = "UNTIMESTAMPED: proves nothing about when"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedStatement:
-    """A signed statement, its signature checked."""
+    """A statement whose signature was verified.
 
-    error: ClassVar[type[OwnershipError]]  # raised where something about it is wrong
-    covers: ClassVar[str]  # what it is of, in words
-    signer: ClassVar[str]  # whose signature it should be, in words
-    secret: ClassVar[bool]  # whether its files are for their owner only
+    Attributes:
+        error: Class of the exception for a failed check.
+        covers: What the statement is about, in words.
+        signer: Role of the signer, in words.
+        secret: Whether only the owner may read the files of the seal.
+        public_key_sha256: Fingerprint of the key that signed it.
+        timestamps: Its timestamps, earliest first.
+        envelope: The signed bytes, which timestamps cover.
+        replies: Replies of timestamp authorities, by file name.
+    """
 
-    public_key_sha256: str  # fingerprint of the key it was signed with
+    error: ClassVar[type[OwnershipError]]
+    covers: ClassVar[str]
+    signer: ClassVar[str]
+    secret: ClassVar[bool]
+
+    public_key_sha256: str
     timestamps: tuple[Timestamp, ...] = ()
-    envelope: bytes = field(default=b"", repr=False)  # the signed bytes, which timestamps cover
-    replies: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # of timestamp authorities, by name
+    envelope: bytes = field(default=b"", repr=False)
+    replies: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def under(self, roots: Sequence[Certificate]) -> Self:
-        """Returns it with its timestamps checked against the verifier's root certificates; none: unchecked.
+        """Return the statement with its timestamps checked against root certificates that the verifier trusts.
+
+        Args:
+            roots: The certificates. With none, the authority of a timestamp stays unchecked.
 
         Raises:
-            OwnershipError: `error`, if a timestamp does not cover it, or does not chain to one of the roots.
+            OwnershipError: `error`, if a timestamp covers other bytes or does not chain to one of the roots.
         """
-        return replace(self, timestamps=check_timestamps(self.replies, self.envelope, roots, self.error))
+        read = [
+            read_reply(data, self.envelope, roots, name=name, error=self.error) for name, data in self.replies.items()
+        ]
+        return replace(self, timestamps=tuple(sorted(read, key=lambda t: (t.time, t.sha256))))
 
 
 def in_toto(subject: Mapping[str, str], predicate_type: str, predicate: Mapping[str, Any]) -> bytes:
-    """Returns what is signed: an in-toto statement (v1) about files or claims (name -> SHA-256), as canonical JSON."""
+    """Return the payload of a statement: an in-toto statement (v1), as canonical JSON.
+
+    Args:
+        subject: Name -> SHA-256 of everything the statement is about.
+        predicate_type: URI of the kind of statement.
+        predicate: Content of the statement.
+    """
     return canonical_json(
         {
             "_type": STATEMENT_TYPE,
@@ -74,28 +95,28 @@ def open_in_toto(
     envelope: bytes,
     key: Ed25519PublicKey,
     predicate_type: str,
-    again: Callable[[dict[str, Any]], bytes],
+    rebuild: Callable[[dict[str, Any]], bytes],
     error: type[OwnershipError],
 ) -> dict[str, Any]:
-    """Returns the content of a statement signed with `key`.
+    """Return the content of a statement signed with `key`.
 
     Args:
-        envelope: content of `statement.dsse.json`.
-        key: the signer's.
-        predicate_type: the only one that is accepted.
-        again: makes the statement anew from the fields it has to have: any other field, or spelling, is refused.
-        error: the class to raise.
+        envelope: Content of `statement.dsse.json`.
+        key: The signer's public key.
+        predicate_type: The only accepted type.
+        rebuild: Makes the payload again from the required fields; another field or spelling is refused.
+        error: Class of the exception to raise.
 
     Raises:
-        OwnershipError: `error`, if signature or statement are not what they should be.
+        OwnershipError: `error`, if the signature or the statement is wrong.
     """
     payload, what = open_envelope(envelope, key, error), "seal: the signed statement"
     content = parse_canonical(payload, error, what)
     if content.get("predicateType") != predicate_type:
-        said = printable(content.get("predicateType"))
-        raise error(f"{what} is no seal of this kind: {said}, not {predicate_type}", "update turnmark")
+        stated = printable(content.get("predicateType"))
+        raise error(f"{what} is no seal of this kind: {stated}, not {predicate_type}", "update turnmark")
     try:
-        good = again(content) == payload
+        good = rebuild(content) == payload
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise error(f"{what} is malformed", "it was written by another program") from e
     if not good:
@@ -103,25 +124,17 @@ def open_in_toto(
     return content
 
 
-def check_timestamps(
-    stored: Mapping[str, bytes], envelope: bytes, roots: Sequence[Certificate], error: type[OwnershipError]
-) -> tuple[Timestamp, ...]:
-    """Returns what the stored replies (name -> bytes) say about an envelope, in order of time.
-
-    Raises:
-        OwnershipError: `error`, if one of them is not good.
-    """
-    found = [read_reply(data, envelope, roots, name=name, error=error) for name, data in stored.items()]
-    return tuple(sorted(found, key=lambda t: (t.time, t.sha256)))
-
-
 def is_sealed(folder: Path) -> bool:
-    """Returns whether there is something that ought to be a seal, whatever it is."""
+    """Return whether `folder/seal` exists, whatever it is."""
     return (folder / "seal").exists() or (folder / "seal").is_symlink()
 
 
 def read_part(folder: Path, name: str, error: type[OwnershipError]) -> bytes:
-    """Returns a file of `folder/seal`; raises `error` if it is missing or a link."""
+    """Return the content of a file in `folder/seal`.
+
+    Raises:
+        OwnershipError: `error`, if the file is missing or a link.
+    """
     path = folder / "seal" / name
     if (folder / "seal").is_symlink() or path.is_symlink() or not path.is_file():
         raise error(f"seal: {printable(name)} is missing", "get the original")
@@ -129,11 +142,15 @@ def read_part(folder: Path, name: str, error: type[OwnershipError]) -> bytes:
 
 
 def read_replies(folder: Path, error: type[OwnershipError]) -> dict[str, bytes]:
-    """Returns the timestamp replies of `folder/seal`, by name; each must bear its own digest as its name."""
+    """Return the timestamp replies in `folder/seal`, by file name.
+
+    Raises:
+        OwnershipError: `error`, if a reply is not named by its own SHA-256.
+    """
     place = folder / "seal" / "timestamps"
     found = {}
     for path in sorted(place.iterdir()) if place.is_dir() else ():
-        if path.name.startswith("."):  # half of a file that a killed run was writing
+        if path.name.startswith("."):  # a temporary file of an interrupted run
             continue
         data = read_part(folder, f"timestamps/{path.name}", error)
         if path.name != f"{sha256(data)}.tsr":
@@ -144,51 +161,12 @@ def read_replies(folder: Path, error: type[OwnershipError]) -> dict[str, bytes]:
     return found
 
 
+def timestamp_detail(time: str, authority: str, trusted: bool) -> str:
+    """Return a timestamp in words: its time, its authority and whether the authority was checked."""
+    checked = "its authority chains to a root you trust" if trusted else "its authority was NOT checked against a root"
+    return f"{time} by {authority}: it covers this seal; {checked}"
+
+
 def timestamp_line(time: str, authority: str, *, trusted: bool) -> str:
-    """Returns one timestamp in words."""
-    said = "its authority chains to a root you trust" if trusted else "its authority was NOT checked against a root"
-    return f"timestamp {time} by {authority}: it covers this seal; {said}"
-
-
-def verify_signature(seal: SignedStatement, public_key: Path | None) -> Iterator[str]:
-    """Yields a line for signature and key.
-
-    Args:
-        seal: opened, so that its signature is good.
-        public_key: file of the signer's public key, from the signer; without it, anybody may have signed.
-
-    Raises:
-        OwnershipError: `seal.error`, if another key signed; or that the file is no public key.
-    """
-    yield f"signature    good, of {seal.covers}, by the key {seal.public_key_sha256}"
-    if public_key is None:
-        yield f"key          NOT compared with the {seal.signer}'s: give --public-key"
-        return
-    data = read_bytes(public_key, OwnershipError, "public key")
-    expected = fingerprint(load_public_key(data, OwnershipError, f"public key: {printable(public_key, 300)}"))
-    if expected != seal.public_key_sha256:
-        raise seal.error(
-            f"seal: signed with the key {seal.public_key_sha256}, not with the {seal.signer}'s, {expected}",
-            "somebody else signed this",
-        )
-    yield "key          it is the one given"
-
-
-def verify_times(
-    timestamps: Sequence[Timestamp], before: datetime | None, error: type[OwnershipError]
-) -> Iterator[str]:
-    """Yields a line for every timestamp; raises `error` if none is trusted and earlier than `before`."""
-    for t in timestamps:
-        yield timestamp_line(t.time.isoformat(), t.authority, trusted=t.trusted)
-    if not timestamps:
-        yield UNTIMESTAMPED
-    if before is None:
-        return
-    early = [t for t in timestamps if t.trusted and t.time < before]
-    if not early:
-        when = f"the first timestamp is of {timestamps[0].time.isoformat()}" if timestamps else "there is no timestamp"
-        raise error(
-            f"seal: not shown to be earlier than {before.isoformat()}: {when}",
-            "a seal proves itself only from its first trusted timestamp on",
-        )
-    yield f"date         earlier than {before.isoformat()}"
+    """Return a timestamp as one line of text."""
+    return f"timestamp {timestamp_detail(time, authority, trusted)}"

@@ -1,7 +1,7 @@
-"""RFC 3161 timestamps: an authority's word that some bytes existed at a time.
+"""RFC 3161 timestamps: the statement of an authority that some bytes existed at a time.
 
-A reply is hostile until shown otherwise. What it covers is checked always; whether an authority said so can only be
-checked against root certificates that the verifier trusts, never against any that came with the claim.
+A reply is untrusted input. The bytes that it covers are always checked. Its authority can be checked only against root
+certificates that the verifier trusts, never against certificates that came with the claim.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ownership.errors import ClaimIntegrityError, OwnershipError
 from ownership.io.canonical import sha256
+from ownership.io.extras import require
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
 
@@ -27,28 +28,40 @@ if TYPE_CHECKING:
 
 SHA512 = "2.16.840.1.101.3.4.2.3"
 MOST_BYTES = 2**16
-"""Of a reply; usual ones have 2 to 8 thousand."""
+"""Largest size of a reply in bytes; usual replies have 2000 to 8000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timestamp:
-    """What a timestamp says, and whether a trusted authority says it."""
+    """The content of a timestamp.
 
-    authority: str  # the signer's certificate, as it names itself
-    time: datetime  # UTC; the latest that the stated accuracy allows
-    trusted: bool  # it chains to a root that the verifier gave; False: no roots were given
-    sha256: str  # of the reply
+    Attributes:
+        authority: Name of the authority, by the certificate of the signer.
+        time: The latest time that the stated accuracy allows, in UTC.
+        trusted: Whether the authority chains to a root of the verifier; False if no roots were given.
+        sha256: SHA-256 of the reply.
+    """
+
+    authority: str
+    time: datetime
+    trusted: bool
+    sha256: str
 
 
 def request(data: bytes) -> TimeStampRequest:
-    """Returns a timestamp request over the SHA-512 of `data`, asking for the authority's certificate."""
+    """Return a timestamp request over the SHA-512 of `data` that asks for the certificate of the authority."""
+    require("rfc3161_client")
     from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
 
     return TimestampRequestBuilder().data(data).hash_algorithm(HashAlgorithm.SHA512).build()
 
 
 def load_roots(path: Path) -> tuple[Certificate, ...]:
-    """Returns the certificates in a PEM file; raises OwnershipError if there are none."""
+    """Return the certificates in a PEM file.
+
+    Raises:
+        OwnershipError: If it holds none.
+    """
     from cryptography.x509 import InvalidVersion, load_pem_x509_certificates
 
     data = read_bytes(path, OwnershipError, "roots")
@@ -67,19 +80,20 @@ def read_reply(
     name: str = "reply",
     error: type[OwnershipError] = ClaimIntegrityError,
 ) -> Timestamp:
-    """Returns what a timestamp reply says about `data`.
+    """Return the content of a timestamp reply, after checking that it covers `data`.
 
     Args:
-        reply: a TimeStampResp in DER.
-        data: what it must cover.
-        roots: authorities that the verifier trusts; with none, whose word it is stays open.
-        nonce: of the request, if this must be the answer to it.
-        name: of the reply, for messages.
-        error: the class to raise.
+        reply: The reply, a TimeStampResp in DER.
+        data: The bytes that it must cover.
+        roots: Root certificates that it must chain to. With none, its authority is not checked.
+        nonce: Nonce of the request that it must answer; None for any.
+        name: Name of the reply, for messages.
+        error: Class of the exception to raise.
 
     Raises:
-        OwnershipError: `error`, if it is malformed, a refusal, over other data, or of no trusted authority.
+        OwnershipError: `error`, if the reply is malformed, a refusal, over other data, or of no trusted authority.
     """
+    require("rfc3161_client")
     from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
 
     what = f"timestamp {printable(name)}"
@@ -125,11 +139,17 @@ def read_reply(
 
 
 def ask_authority(url: str, query: bytes, *, timeout: float = 30.0) -> bytes:
-    """Returns an authority's reply to a request; no redirects, bytes and time capped.
+    """Return the reply of a timestamp authority; redirects are refused, size and time are limited.
+
+    Args:
+        url: Address of the authority.
+        query: The request, in DER.
+        timeout: Limit for the whole reply, in seconds.
 
     Raises:
-        OwnershipError: if there is no reply.
+        OwnershipError: If there is no usable reply.
     """
+    require("httpx", extra="seal")
     import httpx
 
     shown, deadline = printable(url), time.monotonic() + timeout
@@ -156,20 +176,14 @@ def ask_authority(url: str, query: bytes, *, timeout: float = 30.0) -> bytes:
     return bytes(data)
 
 
-def need_roots(before: datetime | None, roots: Sequence[Certificate]) -> None:
-    """Raises OwnershipError if a time is to be relied on without roots: anybody can make a timestamp."""
-    if before is not None and not roots:
-        raise OwnershipError("a date needs the roots that you trust: anybody can make a timestamp", "--roots FILE.pem")
-
-
 def parse_date(text: str) -> datetime:
-    """Returns a date or time in ISO form; without a zone it is UTC, a date is its first moment.
+    """Return a date or time given in ISO form. Without a zone it is UTC; a date means its first moment.
 
     >>> parse_date("2026-05-01")
     datetime.datetime(2026, 5, 1, 0, 0, tzinfo=datetime.timezone.utc)
 
     Raises:
-        OwnershipError: if it is none.
+        OwnershipError: If the text is neither.
     """
     try:
         value = datetime.fromisoformat(text)
@@ -179,7 +193,7 @@ def parse_date(text: str) -> datetime:
 
 
 def _signer(response: TimeStampResponse) -> str:
-    """The subject of the certificate that signed; certificates are optional, then the token's own word for it."""
+    """Return the subject of the signing certificate; where the reply has none, the name in the token."""
     from cryptography.x509 import DirectoryName, load_der_x509_certificate
 
     signers = [(s.issuer, s.serial_number) for s in response.signed_data.signer_infos]
@@ -192,9 +206,10 @@ def _signer(response: TimeStampResponse) -> str:
 
 @contextmanager
 def _foreign(what: str, problem: str, hint: str, error: type[OwnershipError]) -> Iterator[None]:
-    """Whatever a parser of foreign bytes raises or warns of becomes one integrity error.
+    """Turn everything that a parser of untrusted bytes raises into one integrity error.
 
-    A panic of a Rust parser is no Exception, and the set of what they raise is not documented: hence the breadth.
+    BaseException is caught because a panic of a Rust parser is not an Exception, and because the exceptions of these
+    parsers are not documented.
     """
     try:
         with warnings.catch_warnings():

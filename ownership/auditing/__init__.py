@@ -1,1 +1,1 @@
-"""Auditing: query a suspect, test it against the panel, reproduce a report. May import: every other room."""
+"""Auditing: query a suspect, test it against the panel, repeat an audit. May import: reports, sealing and below."""

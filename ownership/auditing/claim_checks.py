@@ -1,10 +1,10 @@
-"""Checks on the accuser, made anew at every audit from what the claim holds; they inform.
+"""Checks on the claim itself, made at every audit from what the claim holds. They are shown and decide nothing.
 
-- Probes: doubled ones, private images among the public ones, private and public ones that can be told apart without any
-  model (other colours, sharpness, disturbance): then a gap between them says nothing about membership. Rotated
-  ones that are not the image they are said to show.
-- Decoy keys: the mark as read by a predictor that the auditor fits to the victim's own answers, for the claim's key and
-  for keys drawn afterwards. A predictor that was trained on the suspect reads what these do not.
+- Probes: duplicates; private images among the public ones; private and public images that can be told apart without any
+  encoder, so that dataset inference is not valid; rotated probes that are not the stated image.
+- Predictor: the watermark as detected by linear predictors that the audit fits to the victim's responses, for the
+  claim's key and for control keys. A predictor that was trained on the suspect detects what these do not.
+- Panel: responses of members, computed again from their files.
 """
 
 from __future__ import annotations
@@ -19,65 +19,62 @@ from scipy import stats
 from torch import Tensor
 
 from ownership.claims.claim import Claim
+from ownership.claims.probes import WatermarkProbes
 from ownership.encoders.images import as_input, as_uint8, images_sha256
-from ownership.errors import ClaimError, ClaimIntegrityError
-from ownership.evidence.querying import close, query
+from ownership.errors import ClaimIntegrityError
+from ownership.evidence.querying import allclose_responses, query
 from ownership.evidence.responses import Responses
 from ownership.evidence.similarity import Array, ridge_map
 from ownership.evidence.watermark_scores import watermark_success
 from ownership.suspects.suspect import Suspect
-from ownership.verdict.results import PredictorCheck
+from ownership.verdict.results import PanelCheck, PredictorCheck, ProbeQuality, Separability
 from ownership.watermark import rotate, secret_key
 
-SEPARABLE = 0.65
-"""Area under the ROC curve from which on private and public probes count as told apart (with p < .001)."""
-
 ROUNDING = 2
-"""Levels of 255 by which another machine's rotation may differ."""
+"""Levels of 255 by which the rotation of an image may differ between machines."""
+
+MIN_PRIVATE = 40
+"""Private images below which they are not compared with the public ones."""
 
 N_CONTROL_KEYS = 19
 
 
-def check_probes(claim: Claim) -> list[str]:
-    """Returns what is odd about a claim's probes, in plain sentences; empty if nothing is."""
+def check_probes(claim: Claim) -> ProbeQuality:
+    """Return what is wrong with a claim's probes."""
     public, private = claim.probes["public"], claim.probes.get("private")
     digests = [images_sha256(image) for image in public]
-    notes = []
-    if (doubled := len(digests) - len(set(digests))) > 0:
-        notes.append(f"{doubled} of {len(digests)} public probes are doubled")
-    if other := not_as_stated(claim):
-        notes.append(
-            f"{other} of {len(claim.probes['watermark'])} rotated probes are not the public image that they are said "
-            "to show, turned by the stated angle: one of them was altered"
-        )
-    if private is None or len(private) < 40:
-        return notes
-    known = set(digests)
-    if shared := sum(images_sha256(image) in known for image in private):
-        notes.append(f"{shared} of {len(private)} private probes are among the public ones")
-    area, pvalue = separability(private, public[: len(private)])
-    if area >= SEPARABLE and pvalue < 1e-3:
-        notes.append(
-            f"private and public probes can be told apart without any encoder (area under the ROC curve {area:.2f}): "
-            "their source differs, or one of them was altered; dataset inference means nothing"
-        )
-    return notes
+    checked = private is not None and len(private) >= MIN_PRIVATE
+    shared, found = 0, None
+    if private is not None and checked:
+        known = set(digests)
+        shared = sum(images_sha256(image) in known for image in private)
+        found = separability(private, public[: len(private)])
+    return ProbeQuality(
+        public=len(digests),
+        duplicates=len(digests) - len(set(digests)),
+        rotated=len(claim.probes.get("watermark", ())),
+        mislabeled_rotations=mislabeled_rotations(claim),
+        private=len(private) if private is not None and checked else 0,
+        shared_private=shared,
+        separability=found,
+    )
 
 
-def not_as_stated(claim: Claim) -> int:
-    """Returns how many rotated probes are not the public one they show, turned by their angle (claims of format 4)."""
-    if claim.watermark_images is None or claim.watermark_angles is None:
+def mislabeled_rotations(claim: Claim) -> int:
+    """Return how many rotated probes are not the stated public probe, rotated by the stated angle."""
+    made = claim.watermark_probes
+    if made is None:
         return 0
-    turned = as_uint8(rotate(as_input(claim.probes["public"][claim.watermark_images]), claim.watermark_angles))
-    apart = (turned.int() - claim.probes["watermark"].int()).abs().flatten(1).amax(1)
-    return int((apart > ROUNDING).sum())
+    rotated = as_uint8(rotate(as_input(claim.probes["public"][made.sources]), made.angles))
+    difference = (rotated.int() - claim.probes["watermark"].int()).abs().flatten(1).amax(1)
+    return int((difference > ROUNDING).sum())
 
 
-def separability(private: Tensor, public: Tensor) -> tuple[float, float]:
-    """Returns how well a linear model tells two sets of images apart by simple features: area under ROC, p.
+def separability(private: Tensor, public: Tensor) -> Separability:
+    """Return how well a linear model on simple features tells two sets of images apart.
 
-    H0: private and public images are draws from one source. H1: they differ. Unit: one image; that is right here, as
-    the question is about these images. Five-fold cross-validated logistic regression, Mann-Whitney test of its scores,
+    H0: private and public images are draws from one source. H1: they differ. Unit: one image, because the question is
+    about these images. Five-fold cross-validated logistic regression, Mann-Whitney test of its scores,
     one-sided.
 
     Args:
@@ -92,109 +89,109 @@ def separability(private: Tensor, public: Tensor) -> tuple[float, float]:
     x = np.concatenate([_features(private), _features(public)])
     y = np.repeat([1, 0], [len(private), len(public)])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=500))
-    said = cross_val_predict(model, x, y, cv=5, method="decision_function")
-    test = stats.mannwhitneyu(said[y == 1], said[y == 0], alternative="greater")
-    return float(test.statistic) / (len(private) * len(public)), float(test.pvalue)
+    scores = cross_val_predict(model, x, y, cv=5, method="decision_function")
+    test = stats.mannwhitneyu(scores[y == 1], scores[y == 0], alternative="greater")
+    return Separability(auc=float(test.statistic) / (len(private) * len(public)), pvalue=float(test.pvalue))
 
 
 def _features(images: Tensor) -> Array:
-    """Thumbnail, colour, and fine structure at two scales: where adversarial disturbance and re-encoding show."""
+    """Return thumbnail, color and fine structure at two scales, which adversarial changes and re-encoding alter."""
     x = images.double() / 255
-    grey = x.mean(1, keepdim=True)
-    thumbnail = F.adaptive_avg_pool2d(grey, 6).flatten(1)
+    gray = x.mean(1, keepdim=True)
+    thumbnail = F.adaptive_avg_pool2d(gray, 6).flatten(1)
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=x.dtype).view(1, 1, 3, 3)
-    fine = [F.conv2d(g, kernel).abs().mean((1, 2, 3)) for g in (grey, F.avg_pool2d(grey, 2))]
-    flat = (grey[..., 1:] == grey[..., :-1]).double().mean((1, 2, 3))
-    colour = torch.cat([x.mean((2, 3)), x.std((2, 3))], 1)
-    out: Array = torch.cat([thumbnail, colour, torch.stack([*fine, flat], 1)], 1).numpy()
+    fine = [F.conv2d(g, kernel).abs().mean((1, 2, 3)) for g in (gray, F.avg_pool2d(gray, 2))]
+    flat = (gray[..., 1:] == gray[..., :-1]).double().mean((1, 2, 3))
+    color = torch.cat([x.mean((2, 3)), x.std((2, 3))], 1)
+    out: Array = torch.cat([thumbnail, color, torch.stack([*fine, flat], 1)], 1).numpy()
     return out
 
 
 def check_predictor(claim: Claim, responses: Responses) -> PredictorCheck | None:
-    """Returns the mark as read by refitted predictors; None where the claim has no mark or dimensions differ.
+    """Return the watermark success rates of refitted predictors.
+
+    None if the claim has no watermark, or the suspect's representations have another dimension than the victim's.
 
     Args:
-        claim: with the angle of each watermark probe (format 2).
-        responses: the suspect's.
+        claim: The claim.
+        responses: The suspect's responses.
     """
     victim = claim.responses[claim.victim.name]
-    if claim.predictor is None or claim.watermark_angles is None or responses.dim != victim.dim:
+    made = claim.watermark_probes
+    if made is None or responses.dim != victim.dim:
         return None
-    angles, half = claim.watermark_angles, len(claim.watermark_angles) // 2
+    angles, half = made.angles, len(made.angles) // 2
     generator = torch.Generator().manual_seed(2**31 + claim.plan.seed)
-    labels = [_own_labels(claim, angles), *(secret_key(generator).labels(angles) for _ in range(N_CONTROL_KEYS))]
-    theirs, suspects = _turned(victim, claim), _turned(responses, claim)
-    rates, own = (
-        [_refitted(theirs[:half], read[half:], own_or_decoy, half) for own_or_decoy in labels]
-        for read in (suspects, theirs)
-    )
+    labels = [_own_labels(claim, made), *(secret_key(generator).labels(angles) for _ in range(N_CONTROL_KEYS))]
+    on_victim, on_suspect = _rotated(victim, claim), _rotated(responses, claim)
+    rates = [_refitted(on_victim[:half], on_suspect[half:], of_key, half) for of_key in labels]
+    victim_rates = [_refitted(on_victim[:half], on_victim[half:], of_key, half) for of_key in labels]
     return PredictorCheck(
         claimed=watermark_success(responses, claim.context),
         claimed_victim=watermark_success(victim, claim.context),
         refitted=rates[0],
         control_rates=tuple(rates[1:]),
-        refitted_victim=sum(own) / len(own),
+        refitted_victim=sum(victim_rates) / len(victim_rates),
         n=len(angles) - half,
     )
 
 
-def _own_labels(claim: Claim, angles: Tensor) -> Tensor:
-    """By the claim's key; where that is withheld, as the claim states them."""
-    if claim.key is not None:
-        return claim.key.labels(angles)
-    if claim.watermark_labels is None:
-        raise ClaimError("claim: watermark angles without labels", "it was written by another program")
-    return claim.watermark_labels
+def _own_labels(claim: Claim, made: WatermarkProbes) -> Tensor:
+    """Return the labels by the claim's key; where the key is redacted, those that the claim states."""
+    if claim.watermark is None or claim.watermark.key is None:
+        return made.labels
+    return claim.watermark.key.labels(made.angles)
 
 
-def _refitted(learnt: Array, read: Array, labels: Tensor, half: int) -> float:
+def _refitted(fitted: Array, held_out: Array, labels: Tensor, half: int) -> float:
+    """Return the success rate on held-out probes of a linear predictor fitted to the other half."""
     signs: NDArray[np.float64] = 2.0 * labels.numpy() - 1
-    weights, intercept = ridge_map(learnt, signs[:half, None])
-    return float(np.mean(np.sign(read @ weights + intercept)[:, 0] == signs[half:]))
+    weights, intercept = ridge_map(fitted, signs[:half, None])
+    return float(np.mean(np.sign(held_out @ weights + intercept)[:, 0] == signs[half:]))
 
 
-def _turned(responses: Responses, claim: Claim) -> Array:
-    """Responses to the rotated probes, or what rotation changes in them where the claim's predictor reads pairs."""
-    turned = _directions(responses.get("watermark"))
-    if claim.predictor is None or not claim.predictor.pairs or claim.watermark_images is None:
-        return turned
-    out: Array = turned - _directions(responses.get("public"))[claim.watermark_images.numpy()]
+def _rotated(responses: Responses, claim: Claim) -> Array:
+    """Return the directions of rotated probes, minus those of the unrotated ones where the predictor takes pairs."""
+    rotated = _directions(responses.get("watermark"))
+    if claim.watermark is None or claim.watermark_probes is None or not claim.watermark.predictor.pairs:
+        return rotated
+    out: Array = rotated - _directions(responses.get("public"))[claim.watermark_probes.sources.numpy()]
     return out
 
 
 def _directions(x: Array) -> Array:
-    """Responses scaled to length 1, as the predictor reads them (docs/adr/0002)."""
+    """Return representations scaled to length 1, as the predictor takes them (docs/adr/0002)."""
     out: Array = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return out
 
 
-def check_panel(claim: Claim, models: Sequence[Suspect]) -> dict[str, str]:
-    """Computes panel members' answers anew from their files, so that nobody can invent a panel.
+def check_panel(claim: Claim, models: Sequence[Suspect]) -> dict[str, PanelCheck]:
+    """Compute the responses of panel members again from their files, so that a panel cannot be invented.
 
     Args:
-        claim: whose panel.
-        models: encoders from files; each is matched to a member by its SHA-256.
+        claim: The claim.
+        models: Encoders from files; each is matched to a member by its SHA-256.
 
     Returns:
-        EncoderRecord -> "verified", or "no file of its SHA-256 was given".
+        Name of each member -> what was checked.
 
     Raises:
-        ClaimIntegrityError: if a member's file gives other answers than the claim says.
+        ClaimIntegrityError: If a member's file gives other responses than the claim holds.
     """
     by_digest = {model.sha256: model for model in models}
-    checked = {}
+    checked: dict[str, PanelCheck] = {}
     for member in claim.members:
         model = by_digest.get(member.sha256)
         if model is None:
-            checked[member.name] = "no file of its SHA-256 was given"
+            checked[member.name] = PanelCheck.NO_FILE
             continue
         again = query(model.preprocess.before(model.encoder), claim.probes, member.name)
-        model.close()
-        for name, said in claim.responses[member.name].sets.items():
-            if not close(again.sets[name], said):
+        model.pause()
+        for name, stored in claim.responses[member.name].sets.items():
+            if not allclose_responses(again.sets[name], stored):
                 raise ClaimIntegrityError(
-                    f"claim integrity: {member.name}'s file does not give the answers that the claim holds for it",
+                    f"claim integrity: {member.name}'s file does not give the responses that the claim holds for it",
                     "the panel was not made as the claim says; get the original claim",
                 )
-        checked[member.name] = "verified"
+        checked[member.name] = PanelCheck.VERIFIED
     return checked

@@ -1,185 +1,165 @@
-"""The audit: ask the suspect the claim's probes, score it, test it against the panel, report.
+"""The audit: check the claim, query the suspect, score it, test it against the panel, report.
 
-claim + suspect -> answers -> scores -> one t-test a stratum, the largest p -> Holm -> Report
-
-The tests themselves are in `testing`, the asking in `probes`.
+claim + suspect -> responses -> scores -> one t-test per stratum, the largest p -> Holm -> findings -> decision
 """
 
 from __future__ import annotations
 
-import platform
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from dataclasses import dataclass, replace
 
 from ownership.auditing.claim_checks import check_panel, check_predictor, check_probes
 from ownership.auditing.panel_test import panel_test
 from ownership.auditing.paper_tests import paper_tests
+from ownership.auditing.records import claim_record, options_record, suspect_record
 from ownership.auditing.session import SuspectSession
 from ownership.claims.claim import Claim
-from ownership.evidence.responses import NotApplicable, Responses
+from ownership.evidence.responses import NotApplicable
 from ownership.evidence.statistics import STATISTICS, score_one
 from ownership.io.progress import Progress, silent
-from ownership.reports.report import Report
-from ownership.suspects.preprocessing import Preprocess
+from ownership.reports.report import Report, versions
+from ownership.suspects.preprocessing import Preprocess, parse_preprocess
 from ownership.suspects.suspect import OUTPUT_KINDS, Suspect
-from ownership.verdict.results import AuditorEncoder, InterimAnalysis, TestResult
-from ownership.verdict.rule import Verdict, supports
+from ownership.verdict.findings import Findings
+from ownership.verdict.records import AuditOptions
+from ownership.verdict.results import AuditorEncoder, InterimAnalysis, ProbeQuality, Skip, SkipCode, TestResult
+from ownership.verdict.rule import Verdict, decide, supports
+
+ALL_AT_DEFAULTS = AuditOptions()
 
 
 def audit(
     claim: Claim,
     suspect: Suspect,
+    options: AuditOptions = ALL_AT_DEFAULTS,
     *,
-    stop_early: bool = False,
     auditor_panel: Sequence[tuple[Suspect, str]] = (),
     panel_models: Sequence[Suspect] | None = None,
-    paper: bool = False,
-    tried: Sequence[Preprocess] = (),
-    command: str | None = None,
     progress: Progress = silent,
 ) -> Report:
-    """Tests whether the suspect was copied from the claim's victim.
+    """Test whether a suspect was copied from the victim of a claim.
 
-    H0 of each test: the suspect is one more independent encoder of one of the panel's strata. H1: it lies further
-    towards the victim than they do. Unit: one model. Assumption: scores of a stratum are normal on the test's scale.
-    The plan's looks at fewer probes and the last one share alpha.
+    H0 of each test: the suspect is one more independent encoder of one of the panel's strata. H1: it is closer to the
+    victim. Unit: one encoder. Assumption: scores of a stratum are normal on the test's scale. The plan's interim
+    analyses and the final one share alpha.
 
     Args:
-        claim: what the owner fixed.
-        suspect: the encoder, from `load_suspect`.
-        stop_early: ask look by look, and nothing more once a look supports the claim: for suspects whose answers cost
-            money. What only informs, dataset inference for one, is not asked then.
-        auditor_panel: independent encoders that the auditor brings, each with a statement of where it comes from: a
-            claim that calls too many of them copies is indiscriminate.
-        panel_models: files of panel members; their answers are computed anew and compared with the claim's.
-        paper: whether to add the paper's own tests, which never decide.
-        tried: preprocessings to try one after the other, each at its share of alpha; the report is of the one that
-            says most. Without any, the suspect's own.
-        command: how to repeat this audit, for the report.
-        progress: called after every step.
+        claim: What the owner fixed.
+        suspect: The encoder, from `load_suspect`, `load_recorded` or `load_endpoint`.
+        options: How to audit. The report records them, so that `reproduce` can repeat the audit.
+        auditor_panel: Independent encoders that the auditor brings, each with a statement of its origin. A claim that
+            is supported for too many of them is indiscriminate.
+        panel_models: Files of panel members; their responses are computed again and compared with the claim's.
+        progress: Called before every step, with its number and the number of steps.
 
     Returns:
-        The report; auditing the same files again gives the same numbers.
+        The report. Auditing the same files again gives the same numbers.
 
     Raises:
-        SuspectError: if the suspect cannot take the probes.
-        ClaimIntegrityError: if a panel member's file does not give the answers that the claim says it gave.
+        SuspectError: If the suspect cannot take the probes.
+        ClaimIntegrityError: If a panel member's file does not give the responses that the claim holds.
     """
-    if len(tried) > 1:
-        several = {"stop_early": stop_early, "paper": paper, "command": command, "progress": progress}
-        return _best(claim, suspect, tried, auditor_panel, panel_models, **several)
-    suspect = replace(suspect, preprocess=tried[0]) if tried else suspect
-    notes = check_probes(claim)
-    steps = 2 + len(STATISTICS) + len(auditor_panel) + len(panel_models or ())
-    checked = None if panel_models is None else check_panel(claim, panel_models)
-    session = SuspectSession(suspect.preprocess.before(suspect.encoder), claim, "suspect")
-    if not stop_early:
-        session.query({name: len(images) for name, images in claim.probes.items()})
-    interim_analyses = (
-        list(_looks(claim, session, stop_early=stop_early)) if suspect.output_kind == "representations" else []
-    )
-    ended = stop_early and bool(interim_analyses) and supports(interim_analyses[-1].results, interim_analyses[-1].alpha)
-    if stop_early and not ended and not session.problems:
-        session.query({name: len(images) for name, images in claim.probes.items()})
-    progress("auditing", 2, steps)
-    results: list[TestResult] = []
-    if ended:
-        results, skipped = (
-            list(interim_analyses[-1].results),
-            dict.fromkeys(STATISTICS, "not asked: an early look decided"),
-        )
-    elif session.problems:
-        skipped, interim_analyses = dict.fromkeys(STATISTICS, "the answers cannot be tested"), []
-    else:
-        results, skipped = _results(claim, session.responses, suspect.output_kind)
-        if any("dataset inference means nothing" in note for note in notes):
-            inference = [r for r in results if r.family == "inference"]
-            skipped |= {r.name: "private and public images can be told apart without any encoder" for r in inference}
-            results = [r for r in results if r not in inference]
-    skipped = {name: why for name, why in skipped.items() if name not in {r.name for r in results}}
-    progress("auditing", 2 + len(STATISTICS), steps)
-    brought = []
-    for i, (independent, provenance) in enumerate(auditor_panel):
-        brought.append(_auditor_encoder(claim, independent, provenance, [r.name for r in results], interim_analyses))
-        progress("auditing the auditor's own encoders", 3 + len(STATISTICS) + i, steps)
-    testable = not session.problems and not ended and suspect.output_kind == "representations"
+    tried = tuple(p for name in options.preprocessings for p in parse_preprocess(name)) or (suspect.preprocess,)
+    steps = _Steps(progress, (panel_models is not None) + len(tried) + len(auditor_panel))
+    panel_checked = None
+    if panel_models is not None:
+        steps.begin("checking the panel's files")
+        panel_checked = check_panel(claim, panel_models)
+    findings = audit_with_preprocessings(claim, suspect, tried, options, steps)
+    tested = _at_share_of_alpha(claim, tried)
+    own = []
+    for encoder, provenance in auditor_panel:
+        steps.begin(f"scoring {encoder.name}")
+        own.append(score_auditor_encoder(tested, encoder, provenance, findings))
+    steps.end()
     return Report(
-        plan=claim.plan,
-        claim=_describe_claim(claim),
-        suspect={
-            "name": suspect.name,
-            "format": suspect.format,
-            "sha256": suspect.sha256,
-            "bytes": suspect.size,
-            "architecture": suspect.architecture,
-            "files": suspect.files,
-            "dim": session.responses.dim if session.responses.sets else None,
-            "output_kind": suspect.output_kind,
-            "resized_to": _resized(suspect, claim),
-            "preprocess": suspect.preprocess.name,
-            "sandbox": suspect.layers,
-            **suspect.details(),
-        },
-        results=tuple(results),
-        skipped=skipped,
-        problems=tuple(session.problems),
+        findings=replace(findings, panel_checked=panel_checked, auditor_panel=tuple(own)),
+        options=options_record(options, suspect, tried),
         versions=versions(),
-        command=command or f"turnmark audit {shlex.quote(suspect.name)} --claim CLAIM",
-        interim_analyses=tuple(interim_analyses),
-        queries=session.queries,
-        panel_checked=checked,
-        notes=tuple(notes),
-        predictor_check=check_predictor(claim, session.responses) if testable and claim.predictor is not None else None,
-        auditor_panel=tuple(brought),
-        paper=paper_tests(claim, session.responses) if paper and testable else (),
     )
 
 
-def _best(
-    claim: Claim,
-    suspect: Suspect,
-    tried: Sequence[Preprocess],
-    auditor_panel: Sequence[tuple[Suspect, str]],
-    panel_models: Sequence[Suspect] | None,
-    **arguments: Any,
-) -> Report:
-    """The report of the preprocessing that says most against the suspect, each tested at its share of alpha.
+class _Steps:
+    """Reports which step of how many begins."""
 
-    Only the suspect is asked several times: panel and auditor's encoders prepare their images as they always do.
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def begin(self, what: str) -> None:
+        self._progress(what, self._done, self._total)
+        self._done += 1
+
+    def end(self) -> None:
+        self._progress("audited", self._total, self._total)
+
+
+def audit_with_preprocessings(
+    claim: Claim, suspect: Suspect, tried: Sequence[Preprocess], options: AuditOptions, steps: _Steps
+) -> Findings:
+    """Return the findings with the preprocessing that gives the strongest evidence, each at its share of alpha.
+
+    Only the suspect is queried several times: the panel's encoders always have their own preprocessing.
     """
-    checked = None if panel_models is None else check_panel(claim, panel_models)
-    strict = replace(claim, plan=replace(claim.plan, alpha=share_of_alpha(claim.plan.alpha, tried)))
-    reports = [audit(strict, suspect, tried=[p], **arguments) for p in tried]
-
-    def says(report: Report) -> tuple[bool, bool, float]:
-        smallest = min(report.adjusted_pvalues.values(), default=1.0)
-        return report.verdict is not Verdict.SUPPORTED, bool(report.problems), smallest
-
-    best = min(reports, key=says)
-    names = [r.name for r in best.results]
+    quality, tested, trials = check_probes(claim), _at_share_of_alpha(claim, tried), []
+    for preprocess in tried:
+        said = f" (preprocessing {preprocess.name})" if len(tried) > 1 else ""
+        steps.begin(f"querying the suspect{said}")
+        one = replace(suspect, preprocess=preprocess)
+        queried = query_suspect(tested, one, stop_early=options.stop_early)
+        trials.append(evaluate(tested, one, queried, quality, with_paper_tests=options.paper_tests))
+    best = min(trials, key=_strongest_first)
+    if len(trials) == 1:
+        return best
     return replace(
         best,
-        suspect={**best.suspect, "preprocess_tried": [p.name for p in tried]},
-        queries=sum(r.queries or 0 for r in reports),
-        panel_checked=checked,
-        auditor_panel=tuple(
-            _auditor_encoder(strict, m, said, names, best.interim_analyses) for m, said in auditor_panel
-        ),
+        suspect=replace(best.suspect, preprocessings_tried=tuple(p.name for p in tried)),
+        queries=sum(f.queries for f in trials),
     )
 
 
-def _resized(suspect: Suspect, claim: Claim) -> list[int] | None:
-    """Height and width that probes were resized to for a suspect made for images of one other size; else None."""
-    size = suspect.resizes(tuple(claim.probes["public"].shape))
-    return None if size is None else list(size)
+def share_of_alpha(alpha: float, tried: Sequence[Preprocess]) -> float:
+    """Return the error rate at which each of several preprocessings is tested (Bonferroni).
+
+    The best of k trials is then a false positive no more often than one trial at alpha.
+    """
+    return alpha / len(tried)
 
 
-def _looks(claim: Claim, session: SuspectSession, *, stop_early: bool) -> Iterator[InterimAnalysis]:
-    """Yields the looks before the last; when stopping early, asks for each and ends with the first that supports."""
+def _at_share_of_alpha(claim: Claim, tried: Sequence[Preprocess]) -> Claim:
+    return replace(claim, plan=replace(claim.plan, alpha=share_of_alpha(claim.plan.alpha, tried)))
+
+
+def _strongest_first(findings: Findings) -> tuple[bool, bool, float]:
+    supported = decide(findings).verdict is Verdict.SUPPORTED
+    return not supported, bool(findings.problems), min(findings.adjusted_pvalues.values(), default=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueriedSuspect:
+    """A suspect's session, and the interim analyses that were made during it."""
+
+    session: SuspectSession
+    interim_analyses: tuple[InterimAnalysis, ...]
+    ended_early: bool  # the last of them supports the claim, and no more queries were made
+
+
+def query_suspect(claim: Claim, suspect: Suspect, *, stop_early: bool) -> QueriedSuspect:
+    """Query a suspect with a claim's probes: all at once, or until an interim analysis supports the claim."""
+    session = SuspectSession(suspect.preprocess.before(suspect.encoder), claim, "suspect")
+    if not stop_early:
+        session.query_all()
+    interim: tuple[InterimAnalysis, ...] = ()
+    if suspect.output_kind == "representations":
+        interim = tuple(_interim_analyses(claim, session, stop_early=stop_early))
+    ended_early = stop_early and bool(interim) and supports(interim[-1].results, interim[-1].alpha)
+    if stop_early and not ended_early and not session.problems:
+        session.query_all()
+    return QueriedSuspect(session=session, interim_analyses=interim, ended_early=ended_early)
+
+
+def _interim_analyses(claim: Claim, session: SuspectSession, *, stop_early: bool) -> Iterator[InterimAnalysis]:
+    """Yield the interim analyses. When stopping early, query for each, and end with the first that supports."""
     shares = dict(zip(claim.plan.interim_queries, claim.plan.interim_alpha_shares, strict=True))
     for queries in sorted(claim.interim_scores):
         sizes = claim.sizes(queries)
@@ -197,94 +177,75 @@ def _looks(claim: Claim, session: SuspectSession, *, stop_early: bool) -> Iterat
             return
 
 
-def _results(claim: Claim, responses: Responses, kind: str) -> tuple[list[TestResult], dict[str, str]]:
-    """Every statistic at all probes: tested, or why not."""
-    context = claim.context
-    scores, skipped = score_one(responses, context)
-    sayable = OUTPUT_KINDS[kind]
-    for name in set(scores) - set(scores if sayable is None else sayable):
-        del scores[name]
-        skipped[name] = f"it needs representations; the suspect is declared to give {kind}"
+def evaluate(
+    claim: Claim, suspect: Suspect, queried: QueriedSuspect, quality: ProbeQuality, *, with_paper_tests: bool
+) -> Findings:
+    """Return the findings on a suspect that was queried."""
+    session, interim = queried.session, queried.interim_analyses
+    results: tuple[TestResult, ...] = ()
+    skipped: dict[str, Skip] = {}
+    if queried.ended_early:
+        results, skipped = interim[-1].results, dict.fromkeys(STATISTICS, Skip(code=SkipCode.DECIDED_EARLY))
+    elif session.problems:
+        interim, skipped = (), dict.fromkeys(STATISTICS, Skip(code=SkipCode.UNUSABLE_RESPONSES))
+    else:
+        results, skipped = _final_analysis(claim, session, suspect.output_kind, quality)
+    computed = {r.name for r in results}
+    secondary = not session.problems and not queried.ended_early and suspect.output_kind == "representations"
+    checked = secondary and claim.watermark is not None
+    return Findings(
+        plan=claim.plan,
+        claim=claim_record(claim),
+        suspect=suspect_record(suspect, claim, session.dim),
+        results=results,
+        interim_analyses=interim,
+        skipped={name: why for name, why in skipped.items() if name not in computed},
+        problems=tuple(session.problems),
+        queries=session.queries,
+        probe_quality=quality,
+        predictor_check=check_predictor(claim, session.responses) if checked else None,
+        paper_tests=paper_tests(claim, session.responses) if secondary and with_paper_tests else (),
+    )
+
+
+def _final_analysis(
+    claim: Claim, session: SuspectSession, output_kind: str, quality: ProbeQuality
+) -> tuple[tuple[TestResult, ...], dict[str, Skip]]:
+    """Return every statistic at all probes: tested, or why not."""
+    scores, not_computed = score_one(session.responses, claim.context)
+    skipped = {name: Skip(code=SkipCode.NOT_APPLICABLE, detail=why) for name, why in not_computed.items()}
+    computable, inference = OUTPUT_KINDS[output_kind], {n for n, s in STATISTICS.items() if s.family == "inference"}
+    if computable is not None:
+        skipped |= {n: Skip(code=SkipCode.OUTPUT_KIND, detail=output_kind) for n in scores if n not in computable}
     if claim.redaction.parts:
-        why = "the owner's private images are withheld from this view of the claim"
-        skipped |= {name: why for name, s in STATISTICS.items() if s.family == "inference"}
+        skipped |= dict.fromkeys(inference - set(scores), Skip(code=SkipCode.REDACTED))
+    if not quality.dataset_inference_valid:
+        skipped |= dict.fromkeys(inference & set(scores), Skip(code=SkipCode.SEPARABLE_PROBES))
     results = []
-    for name, value in scores.items():
+    for name in (n for n in scores if n not in skipped):
         try:
-            results.append(panel_test(name, value, responses, claim, context))
+            results.append(panel_test(name, scores[name], session.responses, claim, claim.context))
         except NotApplicable as e:
-            skipped[name] = str(e)
-    return results, skipped
+            skipped[name] = Skip(code=SkipCode.NOT_APPLICABLE, detail=str(e))
+    return tuple(results), skipped
 
 
-def _auditor_encoder(
-    claim: Claim,
-    independent: Suspect,
-    provenance: str,
-    names: Sequence[str],
-    interim_analyses: Sequence[InterimAnalysis],
-) -> AuditorEncoder:
-    """An auditor's encoder, scored as the suspect is, by the tests that ran on the suspect."""
-    session = SuspectSession(independent.preprocess.before(independent.encoder), claim, independent.name)
-    session.query({name: len(images) for name, images in claim.probes.items()})
-    independent.close()  # one process at a time
+def score_auditor_encoder(claim: Claim, encoder: Suspect, provenance: str, findings: Findings) -> AuditorEncoder:
+    """Return the scores of an auditor's own encoder, by the tests that were made on the suspect."""
+    session = SuspectSession(encoder.preprocess.before(encoder.encoder), claim, encoder.name)
+    session.query_all()
+    encoder.pause()  # one process at a time
     values: dict[str, float] = {}
     if not session.problems:
-        values = score_one(session.responses, claim.context, names)[0]
-        for interim in interim_analyses:
-            sizes = claim.sizes(interim.queries)
-            cut = score_one(
-                session.responses.first(sizes), claim.context.first(sizes), [r.name for r in interim.results]
-            )[0]
+        values = score_one(session.responses, claim.context, [r.name for r in findings.results])[0]
+        for interim in findings.interim_analyses:
+            sizes, names = claim.sizes(interim.queries), [r.name for r in interim.results]
+            cut = score_one(session.responses.first(sizes), claim.context.first(sizes), names)[0]
             values |= {f"{name}@{interim.queries}": value for name, value in cut.items()}
     return AuditorEncoder(
-        name=independent.name,
-        sha256=independent.sha256,
+        name=encoder.name,
+        sha256=encoder.sha256,
         provenance=provenance,
         values=values,
         problems=tuple(session.problems),
     )
-
-
-def _describe_claim(claim: Claim) -> dict[str, Any]:
-    return {
-        "sha256": claim.sha256,
-        "victim": {"sha256": claim.victim.sha256, "architecture": claim.victim.architecture, "dim": claim.victim.dim},
-        "panel": [
-            {
-                "name": m.name,
-                "kind": m.kind,
-                "watermark": m.watermark,
-                "data": m.data,
-                "trained_on_private": m.trained_on_private,
-                "sha256": m.sha256,
-            }
-            for m in claim.members
-        ],
-        "references": [m.name for m in claim.references],
-        "dropped": list(claim.dropped),
-        "watermark": claim.predictor is not None,
-        "probes": {name: len(images) for name, images in sorted(claim.probes.items())},
-        "image_size": list(claim.probes["public"].shape[1:]),
-        "redaction": list(claim.redaction.parts),
-        "seal": None if claim.seal is None else claim.seal.to_dict(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions that numbers may depend on."""
-    out = {"python": platform.python_version(), "platform": platform.system() + " " + platform.machine()}
-    for package in ("turnmark", "torch", "numpy", "scipy", "scikit-learn", "onnxruntime-gpu", "onnxruntime"):
-        try:
-            out[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return out
-
-
-def share_of_alpha(alpha: float, tried: Sequence[Preprocess]) -> float:
-    """Returns the error rate that each of several tried preprocessings is tested at: Bonferroni, whatever the panel.
-
-    The most likely of k tries is then wrong no more often than one try at alpha, without asking the panel k times.
-    """
-    return alpha / len(tried)

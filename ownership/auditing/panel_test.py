@@ -1,11 +1,11 @@
-"""One statistic of a suspect against the panel's scores, stratum by stratum."""
+"""Test one statistic of a suspect against the panel's scores, stratum by stratum."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ownership.claims.claim import Claim
-from ownership.claims.strata import _scores, strata_scores
+from ownership.claims.strata import scores_at, strata_scores
 from ownership.errors import ClaimError
 from ownership.evidence.responses import NotApplicable, Responses, ScoringContext
 from ownership.evidence.similarity import raw_l2
@@ -18,15 +18,15 @@ from ownership.verdict.results import TestResult
 def panel_test(
     name: str, value: float, responses: Responses, claim: Claim, context: ScoringContext, *, interim: int | None = None
 ) -> TestResult:
-    """Tests one statistic of the suspect against every stratum that has enough members with a score.
+    """Test one statistic of the suspect against every stratum that has enough members with a score.
 
     Args:
-        name: of the statistic.
-        value: the suspect's score.
-        responses: the suspect's, cut to the look's probes.
-        claim: whose panel.
-        context: the claim's, cut to the look's probes.
-        interim: queries of a look before the last; None for the last.
+        name: Name of the statistic.
+        value: Score of the suspect.
+        responses: Responses of the suspect to the probes of this analysis.
+        claim: The claim with the panel.
+        context: Scoring context of the claim for the probes of this analysis.
+        interim: Number of queries of an interim analysis; None for the final analysis.
 
     Raises:
         NotApplicable: if no stratum can be tested against.
@@ -46,7 +46,7 @@ def panel_test(
         missing_strata=tuple(s for s in statistic.required if s not in groups),
         rank_pvalue=_symmetric_rank(statistic, value, groups, responses, context),
         members=groups,
-        references=_scores(claim, interim, references=True).get(name, {}),
+        references=scores_at(claim, interim, references=True).get(name, {}),
         image_level=_papers_test(statistic, responses, claim, context) if interim is None else None,
     )
     try:
@@ -63,10 +63,10 @@ def _symmetric_rank(
     responses: Responses,
     context: ScoringContext,
 ) -> float:
-    """Exact rank p, largest over strata.
+    """Return the exact rank p-value, the largest over the strata.
 
-    Where scores depend on the panel, each member is scored with the suspect in its place, so that suspect and members
-    are treated alike.
+    Where scores depend on the panel, each member is scored with the suspect in its place: suspect and members are then
+    exchangeable.
     """
     forward, _ = SCALES[statistic.scale]
     by_name = {a.name: a for a in context.panel}
@@ -75,7 +75,7 @@ def _symmetric_rank(
         if not statistic.uses_panel:
             return fixed
         try:
-            return statistic.score(by_name[name], context.swapping(by_name[name], responses))
+            return statistic.score(by_name[name], context.replacing(by_name[name], responses))
         except NotApplicable:
             return fixed
 
@@ -88,9 +88,9 @@ def _symmetric_rank(
 def _papers_test(
     statistic: Statistic, responses: Responses, claim: Claim, context: ScoringContext
 ) -> ImageLevelTest | None:
-    """The paper's image-level t-test of this family, for comparison.
+    """Return the paper's image-level t-test of this statistic, for comparison; None if it has none.
 
-    Its "random model" is the first plain member of the victim's dimension.
+    The first plain member of the victim's dimension stands for the paper's "random model".
     """
     benign = next((claim.responses[m.name] for m in claim.stratum("plain") if m.dim == context.victim.dim), None)
     if statistic.per_image is not None:
@@ -100,7 +100,7 @@ def _papers_test(
         return None
     if statistic.name == "watermark_success":
         own, other = (watermark_hits(a, context).astype(np.float64) for a in (responses, benign))
-        null = "The mark is read from the suspect as often as from one benign encoder."
+        null = "The watermark success rate of the suspect is that of one benign encoder."
         return image_level_test(own, other, null, "greater")
     if statistic.name == "l2_distance":
         victim = context.victim.get("public")

@@ -1,7 +1,7 @@
-"""The paper's own tests, to compare with its Tables 5, 18 and 19; they convict innocents and never decide.
+"""The tests of the paper, to compare with its Tables 5, 18 and 19. They give false positives and do not decide.
 
-Their unit is the image or the batch, and their null is one "random model": here the first plain panel member of the
-victim's dimension. The paper's released code lacks these tests; how Table 5 was made is reconstructed from its numbers.
+Their unit is the image or the batch, and their null model is one "random model": here the first plain panel member of
+the victim's dimension. The paper's released code lacks these tests; Table 5 is reconstructed from its numbers.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BATCHES = 30
 
 
 def paper_tests(claim: Claim, responses: Responses) -> tuple[PaperTest, ...]:
-    """Returns what the paper would have computed of a suspect; rows that cannot be are left out.
+    """Return what the paper computes of a suspect, without the rows that cannot be computed.
 
     Args:
-        claim: its first plain member of the victim's dimension stands for the paper's random model.
-        responses: the suspect's, to the claim's probes.
+        claim: The claim; its first plain member of the victim's dimension stands for the paper's random model.
+        responses: Responses of the suspect to the claim's probes.
     """
     rows = []
     for test in (_table_5, _table_18, _table_19):
@@ -46,10 +46,10 @@ def _random_model(claim: Claim) -> Responses:
 
 
 def _table_5(claim: Claim, responses: Responses) -> PaperTest:
-    """Watermark success in 30 + 30 batches.
+    """Return the test of watermark success in 30 + 30 batches.
 
-    H0: the suspect's batches have the random model's mean. H1: another one. Unit: a batch of probes, which is no
-    replicate of a model: that is what makes it convict innocents. Pooled variance, two-sided.
+    H0: the suspect's batches have the random model's mean. H1: another mean. Unit: a batch of probes. Batches are not
+    replicates of a model, hence the false positives. Pooled variance, two-sided.
     """
     own, other = (watermark_hits(a, claim.context).astype(np.float64) for a in (responses, _random_model(claim)))
     if len(own) < 2 * BATCHES:
@@ -59,7 +59,7 @@ def _table_5(claim: Claim, responses: Responses) -> PaperTest:
 
 
 def _table_18(claim: Claim, responses: Responses) -> PaperTest:
-    """Mean raw l2 distance to the victim on its training images (public probes if the claim has no private ones)."""
+    """Return the mean l2 distance to the victim on private images, or on public ones if there are none."""
     name = "private" if "private" in claim.probes else "public"
     victim, random = claim.responses[claim.victim.name], _random_model(claim)
     if responses.dim != claim.victim.dim:
@@ -79,9 +79,9 @@ def _table_18(claim: Claim, responses: Responses) -> PaperTest:
 
 
 def _table_19(claim: Claim, responses: Responses) -> PaperTest:
-    """How much less private images move under augmentation than public ones (scores are minus the distance).
+    """Return the test of how much less private images change under augmentation (scores are minus the distance).
 
-    H0: private images move as much. H1: less. Unit: one image. Pooled variance, one-sided.
+    H0: private images change as much as public ones. H1: less. Unit: one image. Pooled variance, one-sided.
     """
     private, public = augmentation_scores(responses, claim.context)
     return _row(

@@ -1,4 +1,4 @@
-"""Exporting a claim's probes as a probe folder, for somebody who runs the suspect elsewhere."""
+"""Export a claim's probes as a probe folder, for a person who runs the suspect on another machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ownership.claims.claim import Claim
 from ownership.encoders.images import as_input, as_uint8, check_images, pixel_digests, png_bytes, three_channels
-from ownership.errors import DataError
+from ownership.errors import DataError, OwnershipError
 from ownership.evidence.querying import repeated_probes
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import refuse_existing, write_bytes
@@ -19,7 +19,7 @@ from ownership.io.progress import Progress, silent
 from ownership.suspects.recorded.probe_folder import FORMAT, MAX_COUNT, RETURN, _name
 
 DECOY_SHARE = 0.1
-"""PredictorCheck for each question."""
+"""Number of decoys, as a share of the number of probes."""
 
 
 README = """Pictures for an encoder
@@ -46,26 +46,25 @@ manifest.json has the SHA-256 of every file, to check the copy.
 
 
 def export_probes(claim: Claim, folder: Path, decoys: Tensor | None = None, *, progress: Progress = silent) -> int:
-    """Writes a claim's probes as a probe folder.
+    """Write a claim's probes and decoys as a probe folder.
 
     Args:
-        claim: whose probes; each export is shuffled anew.
-        folder: a new one.
+        claim: The claim. Each export has another random order.
+        folder: A folder that does not exist or is empty.
         decoys: uint8 images `(n, c, h, w)` of the probes' size to draw decoys from; mirrored and cropped copies of
-            public probes if not given.
-        progress: called now and then.
+            public probes if None.
+        progress: Called every 100 files.
 
     Returns:
-        How many pictures were written.
+        The number of files written.
 
     Raises:
-        ClaimError: if the folder exists and is not empty.
-        DataError: if the decoys are no images of that size.
-        OwnershipError: if it cannot be written.
+        DataError: If the decoys are not images of that size.
+        OwnershipError: If the folder exists and is not empty, or cannot be written.
     """
-    refuse_existing(folder)
+    refuse_existing(folder, OwnershipError)
     images = [image for part in claim.probes.values() for image in three_channels(part)]
-    questions = [*images, *(images[i] for i in repeated_probes(len(images), claim.plan))]
+    queries = [*images, *(images[i] for i in repeated_probes(len(images), claim.plan))]
     wanted = max(1, round(DECOY_SHARE * len(images)))
     size = images[0].shape[-2:]
     if decoys is None:
@@ -79,9 +78,9 @@ def export_probes(claim: Claim, folder: Path, decoys: Tensor | None = None, *, p
         added = three_channels(decoys[_drawn(len(decoys), wanted)])
     by_digest = dict(zip(pixel_digests(added), added, strict=True))
     mixed_in = [by_digest[digest] for digest in by_digest.keys() - _digests_of(claim)]
-    # as many decoys twice, in proportion: being there twice tells nothing either
-    again = _drawn(len(mixed_in), round(len(mixed_in) * (len(questions) / len(images) - 1)))
-    pictures = [*questions, *mixed_in, *(mixed_in[i] for i in again)]
+    # the same share of decoys occurs twice, so that an image that occurs twice is not recognized as a probe
+    repeated = _drawn(len(mixed_in), round(len(mixed_in) * (len(queries) / len(images) - 1)))
+    pictures = [*queries, *mixed_in, *(mixed_in[i] for i in repeated)]
     if len(pictures) > MAX_COUNT:
         raise DataError(f"{len(pictures)} pictures are too many", f"at most {MAX_COUNT}: build a claim of fewer probes")
     secrets.SystemRandom().shuffle(pictures)
@@ -96,12 +95,14 @@ def export_probes(claim: Claim, folder: Path, decoys: Tensor | None = None, *, p
     text = README.format(count=len(files), height=height, width=width, wanted=RETURN)
     write_bytes(folder / "README.txt", text.encode())
     manifest = {"format": FORMAT, "count": len(files), "height": height, "width": width, "return": RETURN}
-    write_bytes(folder / "manifest.json", canonical_json({**manifest, "files": files}))  # last: what has it is whole
+    write_bytes(
+        folder / "manifest.json", canonical_json({**manifest, "files": files})
+    )  # last: a folder with a manifest is complete
     return len(files)
 
 
 def altered_copies(images: Tensor, n: int) -> Tensor:
-    """Returns n decoys `(n, 3, h, w)` made from uint8 images `(m, 3, h, w)`: mirrored, cropped, or both."""
+    """Return n decoys `(n, 3, h, w)` made from uint8 images `(m, 3, h, w)`: mirrored, cropped, or both."""
     random = secrets.SystemRandom()
     height, width = images.shape[-2:]
     out = []
@@ -124,5 +125,5 @@ def _digests_of(claim: Claim) -> set[bytes]:
 
 
 def _drawn(n: int, count: int) -> list[int]:
-    """Returns `count` of the first n numbers (all if there are no more), by the system's randomness, shuffled."""
+    """Return at most `count` of the first n numbers, in random order, from the system's random numbers."""
     return secrets.SystemRandom().sample(range(n), min(n, count))

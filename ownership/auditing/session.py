@@ -1,4 +1,4 @@
-"""Asking a suspect: look by look or all at once, every query counted, a share of them asked twice."""
+"""A session with a suspect: all probes at once, or in batches. Every query is counted, and a share is repeated."""
 
 from __future__ import annotations
 
@@ -9,33 +9,50 @@ import numpy as np
 from ownership.claims.claim import Claim
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectFailure
-from ownership.evidence.querying import query, repeats, response_problems
+from ownership.evidence.querying import Problem, ProblemCode, n_repeats, query, response_problems
 from ownership.evidence.responses import Responses
 
 
 class SuspectSession:
-    """What a suspect has been asked so far, and what it answered.
+    """The queries made to one encoder so far, and its responses.
 
     Args:
-        encoder: the suspect.
-        claim: whose probes.
-        name: for messages.
+        encoder: The encoder to query.
+        claim: The claim whose probes are sent.
+        name: The encoder's name, for messages.
+
+    Attributes:
+        responses: Its representations of the probes sent so far.
+        problems: Why they cannot be tested; empty if they can.
+        queries: Number of queries made, repeated queries included.
     """
 
     def __init__(self, encoder: EncoderLike, claim: Claim, name: str) -> None:
         self._encoder, self._claim = encoder, claim
         self.responses = Responses(name, {})
-        self.problems: list[str] = []  # why the answers cannot be tested
-        self.queries = 0  # answers given, repeats included
+        self.problems: list[Problem] = []
+        self.queries = 0
+
+    @property
+    def dim(self) -> int | None:
+        """Length of the representations; None before the first response."""
+        return self.responses.dim if self.responses.sets else None
+
+    def query_all(self) -> None:
+        """Send every probe that was not sent before."""
+        self.query({name: len(images) for name, images in self._claim.probes.items()})
 
     def query(self, sizes: dict[str, int]) -> None:
-        """Asks the first so many probes of each named set, but those that were asked before.
+        """Send the first probes of each named set, except those that were sent before.
 
-        A share of all probes asked so far is asked again, shuffled and in other batches: as many as `repeat_share` of
-        the new ones.
+        A share of all probes sent so far is repeated, shuffled and in other batches: as many as `repeat_share` of the
+        new ones.
+
+        Args:
+            sizes: Name of a probe set -> number of its probes.
 
         Raises:
-            SuspectError: if the suspect cannot take the images.
+            SuspectError: If the encoder cannot take the images.
         """
         have = {name: len(rows) for name, rows in self.responses.sets.items()}
         probes = self._claim.probes
@@ -43,26 +60,30 @@ class SuspectSession:
         if not new:
             return
         try:
-            answered = query(self._encoder, new, self.responses.name)
-        except SuspectFailure as e:  # it died or hung: a finding about it, no failure of ours
-            self.problems = [*self.problems, e.message]
+            received = query(self._encoder, new, self.responses.name)
+        except SuspectFailure as e:  # it crashed or hung: a finding about the suspect, not a failure of the audit
+            self.problems = [*self.problems, _failure(e)]
             return
         sets = dict(self.responses.sets)
-        for name, rows in answered.sets.items():
+        for name, rows in received.sets.items():
             sets[name] = np.concatenate([sets[name], rows]) if name in sets else rows
         self.responses = Responses(self.responses.name, {name: sets[name] for name in probes if name in sets})
-        count = repeats(sum(map(len, new.values())), self._claim.plan)
-        session = {name: probes[name][: len(rows)] for name, rows in self.responses.sets.items()}
-        whole = len(self.responses.sets["public"]) == len(probes["public"])
-        plan = self._claim.plan if whole else replace(self._claim.plan, min_probes=0)  # a look may be smaller
+        count = n_repeats(sum(map(len, new.values())), self._claim.plan)
+        sent = {name: probes[name][: len(rows)] for name, rows in self.responses.sets.items()}
+        complete = len(self.responses.sets["public"]) == len(probes["public"])
+        plan = self._claim.plan if complete else replace(self._claim.plan, min_probes=0)  # interim: fewer are allowed
         try:
-            self.problems = response_problems(self.responses, self._encoder, session, plan, again=count)
+            self.problems = response_problems(self.responses, self._encoder, sent, plan, again=count)
         except SuspectFailure as e:
-            self.problems = [e.message]
+            self.problems = [_failure(e)]
         self.queries += sum(map(len, new.values())) + count
 
 
+def _failure(e: SuspectFailure) -> Problem:
+    return Problem(code=ProblemCode.FAILED, detail=e.message)
+
+
 def queries(claim: Claim) -> tuple[int, int | None]:
-    """Returns how many answers an audit asks for, repeats included, and after how many the first look may end it."""
+    """Return how many queries an audit makes, repeats included, and how many until the first interim analysis."""
     probes = sum(map(len, claim.probes.values()))
-    return probes + repeats(probes, claim.plan), min(claim.interim_scores, default=None)
+    return probes + n_repeats(probes, claim.plan), min(claim.interim_scores, default=None)

@@ -1,1 +1,1 @@
-"""Claims: what an owner fixes before a dispute, built, stored, read. May import: evidence, attestation and below."""
+"""Claims: build, store and read what an owner fixes before a dispute. May import: evidence, attestation and below."""

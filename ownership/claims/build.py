@@ -1,20 +1,20 @@
-"""Building a claim: choose probes, ask victim, panel and references, score the panel, fix everything.
+"""Build a claim: choose probes, query victim, panel and references, score the panel, fix everything.
 
-Imports no sibling: whoever calls it brings the reference surrogates (`attacks_for_eval.reference_surrogates`) and
-the augmentation of the training (`watermark_training.simclr_view`).
+This module imports neither `watermark_training` nor `attacks_for_eval`: the caller brings the reference surrogates
+(`attacks_for_eval.claims`) and the augmentation of the training (`watermark_training.augment`).
 """
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from ownership.claims.claim import Claim
-from ownership.claims.probes import View, make_probes
-from ownership.claims.record import EncoderRecord, teachers_among
-from ownership.encoders.images import EncoderLike, images_sha256
+from ownership.claims.probes import ClaimImages, make_probes
+from ownership.claims.record import EncoderRecord, NamedEncoder, teachers_among
 from ownership.errors import ClaimError
 from ownership.evidence.querying import Probes, query, response_problems, same_responses
 from ownership.evidence.responses import Responses, ScoringContext
@@ -22,105 +22,109 @@ from ownership.evidence.statistics import score_members, score_others
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 from ownership.plan import PRIMARY_TESTS_SMALL_OR_PUBLIC, REQUIRED_STRATA, STRATA, Plan
-from ownership.watermark import RotationPredictor, WatermarkKey
+from ownership.watermark import Watermark
+
+NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_")
+"""Characters of an encoder's name, which is also a file name."""
+
+Queried = tuple[EncoderRecord, Responses]
+"""An encoder's record and its responses to the probes."""
 
 
 def build_claim(
-    victim: tuple[EncoderRecord, EncoderLike],
-    private: Tensor,
-    public: Tensor,
-    panel: Sequence[tuple[EncoderRecord, EncoderLike]],
+    victim: NamedEncoder,
+    images: ClaimImages,
+    panel: Sequence[NamedEncoder],
     *,
     plan: Plan | None = None,
-    key: WatermarkKey | None = None,
-    predictor: RotationPredictor | None = None,
+    watermark: Watermark | None = None,
     projection_head: nn.Module | None = None,
-    references: Sequence[tuple[EncoderRecord, EncoderLike]] = (),
-    view: View | None = None,
-    data: dict[str, str] | None = None,
+    references: Sequence[NamedEncoder] = (),
     progress: Progress = silent,
 ) -> Claim:
-    """Returns a claim to the victim.
+    """Return a claim to the victim.
 
     Args:
-        victim: its record and the encoder.
-        private: images the victim was trained on, `(n, c, h, w)` uint8.
-        public: images it was not trained on; two thirds at most become probes.
-        panel: independent encoders with their stratum as `kind`; at least `plan.min_stratum` of a stratum, or none.
-        plan: tests, error rate, sizes, seed; where the panel has no encoder of the victim's size, its tests give way.
-        key: the watermark's key, with its predictor; both or neither.
-        predictor: the rotation predictor trained with the victim.
-        projection_head: the head of the victim's training, for dataset inference by loss.
-        references: surrogates the owner made, which say what the claim can find.
-        view: the training's augmentation, for dataset inference.
-        data: descriptions of the private and public images, for the record.
-        progress: called after every encoder asked.
+        victim: The owner's encoder.
+        images: The private and the public images.
+        panel: Independent encoders, each with its stratum as `kind`. Every stratum has at least `plan.min_stratum`
+            members, or none.
+        plan: Tests, error rate, sizes and seed. If the panel has no encoder of the victim's size, the primary tests
+            become those for such panels (docs/adr/0008).
+        watermark: The victim's watermark; None if it has none.
+        projection_head: The head of the victim's training, for dataset inference by loss.
+        references: Surrogates that the owner extracted, which show what the claim can detect.
+        progress: Called after every encoder.
 
     Raises:
-        ClaimError: if the panel is too small, holds the victim, or an encoder's answers cannot be used.
+        ClaimError: If the panel is too small or holds the victim, the watermark has no key, or the responses of an
+            encoder cannot be used.
+        DataError: If the private and the public images have different sizes.
     """
     plan = plan or Plan()
-    if (key is None) != (predictor is None):
+    if watermark is not None and watermark.key is None:
         raise ClaimError("a watermark needs both its key and its predictor")
-    _check_names([m for m, _ in (victim, *panel, *references)])
-    _check_strata([m for m, _ in panel], plan)
-    probes, watermarked = make_probes(private, public, plan, key=key, view=view)
-    labels, angles, images = watermarked or (None, None, None)
-    plan = _fitting(plan, probes)
-    total = 1 + len(panel) + len(references)
-    queried: list[tuple[EncoderRecord, Responses]] = []
-    for i, (member, encoder) in enumerate((victim, *panel, *references)):
-        responses = query(encoder, probes, member.name)
-        relaxed = replace(plan, min_probes=0)  # too few probes is the audit's verdict, not the encoder's fault
-        if problems := response_problems(responses, encoder, probes, relaxed):
-            raise ClaimError(f"{printable(member.name)}: {problems[0]}", "leave this encoder out")
-        queried.append((replace(member, dim=responses.dim), responses))
-        progress("asking encoders", i + 1, total)
-    (victim_member, victim_answers), rest = queried[0], queried[1:]
-    kept, dropped = _without_duplicates(rest[: len(panel)], victim_answers)
-    members = tuple(m for m, _ in kept)
+    _check_names([entry.record for entry in (victim, *panel, *references)])
+    _check_strata([entry.record for entry in panel], plan)
+    key = None if watermark is None else watermark.key
+    probes, watermark_probes = make_probes(images.private, images.public, plan, key=key, view=images.view)
+    plan = _with_feasible_analyses(plan, probes)
+    (victim_record, victim_responses), *rest = _query_all([victim, *panel, *references], probes, plan, progress)
+    surrogates = rest[len(panel) :]
+    kept, dropped = _without_duplicates(rest[: len(panel)], victim_responses)
+    members = tuple(record for record, _ in kept)
     _check_strata(members, plan)
     if not any(m.kind in REQUIRED_STRATA for m in members):
         plan = replace(plan, primary=PRIMARY_TESTS_SMALL_OR_PUBLIC)
     context = ScoringContext(
         plan=plan,
-        victim=victim_answers,
-        panel=tuple(a for _, a in kept),
+        victim=victim_responses,
+        panel=tuple(responses for _, responses in kept),
         teachers=teachers_among(members),
-        watermark_labels=None if labels is None else labels.numpy(),
-        watermark_images=None if images is None else images.numpy(),
-        predictor=predictor,
+        watermark_labels=None if watermark_probes is None else watermark_probes.labels.numpy(),
+        watermark_images=None if watermark_probes is None else watermark_probes.sources.numpy(),
+        predictor=None if watermark is None else watermark.predictor,
         projection_head=projection_head,
     )
-    stolen = [responses for _, responses in rest[len(panel) :]]
-    interim_analyses = {n: plan.sizes(n, watermark=key is not None) for n in plan.interim_queries}
+    extracted = [responses for _, responses in surrogates]
+    interim = {n: plan.sizes(n, watermark=key is not None) for n in plan.interim_queries}
     return Claim(
         plan=plan,
-        victim=victim_member,
+        victim=victim_record,
         members=members,
-        references=tuple(m for m, _ in rest[len(panel) :]),
+        references=tuple(record for record, _ in surrogates),
         scores=score_members(context),
-        reference_scores=score_others(stolen, context),
-        interim_scores={n: score_members(context.first(s), plan.primary) for n, s in interim_analyses.items()},
+        reference_scores=score_others(extracted, context),
+        interim_scores={n: score_members(context.first(sizes), plan.primary) for n, sizes in interim.items()},
         interim_reference_scores={
-            n: score_others([a.first(s) for a in stolen], context.first(s), plan.primary)
-            for n, s in interim_analyses.items()
+            n: score_others([r.first(sizes) for r in extracted], context.first(sizes), plan.primary)
+            for n, sizes in interim.items()
         },
         dropped=tuple(dropped),
-        data=_describe(data, private, public),
+        data=images.describe(),
         probes=probes,
-        responses={m.name: a for m, a in (queried[0], *kept, *rest[len(panel) :])},
-        key=key,
-        watermark_labels=labels,
-        watermark_angles=angles,
-        watermark_images=images,
-        predictor=predictor,
+        responses={r.name: a for r, a in ((victim_record, victim_responses), *kept, *surrogates)},
+        watermark=watermark,
+        watermark_probes=watermark_probes,
         projection_head=projection_head,
     )
 
 
-def _fitting(plan: Plan, probes: Probes) -> Plan:
-    """The plan without looks that would ask as many probes as there are: their share of alpha goes to the last look."""
+def _query_all(encoders: Sequence[NamedEncoder], probes: Probes, plan: Plan, progress: Progress) -> list[Queried]:
+    """Return the responses of every encoder, and its record with their dimension."""
+    relaxed = replace(plan, min_probes=0)  # too few probes make audits inconclusive; no encoder is unusable for that
+    queried = []
+    for i, (record, encoder) in enumerate(encoders):
+        responses = query(encoder, probes, record.name)
+        if problems := response_problems(responses, encoder, probes, relaxed):
+            raise ClaimError(f"{printable(record.name)}: {problems[0]}", "leave this encoder out")
+        queried.append((replace(record, dim=responses.dim), responses))
+        progress("querying encoders", i + 1, len(encoders))
+    return queried
+
+
+def _with_feasible_analyses(plan: Plan, probes: Probes) -> Plan:
+    """Return the plan without interim analyses that need all probes; their alpha goes to the final analysis."""
     kept = [
         (n, share)
         for n, share in zip(plan.interim_queries, plan.interim_alpha_shares, strict=True)
@@ -131,27 +135,17 @@ def _fitting(plan: Plan, probes: Probes) -> Plan:
     )
 
 
-def _describe(data: dict[str, str] | None, private: Tensor, public: Tensor) -> dict[str, str]:
-    return {
-        **(data or {}),
-        "private_sha256": images_sha256(private),
-        "public_sha256": images_sha256(public),
-        "private_images": str(len(private)),
-        "public_images": str(len(public)),
-    }
-
-
-def _check_names(members: Sequence[EncoderRecord]) -> None:
-    names = [m.name for m in members]
+def _check_names(records: Sequence[EncoderRecord]) -> None:
+    names = [r.name for r in records]
     for name in names:
         if names.count(name) > 1:
             raise ClaimError(f"two encoders are called {printable(name)}", "names must differ")
-        if not name or set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
+        if not name or set(name) - NAME_CHARACTERS:
             raise ClaimError(f"the name {printable(name)!r} cannot be a file name", "letters, digits, - and _")
 
 
 def _check_strata(members: Sequence[EncoderRecord], plan: Plan) -> None:
-    """Every stratum has enough members or none, and one of the required ones has."""
+    """Raise ClaimError unless every stratum has enough members or none, and one of the necessary strata has."""
     for kind in {m.kind for m in members}:
         if kind not in STRATA:
             raise ClaimError(f"unknown stratum {printable(kind)!r}", f"one of: {', '.join(STRATA)}")
@@ -160,28 +154,30 @@ def _check_strata(members: Sequence[EncoderRecord], plan: Plan) -> None:
         if 0 < count < plan.min_stratum:
             raise ClaimError(
                 f"too small a panel: stratum {kind!r} has {count} different encoder{'s' if count > 1 else ''}",
-                f"at least {plan.min_stratum} of a kind, or none",
+                f"at least {plan.min_stratum} per stratum, or none",
             )
     if not any(counts[kind] for kind in (*REQUIRED_STRATA, "small")):
         raise ClaimError(
             "too small a panel: no independent encoders",
-            f"at least {plan.min_stratum} plain ones, and {plan.min_stratum} with a foreign mark (turnmark train); "
-            "or small ones, for a victim too large to train its like",
+            f"at least {plan.min_stratum} plain ones, and {plan.min_stratum} with another owner's watermark "
+            "(turnmark train); or small ones, for a victim too large to train encoders of its size",
         )
 
 
-def _without_duplicates(
-    panel: Sequence[tuple[EncoderRecord, Responses]], victim: Responses
-) -> tuple[list[tuple[EncoderRecord, Responses]], list[str]]:
-    """Identical responses count once, whatever file they came from; the victim is no independent."""
-    kept: list[tuple[EncoderRecord, Responses]] = []
+def _without_duplicates(panel: Sequence[Queried], victim: Responses) -> tuple[list[Queried], list[str]]:
+    """Return the panel without members that respond as an earlier one does, and the reasons.
+
+    Raises:
+        ClaimError: If a member responds as the victim does.
+    """
+    kept: list[Queried] = []
     dropped = []
-    for member, responses in panel:
+    for record, responses in panel:
         if same_responses(responses, victim):
-            raise ClaimError(f"panel member {member.name} gives the victim's own answers", "leave it out of the panel")
-        twin = next((m for m, a in kept if same_responses(a, responses)), None)
+            raise ClaimError(f"panel member {record.name} gives the victim's own responses", "leave it out")
+        twin = next((r for r, a in kept if same_responses(a, responses)), None)
         if twin is None:
-            kept.append((member, responses))
+            kept.append((record, responses))
         else:
-            dropped.append(f"{member.name}: gives the same answers as {twin.name}")
+            dropped.append(f"{record.name}: gives the same responses as {twin.name}")
     return kept, dropped

@@ -1,98 +1,101 @@
-"""What a claim can find, said before any dispute: power of the deciding tests, from its reference surrogates."""
+"""The power of a claim: how likely its primary tests are to reject for surrogates like its references."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ownership.claims.claim import Claim
-from ownership.claims.strata import strata_scores
+from ownership.claims.strata import ControlScores, control_scores
 from ownership.errors import ClaimError
-from ownership.evidence.statistics import SCALES, STATISTICS, score_members, score_others
-from ownership.stats import Alternative, CaseControlResult, case_control_power, case_control_test, members_needed
+from ownership.evidence.statistics import score_members, score_others
+from ownership.stats import CaseControlResult, case_control_power, members_needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Power:
-    """How surely one deciding test would find a theft like one reference surrogate.
+    """The power of one primary test against suspects like one reference surrogate.
 
-    A theft like it: a suspect whose score is normal about the reference's, with the spread of the stratum.
-    Probabilities are of p < alpha / (number of deciding tests), the first step of Holm, against the stratum where that
-    is least likely; the other strata and "beyond every member" can only lower it.
+    The model: the score of such a suspect is normal about the reference's score, with the standard deviation of the
+    stratum. The test rejects if p < alpha / (number of primary tests), the first step of Holm's procedure. The stratum
+    in which this is least likely is reported; the other strata, and the rule that a suspect must exceed every member,
+    can only lower the power further.
+
+    Attributes:
+        statistic: Name of the test.
+        reference: Name of the reference surrogate.
+        stratum: The stratum with the smallest power.
+        members: Number of its members.
+        effect_size: (reference - mean) / standard deviation of the stratum, on the test's scale.
+        power: The power.
+        interval: The power at the bounds of the 95 % confidence interval of the effect size.
+        members_needed: Members that each stratum needs for the target power; None: more than 200.
     """
 
     statistic: str
     reference: str
-    stratum: str  # the one that decides
-    members: int  # of it
-    effect_size: float  # (reference - mean) / sd of the stratum, on the test's scale
+    stratum: str
+    members: int
+    effect_size: float
     power: float
-    interval: tuple[float, float]  # from the 95 % interval of the effect size: one panel does not fix it exactly
-    members_needed: int | None  # of each stratum, for the wanted power; None: more than 200
+    interval: tuple[float, float]
+    members_needed: int | None
 
 
 def claim_power(claim: Claim, *, wanted: float = 0.9) -> list[Power]:
-    """Returns the power of every deciding test against every reference surrogate.
+    """Return the power of every primary test against every reference surrogate.
 
     Args:
-        claim: with reference surrogates; without them there is nothing to go by, and the list is empty.
-        wanted: power for `members_needed`.
+        claim: The claim. Without reference surrogates the list is empty.
+        wanted: The power for which `members_needed` is computed.
     """
-    runnable = [name for name in claim.plan.primary if strata_scores(STATISTICS[name], claim)]
+    runnable = [controls for name in claim.plan.primary if (controls := control_scores(claim, name)).strata]
     alpha = claim.plan.final_alpha / max(1, len(runnable))
     out = []
-    for name in runnable:
-        forward, _ = SCALES[STATISTICS[name].scale]
-        alternative, least = STATISTICS[name].alternative, STATISTICS[name].least_sd
-        groups = strata_scores(STATISTICS[name], claim)
-        for reference, value in claim.reference_scores.get(name, {}).items():
+    for controls in runnable:
+        for reference, score in claim.reference_scores.get(controls.statistic.name, {}).items():
             try:
-                tests = {
-                    stratum: case_control_test(
-                        forward(value), [forward(x) for x in by_name.values()], alternative, least_sd=least
-                    )
-                    for stratum, by_name in groups.items()
-                }
-            except ClaimError:  # all members of a stratum score alike: an audit leaves this test out, too
+                tests = controls.tests(score)
+            except ClaimError:  # all members of a stratum score alike: an audit skips this test, too
                 continue
-            out.append(_power(name, reference, tests, alternative, alpha, wanted))
+            out.append(_power(controls, reference, tests, alpha, wanted))
     return out
 
 
 def _power(
-    name: str,
-    reference: str,
-    tests: dict[str, CaseControlResult],
-    alternative: Alternative,
-    alpha: float,
-    wanted: float,
+    controls: ControlScores, reference: str, tests: Mapping[str, CaseControlResult], alpha: float, wanted: float
 ) -> Power:
-    sign = 1 if alternative == "greater" else -1
+    sign = 1 if controls.statistic.alternative == "greater" else -1
 
-    def found(stratum: str, effect: float) -> float:
+    def power(stratum: str, effect: float) -> float:
         return case_control_power(sign * effect, tests[stratum].n, alpha)
 
-    weakest = min(tests, key=lambda s: found(s, tests[s].effect_size))
+    weakest = min(tests, key=lambda s: power(s, tests[s].effect_size))
     worst = tests[weakest]
-    bounds = sorted(found(weakest, effect) for effect in worst.confidence_interval)
+    bounds = sorted(power(weakest, effect) for effect in worst.confidence_interval)
     needed = [members_needed(sign * t.effect_size, alpha, wanted) for t in tests.values()]
     return Power(
-        statistic=name,
+        statistic=controls.statistic.name,
         reference=reference,
         stratum=weakest,
         members=worst.n,
         effect_size=worst.effect_size,
-        power=found(weakest, worst.effect_size),
+        power=power(weakest, worst.effect_size),
         interval=(bounds[0], bounds[1]),
         members_needed=None if None in needed else max(n for n in needed if n is not None),
     )
 
 
 def power_by_probes(claim: Claim, counts: Sequence[int], *, wanted: float = 0.9) -> dict[int, list[Power]]:
-    """Returns the same with only the first so many public probes (and twice as many watermark probes at most).
+    """Return the power of audits that use fewer probes.
 
-    Scores of panel and references are computed anew from the representations in the claim. Descriptive: it says how
-    many queries an audit would need, and changes nothing in the claim.
+    The scores of panel and references are computed again from the representations in the claim. The result tells how
+    many queries an audit needs; the claim stays as it is.
+
+    Args:
+        claim: The claim.
+        counts: Numbers of public probes; at most twice as many watermark probes are used.
+        wanted: The power for which `members_needed` is computed.
     """
     return {n: claim_power(_with_probes(claim, n), wanted=wanted) for n in counts}
 

@@ -1,32 +1,102 @@
-"""Probes: the images every encoder is asked about, and the asking.
+"""Probes: the images that every encoder is queried with.
 
-Probes are data (rule 9): stored as uint8 after rotation and augmentation, so that victim, panel and suspect see
-exactly the same pixels.
+Probes are stored as uint8 after rotation and augmentation, so that victim, panel and suspect see exactly the same
+pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ownership.encoders.images import as_input, as_uint8, check_images, three_channels
+from ownership.encoders.images import as_input, as_uint8, check_images, images_sha256, three_channels
 from ownership.errors import DataError
 from ownership.evidence.querying import Probes
 from ownership.plan import Plan
 from ownership.watermark import TURN, WatermarkKey, rotate, rotated_pairs
 
 View = Callable[[Tensor, torch.Generator], Tensor]
-"""Images `(n, c, h, w)` float in `[0, 1]` and a generator -> one random view of each, same shape and range."""
+"""An augmentation: images `(n, c, h, w)` float in `[0, 1]`, generator -> one random view of each, same shape, range."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ClaimImages:
+    """The images that a claim is built from.
+
+    Attributes:
+        private: Images that the victim was trained on, `(n, c, h, w)` uint8.
+        public: Images that it was not trained on, of the same size; at most two thirds become probes.
+        view: Augmentation of the training, for dataset inference. Without one, the two scores that need views are
+            skipped.
+        description: Further facts for the claim's record, such as names of the data sets.
+    """
+
+    private: Tensor
+    public: Tensor
+    view: View | None = None
+    description: Mapping[str, str] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, str]:
+        """Return what the claim records about the images: the description, and digests and numbers of both sets."""
+        return {
+            **self.description,
+            "private_sha256": images_sha256(self.private),
+            "public_sha256": images_sha256(self.public),
+            "private_images": str(len(self.private)),
+            "public_images": str(len(self.public)),
+        }
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class WatermarkProbes:
+    """How each watermark probe was made; the images themselves are the probe set `watermark`.
+
+    Attributes:
+        labels: `(n,)` int64, 0 or 1: the sector into which the image was rotated.
+        angles: `(n,)` float: the angle of rotation, in radians.
+        sources: `(n,)` int64: index of the rotated image in the probe set `public`.
+    """
+
+    labels: Tensor
+    angles: Tensor
+    sources: Tensor
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that are stored beside the probes, by name."""
+        return {f"watermark_{f.name}": getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def pop_from(cls, tensors: dict[str, Tensor]) -> Self | None:
+        """Remove and return what `to_tensors` stored among other tensors; None if nothing was stored.
+
+        Raises:
+            KeyError: If only some of it is there.
+        """
+        names = [f.name for f in fields(cls)]
+        if not any(f"watermark_{name}" in tensors for name in names):
+            return None
+        return cls(**{name: tensors.pop(f"watermark_{name}") for name in names})
+
+    def check(self, probes: Probes) -> None:
+        """Raise ValueError unless there is one label, angle and source for each watermark probe."""
+        n = len(probes["watermark"])
+        if self.sources.dtype != torch.int64 or {len(x) for x in (self.labels, self.angles, self.sources)} != {n}:
+            raise ValueError("not one label, angle and source for each watermark probe")
+        if not 0 <= int(self.sources.min()) <= int(self.sources.max()) < len(probes["public"]):
+            raise ValueError("watermark probes of public probes that do not exist")
 
 
 def split_public(n: int, plan: Plan) -> tuple[Tensor, Tensor]:
-    """Returns indices of the public images that become probes, and of the rest, for reference surrogates.
+    """Return the indices of the public images that become probes, and of the rest, for reference surrogates.
 
-    At most `plan.n_public`, and at most two thirds of the n images, so that something is left to steal with.
+    At most `plan.n_public` and at most two thirds of the `n` images become probes, so that some are left to extract
+    reference surrogates with.
     """
     order = torch.randperm(n, generator=torch.Generator().manual_seed(plan.seed))
     count = min(plan.n_public, max(1, 2 * n // 3))
@@ -35,21 +105,22 @@ def split_public(n: int, plan: Plan) -> tuple[Tensor, Tensor]:
 
 def make_probes(
     private: Tensor, public: Tensor, plan: Plan, *, key: WatermarkKey | None = None, view: View | None = None
-) -> tuple[Probes, tuple[Tensor, Tensor, Tensor] | None]:
-    """Returns the probe sets and, with a key, label, angle and public probe of each watermark probe.
+) -> tuple[Probes, WatermarkProbes | None]:
+    """Return the probe sets and, with a key, how each watermark probe was made.
 
-    The two rotated views of an image follow each other, in random order, so that the first so many of them are of the
-    first public probes, which a look has asked, too.
+    The two rotated views of an image follow each other, in random order. An interim analysis, which uses the first
+    probes of each set, therefore queries the sources of its watermark probes, too.
 
     Args:
-        private: images the victim was trained on, `(n, c, h, w)` uint8.
-        public: images it was not trained on, the same size.
-        plan: how many of each, and the seed.
-        key: where the circle is cut; without one there are no watermark probes.
-        view: random augmentation for dataset inference; without one those two scores are skipped.
+        private: Images the victim was trained on, `(n, c, h, w)` uint8.
+        public: Images it was not trained on, of the same size.
+        plan: Number of probes of each set, and the seed.
+        key: The watermark key. Without one there are no watermark probes.
+        view: Augmentation of the training. Without one, the two scores of dataset inference that need views are
+            skipped.
 
     Raises:
-        DataError: if the images do not fit each other.
+        DataError: If the two sets of images have different sizes.
     """
     check_images(private, DataError, minimum=2)
     check_images(public, DataError, minimum=2)
@@ -70,30 +141,20 @@ def make_probes(
     if view is not None:
         for name, source in (("private_views", probes["private"]), ("outside_views", probes["public"][:count])):
             probes[name] = torch.cat([as_uint8(view(as_input(source), generator)) for _ in range(2)])
-    upright = as_input(probes["public"][: plan.n_rotated]).repeat(plan.n_rotations, 1, 1, 1)
-    probes["rotated"] = as_uint8(rotate(upright, torch.rand(len(upright), generator=generator) * TURN))
-    watermarked = None
+    unrotated = as_input(probes["public"][: plan.n_rotated]).repeat(plan.n_rotations, 1, 1, 1)
+    probes["rotated"] = as_uint8(rotate(unrotated, torch.rand(len(unrotated), generator=generator) * TURN))
+    watermark = None
     if key is not None:
         views, labels, angles = rotated_pairs(as_input(probes["public"][: plan.n_watermark]), key, generator)
-        shown = torch.arange(len(views) // 2)
-        first = torch.randint(2, shown.shape, generator=generator)
-        order = torch.stack([shown + first * len(shown), shown + (1 - first) * len(shown)], 1).flatten()
-        probes["watermark"], watermarked = (
-            as_uint8(views[order]),
-            (labels[order], angles[order], shown.repeat_interleave(2)),
-        )
-    return {name: images.contiguous() for name, images in probes.items()}, watermarked
-
-
-def check_shown(images: Tensor, probes: Probes) -> None:
-    """Raises ValueError unless `images` names one of the public probes for each rotated one."""
-    if images.dtype != torch.int64 or images.shape != (len(probes["watermark"]),):
-        raise ValueError("not one image for each rotated probe")
-    if not 0 <= int(images.min()) <= int(images.max()) < len(probes["public"]):
-        raise ValueError("rotated probes of images that are not there")
+        source = torch.arange(len(views) // 2)
+        first = torch.randint(2, source.shape, generator=generator)
+        order = torch.stack([source + first * len(source), source + (1 - first) * len(source)], 1).flatten()
+        probes["watermark"] = as_uint8(views[order])
+        watermark = WatermarkProbes(labels=labels[order], angles=angles[order], sources=source.repeat_interleave(2))
+    return {name: images.contiguous() for name, images in probes.items()}, watermark
 
 
 def check_rows(sets: dict[str, NDArray[np.float32]], probes: Probes) -> None:
-    """Raises ValueError unless there is one answer for each probe of every set."""
+    """Raise ValueError unless `sets` has one representation for each probe of every set."""
     if set(sets) != set(probes) or any(sets[k].ndim != 2 or len(sets[k]) != len(probes[k]) for k in probes):
         raise ValueError("representations do not fit the probes")

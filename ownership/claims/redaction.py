@@ -1,12 +1,12 @@
-"""What is withheld from a view of a claim: a claim folder for an auditor, without what an audit does not need.
+"""Redacted claims: a claim's folder for an auditor, without the parts that an audit does not need.
 
-`claim.json` stays what it is and names all parts with their digests; `redacted.json` says which are not there. Of a
-sealed claim it holds their leaves of the Merkle tree, so that signature and root are checked as of the whole claim.
+`claim.json` is unchanged and names all parts with their digests; `redacted.json` names the missing ones. For a sealed
+claim it also holds the leaf hashes of what is missing, so that signature and root are checked as for the whole claim.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,27 +22,27 @@ NAME = "redacted.json"
 
 PRIVATE_PROBES = "private_probes.safetensors"
 PRIVATE_SETS = ("private", "private_views")
-"""The probe sets that are the owner's private images; claims of format 1 and 2 keep them with the other probes."""
+"""The probe sets that are the owner's private images."""
 
 REDACTABLE = ("key.json", PRIVATE_PROBES, "projection_head.safetensors")
-"""Parts that no deciding number needs: the labels of the probes and the predictor stand for the key."""
+"""Parts that no primary test needs: the labels of the probes and the predictor stand for the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """What is not in a claim's folder; of a whole claim, nothing."""
+    """What is missing from a claim's folder; of a whole claim, nothing.
+
+    Attributes:
+        parts: Names of the missing parts.
+        leaves: Of a sealed claim, name -> hash of the missing leaves: the parts and the private images.
+    """
 
     parts: tuple[str, ...] = ()
-    leaves: Mapping[str, bytes] = field(default_factory=dict)  # of a sealed claim: name -> hash, private images too
-
-
-def private_part(names: Collection[str]) -> str:
-    """Returns which of a claim's parts holds the private images."""
-    return PRIVATE_PROBES if PRIVATE_PROBES in names else "probes.safetensors"
+    leaves: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def redaction_json(claim_sha256: str, redaction: Redaction, *, sealed: bool) -> bytes:
-    """Returns the file's content."""
+    """Return the content of `redacted.json`."""
     return canonical_json(
         {
             "format_version": FORMAT_VERSION,
@@ -54,24 +54,24 @@ def redaction_json(claim_sha256: str, redaction: Redaction, *, sealed: bool) -> 
 
 
 def open_redaction(folder: Path, content: Mapping[str, Any], leaves: int | None) -> Redaction:
-    """Returns what is withheld from a claim's folder, once `redacted.json` is what it must be for this claim.
+    """Return what is redacted from a claim's folder, after checking `redacted.json`.
 
     Args:
-        folder: the claim's.
-        content: of claim.json, which matches its own digest.
-        leaves: of the Merkle tree, as signed; None: unsealed. That the leaves here lead to the root is checked by
-            `ownership.claims.seal.check_seal`.
+        folder: The claim's folder.
+        content: Content of `claim.json`, which matches its own digest.
+        leaves: Signed number of leaves of the Merkle tree; None if the claim is not sealed. `Seal.check_tree` checks
+            that the leaves in `redacted.json` lead to the signed root.
 
     Raises:
-        ClaimIntegrityError: if anything in the file could be otherwise, or a withheld part is there.
+        ClaimIntegrityError: If the file differs from what this claim requires, or a redacted part is in the folder.
     """
     path = folder / NAME
     if not path.exists() and not path.is_symlink():
         return Redaction()
     if path.is_symlink():
-        raise ClaimIntegrityError(f"claim integrity: {NAME} is a link", "get the original view")
+        raise ClaimIntegrityError(f"claim integrity: {NAME} is a link", "get the original copy")
     stored = parse_canonical(read_bytes(path, ClaimIntegrityError, "claim"), ClaimIntegrityError, f"claim: {NAME}")
-    wrong = ClaimIntegrityError(f"claim integrity: {NAME} is not that of this claim", "get the original view")
+    wrong = ClaimIntegrityError(f"claim integrity: {NAME} is not that of this claim", "get the original copy")
     parts = tuple(name for name in REDACTABLE if name in content["parts"])
     named = stored.get("leaves")
     if PRIVATE_PROBES not in parts or (named is None) != (leaves is None):
@@ -90,13 +90,12 @@ def open_redaction(folder: Path, content: Mapping[str, Any], leaves: int | None)
     for name in parts:
         if (folder / name).exists() or (folder / name).is_symlink():
             raise ClaimIntegrityError(
-                f"claim integrity: {printable(name)} is there, though {NAME} says that it is withheld",
+                f"claim integrity: {printable(name)} is there, though {NAME} says that it is redacted",
                 "remove either of the two",
             )
     return redaction
 
 
-def redaction_lines(redaction: Redaction) -> Iterator[str]:
-    """Yields a line that says what is withheld from a view; of a whole claim none."""
-    if redaction.parts:
-        yield f"withheld     {', '.join(redaction.parts)}: this is a view of the claim, enough for an audit's verdict"
+def redaction_detail(redaction: Redaction) -> str:
+    """Return in words which parts are redacted."""
+    return f"{', '.join(redaction.parts)}: a redacted copy of the claim, enough for an audit's verdict"

@@ -1,27 +1,27 @@
-"""The seal of a claim: everything in it, committed to in one signed statement (docs/format.md).
+"""The seal of a claim: one signed statement that commits to everything in the claim (docs/format.md).
 
 ```
 claim/seal/
-├── statement.dsse.json   in-toto statement, signed: the claim's digest, its plan's digest, the root of the Merkle tree
-├── owner.pub             the public key it was signed with
-├── salts.json            one salt for every leaf (secret): a leaf for every file and every private image
-└── timestamps/*.tsr      what authorities answered; each file is named by its SHA-256
+├── statement.dsse.json   the signed in-toto statement: digests of claim and plan, root of the Merkle tree
+├── owner.pub             the public key of the owner
+├── salts.json            one salt for every leaf (secret); a leaf for every file and every private image
+└── timestamps/*.tsr      replies of timestamp authorities; each file is named by its SHA-256
 ```
 
-The claim's digest alone pins the claim. The tree adds that single parts can be shown to others, and nothing else.
+The digest of the claim alone fixes the claim. The tree makes it possible to disclose single parts and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from ownership.attestation.keys import fingerprint, load_public_key
+from ownership.attestation.keys import fingerprint, load_public_key, public_pem
 from ownership.attestation.merkle import SALT_BYTES, root_hash, salted_leaf
 from ownership.attestation.statement import (
     ENVELOPE,
@@ -31,28 +31,35 @@ from ownership.attestation.statement import (
     is_sealed,
     open_in_toto,
     read_part,
-    read_replies,
     timestamp_line,
 )
-from ownership.claims.redaction import Redaction, private_part
+from ownership.claims.redaction import PRIVATE_PROBES
 from ownership.encoders.images import images_sha256
-from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
-from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unhex
-from ownership.io.files import read_bytes
+from ownership.errors import ClaimIntegrityError, OwnershipError
+from ownership.io.canonical import canonical_json, parse_canonical, sha256, unhex
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FORMAT_VERSION = 1
-PREDICATE_TYPE = "https://turnmark.invalid/seal/v1"
+PREDICATE_TYPE = "urn:uuid:d2a90f6f-0d56-4374-bd48-732b3f6f7f1f"
 PUBLIC_KEY = "owner.pub"
+SALTS = "salts.json"
 
-UNSEALED = "UNSEALED: nobody signed this claim; whoever can write to it can replace it whole"
+UNSEALED = "UNSEALED: no owner signed this claim; anyone who can write to it can replace all of it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seal(SignedStatement):
-    """A claim's seal, its signature and tree checked."""
+    """The seal of a claim, its signature verified.
+
+    Attributes:
+        claim_sha256: Content digest of the claim.
+        plan_sha256: Digest of the plan.
+        root: Root of the Merkle tree, hexadecimal.
+        leaves: Number of leaves of the tree.
+        public_key: The owner's public key, as PEM.
+    """
 
     error: ClassVar[type[OwnershipError]] = ClaimIntegrityError
     covers: ClassVar[str] = "claim and plan"
@@ -61,11 +68,12 @@ class Seal(SignedStatement):
 
     claim_sha256: str
     plan_sha256: str
-    root: str  # of the Merkle tree, hexadecimal
+    root: str
     leaves: int
+    public_key: bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what a report tells of it."""
+        """Return what a report states about the seal."""
         return {
             "root": self.root,
             "public_key_sha256": self.public_key_sha256,
@@ -74,9 +82,14 @@ class Seal(SignedStatement):
             ],
         }
 
+    def check_tree(self, leaves: list[bytes]) -> None:
+        """Raise ClaimIntegrityError unless these leaf hashes, in order, lead to the signed root."""
+        if len(leaves) != self.leaves or root_hash(leaves).hex() != self.root:
+            raise ClaimIntegrityError("seal: the salts do not lead to the sealed root", f"{SALTS} was changed")
+
 
 def statement(claim_sha256: str, plan_sha256: str, root: bytes, leaves: int) -> bytes:
-    """Returns what is signed about a claim."""
+    """Return the payload that an owner signs about a claim."""
     predicate = {
         "format_version": FORMAT_VERSION,
         "claim_sha256": claim_sha256,
@@ -87,123 +100,113 @@ def statement(claim_sha256: str, plan_sha256: str, root: bytes, leaves: int) -> 
     return in_toto({"claim": claim_sha256}, PREDICATE_TYPE, predicate)
 
 
-def open_statement(envelope: bytes, key: Ed25519PublicKey) -> Seal:
-    """Returns the seal in an envelope signed with `key`; its tree and timestamps are still unchecked.
+def open_statement(envelope: bytes, key: Ed25519PublicKey, replies: Mapping[str, bytes] | None = None) -> Seal:
+    """Return the seal in an envelope signed with `key`; its tree and its timestamps are not checked yet.
+
+    Args:
+        envelope: Content of `statement.dsse.json`.
+        key: The owner's public key.
+        replies: Replies of timestamp authorities, by name.
 
     Raises:
-        ClaimIntegrityError: if signature or statement are not what they should be.
+        ClaimIntegrityError: If the signature or the statement is wrong.
     """
 
-    def again(content: dict[str, Any]) -> bytes:
+    def rebuild(content: dict[str, Any]) -> bytes:
         predicate = content["predicate"]
         claim, plan, leaves = (predicate[k] for k in ("claim_sha256", "plan_sha256", "leaves"))
         if type(leaves) is not int or leaves < 1 or not isinstance(claim, str):
             raise TypeError("fields of another type")
         return statement(claim, plan, unhex(predicate["merkle_root"]), leaves)
 
-    predicate = open_in_toto(envelope, key, PREDICATE_TYPE, again, ClaimIntegrityError)["predicate"]
+    predicate = open_in_toto(envelope, key, PREDICATE_TYPE, rebuild, ClaimIntegrityError)["predicate"]
     return Seal(
         claim_sha256=predicate["claim_sha256"],
         plan_sha256=str(predicate["plan_sha256"]),
         root=predicate["merkle_root"],
         leaves=predicate["leaves"],
+        public_key=public_pem(key),
         public_key_sha256=fingerprint(key),
         envelope=envelope,
+        replies=replies or {},
     )
 
 
 def open_seal(folder: Path, content: Mapping[str, Any]) -> Seal | None:
-    """Returns the seal in a claim's folder, once its signature is good and it is of this claim; None if unsealed.
+    """Return the seal in a claim's folder, its signature verified; None if the claim is not sealed.
 
     Args:
-        folder: the claim's.
-        content: of claim.json, which matches its own digest; nothing else in it needs to be right yet.
+        folder: The claim's folder.
+        content: Content of `claim.json`, which matches its own digest. No other field needs to be valid yet.
 
     Raises:
-        ClaimIntegrityError: if anything is wrong.
+        ClaimIntegrityError: If the signature is wrong or the seal is of another claim.
     """
     if not is_sealed(folder):
         return None
     public = read_part(folder, PUBLIC_KEY, ClaimIntegrityError)
     envelope = read_part(folder, ENVELOPE, ClaimIntegrityError)
-    seal = open_statement(envelope, load_public_key(public, ClaimIntegrityError, "seal: owner.pub"))
+    seal = open_statement(envelope, load_public_key(public, ClaimIntegrityError, f"seal: {PUBLIC_KEY}"))
     if content.get("content_sha256") != seal.claim_sha256:
         raise ClaimIntegrityError(
             f"seal: it is of another claim ({seal.claim_sha256[:16]}…), this one is {content['content_sha256'][:16]}…",
-            "the claim was changed after it was sealed, or the seal is not its own",
+            "the claim was changed after it was sealed, or the seal belongs to another claim",
         )
     if plan_sha256(content) != seal.plan_sha256:
         raise ClaimIntegrityError("seal: it is of another plan", "its owner signed a statement that is not true")
     return seal
 
 
-def check_seal(folder: Path, seal: Seal, digests: Mapping[str, str], redaction: Mapping[str, bytes]) -> Seal:
-    """Returns the seal with its timestamps, once the salts lead to its root and every timestamp covers it.
+def leaf_digests(claim_json: bytes, parts: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the SHA-256 of everything the tree commits to, by name: every file and every private image.
 
     Args:
-        folder: the claim's.
-        seal: from `open_seal`.
-        digests: from `leaf_digests`, once the claim's parts were checked.
-        redaction: leaves of what is not in the folder, by name.
+        claim_json: Content of `claim.json`.
+        parts: Content of the parts in the folder, by name; their digests were checked. A redacted claim lacks some.
 
     Raises:
-        ClaimIntegrityError: if anything is wrong.
+        ClaimIntegrityError: If the private images cannot be read, or a file has the name of one.
     """
-    leaves = leaf_hashes(digests, read_salts(folder, digests), redaction)
-    if len(leaves) != seal.leaves or root_hash(leaves).hex() != seal.root:
-        raise ClaimIntegrityError("seal: the salts do not lead to the sealed root", "salts.json was changed")
-    return replace(seal, replies=read_replies(folder, ClaimIntegrityError)).under(())
-
-
-def leaf_digests(claim_json: bytes, parts: Mapping[str, Any], private: bytes | None) -> dict[str, str]:
-    """Returns what the tree commits to: name -> SHA-256, for every file of a claim and every private image.
-
-    Args:
-        claim_json: the file's bytes.
-        parts: its entries of the parts that are there.
-        private: bytes of the part that holds the private images, whose digest was checked; None: withheld.
-    """
-    part = private_part(parts)
     try:
-        images = () if private is None else load(private).get("private", ())
+        images = load(parts[PRIVATE_PROBES]).get("private", ()) if PRIVATE_PROBES in parts else ()
         digests = {f"private/{i}": images_sha256(image) for i, image in enumerate(images)}
     except (SafetensorError, ValueError, TypeError, RuntimeError) as e:
-        raise ClaimIntegrityError(f"claim integrity: {part} cannot be read", "get the original") from e
-    files = {name: str(entry["sha256"]) for name, entry in parts.items()}
+        raise ClaimIntegrityError(f"claim integrity: {PRIVATE_PROBES} cannot be read", "get the original") from e
+    files = {name: sha256(data) for name, data in parts.items()}
     if not files.keys().isdisjoint(digests):
         raise ClaimIntegrityError("claim integrity: a file is named as a private image", "get the original")
     return {**digests, **files, "claim.json": sha256(claim_json)}
 
 
-def read_digests(folder: Path, redaction: Redaction) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns the content of claim.json, and `leaf_digests`, of a claim that was loaded, and so verified, just now."""
-    claim_json = read_bytes(folder / "claim.json", ClaimError, "claim")
-    content = parse_json(claim_json, ClaimError, "claim: claim.json")
-    shown = {name: entry for name, entry in content["parts"].items() if name not in redaction.parts}
-    part = private_part(content["parts"])
-    private = None if part in redaction.parts else read_bytes(folder / part, ClaimError, "claim")
-    return content, leaf_digests(claim_json, shown, private)
-
-
 def leaf_hashes(
-    digests: Mapping[str, str], salts: Mapping[str, bytes], redaction: Mapping[str, bytes] | None = None
+    digests: Mapping[str, str], salts: Mapping[str, bytes], redacted: Mapping[str, bytes] | None = None
 ) -> list[bytes]:
-    """Returns the tree's leaves, in order of their names' code points; those withheld as they are given."""
+    """Return the leaf hashes of the tree, in the order of the code points of their names.
+
+    Args:
+        digests: SHA-256 of the leaves in the folder, by name.
+        salts: Their salts, by name.
+        redacted: Hashes of the redacted leaves, by name.
+    """
     hashes = {name: salted_leaf(salts[name], name, bytes.fromhex(digest)) for name, digest in digests.items()}
-    hashes |= redaction or {}
+    hashes |= redacted or {}
     return [hashes[name] for name in sorted(hashes)]
 
 
 def salts_json(salts: Mapping[str, bytes]) -> bytes:
-    """Returns the content of salts.json."""
+    """Return the content of `salts.json`."""
     named = {name: salt.hex() for name, salt in salts.items()}
     return canonical_json({"format_version": FORMAT_VERSION, "salts": named})
 
 
 def read_salts(folder: Path, names: Mapping[str, Any]) -> dict[str, bytes]:
-    """Returns the salt of every leaf; raises ClaimIntegrityError unless there is one for each, and no other."""
-    what = "seal: salts.json"
-    content = parse_canonical(read_part(folder, "salts.json", ClaimIntegrityError), ClaimIntegrityError, what)
+    """Return the salt of every leaf, by name.
+
+    Raises:
+        ClaimIntegrityError: If a leaf has no salt, a salt has no leaf, or the file is malformed.
+    """
+    what = f"seal: {SALTS}"
+    content = parse_canonical(read_part(folder, SALTS, ClaimIntegrityError), ClaimIntegrityError, what)
     if content.get("format_version") != FORMAT_VERSION or set(content) != {"format_version", "salts"}:
         raise ClaimIntegrityError(f"{what} is of another version", "update turnmark")
     salts = content["salts"]
@@ -219,12 +222,16 @@ def read_salts(folder: Path, names: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def plan_sha256(content: Mapping[str, Any]) -> str:
-    """Returns the digest of a claim's plan: SHA-256 of its canonical JSON."""
+    """Return the digest of a claim's plan: the SHA-256 of its canonical JSON."""
     return sha256(canonical_json(content.get("plan")))
 
 
 def seal_lines(seal: Mapping[str, Any] | None) -> list[str]:
-    """Returns what a report says about a claim's seal, from `Seal.to_dict`; None, also of old reports: unsealed."""
+    """Return what a report says about a claim's seal.
+
+    Args:
+        seal: From `Seal.to_dict`; None if the claim is not sealed.
+    """
     if seal is None:
         return [UNSEALED, UNTIMESTAMPED]
     lines = [f"sealed with the key {seal['public_key_sha256']}, Merkle root {seal['root']}"]

@@ -1,1 +1,1 @@
-"""Encoders: architectures, backbones, images in and out, the projection head. May import: errors, io."""
+"""Encoders: architectures, backbones, image conversion, the projection head. May import: io, errors."""

@@ -40,13 +40,13 @@ class Encoder(nn.Module):
             self.register_buffer(name, torch.tensor(value).reshape(1, -1, 1, 1).expand(1, 3, 1, 1).clone())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns representations `(n, dim)` of images `(n, 3, h, w)` in `[0, 1]`."""
+        """Return representations `(n, dim)` of images `(n, 3, h, w)` in `[0, 1]`."""
         out: Tensor = self.body((images - self.mean) / self.std)
         return out
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions with a shortcut (He et al. 2016, basic block)."""
+    """Two 3x3 convolutions with a shortcut (ResNet basic block, arXiv:1512.03385)."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Block(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions with a shortcut (He et al. 2016), expansion 4."""
+    """1x1, 3x3, 1x1 convolutions with a shortcut (ResNet bottleneck, arXiv:1512.03385), expansion 4."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -189,17 +189,17 @@ CUSTOM = "custom"
 
 
 def known_architectures() -> str:
-    """Returns the names that `make_encoder` takes, for messages."""
+    """Return the names that `make_encoder` takes, for messages."""
     return f"{', '.join(ARCHITECTURES)}, torchvision:MODEL, timm:MODEL"
 
 
 def is_architecture(name: str) -> bool:
-    """Returns whether `make_encoder` takes a name."""
+    """Return whether `make_encoder` takes a name."""
     return name in ARCHITECTURES or is_backbone(name)
 
 
 def make_encoder(name: str) -> Encoder:
-    """Returns a freshly initialised encoder by name: in `ARCHITECTURES`, `torchvision:MODEL` or `timm:MODEL`.
+    """Return a freshly initialised encoder by name: in `ARCHITECTURES`, `torchvision:MODEL` or `timm:MODEL`.
 
     Raises:
         KeyError: if there is no such name; ask `is_architecture` first.

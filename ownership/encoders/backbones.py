@@ -2,8 +2,8 @@
 
     torchvision:resnet50     timm:vit_tiny_patch16_224
 
-Weights never come from here: the network is made fresh, and a file fills it (or training does). Names are looked up in
-the two libraries' own lists, so a name out of an untrusted file cannot reach a hub or a folder.
+A backbone is made with random weights; weights come from a file or from training. Names are looked up in the libraries'
+own lists, so that a name from an untrusted file can refer to neither a hub nor a folder.
 """
 
 from __future__ import annotations
@@ -13,20 +13,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ownership.io.extras import require
+
 HEADS = ("fc.", "classifier.", "head.", "heads.", "head_drop.", "AuxLogits.", "aux1.", "aux2.")
-"""What the two libraries call a classifier; its weights in a file are left out."""
+"""Prefixes of the classifier's weights in the two libraries; `as_encoder_state` leaves them out."""
 
 
 @lru_cache(maxsize=4096)
 def is_backbone(name: str) -> bool:
-    """Returns whether a name is `torchvision:MODEL` or `timm:MODEL` of a model that those libraries list."""
+    """Return whether a name is `torchvision:MODEL` or `timm:MODEL` for a model that the library lists."""
     library, _, model = name.partition(":")
     if library == "torchvision":
+        require("torchvision")
         from torchvision import models
 
         # SqueezeNet ends in a convolution over classes: there is no representation before it to cut at
         return model in models.list_models(module=models) and not model.startswith("squeezenet")
     if library == "timm":
+        require("timm")
         import timm
 
         return model in timm.list_models()
@@ -34,13 +38,14 @@ def is_backbone(name: str) -> bool:
 
 
 def make_backbone(name: str) -> tuple[nn.Module, int, tuple[float, ...], tuple[float, ...]]:
-    """Returns a fresh model without its classifier, the length of its representation, and its images' mean and std.
+    """Return a new model without its classifier, the dimension of its representation, and its input's mean and std.
 
     Args:
-        name: for which `is_backbone` holds.
+        name: a name for which `is_backbone` is true.
     """
     library, _, model = name.partition(":")
     if library == "timm":
+        require("timm")
         import timm
 
         made: Any = timm.create_model(model, pretrained=False, num_classes=0)
@@ -57,11 +62,11 @@ def make_backbone(name: str) -> tuple[nn.Module, int, tuple[float, ...], tuple[f
 
 
 def as_encoder_state(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns a library's own state dict as that of an `Encoder`: names prefixed, no classifier, mean and std added.
+    """Convert a state dict of torchvision or timm to that of an `Encoder`: prefixed names, mean and std, no classifier.
 
     Args:
-        state: as torchvision or timm write it; one whose names begin with "body." is an `Encoder`'s and kept as it is.
-        expected: of the fresh encoder; its mean and std are passed on as they are.
+        state: the library's state dict. If its names begin with "body.", it is an `Encoder`'s and returned unchanged.
+        expected: state dict of the new encoder, whose mean and std are used.
     """
     if any(name.startswith("body.") for name in state):
         return state

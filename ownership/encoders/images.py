@@ -1,4 +1,4 @@
-"""Images as uint8 tensors, and how encoders see them."""
+"""Images as uint8 tensors, their digests, and their conversion to the input of an encoder."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ def check_images(images: Tensor, error: type[OwnershipError], minimum: int = 1) 
 
 
 def images_sha256(images: Tensor) -> str:
-    """Returns the SHA-256 of uint8 images: their shape, then their bytes in order."""
+    """Return the SHA-256 of uint8 images: their shape, then their bytes in order."""
     digest = hashlib.sha256(repr(tuple(images.shape)).encode())
-    for part in torch.split(images, 4096):  # images may be mapped from a file larger than memory
+    for part in torch.split(images, 4096):  # images may be memory-mapped from a file larger than memory
         digest.update(part.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def image_bytes(image: Tensor) -> bytes:
-    """Returns the bytes whose SHA-256 is `images_sha256` of one uint8 image `(c, h, w)`."""
+    """Return the bytes whose SHA-256 is `images_sha256` of one uint8 image `(c, h, w)`."""
     return repr(tuple(image.shape)).encode() + image.contiguous().numpy().tobytes()
 
 
 def as_input(images: Tensor) -> Tensor:
-    """Returns uint8 images `(n, c, h, w)` as float32 in `[0, 1]`, same shape."""
+    """Return uint8 images `(n, c, h, w)` as float32 in `[0, 1]`, same shape."""
     return images.float() / 255
 
 
 def as_uint8(images: Tensor) -> Tensor:
-    """Returns float images in `[0, 1]` as uint8, rounded."""
+    """Return float images in `[0, 1]` as uint8, rounded."""
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def beside(drawn: Tensor, images: Tensor) -> Tensor:
-    """Returns what was drawn on the CPU on the images' device, without waiting for what that still computes."""
+    """Move a tensor that was drawn on the CPU to the images' device, without synchronizing with the device."""
     if images.device.type == "cuda" and drawn.device.type == "cpu":
         return drawn.pin_memory().to(images.device, non_blocking=True)
     return drawn.to(images.device)
 
 
 def three_channels(images: Tensor) -> Tensor:
-    """Returns images `(n, 3, h, w)`; grey ones `(n, 1, h, w)` are repeated."""
+    """Return images `(n, 3, h, w)`; the channel of gray images `(n, 1, h, w)` is repeated."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
 def png_bytes(image: Tensor) -> bytes:
-    """Returns one uint8 image `(3, h, w)` as a PNG file: lossless, and nothing in it but size and pixels."""
+    """Return one uint8 image `(3, h, w)` as a PNG file, which contains only size and pixels."""
     from PIL import Image
 
     out = io.BytesIO()
@@ -70,7 +70,7 @@ def png_bytes(image: Tensor) -> bytes:
 
 
 def pixel_digests(images: Tensor) -> list[bytes]:
-    """Returns the SHA-256 of each uint8 image's pixels `(3, h, w)`, channel by channel, row by row."""
+    """Return the SHA-256 of each uint8 image's pixels `(3, h, w)`, channel by channel, row by row."""
     return [hashlib.sha256(image.contiguous().numpy().tobytes()).digest() for image in three_channels(images).cpu()]
 
 
@@ -79,12 +79,12 @@ EncoderLike = Callable[[Tensor], Tensor]
 
 
 def represent(encoder: EncoderLike, images: Tensor, *, batch_size: int = 256) -> Tensor:
-    """Returns the representations of uint8 images, in float32 on the CPU, without gradients.
+    """Return the representations of uint8 images, in float32 on the CPU, without gradients.
 
     Args:
-        encoder: a module is used in eval mode, on the device it is on.
+        encoder: the encoder; a module is set to eval mode and used on its device.
         images: `(n, c, h, w)` uint8, c = 1 or 3.
-        batch_size: images a call.
+        batch_size: images per call.
 
     Returns:
         `(n, d)` float32.

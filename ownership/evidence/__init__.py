@@ -1,1 +1,1 @@
-"""Evidence: representations, and statistics of them. May import: errors, io, encoders, plan, stats, watermark."""
+"""Evidence: query representations and compute statistics of them. May import: watermark and below."""

@@ -1,4 +1,4 @@
-"""Dataset inference: whether private images stand out from public ones in an encoder's representations."""
+"""Dataset inference: whether an encoder represents the victim's private images differently from public ones."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import numpy as np
 import torch
 
 from ownership.evidence.responses import NotApplicable, Responses, ScoringContext
-from ownership.evidence.similarity import (
-    Array,
-)
+from ownership.evidence.similarity import Array
 from ownership.stats import standardized_mean_difference
 
 
 def gmm_scores(suspect: Responses, context: ScoringContext) -> tuple[Array, Array]:
-    """Log-likelihoods of held-out private and of public images under a mixture fitted to other private images.
+    """Return log-likelihoods of held-out private images and of public images under a Gaussian mixture.
 
-    Half of the private images fit a diagonal Gaussian mixture on standardised representations, the other half and
-    the public images are scored; a suspect that carries knowledge of the private set scores private ones higher.
+    A diagonal mixture is fitted to the standardised representations of one half of the private images. The other half
+    and as many public images are scored. A model that was trained on the private images gives them higher likelihoods.
+
+    Returns:
+        `(p / 2,)` private and `(p,)` public scores.
 
     References:
-        [1] Dziedzic et al., Dataset Inference for Self-Supervised Models, NeurIPS 2022 (their script halves a
-            two-sided p without looking at the sign; here the direction is tested).
+        [1] Dziedzic et al., Dataset Inference for Self-Supervised Models, NeurIPS 2022. Their script halves a two-sided
+            p-value whatever its sign; here the test is one-sided.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -48,10 +49,16 @@ def gmm_scores(suspect: Responses, context: ScoringContext) -> tuple[Array, Arra
 
 
 def loss_scores(suspect: Responses, context: ScoringContext) -> tuple[Array, Array]:
-    """Contrastive alignment of two views through the victim's projection head: private, public (paper, section 5.4).
+    """Return the contrastive alignment of private and of public images (paper, section 5.4).
 
-    The score of an image is the cosine similarity of the projections of its two views, the part of the NT-Xent loss
-    that belongs to the image; higher means lower loss.
+    The score of an image is the cosine similarity of the projections of its two views by the victim's projection head,
+    which is its positive-pair term of the NT-Xent loss. A higher score is a lower loss.
+
+    Returns:
+        `(p,)` private and `(p,)` public scores.
+
+    Raises:
+        NotApplicable: if the claim has no projection head, or the representations have another length.
     """
     head = context.projection_head
     if head is None:
@@ -70,7 +77,11 @@ def loss_scores(suspect: Responses, context: ScoringContext) -> tuple[Array, Arr
 
 
 def augmentation_scores(suspect: Responses, context: ScoringContext) -> tuple[Array, Array]:
-    """Minus the mean l2 distance between an image and its augmentations: private, public (paper, Table 19)."""
+    """Return minus the mean l2 distance between an image and its two augmented views (paper, Table 19).
+
+    Returns:
+        `(p,)` private and `(p,)` public scores.
+    """
 
     def score(raw: Array, views: Array) -> Array:
         n = len(raw)
@@ -82,10 +93,10 @@ def augmentation_scores(suspect: Responses, context: ScoringContext) -> tuple[Ar
     return score(private, suspect.get("private_views")), score(public, suspect.get("outside_views"))
 
 
-def gap(
+def mean_difference(
     scores: Callable[[Responses, ScoringContext], tuple[Array, Array]],
 ) -> Callable[[Responses, ScoringContext], float]:
-    """The statistic of a pair of score samples: their standardised difference, private minus public."""
+    """Return the statistic of per-image scores: Cohen's d of private minus public images."""
 
     def statistic(suspect: Responses, context: ScoringContext) -> float:
         return standardized_mean_difference(*scores(suspect, context))

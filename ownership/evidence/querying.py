@@ -1,45 +1,72 @@
-"""Querying an encoder with probes, and whether its answers can be tested."""
+"""Query an encoder with probes, and check whether its responses can be tested."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ownership.encoders.images import (
-    EncoderLike,
-    represent,
-)
+from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import OwnershipError, SuspectError
 from ownership.evidence.responses import Responses
 from ownership.io.text import printable
 from ownership.plan import Plan
 
 Probes = dict[str, Tensor]
-"""Name of a set -> uint8 images `(n, c, h, w)`; the sets are those of `ownership.evidence.responses.Responses`."""
+"""Name of a set, as in `Responses` -> uint8 images `(n, c, h, w)`."""
+
+
+class ProblemCode(StrEnum):
+    """Why responses cannot be tested."""
+
+    TOO_FEW_PROBES = "too_few_probes"
+    NOT_FINITE = "not_finite"
+    CONSTANT = "constant"
+    COLLAPSED = "collapsed"
+    UNSTABLE = "unstable"  # repeated queries get other responses
+    FAILED = "failed"  # the suspect crashed, hung or took too much memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One reason why responses cannot be tested."""
+
+    code: ProblemCode
+    detail: str  # in words, with the numbers
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 def query(encoder: EncoderLike, probes: Probes, name: str) -> Responses:
-    """Returns an encoder's answers to every probe set.
+    """Query an encoder with every probe set and return its responses.
+
+    Args:
+        encoder: the encoder.
+        probes: the probe sets.
+        name: of the encoder, for the responses and for messages.
 
     Raises:
-        SuspectError: if it cannot take the images, or its answers are not `(n, d)` real numbers.
+        SuspectError: if the encoder cannot process the images, or its output is not `(n, d)` real numbers.
     """
     sets = {}
     for set_name, images in probes.items():
         responses = _represent(encoder, images, name, batch_size=256)
         if responses.ndim != 2 or len(responses) != len(images) or not 1 <= responses.shape[1] <= 65536:
             raise SuspectError(
-                f"{printable(name)}: answers {tuple(responses.shape)} to {len(images)} images, expected (n, d)",
-                "an encoder gives one vector an image; export the pooled output",
+                f"{printable(name)}: output {tuple(responses.shape)} for {len(images)} images, expected (n, d)",
+                "an encoder gives one vector per image; export the pooled output",
             )
         sets[set_name] = responses.numpy()
     return Responses(name, sets)
 
 
 def _represent(encoder: EncoderLike, images: Tensor, name: str, batch_size: int) -> Tensor:
-    """`represent`, with everything a foreign network can raise turned into one line."""
+    """Call `represent`; report every error that a foreign network can raise as one line."""
     try:
         return represent(encoder, images, batch_size=batch_size)
     except OwnershipError:
@@ -48,70 +75,90 @@ def _represent(encoder: EncoderLike, images: Tensor, name: str, batch_size: int)
         c, h, w = 3, *images.shape[-2:]
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise SuspectError(
-            f"{printable(name)} cannot take images of {c}x{h}x{w}: {printable(first)}",
-            "it must accept the probes' size and three channels; put resizing inside the exported model",
+            f"{printable(name)} cannot process images of {c}x{h}x{w}: {printable(first)}",
+            "it must accept the probes' size and three channels; include resizing in the exported model",
         ) from e
 
 
-def repeats(n: int, plan: Plan) -> int:
-    """Returns how many of n probes are asked twice."""
+def n_repeats(n: int, plan: Plan) -> int:
+    """Return how many of n probes are queried a second time."""
     return min(n, max(8, round(plan.repeat_share * n)))
 
 
 def repeated_probes(n: int, plan: Plan, count: int | None = None) -> NDArray[np.intp]:
-    """Returns which of n probes are asked twice, in the order of asking: `count` of them, or `repeats(n, plan)`."""
-    return np.random.default_rng(plan.seed).permutation(n)[: repeats(n, plan) if count is None else count]
+    """Return the indices of the probes that are queried a second time, in the order of the repeated queries.
+
+    Args:
+        n: number of probes.
+        plan: its seed draws the indices.
+        count: number of indices; `n_repeats(n, plan)` if None.
+    """
+    return np.random.default_rng(plan.seed).permutation(n)[: n_repeats(n, plan) if count is None else count]
 
 
 def response_problems(
     responses: Responses, encoder: EncoderLike, probes: Probes, plan: Plan, *, again: int | None = None
-) -> list[str]:
-    """Returns why these answers cannot be tested (empty if they can): too few, not finite, constant, unstable.
+) -> list[Problem]:
+    """Return the reasons why responses cannot be tested: too few, not finite, constant, collapsed or unstable.
 
-    Some of the probes, drawn at random, are asked again, shuffled and in other batches; a network's answer to an image
-    depends on that image alone.
+    Instability is tested by repeated queries: a random sample of the probes is queried again, shuffled and in batches
+    of another size. A deterministic encoder's representation of an image depends on that image alone.
 
     Args:
         responses: to the probes.
-        encoder: asked again.
-        probes: those that were asked.
+        encoder: the encoder, for the repeated queries.
+        probes: the probes that were queried.
         plan: limits and seed.
-        again: how many are asked again; `plan.repeat_share` of them if not given.
+        again: number of repeated queries; the share `plan.repeat_share` of the probes if None.
+
+    Returns:
+        A problem for each reason; none if the responses can be tested.
     """
-    problems = []
+    problems: list[Problem] = []
     public = responses.sets["public"]
+
+    def add(code: ProblemCode, detail: str) -> list[Problem]:
+        problems.append(Problem(code=code, detail=detail))
+        return problems
+
     if len(public) < plan.min_probes:
-        problems.append(f"too few probes: the claim has {len(public)} public probes, the plan asks {plan.min_probes}")
+        add(
+            ProblemCode.TOO_FEW_PROBES,
+            f"too few probes: the claim has {len(public)} public probes, the plan requires {plan.min_probes}",
+        )
     everything = np.concatenate(list(responses.sets.values()))
     if not np.isfinite(everything).all():
         bad = int((~np.isfinite(everything)).any(1).sum())
-        return [*problems, f"the answers to {bad} of {len(everything)} probes are not finite (NaN or infinite)"]
+        detail = f"the responses to {bad} of {len(everything)} probes are not finite (NaN or infinite)"
+        return add(ProblemCode.NOT_FINITE, detail)
     scale = float(np.sqrt(np.mean(everything.astype(np.float64) ** 2)))
     spread = public.astype(np.float64) - public.astype(np.float64).mean(0)
     singular = np.linalg.svd(spread, compute_uv=False)
     if scale == 0 or singular[0] <= 1e-5 * scale * np.sqrt(len(public)):
-        return [*problems, "the representations are constant: every image gets the same answer"]
+        return add(ProblemCode.CONSTANT, "the representations are constant: the same for every image")
     if len(singular) < 2 or singular[1] <= 1e-4 * singular[0]:
-        problems.append("the representations are collapsed: they vary along one direction only")
+        add(ProblemCode.COLLAPSED, "the representations are collapsed: they vary along one direction only")
     images = torch.cat(list(probes.values()))
     rows = repeated_probes(len(images), plan, again)
     repeated = _represent(encoder, images[torch.from_numpy(rows)], responses.name, batch_size=13).numpy()
     difference = float(np.abs(repeated - everything[rows]).max()) / scale
     if not difference <= plan.repeat_tolerance:
-        problems.append(
-            f"answers differ when asked again, shuffled and in other batches (largest difference {difference:.2g} of "
-            "their root mean square): the suspect is random, stateful or depends on the batch"
+        add(
+            ProblemCode.UNSTABLE,
+            "repeated queries of the same images, shuffled and in other batches, give different responses (largest "
+            f"difference {difference:.2g} times the root mean square): the suspect is random, stateful or depends on "
+            "the batch",
         )
     return problems
 
 
 def same_responses(a: Responses, b: Responses, tolerance: float = 1e-3) -> bool:
-    """Returns whether two encoders answer the public probes alike, within `tolerance` of the root mean square."""
-    return close(a.sets["public"], b.sets["public"], tolerance)
+    """Return whether two encoders have the same responses to the public probes (`allclose_responses`)."""
+    return allclose_responses(a.sets["public"], b.sets["public"], tolerance)
 
 
-def close(x: NDArray[np.float32], y: NDArray[np.float32], tolerance: float = 1e-3) -> bool:
-    """Returns whether two encoders' answers differ by `tolerance` of their root mean square at most."""
+def allclose_responses(x: NDArray[np.float32], y: NDArray[np.float32], tolerance: float = 1e-3) -> bool:
+    """Return whether representations `(n, d)` differ by at most `tolerance` times the root mean square of x."""
     if x.shape != y.shape:
         return False
     scale = float(np.sqrt(np.mean(x.astype(np.float64) ** 2)))

@@ -1,4 +1,4 @@
-"""An encoder's answers to the probes, and what scores are taken against."""
+"""Representations of the probes by one encoder, and the context that its scores need."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from ownership.watermark import RotationPredictor
 
 
 class NotApplicable(Exception):
-    """A statistic cannot be computed on these answers; the text says why and goes into the report."""
+    """A statistic cannot be computed on these representations. The message states the reason, for the report."""
 
 
 @dataclass(eq=False, slots=True)
 class Responses:
     """One encoder's representations of the probes.
 
-    Sets (rows are images): `public` `(n, d)`; `turned` `(r t, d)`, r turned copies of the first t public probes (all
-    first copies, then all second ones); `watermark` `(2 w, d)`; for dataset inference `private` `(p, d)` with
-    `private_views` `(2 p, d)`, and `outside_views` `(2 p, d)`, views of the first p public probes.
+    Sets of probes, one image a row:
+
+    - `public` `(n, d)`: public probes.
+    - `rotated` `(r t, d)`: r rotated copies of the first t public probes, copy after copy.
+    - `watermark` `(2 w, d)`: rotated probes of the watermark.
+    - `private` `(p, d)` and `private_views` `(2 p, d)`: private images and two augmented views of each.
+    - `outside_views` `(2 p, d)`: two augmented views of the first p public probes.
     """
 
     name: str
@@ -33,11 +37,11 @@ class Responses:
 
     @property
     def dim(self) -> int:
-        """Length of a representation."""
+        """Dimension of a representation."""
         return int(self.sets["public"].shape[1])
 
     def get(self, name: str) -> Array:
-        """Returns the representations of a probe set in float64.
+        """Return the representations of a probe set, `(n, d)` float64.
 
         Raises:
             NotApplicable: if the claim has no such set.
@@ -47,31 +51,31 @@ class Responses:
         return self.sets[name].astype(np.float64)
 
     def first(self, sizes: dict[str, int]) -> Responses:
-        """Returns the answers to the first so many probes of the named sets; without the other sets."""
+        """Return the representations of the first `sizes[name]` probes of each named set, without the other sets."""
         return Responses(self.name, {k: self.sets[k][:n] for k, n in sizes.items() if k in self.sets})
 
     def rsa(self, plan: Plan) -> Structure:
-        """Returns the similarity structure over the public probes (`rsa_vector`), computed once."""
-        return self._kept("public", plan, plan.rsa_directions, lambda: self.get("public"))
+        """Return the similarity structure over the public probes (`rsa_vector`), computed once."""
+        return self._cached("public", plan, plan.rsa_directions, lambda: self.get("public"))
 
     def rsa_unrotated(self, plan: Plan) -> Structure:
-        """Returns the same over the public probes that are also shown turned, as the invariant reading takes it."""
+        """Return the similarity structure over those public probes that also have rotated copies, computed once."""
 
-        def shown() -> Array:
+        def unrotated() -> Array:
             return self.get("public")[: len(self.get("rotated")) // plan.n_rotations]
 
-        return self._kept("upright", plan, plan.rotated_directions, shown)
+        return self._cached("unrotated", plan, plan.rotated_directions, unrotated)
 
     def rsa_rotated(self, plan: Plan) -> Structure:
-        """Returns the same over the mean answer to each probe's turned copies."""
+        """Return the similarity structure over the mean responses to each probe's rotated copies, computed once."""
 
         def mean() -> Array:
             out: Array = self.get("rotated").reshape(plan.n_rotations, -1, self.dim).mean(0)
             return out
 
-        return self._kept("rotated", plan, plan.rotated_directions, mean)
+        return self._cached("rotated", plan, plan.rotated_directions, mean)
 
-    def _kept(self, key: str, plan: Plan, directions: int, responses: Callable[[], Array]) -> Structure:
+    def _cached(self, key: str, plan: Plan, directions: int, responses: Callable[[], Array]) -> Structure:
         if key not in self._rsa:
             self._rsa[key] = Structure(rsa_vector(responses(), directions, plan.rsa_shrinkage))
         return self._rsa[key]
@@ -79,19 +83,19 @@ class Responses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringContext:
-    """What a score is taken against: the victim's answers, the panel's, and the owner's secrets."""
+    """What statistics need beside the suspect's responses: those of victim and panel, and the owner's secrets."""
 
     plan: Plan
     victim: Responses
     panel: tuple[Responses, ...]
-    teachers: dict[str, str] = field(default_factory=dict)  # of the panel's students: member it was taught by, or ""
-    watermark_labels: NDArray[np.int64] | None = None  # (2 w,)
-    watermark_images: NDArray[np.int64] | None = None  # (2 w,), which public probe each shows; None: not known
+    teachers: dict[str, str] = field(default_factory=dict)  # distilled control -> its teacher in the panel, or ""
+    watermark_labels: NDArray[np.int64] | None = None  # (2 w,), 0 or 1
+    watermark_images: NDArray[np.int64] | None = None  # (2 w,), index of the public probe that was rotated
     predictor: RotationPredictor | None = None
     projection_head: nn.Module | None = None
 
     def first(self, sizes: dict[str, int]) -> ScoringContext:
-        """Returns the context of a look: only the first so many probes of the named sets."""
+        """Return the context of an interim analysis: the first `sizes[name]` probes of each named set."""
         watermarked = sizes.get("watermark", 0)
         labels, images = (
             None if x is None else x[:watermarked] for x in (self.watermark_labels, self.watermark_images)
@@ -105,20 +109,20 @@ class ScoringContext:
         )
 
     def without(self, member: Responses) -> ScoringContext:
-        """Returns the context with one member left out of the panel, and whom it was taught by, if anybody.
+        """Return the context for scoring a panel member: without that member and, if it is distilled, its teacher.
 
-        A suspect's teacher is not in the panel either.
+        The teacher is left out because the teacher of a distilled suspect is not in the panel either.
         """
         teacher = self.teachers.get(member.name)
         return replace(self, panel=tuple(m for m in self.panel if m is not member and m.name != teacher))
 
-    def swapping(self, member: Responses, other: Responses) -> ScoringContext:
-        """Returns the context with one member replaced by another encoder, and without the one's teacher."""
+    def replacing(self, member: Responses, other: Responses) -> ScoringContext:
+        """Return the context with a member replaced by another encoder, and without the member's teacher."""
         teacher = self.teachers.get(member.name)
         panel = tuple(other if m is member else m for m in self.panel if m.name != teacher)
         return replace(self, panel=panel)
 
     @property
-    def teaching(self) -> tuple[Responses, ...]:
-        """The panel without its students, whose answers are their teachers', blurred."""
+    def undistilled(self) -> tuple[Responses, ...]:
+        """The panel without its distilled controls, whose representations approximate their teachers'."""
         return tuple(m for m in self.panel if m.name not in self.teachers)

@@ -1,12 +1,10 @@
-"""How alike two encoders' representations of the same images are. NumPy only; rows are images.
+"""Similarity of two encoders' representations of the same images. NumPy only; rows are images.
 
-Four measures, from the naive to the deciding one:
-
-- `raw_l2`: the paper's Table 18; a permutation of the output defeats it.
-- `linear_cka`: invariant to rotation and scale, but independents of one data set are alike too.
-- `ridge_map`: a linear map from one representation to another, to align before scoring.
-- partial RSA (`rsa_vector`, `partial_correlation`): does the suspect share what is idiosyncratic to the victim,
-  beyond what independent encoders share? Invariant to rotation, permutation, scale, padding and dimension.
+- `raw_l2`: the distance of the paper's Table 18. A permutation of the output dimensions defeats it.
+- `linear_cka`: invariant to rotation and scale, but high between independent encoders of one data set.
+- `ridge_map`: a linear map from one representation to another, which aligns them before scoring.
+- `rsa_vector` and `partial_correlation`, partial RSA: the similarity structure that is specific to the victim, beyond
+  what independent encoders share. Invariant to rotation, permutation, scale, padding and dimension.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 def raw_l2(victim: Array, suspect: Array) -> Array:
-    """Returns the l2 distance between the two representations of each image, `(n,)`.
+    """Return the l2 distance between the two representations of each image, `(n,)`.
 
     Args:
         victim: `(n, d)`.
@@ -36,7 +34,7 @@ def raw_l2(victim: Array, suspect: Array) -> Array:
 
 
 def linear_cka(x: Array, y: Array) -> float:
-    """Returns linear centred kernel alignment, in [0, 1]; 0 if either side is constant.
+    """Return linear centred kernel alignment (CKA), in [0, 1]; 0 if either side is constant.
 
     Args:
         x: `(n, d1)`.
@@ -51,12 +49,12 @@ def linear_cka(x: Array, y: Array) -> float:
 
 
 def ridge_map(x: Array, y: Array, penalty: float = 1e-2) -> tuple[Array, Array]:
-    """Returns the ridge regression from x to y as `(weights (d1, d2), intercept (d2,))`.
+    """Return the ridge regression from x to y as weights `(d1, d2)` and intercept `(d2,)`.
 
     Args:
-        x: `(n, d1)` where the map is fitted.
-        y: `(n, d2)` what it should give.
-        penalty: in units of the mean variance of x's columns times n.
+        x: `(n, d1)`, predictors.
+        y: `(n, d2)`, targets.
+        penalty: ridge penalty, in units of n times the mean variance of x's columns.
     """
     mean_x, mean_y = x.mean(0), y.mean(0)
     centred = x - mean_x
@@ -67,18 +65,18 @@ def ridge_map(x: Array, y: Array, penalty: float = 1e-2) -> tuple[Array, Array]:
 
 
 def whiten(x: Array, k: int, shrinkage: float) -> Array:
-    """Returns the k leading principal directions of x, shrink-whitened: `(n, min(k, rank))`.
+    """Return the k leading principal components of x, whitened with shrinkage, `(n, min(k, rank))`.
 
     Column i is `u_i s_i / sqrt(s_i^2 + shrinkage mean(s^2))`, with u, s from the singular value decomposition of
     the centred x and the mean over the kept directions.
 
     Args:
         x: `(n, d)`.
-        k: directions to keep.
-        shrinkage: c; 0 whitens fully.
+        k: components to keep.
+        shrinkage: in units of the mean squared singular value; 0 whitens fully.
 
     References:
-        [1] Turnmark's pilot (docs/statistics.md, "Partial RSA").
+        [1] docs/statistics.md, "Partial RSA".
     """
     u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     kept = s[:k] > s[0] * 1e-7 if len(s) and s[0] > 0 else np.zeros(0, bool)
@@ -90,9 +88,15 @@ def whiten(x: Array, k: int, shrinkage: float) -> Array:
 
 
 def rsa_vector(x: Array, k: int = 16, shrinkage: float = 1e-3) -> NDArray[np.float32]:
-    """Returns the off-diagonal entries of the Gram matrix of whitened representations, `(n (n - 1) / 2,)`.
+    """Return the similarity structure of an encoder over n images, `(n (n - 1) / 2,)`, of norm 1.
 
-    The similarity structure of an encoder over n images, freed of basis, scale and dimension.
+    It is the upper triangle of the Gram matrix of whitened representations, and depends on neither the basis, the
+    scale nor the dimension of the representations.
+
+    Args:
+        x: representations, `(n, d)`.
+        k: principal components to keep.
+        shrinkage: of the whitening (`whiten`).
     """
     w = whiten(x, k, shrinkage)
     gram = w @ w.T
@@ -103,9 +107,9 @@ def rsa_vector(x: Array, k: int = 16, shrinkage: float = 1e-3) -> NDArray[np.flo
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Structure:
-    """The similarity structure of one encoder over n images, `rsa_vector`, centred; products with others are kept.
+    """The centred `rsa_vector` of one encoder, with a cache of its inner products with other structures.
 
-    A panel's structures meet each other again in every score and every audit, so each pair is multiplied once.
+    Every score of every audit needs the products within the panel, so each pair is multiplied once.
     """
 
     vector: NDArray[np.float32]
@@ -115,7 +119,7 @@ class Structure:
         self.vector = self.vector - self.vector.mean()
 
     def product(self, other: Structure) -> float:
-        """Returns the inner product of the two centred vectors: their covariance, up to a factor all pairs share."""
+        """Return the inner product of the two centred vectors, which is their covariance times n (n - 1) / 2."""
         known = self._products.get(other)
         if known is None:
             known = float(self.vector @ other.vector)
@@ -125,12 +129,12 @@ class Structure:
 
 
 def covariance(structures: Sequence[Structure]) -> Array:
-    """Returns the covariance matrix of structures over the same images, `(m, m)`, up to a factor all share."""
+    """Return the covariance matrix of structures over the same images, `(m, m)`, up to a common factor."""
     return np.array([[a.product(b) for b in structures] for a in structures])
 
 
 def partial_correlation(cov: Array, i: int, j: int, given: list[int]) -> float:
-    """Returns the correlation of variables i and j after both are regressed on the variables `given`.
+    """Return the partial correlation of variables i and j, given other variables.
 
     Args:
         cov: covariance matrix of all variables.
@@ -139,7 +143,7 @@ def partial_correlation(cov: Array, i: int, j: int, given: list[int]) -> float:
         given: variables to control for (indices, without i and j).
 
     Returns:
-        In [-1, 1]; nan if i or j is a linear function of the others.
+        In [-1, 1]; NaN if i or j is a linear function of the others.
     """
     pair = cov[np.ix_([i, j], [i, j])]
     if given:
@@ -154,10 +158,10 @@ def partial_correlation(cov: Array, i: int, j: int, given: list[int]) -> float:
 
 
 def partial_correlations(cov: Array, i: int) -> Array:
-    """Returns the correlation of variable i with each other one, given all the rest: `(m - 1,)`, in their order.
+    """Return the partial correlations of variable i with each other variable, given all the rest, `(m - 1,)`.
 
-    From the inverse of the correlation matrix, with 1e-6 on its diagonal: two variables that are the same come out
-    close to 1 instead of undefined.
+    They are computed from the inverse of the correlation matrix with 1e-6 added to its diagonal, so that two identical
+    variables have a correlation near 1 instead of an undefined one.
 
     Args:
         cov: covariance matrix of all variables, `(m, m)`.

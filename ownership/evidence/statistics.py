@@ -1,7 +1,8 @@
-"""The three families of evidence: what is measured on a suspect and, by the same code, on every panel member.
+"""The statistics of the three families of evidence: watermark, distance and dataset inference.
 
-`STATISTICS` is the whole list. Each entry scores one encoder's answers to the probes (`watermark_scores`, `distance`,
-`dataset_inference`); the tests in `ownership.stats` compare the suspect's score with the panel's.
+`STATISTICS` lists them all. Each scores the responses of one encoder (`watermark_scores`, `distance`,
+`dataset_inference`), a suspect or a control, by the same code. The tests in `ownership.stats` compare the suspect's
+score with the scores of the reference panel.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ownership.evidence.dataset_inference import augmentation_scores, gap, gmm_scores, loss_scores
+from ownership.evidence.dataset_inference import augmentation_scores, gmm_scores, loss_scores, mean_difference
 from ownership.evidence.distance import cka, l2_distance, partial_rsa, partial_rsa_relative, partial_rsa_rotated
 from ownership.evidence.responses import NotApplicable, Responses, ScoringContext
 from ownership.evidence.similarity import Array
@@ -33,7 +34,7 @@ def _log(x: float) -> float:
     return math.log(max(x, 1e-12))
 
 
-def _same(x: float) -> float:
+def _identity(x: float) -> float:
     return x
 
 
@@ -49,38 +50,39 @@ SCALES: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "fisher_z": (fisher_z, _tanh),
     "logit": (_logit, _expit),
     "log": (_log, math.exp),
-    "identity": (_same, _same),
+    "identity": (_identity, _identity),
 }
-"""Name -> (to the variance-stabilised scale the t-test is made on, back)."""
+"""Name -> transformation to the variance-stabilised scale of the t-test, and its inverse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistic:
-    """One number measured on an encoder's answers, and how it is tested against the panel."""
+    """A score of an encoder's responses, and how it is tested against the panel."""
 
     name: str
-    family: str  # watermark, distance, inference
+    family: str  # watermark, distance or inference
     title: str
     null_hypothesis: str
     score: Callable[[Responses, ScoringContext], float]
     scale: str  # name in SCALES
     alternative: Alternative = "greater"
-    uses_panel: bool = False  # the score depends on the other panel members
-    required: tuple[str, ...] = REQUIRED_STRATA  # strata without which it cannot decide alone
-    excludes_private_data: bool = False  # only members not trained on the private images are controls
+    uses_panel: bool = False  # whether the score depends on the other panel members
+    required: tuple[str, ...] = REQUIRED_STRATA  # strata without which its rejection alone does not suffice
+    excludes_private_data: bool = False  # whether members trained on the private images are left out of the controls
     per_image: Callable[[Responses, ScoringContext], tuple[Array, Array]] | None = None  # private, public scores
-    least_sd: float = 0.0  # a stratum's standard deviation counts as at least this, on the scale
+    min_sd: float = 0.0  # lower bound of a stratum's standard deviation, on the scale
 
 
-_NULL_WATERMARK = "The owner's predictor reads the mark from the suspect no better than from an independent encoder."
 MIN_PROBABILITY_SD = 0.08
-"""Of `watermark_probability`, on the logit scale (.02 about one half): kin of a checkpoint varied by that in development.
+"""Lower bound of the standard deviation of `watermark_probability` in a stratum, on the logit scale.
 
-Where a predictor is unsure of everybody in a stratum, their certainties are closer together than those of innocents of
-a kind that nobody thought of (docs/adr/0023)."""
+It is 0.02 near a probability of 0.5, as much as sibling fine-tunes of one checkpoint varied in development. Where the
+predictor is unsure of all members of a stratum, their scores vary less than those of independent encoders of a kind
+that the stratum does not contain (docs/adr/0023)."""
 
+_NULL_WATERMARK = "The owner's predictor detects the watermark in the suspect no better than in an independent encoder."
 _NULL_DISTANCE = "The suspect's representations are no closer to the victim's than an independent encoder's."
-_NULL_INFERENCE = "Private images stand out from public ones no more than in an encoder not trained on them."
+_NULL_INFERENCE = "The private images differ from public images no more than for an encoder not trained on them."
 
 STATISTICS: dict[str, Statistic] = {
     s.name: s
@@ -88,9 +90,9 @@ STATISTICS: dict[str, Statistic] = {
         Statistic(
             name="partial_rsa_relative",
             family="distance",
-            title="Partial RSA relative to likeness to others",
-            null_hypothesis="The suspect resembles the victim, beyond what it has in common with all, no more than an "
-            "independent encoder resembles it, each in units of its likeness to other encoders.",
+            title="Standardised partial RSA",
+            null_hypothesis="The suspect's victim-specific similarity, standardised by its similarity to the panel, is "
+            "no higher than an independent encoder's.",
             score=partial_rsa_relative,
             scale="identity",
             uses_panel=True,
@@ -99,7 +101,7 @@ STATISTICS: dict[str, Statistic] = {
             name="partial_rsa",
             family="distance",
             title="Partial RSA on whitened representations",
-            null_hypothesis="The suspect shares no more of what is idiosyncratic to the victim than an independent "
+            null_hypothesis="The suspect shares no more victim-specific similarity structure than an independent "
             "encoder does.",
             score=partial_rsa,
             scale="fisher_z",
@@ -108,11 +110,11 @@ STATISTICS: dict[str, Statistic] = {
         Statistic(
             name="watermark_probability",
             family="watermark",
-            title="Watermark, certainty of the predictor",
+            title="Watermark, probability of the true label",
             null_hypothesis=_NULL_WATERMARK,
             score=watermark_probability,
             scale="logit",
-            least_sd=MIN_PROBABILITY_SD,
+            min_sd=MIN_PROBABILITY_SD,
         ),
         Statistic(
             name="watermark_auc",
@@ -133,9 +135,9 @@ STATISTICS: dict[str, Statistic] = {
         Statistic(
             name="partial_rsa_rotated",
             family="distance",
-            title="Partial RSA, answers to turned images",
-            null_hypothesis="The suspect's answers to turned images share no more of what is idiosyncratic to the "
-            "victim's answers to upright ones than an independent encoder's do.",
+            title="Rotation-averaged partial RSA",
+            null_hypothesis="The suspect's representations of rotated images share no more victim-specific similarity "
+            "structure than an independent encoder's do.",
             score=partial_rsa_rotated,
             scale="fisher_z",
             uses_panel=True,
@@ -171,7 +173,7 @@ STATISTICS: dict[str, Statistic] = {
             family="inference",
             title="Dataset inference: mixture likelihood",
             null_hypothesis=_NULL_INFERENCE,
-            score=gap(gmm_scores),
+            score=mean_difference(gmm_scores),
             scale="identity",
             excludes_private_data=True,
             required=(),
@@ -182,7 +184,7 @@ STATISTICS: dict[str, Statistic] = {
             family="inference",
             title="Dataset inference: contrastive loss",
             null_hypothesis=_NULL_INFERENCE,
-            score=gap(loss_scores),
+            score=mean_difference(loss_scores),
             scale="identity",
             excludes_private_data=True,
             required=(),
@@ -193,7 +195,7 @@ STATISTICS: dict[str, Statistic] = {
             family="inference",
             title="Dataset inference: augmentation distance",
             null_hypothesis=_NULL_INFERENCE,
-            score=gap(augmentation_scores),
+            score=mean_difference(augmentation_scores),
             scale="identity",
             excludes_private_data=True,
             required=(),
@@ -201,7 +203,7 @@ STATISTICS: dict[str, Statistic] = {
         ),
     )
 }
-"""Every statistic, in the order of the report; which of them decide is the plan's business."""
+"""Every statistic, in the order of the report. The plan names those whose tests are primary."""
 
 
 Scores = dict[str, dict[str, float]]
@@ -209,14 +211,14 @@ Scores = dict[str, dict[str, float]]
 
 
 def score_members(context: ScoringContext, names: Iterable[str] = tuple(STATISTICS)) -> Scores:
-    """Returns the scores of the panel's members, each against the other members."""
+    """Return the scores of the panel's members, each against the other members."""
     return _table({m: context.without(m) for m in context.panel}, tuple(names))
 
 
 def score_others(
     others: Iterable[Responses], context: ScoringContext, names: Iterable[str] = tuple(STATISTICS)
 ) -> Scores:
-    """Returns the scores of encoders outside the panel against the whole panel."""
+    """Return the scores of encoders outside the panel, against the whole panel."""
     return _table(dict.fromkeys(others, context), tuple(names))
 
 
@@ -231,7 +233,7 @@ def _table(pairs: dict[Responses, ScoringContext], names: tuple[str, ...]) -> Sc
 def score_one(
     responses: Responses, context: ScoringContext, names: Iterable[str] = tuple(STATISTICS)
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Returns every score that applies, and for the others the reason why not."""
+    """Return the score of each applicable statistic, and for each other statistic why it is not applicable."""
     scores: dict[str, float] = {}
     skipped: dict[str, str] = {}
     for name in names:

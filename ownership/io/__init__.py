@@ -1,1 +1,1 @@
-"""Bytes and words at the edge: atomic files, canonical JSON, safe text, progress. May import: errors."""
+"""Input and output: atomic files, canonical JSON, printable text, progress, checks, lazy names. May import: errors."""

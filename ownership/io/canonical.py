@@ -1,4 +1,4 @@
-"""Canonical bytes: the one JSON form that digests are taken of, hexadecimal, base64, SHA-256."""
+"""Canonical bytes: the JSON form that digests are computed from, hexadecimal numbers, base64, SHA-256."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from ownership.errors import OwnershipError
 
 
 def sha256(data: bytes) -> str:
-    """Returns the SHA-256 of `data` in hexadecimal."""
+    """Return the SHA-256 of `data` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def canonical_json(value: object) -> bytes:
-    """Returns the one byte form of `value` used for digests: sorted keys, two-space indent, UTF-8, no NaN."""
+    """Return the byte form of `value` that digests are computed from: sorted keys, indent of 2, UTF-8, no NaN."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def parse_json(data: bytes, error: type[OwnershipError], what: str) -> dict[str, Any]:
-    """Returns the JSON object in `data`; raises `error` for anything else, whatever the bytes."""
+    """Return the JSON object in `data`.
+
+    Args:
+        data: Any bytes.
+        error: Class of the exception to raise.
+        what: Description of the data, for messages.
+
+    Raises:
+        OwnershipError: `error`, if `data` is anything else.
+    """
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as e:
@@ -32,11 +41,20 @@ def parse_json(data: bytes, error: type[OwnershipError], what: str) -> dict[str,
 
 
 def parse_canonical(data: bytes, error: type[OwnershipError], what: str) -> dict[str, Any]:
-    """Returns the JSON object in `data`, which must be its canonical form; raises `error` for anything else."""
+    """Return the JSON object in `data`, which must be in canonical form.
+
+    Args:
+        data: Any bytes.
+        error: Class of the exception to raise.
+        what: Description of the data, for messages.
+
+    Raises:
+        OwnershipError: `error`, if `data` is anything else.
+    """
     value = parse_json(data, error, what)
     try:
         canonical = canonical_json(value)
-    except (ValueError, RecursionError) as e:  # NaN, half a surrogate pair, nested without end
+    except (ValueError, RecursionError) as e:  # NaN, half of a surrogate pair, too deeply nested
         raise error(f"{what} is no canonical JSON", "it was changed or damaged; get the original") from e
     if canonical != data:
         raise error(f"{what} is no canonical JSON", "it was changed or damaged; get the original")
@@ -44,7 +62,7 @@ def parse_canonical(data: bytes, error: type[OwnershipError], what: str) -> dict
 
 
 def unhex(text: str) -> bytes:
-    """Returns bytes from their one hexadecimal form; raises ValueError or TypeError for anything else."""
+    """Return the bytes of a lower-case hexadecimal number; raise ValueError or TypeError for anything else."""
     value = bytes.fromhex(text)
     if value.hex() != text:
         raise ValueError("not lower-case hexadecimal")
@@ -52,7 +70,7 @@ def unhex(text: str) -> bytes:
 
 
 def unbase64(text: str) -> bytes:
-    """Returns bytes from their one base64 form; raises ValueError or TypeError for anything else."""
+    """Return the bytes of a canonical base64 text; raise ValueError or TypeError for anything else."""
     value = base64.b64decode(text, validate=True)
     if base64.b64encode(value).decode() != text:
         raise ValueError("not the canonical base64")

@@ -1,4 +1,4 @@
-"""LabelObjective and writing files so that nothing is half-written and every failure is one clear line."""
+"""Read and write files: no file is half-written, and every failure is one clear line."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from ownership.errors import ClaimError, OwnershipError
+from ownership.errors import OwnershipError
 from ownership.io.canonical import canonical_json, parse_json
 from ownership.io.text import printable
 
 
 def read_bytes(path: Path, error: type[OwnershipError], what: str) -> bytes:
-    """Returns the content of a regular file, read once.
+    """Return the content of a regular file, read once.
 
     Args:
-        path: the file.
-        error: the class to raise.
-        what: what the file is to the user, for the message ("suspect", "claim").
+        path: The file.
+        error: Class of the exception to raise.
+        what: Role of the file, for messages ("suspect", "claim").
 
     Raises:
         OwnershipError: `error`, if the path is missing, no regular file, unreadable or empty.
@@ -47,31 +47,31 @@ def read_bytes(path: Path, error: type[OwnershipError], what: str) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes, *, secret: bool = False) -> None:
-    """Writes `data` to a temporary name beside `path`, then moves it into place: whole or not at all.
+    """Write a file atomically: to a temporary name beside `path`, which is then renamed.
 
     Args:
-        path: the target; its folder is made when missing.
-        data: the content.
-        secret: readable by the owner only (0600).
+        path: The file; its folder is created if missing.
+        data: The content.
+        secret: Whether only the owner may read the file (mode 0600).
 
     Raises:
-        OwnershipError: if the folder or the file cannot be written.
+        OwnershipError: If the folder or the file cannot be written.
     """
     write_together({path: data}, secret=secret)
 
 
 def write_together(files: Mapping[Path, bytes], *, secret: bool = False) -> None:
-    """Writes files so that the later ones are never beside an older first one, however this ends.
+    """Replace a primary file and the files derived from it, crash-safely.
 
-    All are written to temporary names first; then the later ones that are there are removed, and all moved into place,
-    the first one first.
+    A derived file never coexists with an older primary file. All files are written to temporary names; then the old
+    derived files are removed, and all new files are renamed into place, the primary one first.
 
     Args:
-        files: path -> content, the one that the others follow from first.
-        secret: readable by the owner only (0600).
+        files: Path -> content; the primary file is the first entry.
+        secret: Whether only the owner may read the files (mode 0600).
 
     Raises:
-        OwnershipError: if one cannot be written; what was there is then as it was.
+        OwnershipError: If a file cannot be written; the old files are then unchanged.
     """
     temporary: dict[Path, str] = {}
     path = next(iter(files))
@@ -99,13 +99,13 @@ def write_together(files: Mapping[Path, bytes], *, secret: bool = False) -> None
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `folder` to write into, and moves it there at the end: whole or not at all.
+    """Yield a temporary folder beside `folder` to write into, and rename it to `folder` at the end.
 
     Args:
-        folder: the target; an empty one is replaced.
+        folder: The folder to make; an empty folder is replaced.
 
     Raises:
-        OwnershipError: if it cannot be written.
+        OwnershipError: If the folder cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _move(temporary: Path, folder: Path) -> None:
-    """Moves a folder to where nothing is, or an empty one."""
+    """Rename a folder to a path at which there is no folder, or an empty one."""
     try:
         if folder.exists():
             folder.rmdir()
@@ -133,14 +133,14 @@ def _move(temporary: Path, folder: Path) -> None:
         if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         raise OwnershipError(
-            f"{printable(folder, 300)} was written by somebody else meanwhile", "what is there is whole; look at it"
+            f"{printable(folder, 300)} was written by another run meanwhile", "that folder is complete; look at it"
         ) from e
 
 
 def clear_leftovers(path: Path) -> None:
-    """Removes what runs that were killed while they wrote `path` left beside it (`write_bytes`, `new_folder`).
+    """Remove the temporary files and folders that killed runs left beside `path`.
 
-    A folder that a living run holds stays; files are removed, so nobody else may be writing `path`.
+    A folder that a running process holds stays. Files are removed, so no other process may be writing `path`.
     """
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
         if left.is_symlink() or not left.is_dir():
@@ -152,8 +152,8 @@ def clear_leftovers(path: Path) -> None:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Locks a folder for as long as this process lives at most; raises OSError if another one holds it."""
-    if sys.platform == "win32":  # no such locks: leftovers stay
+    """Lock a folder until the process ends at the latest; raise OSError if another process holds it."""
+    if sys.platform == "win32":  # no such locks: temporary files stay
         raise OSError("cannot be locked")
     import fcntl
 
@@ -167,14 +167,14 @@ def _held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def alone_in(folder: Path, error: type[OwnershipError]) -> Iterator[None]:
-    """Keeps a second run out of a folder; the lock falls with the process, however that ends.
+    """Keep a second run out of a folder; the lock ends with the process, however the process ends.
 
     Args:
-        folder: made if missing, removed at the end if it is empty then.
-        error: the class to raise.
+        folder: The folder; it is created if missing, and removed at the end if it is empty.
+        error: Class of the exception to raise.
 
     Raises:
-        OwnershipError: `error`, if another run is in it.
+        OwnershipError: `error`, if another run holds the folder.
     """
     from filelock import FileLock, Timeout
 
@@ -197,21 +197,26 @@ def alone_in(folder: Path, error: type[OwnershipError]) -> Iterator[None]:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes `value` as canonical JSON (see `canonical_json`), whole or not at all."""
+    """Write `value` as canonical JSON, atomically."""
     write_bytes(path, canonical_json(value))
 
 
 def read_json(path: Path, error: type[OwnershipError], what: str) -> dict[str, Any]:
-    """Returns the JSON object in a file.
+    """Return the JSON object in a file.
+
+    Args:
+        path: The file.
+        error: Class of the exception to raise.
+        what: Role of the file, for messages.
 
     Raises:
-        OwnershipError: `error`, if the file is unreadable, no JSON, or no JSON object.
+        OwnershipError: `error`, if the file is unreadable or holds no JSON object.
     """
     return parse_json(read_bytes(path, error, what), error, f"{what}: {printable(path.name)}")
 
 
 def finished(folder: Path, marker: str, config: dict[str, Any]) -> bool:
-    """Returns whether `folder/marker` is JSON that holds every entry of `config`: this work is done already."""
+    """Return whether `folder/marker` is JSON with every entry of `config`: the work was finished by an earlier run."""
     path = folder / marker
     if not path.is_file():
         return False
@@ -225,7 +230,7 @@ def _umask() -> int:
     return current
 
 
-def refuse_existing(folder: Path) -> None:
-    """Raises ClaimError if `folder` exists and is not an empty folder: claims are never overwritten."""
+def refuse_existing(folder: Path, error: type[OwnershipError]) -> None:
+    """Raise `error` if `folder` exists and is not an empty folder: results are never overwritten."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ClaimError(f"{printable(folder, 300)} exists already", "choose another --out, or delete it first")
+        raise error(f"{printable(folder, 300)} exists already", "choose another --out, or delete it first")

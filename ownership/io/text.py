@@ -1,13 +1,16 @@
-"""Foreign text made safe to print."""
+"""Make untrusted text safe to print."""
 
 from __future__ import annotations
 
 
 def printable(text: object, limit: int = 120) -> str:
-    r"""Returns foreign text (tensor names, paths, messages of other libraries) as one safe printable line.
+    r"""Return untrusted text (tensor names, paths, messages of other libraries) as one printable line.
 
-    Control characters, bidirectional overrides and line breaks are shown escaped; ordinary letters of any
-    script stay as they are.
+    Control characters, bidirectional overrides and line breaks are escaped. Letters of every script stay as they are.
+
+    Args:
+        text: Any object; its string form is printed.
+        limit: Largest number of characters.
 
     >>> printable("a\nb\x1b[31m")
     'a\\nb\\x1b[31m'

@@ -1,1 +1,1 @@
-"""Reports: the document of an audit; all its sentences are made here. May import: verdict, attestation, claims, below."""
+"""Reports: the document of an audit and its sentences. May import: verdict, claims, attestation, evidence and below."""

@@ -1,6 +1,6 @@
-"""The chain of custody: who received what an audit examined, from whom, when; and who says so.
+"""The chain of custody: from whom and when each examined file was received, as the signer of a report states it.
 
-The digests come from the report, never from whoever signs: what is stated is the way that a file came, not which one.
+The digests come from the report, never from the signer: the signer states how a file was received, not which file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from ownership.errors import ReportError
 from ownership.io.text import printable
 from ownership.reports.report import Report
+from ownership.verdict.results import PanelCheck
 
 FORMAT_VERSION = 1
 LONGEST = 300
@@ -23,7 +24,7 @@ RECEIVED_HINT = '--received "WHAT: from NAME, YYYY-MM-DD" or "WHAT: from NAME, Y
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """One step of the way, as stated."""
+    """One transfer, as stated."""
 
     source: str  # from whom
     on: str  # ISO date or time
@@ -34,25 +35,25 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """Something that the audit examined."""
+class CustodyItem:
+    """One thing that the audit examined."""
 
     what: str  # claim, suspect, probes, "panel NAME", "auditor NAME"
     sha256: str  # as the report has it
-    received: tuple[Receipt, ...]  # in the order stated; empty: nobody said
+    received: tuple[Receipt, ...]  # in the order stated; empty: not stated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Custody:
-    """What the signer of a report states; only the signature's key is more than their word."""
+    """What the signer of a report states. Only the key of the signature is proven."""
 
     auditor: str | None
     signed_at: str  # ISO time, by the signer's own clock
-    items: tuple[Item, ...]
+    items: tuple[CustodyItem, ...]
     public_key_sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the signed statement's predicate."""
+        """Return the predicate of the signed statement."""
         return {
             "format_version": FORMAT_VERSION,
             "auditor": self.auditor,
@@ -64,7 +65,7 @@ class Custody:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any], public_key_sha256: str) -> Custody:
-        """Returns the custody in a predicate, made so that only what `to_dict` writes gives the same again.
+        """Return the custody in a predicate; only what `to_dict` wrote gives the same predicate again.
 
         Raises:
             KeyError, TypeError, ValueError, AttributeError: if a field is missing or malformed.
@@ -75,7 +76,7 @@ class Custody:
             auditor=None if value["auditor"] is None else _name(value["auditor"]),
             signed_at=value["signed_at"],
             items=tuple(
-                Item(
+                CustodyItem(
                     what=_name(i["what"]),
                     sha256=_name(i["sha256"]),
                     received=tuple(_receipt(r["source"], r["on"], r["by"]) for r in i["received"]),
@@ -86,40 +87,40 @@ class Custody:
         )
 
     def lines(self) -> list[str]:
-        """Returns it in words, a line a thing."""
+        """Return one line of text per item."""
         ways = {i.what: "; ".join(map(str, i.received)) or "not stated from whom" for i in self.items}
         return [f"{i.what} (SHA-256 {i.sha256[:16]}…): {ways[i.what]}" for i in self.items]
 
 
 def examined(report: Report) -> dict[str, str]:
-    """Returns what an audit examined, name -> SHA-256: the claim, the suspect, and the files of encoders brought.
+    """Return what an audit examined, name -> SHA-256: the claim, the suspect, and the files of other encoders.
 
     Raises:
-        KeyError, TypeError, AttributeError: if the report is malformed.
+        KeyError: If the report names a panel member that its claim does not have.
     """
-    found = {"claim": report.claim["sha256"], "suspect": report.suspect["sha256"]}
-    if "probes_sha256" in report.suspect:
-        found["probes"] = report.suspect["probes_sha256"]
-    digests = {m["name"]: m["sha256"] for m in report.claim["panel"]}
-    found |= {f"panel {n}": digests[n] for n, said in (report.panel_checked or {}).items() if said == "verified"}
-    return found | {f"auditor {m.name}": m.sha256 for m in report.auditor_panel}
+    found = {"claim": report.claim.sha256, "suspect": report.suspect.sha256}
+    if report.suspect.probes_sha256 is not None:
+        found["probes"] = report.suspect.probes_sha256
+    digests, checked = {m.name: m.sha256 for m in report.claim.panel}, report.findings.panel_checked or {}
+    found |= {f"panel {n}": digests[n] for n, check in checked.items() if check is PanelCheck.VERIFIED}
+    return found | {f"auditor {m.name}": m.sha256 for m in report.findings.auditor_panel}
 
 
 def state(
     report: Report, *, auditor: str | None, received: Sequence[str], signed_at: datetime, public_key_sha256: str
 ) -> Custody:
-    """Returns the custody of a report from what its auditor states on a command line.
+    """Return the custody of a report from the statements of its auditor.
 
     Args:
-        report: what was examined, and its digests.
-        auditor: the signer's name.
+        report: The report, with what was examined and its digests.
+        auditor: Name of the signer.
         received: "WHAT: from NAME, DATE[, by NAME]" each; WHAT is a name in `examined`, or "panel" or "auditor" for all
-            of those encoders. Several for one thing are its way, in the order given.
-        signed_at: with a time zone.
-        public_key_sha256: fingerprint of the key that signs.
+            of those encoders. Several statements about one item are its transfers, in order.
+        signed_at: Time of signing, with a time zone.
+        public_key_sha256: Fingerprint of the signing key.
 
     Raises:
-        ReportError: if a statement cannot be read, or names what was not examined or a time to come.
+        ReportError: If a statement cannot be read, names something that was not examined, or has a future date.
     """
     digests = examined(report)
     ways: dict[str, list[Receipt]] = {what: [] for what in digests}
@@ -138,13 +139,13 @@ def state(
     return Custody(
         auditor=name,
         signed_at=signed_at.astimezone(UTC).isoformat(timespec="seconds"),
-        items=tuple(Item(what=w, sha256=d, received=tuple(ways[w])) for w, d in digests.items()),
+        items=tuple(CustodyItem(what=w, sha256=d, received=tuple(ways[w])) for w, d in digests.items()),
         public_key_sha256=public_key_sha256,
     )
 
 
 def _parse(text: str, digests: dict[str, str]) -> tuple[list[str], Receipt]:
-    """What a statement is about, and what it states."""
+    """Return the items that a statement is about, and the transfer that it states."""
     known = {what: [what] for what in digests}
     for group in ("panel", "auditor"):
         members = [what for what in digests if what.startswith(f"{group} ")]
@@ -169,7 +170,7 @@ def _receipt(source: str, on: str, by: str | None) -> Receipt:
 
 
 def _name(text: str) -> str:
-    """A text that is shown as it is; raises ValueError or TypeError for any other."""
+    """Return a printable text; raise ValueError or TypeError for any other."""
     if not text or text != printable(text, LONGEST):
         raise ValueError("no printable name")
     return text

@@ -1,4 +1,4 @@
-"""A test as a picture: where the suspect lies among panel, reference surrogates and threshold."""
+"""A test as a figure: the scores of the panel, of the reference surrogates and of the suspect, and the threshold."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ownership.stats import format_p
 from ownership.verdict.results import TestResult
 
 MEMBER, REFERENCE, SUSPECT, LINE = "#46535f", "#7a4f00", "#a01818", "#1b1f24"
-"""Colours; each group has a shape of its own, too, so that the picture reads in black and white."""
+"""Colors. Each group has its own shape, too, so that the figure can be read in black and white."""
 
 
-def picture(result: TestResult, threshold: float) -> str:
-    """Returns an SVG with a title for those who cannot see it: a row of points a stratum, references, the suspect.
+def test_figure(result: TestResult, threshold: float) -> str:
+    """Return an SVG figure with a title for screen readers: one row of points per stratum, the references, the suspect.
 
-    Beyond the threshold (the dashed line) the ground is shaded. The same input gives the same bytes.
+    The area beyond the threshold (the dashed line) is shaded. The same input gives the same bytes.
     """
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -34,10 +34,10 @@ def picture(result: TestResult, threshold: float) -> str:
         figure.patch.set_visible(False)
         canvas = FigureCanvasSVG(figure)
         axes = figure.subplots()
-        for y, (_, values, marker, colour) in enumerate(rows):
+        for y, (_, values, marker, color) in enumerate(rows):
             size = 64 if marker == "D" else 34
             axes.scatter(
-                values, [y] * len(values), marker=marker, s=size, facecolor=colour, edgecolor="white", linewidth=0.7
+                values, [y] * len(values), marker=marker, s=size, facecolor=color, edgecolor="white", linewidth=0.7
             )
         low, high = axes.get_xlim()
         low, high = min(low, threshold - 0.04 * (high - low)), max(high, threshold + 0.04 * (high - low))
@@ -66,7 +66,7 @@ def picture(result: TestResult, threshold: float) -> str:
 
 
 def in_words(result: TestResult, threshold: float) -> str:
-    """Returns what the picture shows."""
+    """Return what the figure shows, in words."""
     groups = [(f"panel {name}", by_name.values()) for name, by_name in result.members.items()]
     if result.references:
         groups.append(("reference surrogates", result.references.values()))
@@ -78,7 +78,7 @@ def in_words(result: TestResult, threshold: float) -> str:
 
 
 def _in_a_page(svg: str, name: str, words: str) -> str:
-    """An SVG beside others in one page: ids that differ, the page's own typeface, a title that is read aloud."""
+    """Make an SVG fit beside others in one page: unique ids, the typeface of the page, a title for screen readers."""
     prefix = re.sub(r"[^a-z0-9]", "-", name.lower())
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg[svg.index("<svg") :])
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)

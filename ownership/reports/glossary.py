@@ -1,8 +1,10 @@
-"""The words of reports: what a test, a field of the plan and a term mean, in plain sentences; numbers for people."""
+"""The terms of reports: what a test, a field of the plan and a word mean; and how numbers are printed for people."""
 
 from __future__ import annotations
 
 import math
+
+from ownership.verdict.strength import Support
 
 FAMILIES = {
     "distance": "Representation distance",
@@ -10,142 +12,173 @@ FAMILIES = {
     "inference": "Dataset inference",
 }
 
+SUPPORT_LEVELS = {
+    Support.NONE: "no support for either proposition",
+    Support.WEAK: "weak support",
+    Support.MODERATE: "moderate support",
+    Support.MODERATELY_STRONG: "moderately strong support",
+    Support.STRONG: "strong support",
+    Support.VERY_STRONG: "very strong support",
+    Support.EXTREMELY_STRONG: "extremely strong support",
+}
+"""Level -> its words on the scale of ENFSI."""
+
+LIMITS = (
+    "It is not the probability that the suspect was copied. That probability depends on everything else that is known; "
+    "to read one for the other is the prosecutor's fallacy.",
+    "It compares with independent encoders of the panel's kinds. It says nothing about independent encoders of other "
+    "kinds.",
+    "The reference surrogates are extraction attacks that the owner made. Other attacks may be harder to detect; the "
+    "ratio is lower then.",
+    "The error rate rests on p-values from few encoders. A p-value below 0.001 extrapolates a normal tail. The score "
+    "itself therefore adds nothing to the ratio, and no ratio exceeds one divided by the error rate.",
+)
+"""What a likelihood ratio does not say."""
+
 EXPLAINED = {
-    "partial_rsa": "Does the suspect share the pattern of similarities between images that is peculiar to the victim, "
-    "beyond what independent encoders share? 0 is no relation, 1 a copy. A change of basis, scale or dimension of "
-    "the output does not affect it.",
-    "partial_rsa_relative": "The suspect is compared in the same way with every panel member, too: by how many "
-    "standard deviations does its likeness to the victim exceed its likeness to them? An encoder that resembles "
-    "everybody, or that copies badly, is so measured by its own yardstick.",
-    "partial_rsa_rotated": "The same between the victim's answers to upright images and the suspect's mean answers to "
-    "turned copies of them. A thief who trains a surrogate to answer alike however an image is turned gives it away.",
-    "watermark_probability": "The owner trained the victim so that a secret predictor can tell, from a representation, "
-    "into which secret part of the circle an image was rotated. How probable does that predictor, reading the "
-    "suspect's answers, find the truth, on average? Three standard errors are taken off. Guessing gives at most 50 %.",
-    "watermark_auc": "Of two views, rotated into the two secret kinds of arcs: how often does the owner's predictor "
-    "put them in the right order? Guessing gives 50 %.",
+    "partial_rsa": "Does the suspect find the same images similar as the victim does, beyond what independent encoders "
+    "have in common? 0 means no relation, 1 a copy. A change of basis, scale or dimension of the representation does "
+    "not affect it.",
+    "partial_rsa_relative": "The suspect is compared in the same way with the victim and with every panel member. The "
+    "score is the number of standard deviations by which its similarity to the victim exceeds its similarity to the "
+    "panel. An encoder that resembles many others, or a poor copy, is thus measured on its own scale.",
+    "partial_rsa_rotated": "Partial RSA between the victim's representations of unrotated images and the suspect's "
+    "mean representations of rotated copies. It detects a surrogate that was trained to return the same representation "
+    "for every rotation of an image.",
+    "watermark_probability": "The victim was trained so that a secret predictor can tell from a representation in "
+    "which secret sector the angle lies by which an image was rotated. The score is the mean probability that this "
+    "predictor gives to the true sector, from the suspect's representations, minus three standard errors. Guessing "
+    "gives at most 50 %.",
+    "watermark_auc": "The area under the ROC curve of the same predictor: how often it orders two views correctly that "
+    "were rotated into sectors of different labels. Guessing gives 50 %.",
     "watermark_success": "How often the same predictor is right on single views (the paper, section 5.1). Guessing "
     "gives 50 %.",
-    "watermark_aligned": "The same after a linear map from the suspect's representations to the victim's. Strangers "
-    "with any sense of orientation score high here too; only the comparison with the panel means anything.",
-    "cka": "A standard similarity of representations, 0 to 1. Independent encoders of one kind of images are alike "
-    "too, which is why it only informs.",
-    "l2_distance": "Mean distance between the two representations of an image (the paper's Table 18). Any "
+    "watermark_aligned": "The success rate after a linear map from the suspect's representations to the victim's. Any "
+    "encoder that represents orientation scores high here; only the comparison with the panel is meaningful.",
+    "cka": "Centered kernel alignment, a standard similarity of representations, 0 to 1. Independent encoders of the "
+    "same kind of images are similar, too, so it does not decide.",
+    "l2_distance": "Mean Euclidean distance between the two representations of an image (the paper, Table 18). Any "
     "permutation of the output defeats it.",
-    "inference_gmm": "Whether the victim's private images look more likely than public ones to a mixture model of the "
-    "suspect's representations of other private images, in standard deviations.",
-    "inference_loss": "Whether two views of a private image lie closer together than those of a public image, through "
-    "the victim's projection head (the paper, section 5.4), in standard deviations.",
-    "inference_augmentation": "Whether a private image moves less under augmentation than a public one (the paper, "
-    "Table 19), in standard deviations.",
+    "inference_gmm": "Are the victim's private images more likely than public ones under a mixture model of the "
+    "suspect's representations of other private images? In standard deviations.",
+    "inference_loss": "Are two views of a private image closer together than those of a public image, through the "
+    "victim's projection head (the paper, section 5.4)? In standard deviations.",
+    "inference_augmentation": "Does the representation of a private image change less under augmentation than that of "
+    "a public one (the paper, Table 19)? In standard deviations.",
 }
+"""Statistic -> what it measures."""
 
 PLAN_EXPLAINED = {
     "rule": "the rule by which the verdict follows from the tests",
-    "primary": "tests that may decide; all others are shown only",
-    "alpha": "chance of calling an independent encoder of the panel's kinds a copy, over all tests and looks",
-    "interim_queries": "queries after which an audit may already decide; the last look is at all probes",
-    "interim_alpha_shares": "shares of alpha that these looks may spend; the rest is the last look's",
-    "correction": "how several tests at once are paid for",
-    "min_stratum": "members that a kind of the panel needs in order to count",
+    "primary": "primary tests: those that decide; all others are secondary and only shown",
+    "alpha": "probability of a false positive for an independent encoder of the panel's kinds, over all analyses",
+    "interim_queries": "queries after which an interim analysis is made; the final analysis is of all probes",
+    "interim_alpha_shares": "shares of alpha that the interim analyses spend; the rest is for the final analysis",
+    "correction": "correction for several tests",
+    "min_stratum": "members that a stratum of the panel needs in order to count",
     "min_probes": "public probes below which an audit is inconclusive",
-    "n_public": "most public probes: images the victim was not trained on",
-    "n_watermark": "most public images shown rotated, two views each, for the watermark",
-    "n_rotated": "most public probes that are also shown turned",
-    "n_rotations": "times each, at random angles",
-    "n_private": "most private images, and as many public ones, for dataset inference",
-    "rsa_directions": "leading directions of the representations that are compared",
-    "rotated_directions": "the same, where images are shown turned",
-    "rsa_shrinkage": "how much weak directions are damped",
-    "ridge_penalty": "of the linear map from the suspect's to the victim's representations",
-    "gmm_components": "of the mixture model of dataset inference",
-    "repeat_share": "share of the probes that is asked twice, to see whether the answers are stable",
-    "repeat_tolerance": "largest difference between two answers to one image, in units of their root mean square",
-    "seed": "from which all that is random here follows",
+    "n_public": "public probes at most: images that the victim was not trained on",
+    "n_watermark": "public images shown rotated for the watermark at most, two views each",
+    "n_rotated": "public probes that are also shown rotated for partial RSA, at most",
+    "n_rotations": "rotated copies of each of these, at random angles",
+    "n_private": "private images at most, and as many public ones, for dataset inference",
+    "rsa_directions": "leading directions of the representations that partial RSA compares",
+    "rotated_directions": "the same for partial RSA on rotated images",
+    "rsa_shrinkage": "shrinkage of weak directions in partial RSA",
+    "ridge_penalty": "ridge penalty of the linear map from the suspect's to the victim's representations",
+    "gmm_components": "components of the mixture model of dataset inference",
+    "repeat_share": "share of the probes that is queried twice, to measure whether the responses are stable",
+    "repeat_tolerance": "largest difference between two responses to one image, in units of their root mean square",
+    "seed": "seed of everything that is random in an audit",
 }
 """Field of the plan -> what it is."""
 
 GLOSSARY = {
     "Alpha, error rate": (
-        "The chance that the rule calls an independent encoder a copy. It is fixed in the claim, before any "
-        "suspect is seen, and holds for encoders of the kinds in the panel."
+        "The probability that the rule concludes SUPPORTED for an independent encoder, a false positive. The claim "
+        "fixes it before a suspect is seen. It holds for encoders of the kinds in the panel."
     ),
+    "Base checkpoint": "The encoder from which another one was fine-tuned.",
     "Claim": (
-        "What the victim's owner fixed before the dispute: probes, panel, plan and the secret of the watermark. "
-        "A sealed claim is signed and timestamped, so that its age and its author can be shown."
+        "What the victim's owner fixed in advance: probes, panel, plan and the secret of the watermark. A sealed claim "
+        "is signed and timestamped, which shows its age and its author."
     ),
+    "Control": "A member of the panel. A suspect exceeds all controls if its score exceeds the score of every member.",
     "Dataset inference": (
-        "A test of whether the suspect treats the victim's private images otherwise than public ones. Shown "
-        "here, never deciding."
+        "A test of whether the suspect treats the victim's private images differently from public ones. It is shown "
+        "and does not decide."
     ),
     "Effect size": (
-        "How far the suspect lies from the mean of a kind of the panel, in standard deviations of that kind. "
-        "The interval beside it says how uncertain that is with so few encoders."
+        "Distance of the suspect's score from the mean of a stratum, in standard deviations of that stratum. The "
+        "interval beside it shows how uncertain the distance is with so few encoders."
     ),
     "Encoder": (
-        "A network that turns an image into a list of numbers, its representation. The victim, the suspect and "
-        "the members of the panel are encoders."
+        "A network that turns an image into a list of numbers, its representation. The victim, the suspect and the "
+        "members of the panel are encoders."
     ),
-    "Finding": "The verdict. The likelihood ratio is of the finding, not of the score behind it.",
     "H0, null hypothesis": (
-        "What is assumed until the evidence speaks against it: the suspect is one more independent encoder. "
-        "Each test says how surprising its score would be then."
+        "What is assumed until the evidence speaks against it: the suspect is one more independent encoder."
     ),
     "Holm": (
-        "A correction for making several tests at once: the smallest p-value is held against the strictest "
-        "limit. So the chance of any false rejection stays at alpha."
+        "A correction for several tests at once: the smallest p-value is compared with the strictest limit. The "
+        "probability of any false rejection stays below alpha."
+    ),
+    "Independent encoder": "An encoder that was made without the victim and without its responses.",
+    "Interim analysis": (
+        "The primary tests on the responses to the first queries. Each interim analysis has its own share of alpha; "
+        "the final analysis, of all responses, has the rest."
     ),
     "Likelihood ratio": (
-        "How many times as probable the finding is if the suspect was copied as if it is independent. It is not "
-        "the probability that the suspect was copied."
-    ),
-    "Look": (
-        "A point of the audit at which the tests are made on the answers so far. Each look has its own share of alpha."
+        "How many times as probable the verdict is if the suspect was copied as if it is independent. It is not the "
+        "probability that the suspect was copied."
     ),
     "p-value": (
-        "The chance that an independent encoder scores at least as far towards the victim as the suspect does. "
-        "It is not the chance that the suspect is innocent."
+        "The probability that an independent encoder scores at least as high as the suspect does. It is not the "
+        "probability that the suspect is independent."
     ),
     "Panel": (
-        "Encoders known to be independent of the victim, of the kinds that look guiltiest. The suspect is "
-        "compared with them, asked the same probes."
+        "Encoders known to be independent of the victim, of the kinds that resemble it most. They receive the same "
+        "probes, and the suspect's scores are compared with theirs."
     ),
     "Partial RSA": (
-        "A comparison of two encoders by which images each finds alike, after what all independent encoders "
-        "have in common was taken out. Rotating or scaling the numbers changes nothing."
+        "Partial representational similarity analysis: a comparison of two encoders by which images each represents "
+        "as similar, after removing what independent encoders have in common."
     ),
+    "Primary test": "A test that decides. A secondary test is only shown.",
     "Probe": (
-        "An image that every encoder is asked about: public (the victim was not trained on it) or private (it "
-        "was), upright or turned."
+        "An image that is sent to every encoder: public (the victim was not trained on it) or private (it was), "
+        "unrotated or rotated."
     ),
-    "Representation": "The list of numbers by which an encoder answers an image.",
+    "Reject": "A test rejects the null hypothesis if its p-value is small enough and the suspect exceeds all controls.",
+    "Representation": "The list of numbers that an encoder returns for an image.",
     "Sandbox": (
-        "The closed process in which a suspect's file runs: it sees probes and nothing else of the auditor's "
-        "machine. Its layers are named in section 8."
+        "The isolated process in which a suspect's file runs. It sees probes and nothing else of the auditor's "
+        "machine. Section 8 names its isolation layers."
     ),
+    "Sibling": "An encoder that was fine-tuned from the victim's base checkpoint, independently of the victim.",
     "Stratum": (
-        "One kind of independent encoder in the panel, such as plain, or watermarked by somebody else. The "
-        "suspect is tested against each, and the largest p-value counts."
+        "One kind of independent encoder in the panel, such as plain or watermarked. The suspect is tested against "
+        "each stratum, and the largest p-value counts."
     ),
     "Surrogate, reference surrogate": (
-        "A copy made by asking the victim about many images and training on its answers. Reference surrogates "
-        "were made by the owner, to know what the claim can find."
+        "A copy made by an extraction attack: by querying the victim with many images and training on its responses. "
+        "Reference surrogates were made by the owner, to measure what the claim can detect."
     ),
     "Threshold": (
-        "The score from which the smallest p-value of the deciding tests would suffice, against every stratum "
-        "and beyond every member."
+        "The score from which the smallest p-value of the primary tests suffices, against every stratum and above "
+        "every member."
     ),
-    "Victim": "The encoder that is said to have been copied.",
+    "Victim": "The encoder that is claimed to have been copied.",
     "Watermark": (
-        "A property trained into the victim that only its owner's secret predictor reads: into which secret "
-        "part of the circle an image was turned."
+        "A property trained into the victim that the owner's secret predictor detects: it tells in which secret sector "
+        "the angle lies by which an image was rotated."
     ),
 }
-"""Term -> two lines."""
+"""Term -> its meaning, in one or two sentences."""
 
 
 def format_number(x: float | None) -> str:
-    """Returns a number with three significant digits, or a dash.
+    """Return a number with three significant digits, or a dash.
 
     >>> format_number(0.123456), format_number(12345.6), format_number(None)
     ('0.123', '12346', '–')

@@ -1,4 +1,4 @@
-"""The report's page as a PDF, printed by a Chromium or Chrome that is there already."""
+"""The HTML report as a PDF, printed by an installed Chromium or Chrome."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BROWSERS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
-"""Programs that are looked for, in this order."""
+"""Names of programs to look for, in this order."""
 
 FLAGS = (
     "--headless",
@@ -38,19 +38,18 @@ FLAGS = (
 )
 
 SECONDS = 120.0
-"""Longest that printing may take."""
+"""Time limit for printing, in seconds."""
 
 
 def write_pdf(html: Path, out: Path, *, seconds: float = SECONDS) -> None:
-    """Prints a page to a PDF file, whole or not at all.
+    """Print a page to a PDF file, whole or not at all.
 
-    The browser gets a profile of its own, removed at the end, and nothing of this process's environment but the path
-    of programs.
+    The browser gets its own profile, which is removed at the end, and of this process's environment only `PATH`.
 
     Args:
-        html: the page, from `write_html`; it needs nothing but itself.
-        out: the file to write.
-        seconds: time limit.
+        html: The page, from `write_html`.
+        out: The file to write.
+        seconds: Time limit in seconds.
 
     Raises:
         OwnershipError: if there is no browser, it fails or takes too long, or the file cannot be written.
@@ -88,7 +87,7 @@ def write_pdf(html: Path, out: Path, *, seconds: float = SECONDS) -> None:
 
 
 def find_browser() -> str:
-    """Returns the path of the first browser that can print; raises OwnershipError if there is none."""
+    """Return the path of the first browser that can print; raise OwnershipError if there is none."""
     found = next((path for name in BROWSERS if (path := shutil.which(name)) is not None), None)
     if found is None:
         raise OwnershipError(

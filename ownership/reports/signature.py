@@ -1,4 +1,4 @@
-"""Signing a report, and verifying one: what its auditor stands for, check by check (docs/format.md).
+"""Sign a report, and verify one, check by check (docs/format.md).
 
 ```
 report-folder/
@@ -28,12 +28,11 @@ from ownership.attestation.statement import (
     open_in_toto,
     read_part,
     read_replies,
-    verify_signature,
-    verify_times,
 )
-from ownership.attestation.timestamps import need_roots
+from ownership.attestation.trust import StatementVerification, Trust
 from ownership.errors import OwnershipError, ReportError, ReportIntegrityError
 from ownership.io.canonical import parse_canonical, sha256
+from ownership.io.checks import Check
 from ownership.io.files import clear_leftovers, new_folder, read_bytes, write_bytes
 from ownership.io.text import printable
 from ownership.reports.custody import Custody, examined, state
@@ -44,10 +43,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
     from cryptography.x509 import Certificate
 
-PREDICATE_TYPE = "https://turnmark.invalid/report/v1"
+PREDICATE_TYPE = "urn:uuid:34e98faa-e549-4ad3-b364-9655728264bd"
 PUBLIC_KEY = "auditor.pub"
 NUMBERS, PAGE = "report.json", "report.html"
-UNSIGNED = "UNSIGNED: nobody stands for this report; whoever can write to it can replace it whole"
+UNSIGNED = "UNSIGNED: no auditor signed this report; anyone with write access can replace it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +61,17 @@ class ReportSeal(SignedStatement):
     custody: Custody
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportVerification(StatementVerification):
+    """The checks that a report passed; `signer` is empty and there are no timestamps if it is not signed.
+
+    Attributes:
+        digest: SHA-256 of `report.json`.
+    """
+
+    digest: str
+
+
 def statement(digests: dict[str, str], custody: Custody) -> bytes:
     """Returns what is signed about a report; `digests` are of its two files."""
     return in_toto({name: digests[name] for name in (NUMBERS, PAGE)}, PREDICATE_TYPE, custody.to_dict())
@@ -74,11 +84,11 @@ def open_statement(envelope: bytes, key: Ed25519PublicKey, digests: dict[str, st
         ReportIntegrityError: if signature or statement are not what they should be.
     """
 
-    def again(content: dict[str, Any]) -> bytes:
+    def rebuild(content: dict[str, Any]) -> bytes:
         signed = {s["name"]: s["digest"]["sha256"] for s in content["subject"]}
         return statement(signed, Custody.from_dict(content["predicate"], fingerprint(key)))
 
-    content = open_in_toto(envelope, key, PREDICATE_TYPE, again, ReportIntegrityError)
+    content = open_in_toto(envelope, key, PREDICATE_TYPE, rebuild, ReportIntegrityError)
     for entry in content["subject"]:
         if entry["digest"]["sha256"] != digests[entry["name"]]:
             raise ReportIntegrityError(
@@ -157,14 +167,14 @@ def sign_report(
 
 def verify_report(
     folder: Path, *, public_key: Path | None = None, roots: Sequence[Certificate] = (), before: datetime | None = None
-) -> Iterator[str]:
-    """Checks a report, signed or not, and yields a line for every check that is passed.
+) -> ReportVerification:
+    """Verify a report, signed or not.
 
-    The signature is checked before any number is used, what needs no trust in anybody before what does.
+    The signature is checked before any number is used, and checks that need no trust come before those that do.
 
     Args:
         folder: the report's.
-        public_key: file of the auditor's public key, from the auditor; without it, anybody may have signed the report.
+        public_key: file of the auditor's public key, from the auditor; without it, the signer is not known.
         roots: certificates of timestamp authorities that the verifier trusts.
         before: a trusted timestamp must be earlier.
 
@@ -172,22 +182,25 @@ def verify_report(
         ReportIntegrityError: at the first check that fails.
         OwnershipError: if there is no report, the public key cannot be read, or `before` is asked for without roots.
     """
-    need_roots(before, roots)
+    trust = Trust.given(public_key, roots, before)
     report, page, seal = _open(folder)
     digest = sha256(read_bytes(folder / NUMBERS, ReportIntegrityError, "report"))
-    yield f"report       {digest}: verdict {report.verdict.value} and every derived number follow from its values"
-    if seal is not None:
-        yield from verify_signature(seal, public_key)
-    yield _check_page(report, page, seal)
+    derived = f"{digest}: verdict {report.verdict.value} and every derived number follow from its values"
+    checks = [Check("report", derived), _check_page(report, page, seal)]
     if seal is None:
-        yield UNSIGNED
         if public_key is not None or roots:
             raise ReportIntegrityError("this report is not signed", "its seal was removed, or: turnmark report sign")
-        return
-    for line in seal.custody.lines():
-        yield f"custody      {line}"
-    yield f"signed       {seal.custody.signed_at}, by {seal.custody.auditor or 'somebody unnamed'}: their own word"
-    yield from verify_times(seal.under(roots).timestamps, before, seal.error)
+        return ReportVerification(
+            checks=(*checks, Check("signature", UNSIGNED)), digest=digest, signer="", timestamps=()
+        )
+    attested = trust.verify(seal)
+    checks += [Check("custody", line) for line in seal.custody.lines()]
+    checks.append(
+        Check("signed", f"{seal.custody.signed_at}, by {seal.custody.auditor or 'a person not named'}: stated")
+    )
+    return ReportVerification(
+        checks=(*checks, *attested.checks), digest=digest, signer=attested.signer, timestamps=attested.timestamps
+    )
 
 
 def read_report(data: bytes) -> Report:
@@ -239,19 +252,19 @@ def _open(folder: Path) -> tuple[Report, bytes, ReportSeal | None]:
     return report, files[PAGE], seal
 
 
-def _check_page(report: Report, page: bytes, seal: ReportSeal | None) -> str:
+def _check_page(report: Report, page: bytes, seal: ReportSeal | None) -> Check:
     """What is said of a page that its numbers render to; one of another renderer cannot be rendered again here."""
     stated = re.search(rb'<meta name="generator" content="([^"]{1,300})">', page[:4096])
     by = stated[1].decode(errors="replace") if stated else "an unknown version"
     if by != renderer():
         so = "" if seal is None else "; its bytes are signed"
-        return f"page         {PAGE}: NOT compared, it was rendered by {printable(by)}, not by {renderer()}{so}"
+        return Check("page", f"{PAGE}: NOT compared, it was rendered by {printable(by)}, not by {renderer()}{so}")
     if page != _rendered(report, None if seal is None else seal.custody):
         raise ReportIntegrityError(
             f"report: {PAGE} is not what {NUMBERS} renders to",
             "it was changed, or a seal was removed; the numbers are in report.json",
         )
-    return f"page         {PAGE}: exactly what {NUMBERS}{'' if seal is None else ' and the statement'} render to"
+    return Check("page", f"{PAGE}: exactly what {NUMBERS}{'' if seal is None else ' and the statement'} render to")
 
 
 def _rendered(report: Report, custody: Custody | None) -> bytes:

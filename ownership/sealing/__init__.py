@@ -1,1 +1,1 @@
-"""Sealing: sign a claim, verify it, show parts of it. May import: claims, attestation, encoders, errors, io."""
+"""Sealing: sign, verify, redact, disclose a claim. May import: claims, attestation, encoders, io, errors."""

@@ -1,4 +1,4 @@
-"""Sealing a claim, what its owner does once, before any dispute; and timestamps for what is sealed or signed."""
+"""Seal a claim, once, before any dispute; attach timestamps to a sealed claim or a signed report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ownership.attestation.merkle import SALT_BYTES, root_hash
 from ownership.attestation.statement import ENVELOPE, SignedStatement
 from ownership.attestation.timestamps import Timestamp, ask_authority, read_reply, request
 from ownership.claims.claim import Claim
-from ownership.claims.seal import PUBLIC_KEY, Seal, leaf_hashes, plan_sha256, read_digests, salts_json, statement
+from ownership.claims.seal import PUBLIC_KEY, SALTS, Seal, leaf_hashes, plan_sha256, salts_json, statement
+from ownership.claims.storage import open_folder
 from ownership.errors import ClaimError, OwnershipError
 from ownership.io.canonical import sha256
 from ownership.io.files import new_folder, write_bytes
@@ -25,70 +26,76 @@ if TYPE_CHECKING:
 
 
 def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool]:
-    """Commits to everything in a claim, signs that, and writes it to `folder/seal`, whole or not at all.
+    """Seal a claim: commit to everything in it, sign the commitment, write it to `folder/seal`.
 
     Args:
-        folder: the claim's; it is verified first.
-        signing_key: the owner's.
+        folder: The claim's folder. The claim is verified first.
+        signing_key: The owner's signing key.
 
     Returns:
-        The seal, and whether it is new: a claim that this key has sealed, and that was not changed, stays as it is.
+        The seal, and whether it is new. A claim that this key has sealed already stays as it is.
 
     Raises:
-        ClaimIntegrityError: if the claim, or the seal it has, does not verify.
-        ClaimError: if another key has sealed it, or it is an unsealed view.
+        ClaimIntegrityError: If the claim, or the seal it has, does not verify.
+        ClaimError: If another key has sealed it, or it is a redacted claim without a seal.
     """
-    claim = Claim.load(folder)
+    verified = open_folder(folder)
+    Claim.parse(verified)
     key = fingerprint(signing_key.public_key())
-    if claim.seal is not None:
-        if claim.seal.public_key_sha256 != key:
+    if verified.seal is not None:
+        if verified.seal.public_key_sha256 != key:
             raise ClaimError(
-                f"this claim is sealed already, with the key {claim.seal.public_key_sha256}",
-                "a seal is never replaced: its timestamps would be lost; build a claim anew",
+                f"this claim is sealed already, with the key {verified.seal.public_key_sha256}",
+                "a seal is never replaced, because its timestamps would be lost; build a new claim",
             )
-        return claim.seal, False
-    if claim.redaction.parts:
-        raise ClaimError("a view of a claim cannot be sealed", "seal the whole claim, then make the view")
-    content, digests = read_digests(folder, claim.redaction)
+        return verified.seal, False
+    if verified.redaction.parts:
+        raise ClaimError("a redacted claim cannot be sealed", "seal the whole claim, then make the redacted copy")
+    digests = verified.leaf_digests()
     salts = {name: secrets.token_bytes(SALT_BYTES) for name in digests}
     leaves = leaf_hashes(digests, salts)
-    signed = sign(statement(claim.sha256, plan_sha256(content), root_hash(leaves), len(leaves)), signing_key)
+    payload = statement(verified.sha256, plan_sha256(verified.content), root_hash(leaves), len(leaves))
     files = {
-        ENVELOPE: signed,
+        ENVELOPE: sign(payload, signing_key),
         PUBLIC_KEY: public_pem(signing_key.public_key()),
-        "salts.json": salts_json(salts),
+        SALTS: salts_json(salts),
     }
     with new_folder(folder / "seal") as new:
         for name, written in files.items():
             write_bytes(new / name, written, secret=True)
-    sealed = Claim.load(folder).seal
-    if sealed is None or sealed.claim_sha256 != claim.sha256:
-        raise ClaimError("the claim changed while it was sealed", "seal it again, with nothing else at work on it")
+    sealed = open_folder(folder).seal
+    if sealed is None or sealed.claim_sha256 != verified.sha256:
+        raise ClaimError("the claim changed while it was sealed", "seal it again while no other program writes to it")
     return sealed, True
 
 
 def sealed_claim(folder: Path) -> Seal:
-    """Returns the seal of a claim that verifies; raises ClaimError if it has none."""
-    seal = Claim.load(folder).seal
+    """Return the seal of a claim.
+
+    Raises:
+        ClaimIntegrityError: If the claim does not verify.
+        ClaimError: If it has no seal.
+    """
+    seal = open_folder(folder).seal
     if seal is None:
         raise ClaimError("this claim has no seal", "turnmark claim seal")
     return seal
 
 
 Opened = Callable[[Path], SignedStatement]
-"""What opens the seal in a folder: `sealed_claim`, or `ownership.reports.signature.signed_report`."""
+"""A function that opens the seal in a folder: `sealed_claim`, or `ownership.reports.signature.signed_report`."""
 
 
 def write_request(folder: Path, out: Path, opened: Opened = sealed_claim) -> None:
-    """Writes a timestamp request for what is sealed to `out`; it tells an authority a digest and nothing else.
+    """Write a timestamp request for a seal to `out`; it reveals a digest to the authority and nothing else.
 
     Args:
-        folder: of the claim or report.
-        out: the request's file.
-        opened: opens its seal.
+        folder: The folder of the claim or report.
+        out: The file to write.
+        opened: Opens the seal in the folder.
 
     Raises:
-        OwnershipError: if it has no seal, or `out` would lie in its folder.
+        OwnershipError: If there is no seal, or `out` lies in the folder.
     """
     seal = opened(folder)
     if folder.resolve() in out.resolve().parents:
@@ -104,18 +111,18 @@ def attach(
     nonce: int | None = None,
     opened: Opened = sealed_claim,
 ) -> Timestamp:
-    """Stores an authority's reply with a seal, once it is shown to cover it; several authorities may answer.
+    """Store the reply of a timestamp authority with a seal; a seal may have replies of several authorities.
 
     Args:
-        folder: of the claim or report.
-        reply: what the authority answered.
-        roots: certificates it must chain to; none: not checked.
-        nonce: of the request it must answer, if it was asked just now.
-        opened: opens the seal.
+        folder: The folder of the claim or report.
+        reply: The authority's reply (DER).
+        roots: Root certificates that the reply must chain to. With none, its authority is not checked.
+        nonce: Nonce of the request, where the reply must answer a request made just now.
+        opened: Opens the seal in the folder.
 
     Raises:
-        OwnershipError: the seal's `error`, if the reply does not cover it or is of no trusted authority; or that there
-            is no seal.
+        OwnershipError: `error` of the seal, if the reply covers other bytes or comes from no trusted authority; or if
+            there is no seal.
     """
     seal = opened(folder)
     timestamp = read_reply(reply, seal.envelope, roots, nonce=nonce, error=seal.error)
@@ -124,10 +131,16 @@ def attach(
 
 
 def stamp(folder: Path, url: str, roots: Sequence[Certificate] = (), opened: Opened = sealed_claim) -> Timestamp:
-    """Asks an authority for a timestamp and stores its reply.
+    """Request a timestamp from the authority at `url` and store its reply with a seal.
+
+    Args:
+        folder: The folder of the claim or report.
+        url: Address of the authority.
+        roots: Root certificates that the reply must chain to.
+        opened: Opens the seal in the folder.
 
     Raises:
-        OwnershipError: if it gives no reply, or one that does not cover the seal.
+        OwnershipError: If the authority gives no reply, or one that does not cover the seal.
     """
     query = request(opened(folder).envelope)
     return attach(folder, ask_authority(url, query.as_bytes()), roots, nonce=query.nonce, opened=opened)

@@ -1,14 +1,15 @@
-"""Showing single parts of a sealed claim to others: that they were sealed, and nothing about the rest.
+"""Disclosures: proof that single parts of a claim were sealed, without showing the rest of the claim.
 
-A disclosure is one JSON file: the signed statement, its timestamps, and for every part its salt and its path to the
-signed root; the part's data too, if wanted. Whoever gets it needs no other file of the claim.
+A disclosure is one JSON file. It holds the signed statement, its timestamps, and for every disclosed part its salt, its
+path to the signed Merkle root and, if wanted, its data. A verifier needs no other file of the claim.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,50 +18,63 @@ from safetensors.torch import load
 
 from ownership.attestation.keys import load_public_key
 from ownership.attestation.merkle import SALT_BYTES, inclusion_path, leads_to, salted_leaf
-from ownership.attestation.statement import check_timestamps, read_part, verify_signature, verify_times
-from ownership.attestation.timestamps import need_roots
-from ownership.claims.claim import Claim
-from ownership.claims.redaction import private_part
-from ownership.claims.seal import PUBLIC_KEY, leaf_hashes, open_statement, plan_sha256, read_digests, read_salts
+from ownership.attestation.trust import StatementVerification, Trust
+from ownership.claims.redaction import PRIVATE_PROBES
+from ownership.claims.seal import Seal, leaf_hashes, open_statement, plan_sha256
+from ownership.claims.storage import VerifiedFolder, open_folder
 from ownership.encoders.images import image_bytes
 from ownership.errors import ClaimError, ClaimIntegrityError
-from ownership.io.canonical import canonical_json, parse_canonical, parse_json, sha256, unbase64, unhex
-from ownership.io.files import read_bytes
+from ownership.io.canonical import canonical_json, parse_canonical, sha256, unbase64, unhex
+from ownership.io.checks import Check
 from ownership.io.text import printable
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-FORMAT_VERSION = 2
-"""Version 2 adds the plan; a disclosure without it is written as version 1."""
+FORMAT_VERSION = 1
 
 PLAN = "plan"
-FIELDS = {"format_version", "statement", "public_key", "timestamps", "parts"}
+FIELDS = {"format_version", PLAN, "statement", "public_key", "timestamps", "parts"}
+GET_ORIGINAL = "get the original"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisclosureVerification(StatementVerification):
+    """The checks that a disclosure passed.
+
+    Attributes:
+        digest: Content digest of the sealed claim.
+        plan: The claim's plan, if the disclosure shows it.
+        parts: Name -> data of every disclosed part; None where the disclosure shows the digest only.
+    """
+
+    digest: str
+    plan: Mapping[str, Any] | None
+    parts: Mapping[str, bytes | None]
 
 
 def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes:
-    """Returns a disclosure of parts of a sealed claim.
+    """Return a disclosure of parts of a sealed claim.
 
     Args:
-        folder: the claim's; it is verified first.
-        names: files of the claim ("key.json"), "private/I" for one private image, or "plan" for the plan alone, whose
-            digest the owner signed: claim.json would show the rest with it.
-        data: with the parts' data; else their digests.
+        folder: The claim's folder. The claim is verified first.
+        names: Files of the claim ("key.json"), "private/I" for the private image of index I, or "plan" for the plan
+            alone: the owner signed its digest, so claim.json, which would show more, is not needed.
+        data: Whether to include the data of the parts; otherwise only their digests.
 
     Raises:
-        ClaimError: if the claim is not sealed, has no such part, or is a view from which it is withheld.
-        ClaimIntegrityError: if it does not verify.
+        ClaimError: If the claim is not sealed, has no such part, or is a redacted claim without it.
+        ClaimIntegrityError: If the claim does not verify.
     """
-    claim = Claim.load(folder)
-    if claim.seal is None:
+    verified = open_folder(folder)
+    if verified.seal is None:
         raise ClaimError("this claim has no seal", "turnmark claim seal")
-    content, digests = read_digests(folder, claim.redaction)
-    salts, hidden = read_salts(folder, digests), claim.redaction.leaves
-    leaves, order = leaf_hashes(digests, salts, hidden), sorted({*digests, *hidden})
+    digests, redacted = verified.leaf_digests(), verified.redaction.leaves
+    leaves, order = leaf_hashes(digests, verified.salts, redacted), sorted({*digests, *redacted})
     parts: list[dict[str, Any]] = []
     for name in dict.fromkeys(n for n in names if n != PLAN):
-        if name in hidden:
-            raise ClaimError(f"{printable(name)} is withheld from this view of the claim", "only its owner can show it")
+        if name in redacted:
+            raise ClaimError(f"{printable(name)} is redacted from this copy of the claim", "only its owner can show it")
         if name not in digests:
             raise ClaimError(
                 f"this claim has no part {printable(name)!r}", f"one of: plan, {', '.join(order[:4])}, ..."
@@ -70,25 +84,24 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
             {
                 "name": name,
                 "sha256": digests[name],
-                "salt": salts[name].hex(),
+                "salt": verified.salts[name].hex(),
                 "index": index,
                 "path": [step.hex() for step in inclusion_path(leaves, index)],
-                "data": base64.b64encode(_data(folder, name, private_part(content["parts"]))).decode()
-                if data
-                else None,
+                "data": base64.b64encode(_data(verified, name)).decode() if data else None,
             }
         )
-    made = canonical_json(
+    disclosure = canonical_json(
         {
-            **({"format_version": 2, "plan": content["plan"]} if PLAN in names else {"format_version": 1}),
-            "statement": claim.seal.envelope.decode(),
-            "public_key": read_part(folder, PUBLIC_KEY, ClaimIntegrityError).decode(),
-            "timestamps": [base64.b64encode(reply).decode() for reply in claim.seal.replies.values()],
+            "format_version": FORMAT_VERSION,
+            "plan": verified.content["plan"] if PLAN in names else None,
+            "statement": verified.seal.envelope.decode(),
+            "public_key": verified.seal.public_key.decode(),
+            "timestamps": [base64.b64encode(reply).decode() for reply in verified.seal.replies.values()],
             "parts": parts,
         }
     )
-    list(check_disclosure(made))
-    return made
+    check_disclosure(disclosure)
+    return disclosure
 
 
 def check_disclosure(
@@ -97,77 +110,93 @@ def check_disclosure(
     public_key: Path | None = None,
     roots: Sequence[Certificate] = (),
     before: datetime | None = None,
-) -> Iterator[str]:
-    """Checks a disclosure, and yields a line for every check that is passed.
+) -> DisclosureVerification:
+    """Verify a disclosure.
 
     Args:
-        disclosure: content of the file.
-        public_key: file of the owner's public key, from the owner; without it, anybody may have sealed the claim.
-        roots: certificates of timestamp authorities that the verifier trusts.
-        before: a trusted timestamp must be earlier.
+        disclosure: Content of the file.
+        public_key: File of the owner's public key, received from the owner. Without it, anyone may have sealed the
+            claim.
+        roots: Root certificates of timestamp authorities that the verifier trusts.
+        before: The time that a trusted timestamp must precede.
+
+    Returns:
+        The checks that passed, with what the disclosure shows.
 
     Raises:
-        ClaimIntegrityError: at the first check that fails.
-        OwnershipError: if the public key cannot be read, or `before` is asked for without roots.
+        ClaimIntegrityError: At the first check that fails.
+        OwnershipError: If the public key cannot be read, or `before` is given without `roots`.
     """
-    need_roots(before, roots)
+    trust = Trust.given(public_key, roots, before)
     content = parse_canonical(disclosure, ClaimIntegrityError, "disclosure")
-    version = content.get("format_version")
-    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
-        raise ClaimIntegrityError("disclosure of another version, or none at all", "update turnmark")
-    if set(content) != FIELDS | ({PLAN} if version == 2 else set()):
-        raise ClaimIntegrityError("disclosure: a field is missing or malformed", "get the original")
+    if type(content.get("format_version")) is not int or content["format_version"] != FORMAT_VERSION:
+        raise ClaimIntegrityError("disclosure of another format version, or of none", "update turnmark")
+    if set(content) != FIELDS:
+        raise ClaimIntegrityError("disclosure: a field is missing or malformed", GET_ORIGINAL)
     try:
-        envelope, pem = content["statement"].encode(), content["public_key"].encode()
-        stored = {f"{i + 1}": unbase64(t) for i, t in enumerate(content["timestamps"])}
-        parts = [_part(value) for value in content["parts"]]
+        key = load_public_key(content["public_key"].encode(), ClaimIntegrityError, "disclosure: its public key")
+        replies = {f"{i + 1}": unbase64(reply) for i, reply in enumerate(content["timestamps"])}
+        seal = open_statement(content["statement"].encode(), key, replies)
+        parts = [_Part.parse(value) for value in content["parts"]]
     except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise ClaimIntegrityError("disclosure: a field is missing or malformed", "get the original") from e
-    if not parts and version == 1:
-        raise ClaimIntegrityError("disclosure: it shows no part", "get the original")
-    seal = open_statement(envelope, load_public_key(pem, ClaimIntegrityError, "disclosure: its public key"))
-    yield f"claim        {seal.claim_sha256}"
-    yield from verify_signature(seal, public_key)
-    if version == 2:
+        raise ClaimIntegrityError("disclosure: a field is missing or malformed", GET_ORIGINAL) from e
+    if not parts and content[PLAN] is None:
+        raise ClaimIntegrityError("disclosure: it shows nothing", GET_ORIGINAL)
+    attested = trust.verify(seal)
+    checks = [Check("claim", seal.claim_sha256), *attested.checks]
+    if content[PLAN] is not None:
         if plan_sha256(content) != seal.plan_sha256:
-            raise ClaimIntegrityError("disclosure: the plan is not the sealed one", "get the original")
-        yield f"plan         sealed: {json.dumps(content[PLAN], sort_keys=True)}"
-    for name, digest, salt, index, path, data in parts:
-        if data is not None and sha256(data) != digest.hex():
-            raise ClaimIntegrityError(
-                f"disclosure: the data of {printable(name)} is not what its digest says", "get the original"
-            )
-        if not leads_to(salted_leaf(salt, name, digest), index, seal.leaves, path, bytes.fromhex(seal.root)):
-            raise ClaimIntegrityError(
-                f"disclosure: {printable(name)} was not sealed: its path leads elsewhere", "get the original"
-            )
-        shown = "digest only" if data is None else f"{len(data)} bytes"
-        yield f"part         {printable(name)}: sealed ({shown}, SHA-256 {digest.hex()})"
-    yield from verify_times(check_timestamps(stored, seal.envelope, roots, seal.error), before, seal.error)
+            raise ClaimIntegrityError("disclosure: the plan is not the sealed one", GET_ORIGINAL)
+        checks.append(Check("plan", f"sealed: {json.dumps(content[PLAN], sort_keys=True)}"))
+    checks += [part.check(seal) for part in parts]
+    return DisclosureVerification(
+        checks=tuple(checks),
+        signer=attested.signer,
+        timestamps=attested.timestamps,
+        digest=seal.claim_sha256,
+        plan=content[PLAN],
+        parts={part.name: part.data for part in parts},
+    )
 
 
-def disclosed_data(disclosure: bytes) -> dict[str, bytes]:
-    """Returns the data of the parts in a disclosure that `check_disclosure` accepts, by name."""
-    list(check_disclosure(disclosure))
-    parts = parse_json(disclosure, ClaimIntegrityError, "disclosure")["parts"]
-    return {p["name"]: base64.b64decode(p["data"]) for p in parts if p["data"] is not None}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """A disclosed leaf of the Merkle tree, with its path to the root."""
+
+    name: str
+    digest: bytes
+    salt: bytes
+    index: int
+    path: tuple[bytes, ...]
+    data: bytes | None
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any]) -> _Part:
+        """Return the part; raise KeyError, TypeError, ValueError or AttributeError if it is malformed."""
+        name, index, data = value["name"], value["index"], value["data"]
+        digest, salt = unhex(value["sha256"]), unhex(value["salt"])
+        if not isinstance(name, str) or type(index) is not int:
+            raise TypeError("a field of another type")
+        if (len(digest), len(salt), len(value)) != (32, SALT_BYTES, 6):
+            raise ValueError("malformed part")
+        path = tuple(unhex(step) for step in value["path"])
+        decoded = None if data is None else unbase64(data)
+        return cls(name=name, digest=digest, salt=salt, index=index, path=path, data=decoded)
+
+    def check(self, seal: Seal) -> Check:
+        """Return the check that the part was sealed; raise ClaimIntegrityError if it was not."""
+        shown = printable(self.name)
+        if self.data is not None and sha256(self.data) != self.digest.hex():
+            raise ClaimIntegrityError(f"disclosure: the data of {shown} does not match its digest", GET_ORIGINAL)
+        leaf = salted_leaf(self.salt, self.name, self.digest)
+        if not leads_to(leaf, self.index, seal.leaves, self.path, bytes.fromhex(seal.root)):
+            raise ClaimIntegrityError(f"disclosure: {shown} was not sealed: its path leads elsewhere", GET_ORIGINAL)
+        size = "digest only" if self.data is None else f"{len(self.data)} bytes"
+        return Check("part", f"{shown}: sealed ({size}, SHA-256 {self.digest.hex()})")
 
 
-def _part(value: dict[str, Any]) -> tuple[str, bytes, bytes, int, list[bytes], bytes | None]:
-    name, index, data = value["name"], value["index"], value["data"]
-    digest, salt = unhex(value["sha256"]), unhex(value["salt"])
-    if (
-        not isinstance(name, str)
-        or type(index) is not int
-        or (len(digest), len(salt), len(value)) != (32, SALT_BYTES, 6)
-    ):
-        raise ValueError("malformed part")
-    path = [unhex(step) for step in value["path"]]
-    return name, digest, salt, index, path, None if data is None else unbase64(data)
-
-
-def _data(folder: Path, name: str, private: str) -> bytes:
+def _data(verified: VerifiedFolder, name: str) -> bytes:
     kind, _, number = name.partition("/")
     if kind == "private":
-        return image_bytes(load(read_bytes(folder / private, ClaimError, "claim"))["private"][int(number)])
-    return read_bytes(folder / name, ClaimError, "claim")
+        return image_bytes(load(verified.parts[PRIVATE_PROBES])["private"][int(number)])
+    return verified.claim_json if name == "claim.json" else verified.parts[name]

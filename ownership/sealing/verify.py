@@ -1,62 +1,91 @@
-"""Verifying a sealed claim, check by check; what fails first is what is said."""
+"""Verifying a sealed claim: every file, the signature, the Merkle tree, the timestamps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ownership.attestation.statement import ENVELOPE, verify_signature, verify_times
-from ownership.attestation.timestamps import need_roots
+from ownership.attestation.statement import ENVELOPE
+from ownership.attestation.trust import StatementVerification, Trust
 from ownership.claims.claim import Claim
-from ownership.claims.redaction import NAME, Redaction, redaction_lines
-from ownership.claims.seal import PUBLIC_KEY
+from ownership.claims.redaction import NAME, redaction_detail
+from ownership.claims.seal import PUBLIC_KEY, SALTS, Seal
+from ownership.claims.storage import VerifiedFolder, open_folder
 from ownership.errors import ClaimIntegrityError
-from ownership.io.files import read_json
+from ownership.io.checks import Check
 from ownership.io.text import printable
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimVerification(StatementVerification):
+    """The checks that a sealed claim passed.
+
+    Attributes:
+        digest: The claim's content digest (SHA-256, hexadecimal).
+    """
+
+    digest: str
+
+
 def verify_claim(
     folder: Path, *, public_key: Path | None = None, roots: Sequence[Certificate] = (), before: datetime | None = None
-) -> Iterator[str]:
-    """Checks a sealed claim, and yields a line for every check that is passed.
+) -> ClaimVerification:
+    """Verify a sealed claim.
 
     Args:
-        folder: the claim's.
-        public_key: file of the owner's public key, from the owner; without it, anybody may have sealed the claim.
-        roots: certificates of timestamp authorities that the verifier trusts.
-        before: a trusted timestamp must be earlier.
+        folder: The claim's folder.
+        public_key: File of the owner's public key, received from the owner. Without it, anyone may have sealed the
+            claim.
+        roots: Root certificates of timestamp authorities that the verifier trusts.
+        before: The time that a trusted timestamp must precede.
+
+    Returns:
+        The checks that passed, with the claim's digest, its signer and its timestamps.
 
     Raises:
-        ClaimIntegrityError: at the first check that fails.
-        OwnershipError: if the public key cannot be read, or `before` is asked for without roots.
+        ClaimIntegrityError: At the first check that fails.
+        ClaimError: If the folder is no claim.
+        OwnershipError: If the public key cannot be read, or `before` is given without `roots`.
     """
-    need_roots(before, roots)
-    claim = Claim.load(folder)
-    yield f"claim        {claim.sha256}: every file matches its digest"
-    yield from redaction_lines(claim.redaction)
-    if claim.seal is None:
+    trust = Trust.given(public_key, roots, before)
+    verified = open_folder(folder)
+    Claim.parse(verified)
+    if verified.seal is None:
         raise ClaimIntegrityError("this claim has no seal", "turnmark claim seal")
-    _refuse_extras(folder, claim.redaction)
-    yield "files        nothing else lies in its folder"
-    yield from verify_signature(claim.seal, public_key)
-    hidden = len(claim.redaction.leaves)
-    salts = f"all {claim.seal.leaves} leaves" if not hidden else f"{claim.seal.leaves - hidden} leaves"
-    yield f"Merkle root  {claim.seal.root}: the salts of {salts} lead to it" + (
-        f", with {hidden} leaves that are withheld" if hidden else ""
+    _refuse_extra_files(folder, verified)
+    attested = trust.verify(verified.seal)
+    checks = [Check("claim", f"{verified.sha256}: every file matches its digest")]
+    if verified.redaction.parts:
+        checks.append(Check("redacted", redaction_detail(verified.redaction)))
+    checks += [
+        Check("files", "the folder holds no other file"),
+        Check("Merkle root", _root_detail(verified.seal, len(verified.redaction.leaves))),
+        *attested.checks,
+    ]
+    return ClaimVerification(
+        checks=tuple(checks), digest=verified.sha256, signer=attested.signer, timestamps=attested.timestamps
     )
-    yield from verify_times(claim.seal.under(roots).timestamps, before, claim.seal.error)
 
 
-def _refuse_extras(folder: Path, redaction: Redaction) -> None:
-    """Raises ClaimIntegrityError for a file that neither the claim nor its seal accounts for."""
-    known = {*read_json(folder / "claim.json", ClaimIntegrityError, "claim")["parts"], "claim.json"}
-    known |= {NAME} if redaction.parts else set()
-    known |= {f"seal/{name}" for name in (ENVELOPE, PUBLIC_KEY, "salts.json")}
+def _root_detail(seal: Seal, redacted: int) -> str:
+    if not redacted:
+        return f"{seal.root}: the salts of all {seal.leaves} leaves lead to it"
+    return (
+        f"{seal.root}: the salts of {seal.leaves - redacted} leaves lead to it, with the hashes of {redacted} redacted "
+        "leaves"
+    )
+
+
+def _refuse_extra_files(folder: Path, verified: VerifiedFolder) -> None:
+    """Raise ClaimIntegrityError for a file that belongs neither to the claim nor to its seal."""
+    known = {*verified.parts, "claim.json", *(f"seal/{name}" for name in (ENVELOPE, PUBLIC_KEY, SALTS))}
+    known |= {NAME} if verified.redaction.parts else set()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not path.is_dir() and name not in known and not name.startswith("seal/timestamps/"):

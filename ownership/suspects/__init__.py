@@ -1,1 +1,1 @@
-"""Suspects: open and query what an adversary may have written. May import: errors, io, encoders; no claim, no key."""
+"""Suspects: open and query models that an adversary may have written. May import: encoders, io, errors."""

@@ -1,7 +1,8 @@
-"""What happens to an image before a suspect sees it: mean, standard deviation, range, order of channels.
+"""Preprocessing of images before a suspect: mean, standard deviation, range, order of channels.
 
-Preprocessing belongs to the encoder, but a bare network does not bring it along, and under a wrong one a thief looks
-innocent. So it is stated, read from the model where it is written, or some are tried, each at its share of alpha.
+Preprocessing belongs to the encoder, but a bare network does not include it, and under a wrong one a surrogate scores
+like an independent encoder. It is therefore declared, read from the model's files, or several are tried, each at its
+share of alpha.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ownership.io.text import printable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """`(scale x - mean) / std`, channels reversed if asked, of images x in [0, 1]."""
+    """The transformation `(scale x - mean) / std` of images x in [0, 1], with reversed channels if `bgr`."""
 
     name: str = "none"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -27,16 +28,16 @@ class Preprocess:
     bgr: bool = False
 
     def before(self, encoder: EncoderLike) -> EncoderLike:
-        """Returns an encoder that does this to images `(n, 3, h, w)` first."""
+        """Return an encoder that preprocesses images `(n, 3, h, w)` and passes them to the given encoder."""
         if self == Preprocess(name=self.name):
             return encoder
         mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (self.mean, self.std))
 
-        def whole(images: Tensor) -> Tensor:
+        def preprocessed(images: Tensor) -> Tensor:
             ready = (self.scale * images - mean) / std
             return encoder(ready.flip(1).contiguous() if self.bgr else ready)
 
-        return whole
+        return preprocessed
 
 
 NONE = Preprocess()
@@ -52,19 +53,19 @@ PREPROCESSES = {
     )
 }
 TRIED = ("none", "imagenet", "half", "bytes")
-"""What "try" tries; alpha is divided by their number."""
+"""The preprocessings of "try"; alpha is divided by their number."""
 
 
 def parse_preprocess(text: str) -> tuple[Preprocess, ...]:
-    """Returns what a command line states: a name, `bgr+NAME`, `mean=R,G,B/std=R,G,B`, or "try" for several.
+    """Parse the preprocessing of the command line: a name, `bgr+NAME`, `mean=R,G,B/std=R,G,B`, or "try" for several.
 
     >>> [p.name for p in parse_preprocess("try")]
     ['none', 'imagenet', 'half', 'bytes']
-    >>> parse_preprocess("mean=.5,.5,.5/std=.25,.25,.25")[0].std
+    >>> parse_preprocess("mean=0.5,0.5,0.5/std=0.25,0.25,0.25")[0].std
     (0.25, 0.25, 0.25)
 
     Raises:
-        SuspectError: if it states none of these.
+        SuspectError: if the text is none of these.
     """
     if text == "try":
         return tuple(PREPROCESSES[name] for name in TRIED)

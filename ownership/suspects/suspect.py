@@ -1,7 +1,7 @@
-"""Suspects: a hostile file in, an encoder in a cage out. Our own models: a file in, an encoder in this process.
+"""Load suspects, which may be hostile, in a sandbox, and the owner's encoders in this process.
 
-The format is told from the content, not from the extension; of a suspect, the bytes that are hashed are those that are
-loaded. What each format may hold is in `loading`, what the cage stops in `sandbox`.
+The format is detected from the content, not from the extension. The bytes of a suspect that are hashed are the bytes
+that are loaded. `formats` defines what each format may contain, `sandbox` isolates the process that opens it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectError
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
 from ownership.suspects.formats.adapter import AdaptedEncoder, resized
-from ownership.suspects.formats.open import LoadOptions, open_model
+from ownership.suspects.formats.model_file import LoadOptions, open_model
 from ownership.suspects.preprocessing import NONE, Preprocess
 from ownership.suspects.sandbox.encoder import Limits, SandboxedEncoder
 
@@ -26,7 +26,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".pt2")
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Suspect:
-    """An encoder, and what is recorded of where it came from."""
+    """An encoder and the record of its origin. Use it as a context manager, or call `close`."""
 
     name: str  # the file's name, made printable
     format: str  # safetensors, pytorch, onnx, torch.export, torchscript
@@ -34,31 +34,37 @@ class Suspect:
     size: int  # bytes
     architecture: str | None  # of bare weights
     encoder: EncoderLike  # images (n, 3, h, w) float32 in [0, 1] -> representations (n, d)
-    output_kind: str = "representations"  # what it gives out, as declared: name in OUTPUT_KINDS
-    preprocess: Preprocess = NONE  # done to images before it sees them
-    files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256, where it is more than one file
-    details: Callable[[], dict[str, Any]] = dict  # called after the asking: what else the report records of it
+    output_kind: str = "representations"  # declared kind of its output, a name in OUTPUT_KINDS
+    preprocess: Preprocess = NONE  # applied to images before the encoder
+    files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256, if it consists of several files
+    details: Callable[[], dict[str, Any]] = dict  # called after the last query: further fields of the report
 
     @property
     def layers(self) -> dict[str, str] | None:
-        """Layers of the cage that it runs in -> what each does here; None for a model in our own process."""
+        """Isolation layer of its sandbox -> details of that layer; None for an encoder in this process."""
         return self.encoder.layers if isinstance(self.encoder, SandboxedEncoder) else None
 
     def resizes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """Returns the size that images of this shape `(n, c, h, w)` are resized to for it, or None."""
+        """Return height and width to which images `(n, c, h, w)` are resized for it; None if they are not resized."""
         if isinstance(self.encoder, SandboxedEncoder):
             return self.encoder.resizes(shape)
         return resized(self.encoder.size, shape) if isinstance(self.encoder, AdaptedEncoder) else None
 
+    def pause(self) -> None:
+        """End the suspect's process, if it has one. The next query starts it again."""
+        if isinstance(self.encoder, SandboxedEncoder):
+            self.encoder.pause()
+
     def close(self) -> None:
-        """Ends its process, if it has one; the next question starts it again."""
+        """End the suspect's process and remove its private copy, if it has them. A closed suspect cannot be queried."""
         if isinstance(self.encoder, SandboxedEncoder):
             self.encoder.close()
 
-    def discard(self) -> None:
-        """Ends its process and removes its private copy, if it has them."""
-        if isinstance(self.encoder, SandboxedEncoder):
-            self.encoder.discard()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 OUTPUT_KINDS: dict[str, tuple[str, ...] | None] = {
@@ -67,76 +73,74 @@ OUTPUT_KINDS: dict[str, tuple[str, ...] | None] = {
     "posteriors": ("partial_rsa", "cka"),
     "labels": ("cka",),
 }
-"""What a suspect may be declared to give out -> the statistics that can be computed on it; None for all.
+"""Declared kind of a suspect's output -> statistics that apply to it; None for all.
 
-On anything but representations none of them decides: the panel answers with representations, so its scores are no null
-for class scores.
+Only the statistics of representations can be primary. The panel is scored on representations, so its scores are no null
+distribution for class scores.
 """
 
 
 def check_output_kind(output_kind: str) -> None:
-    """Raises SuspectError if there is no such kind of answers."""
+    """Raise SuspectError if there is no such kind of output."""
     if output_kind not in OUTPUT_KINDS:
-        raise SuspectError(f"unknown kind of answers {output_kind!r}", f"one of: {', '.join(OUTPUT_KINDS)}")
+        raise SuspectError(f"unknown kind of output {output_kind!r}", f"one of: {', '.join(OUTPUT_KINDS)}")
 
 
 def load_suspect(
     path: Path | str,
-    arch: str | None = None,
     *,
     output_kind: str = "representations",
     options: LoadOptions | None = None,
     limits: Limits | None = None,
     preprocess: Preprocess = NONE,
 ) -> Suspect:
-    """Loads an encoder from a file that an adversary may have written: in a process of its own that is locked in.
+    """Load an encoder from a file that an adversary may have written, in a sandboxed process.
 
     Args:
-        path: safetensors, PyTorch state dict, `torch.export`, ONNX (what it is, is told from its content), or a folder
-            of `config.json` and weights.
-        arch: architecture of bare weights; found out from the weights when not given.
-        output_kind: what the model gives out, name in `OUTPUT_KINDS`: a classifier is declared, never guessed.
-        options: what else cannot be told from the file, or has to be allowed.
-        limits: what it may take.
-        preprocess: what it expects to be done to images first, beyond what its file says.
+        path: a file (safetensors, PyTorch state dict, `torch.export`, ONNX; detected from the content), or a folder
+            with `config.json` and weights.
+        output_kind: kind of the model's output, a name in `OUTPUT_KINDS`. It is declared, never detected.
+        options: the architecture and other properties that the file does not state, and permissions.
+        limits: time and memory that the suspect may use.
+        preprocess: preprocessing that the model expects beyond what its file states.
 
     Raises:
-        SuspectError: if the file cannot be loaded as an encoder, or there is no such kind of answers.
-        UnsafeSuspectError: if loading it would run code that is not asked for; nothing ran.
-        SandboxError: if it holds code and a layer of the cage is missing here.
+        SuspectError: if the file cannot be loaded as an encoder, or `output_kind` is unknown.
+        UnsafeSuspectError: if loading would run code from the file; no code has run.
+        SandboxError: if the file contains code and this machine lacks an isolation layer.
     """
     check_output_kind(output_kind)
     path = Path(path)
-    encoder = SandboxedEncoder(path, options or LoadOptions(arch=arch), limits)
-    copied = encoder.copied
+    encoder = SandboxedEncoder(path, options or LoadOptions(), limits)
+    copy = encoder.copy
     return Suspect(
         name=printable(path.name),
         format=encoder.format,
-        sha256=copied.sha256,
-        size=copied.size,
+        sha256=copy.sha256,
+        size=copy.size,
         architecture=encoder.architecture,
         encoder=encoder,
         output_kind=output_kind,
         preprocess=preprocess,
-        files={printable(n): d for n, d in copied.files.items()} if len(copied.files) > 1 else {},
+        files={printable(n): d for n, d in copy.files.items()} if len(copy.files) > 1 else {},
     )
 
 
 def load_encoder(path: Path | str, arch: str | None = None) -> Suspect:
-    """Loads an encoder that is one's own, in this process, as a module that can be trained on.
+    """Load the owner's encoder in this process; weights are loaded as a module that can be trained further.
 
-    Weights and ONNX only, by the same restricted loaders; nothing that holds code.
+    Weights and ONNX only, by the same restricted loaders. Formats that contain code are refused.
 
     Args:
         path: as in `load_suspect`.
-        arch: architecture of bare weights; found out from the weights when not given.
+        arch: architecture of bare weights; inferred from the weights if None.
 
     Raises:
         SuspectError: if the file cannot be loaded as an encoder.
     """
     path = Path(path)
     data = read_bytes(path, SuspectError, "encoder")
-    opened = open_model(path, LoadOptions(arch=arch), missing_layers=("a process of its own",))
+    opened = open_model(path, LoadOptions(arch=arch), missing_layers=("a sandboxed process",))
     return Suspect(
         name=printable(path.name),
         format=opened.format,
@@ -148,15 +152,15 @@ def load_encoder(path: Path | str, arch: str | None = None) -> Suspect:
 
 
 def load_folder(folder: Path) -> list[tuple[Suspect, str]]:
-    """Loads every encoder of a folder, each with the text of the `.txt` file of its name: where it comes from.
+    """Load every encoder of a folder with its provenance, the text of the `.txt` file of the same name.
 
     Raises:
-        SuspectError: if there are none, or one cannot be loaded.
-        UnsafeSuspectError: if loading one would run code of its own.
+        SuspectError: if the folder contains no encoder, or one cannot be loaded.
+        UnsafeSuspectError: if loading one would run code from its file.
     """
     files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES) if folder.is_dir() else []
     if not files:
-        raise SuspectError(f"{printable(folder, 300)} holds no encoders", f"expected {', '.join(SUFFIXES)}")
+        raise SuspectError(f"{printable(folder, 300)} contains no encoders", f"expected {', '.join(SUFFIXES)}")
     return list(_each(files))
 
 
@@ -165,5 +169,5 @@ def _each(files: list[Path]) -> Iterator[tuple[Suspect, str]]:
         note = path.with_suffix(".txt")
         said = read_bytes(note, SuspectError, "provenance").decode("utf-8", "replace") if note.is_file() else ""
         suspect = load_suspect(path)
-        suspect.close()  # one process at a time
+        suspect.pause()  # one process at a time
         yield suspect, printable(" ".join(said.split()), 500)

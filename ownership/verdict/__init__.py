@@ -1,1 +1,1 @@
-"""Verdict: from numbers to decision, strength and alternatives. May import: errors, io, evidence, plan, stats."""
+"""Verdict: from findings to decision, strength and explanations. May import: evidence, plan and below."""

@@ -1,11 +1,14 @@
-"""What an audit is made of: one test of the suspect, a look, an auditor's own encoder, the mark read again."""
+"""What an audit measures: one test, an interim analysis, an auditor's encoder, and checks on the claim itself."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from enum import StrEnum
+from functools import cached_property
 
+from ownership.evidence.querying import Problem
 from ownership.evidence.statistics import SCALES, STATISTICS
 from ownership.plan import SMALL_OR_PUBLIC_STRATA
 from ownership.stats import (
@@ -14,13 +17,26 @@ from ownership.stats import (
     ImageLevelTest,
     case_control_test,
     composite_threshold,
-    holm,
 )
 
+MIN_DETECTION_Z = 4.0
+"""Standard errors above chance at which `PredictorCheck` counts a watermark as detected."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+MIN_TRANSFER = 0.25
+"""Share of the refitted predictors' margin over chance that has to carry over from the victim to the suspect."""
+
+MIN_SEPARABLE_AUC = 0.65
+"""Area under the ROC curve from which private and public probes count as separable, with p below `MAX_SEPARABLE_P`."""
+
+MAX_SEPARABLE_P = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
 class TestResult:
-    """One statistic on the suspect, tested against every stratum of the panel; the largest p counts."""
+    """One statistic of the suspect, tested against every stratum of the panel. The largest p-value counts.
+
+    What follows from the scores is computed once, at the first access.
+    """
 
     __test__ = False  # not a pytest class
 
@@ -30,67 +46,70 @@ class TestResult:
     null_hypothesis: str
     alternative: Alternative
     scale: str  # the scale the t-tests are made on: fisher_z, logit, log, identity
-    value: float  # of the suspect, on its natural scale
+    value: float  # the suspect's score, on its natural scale
     missing_strata: tuple[str, ...]  # required strata without enough members
     rank_pvalue: float  # exact, symmetric, largest over strata
-    members: dict[str, dict[str, float]]  # stratum with enough members -> member -> value
-    references: dict[str, float]  # reference surrogate -> value
+    members: dict[str, dict[str, float]]  # stratum with enough members -> member -> score
+    references: dict[str, float]  # reference surrogate -> score
     image_level: ImageLevelTest | None  # the paper's test, for comparison
 
-    @property
+    @cached_property
     def strata(self) -> dict[str, CaseControlResult]:
-        """The t-test against each stratum, computed from the values on the test's scale.
+        """The t-test against each stratum, on the test's scale.
 
         Raises:
             ClaimError: if one cannot be computed.
         """
         forward, _ = SCALES[self.scale]
         return {
-            stratum: _test(forward(self.value), scores, self.alternative, self._least_sd)
-            for stratum, scores in self._scaled().items()
+            stratum: case_control_test(forward(self.value), scores, self.alternative, min_sd=self._min_sd)
+            for stratum, scores in self._scaled.items()
         }
 
     @property
-    def _least_sd(self) -> float:
-        return STATISTICS[self.name].least_sd if self.name in STATISTICS else 0.0
+    def _min_sd(self) -> float:
+        return STATISTICS[self.name].min_sd if self.name in STATISTICS else 0.0
 
+    @cached_property
     def _scaled(self) -> dict[str, tuple[float, ...]]:
-        """The members' values on the test's scale, in the order of names: no sum depends on a file's order."""
+        """The members' scores on the test's scale, in the order of names: no sum depends on a file's order."""
         forward, _ = SCALES[self.scale]
         return {s: tuple(forward(self.members[s][n]) for n in sorted(self.members[s])) for s in sorted(self.members)}
 
-    @property
+    @cached_property
     def decisive_stratum(self) -> str:
         """The stratum with the largest p-value."""
-        tests = self.strata
-        return max(tests, key=lambda s: tests[s].pvalue)
+        return max(self.strata, key=lambda s: self.strata[s].pvalue)
 
     @property
     def decisive(self) -> CaseControlResult:
-        """The test against the stratum with the largest p-value."""
+        """The t-test against the stratum with the largest p-value."""
         return self.strata[self.decisive_stratum]
 
     @property
     def pvalue(self) -> float:
-        """Largest p-value over the strata (composite null)."""
+        """The largest p-value over the strata (composite null hypothesis)."""
         return self.decisive.pvalue
 
     @property
     def exceeds_all_controls(self) -> bool:
-        """Whether the suspect lies beyond every panel member, in the direction of the alternative."""
-        values = [v for by_name in self.members.values() for v in by_name.values()]
+        """Whether the suspect's score exceeds that of every panel member, in the direction of the alternative."""
+        return self.exceeds(v for by_name in self.members.values() for v in by_name.values())
+
+    def exceeds(self, values: Iterable[float]) -> bool:
+        """Return whether the suspect's score exceeds all of these, in the direction of the alternative."""
         return all(self.value > v if self.alternative == "greater" else self.value < v for v in values)
 
     @property
     def relative_similarity(self) -> float | None:
-        """How far the suspect comes from small and public encoders (0) to the closest reference surrogate (1).
+        """Position of the suspect between small and public encoders (0) and the closest reference surrogate (1).
 
-        On the test's scale; 0 is the mean of the stratum, small or public, that lies closer to the references. None
-        where there is neither, or no reference lies beyond them.
+        On the test's scale. 0 is the mean of the stratum, small or public, that is closer to the references. None if
+        the panel has neither stratum, or no reference surrogate exceeds it.
         """
         forward, _ = SCALES[self.scale]
         sign = 1 if self.alternative == "greater" else -1
-        strata = [scores for stratum, scores in self._scaled().items() if stratum in SMALL_OR_PUBLIC_STRATA]
+        strata = [scores for stratum, scores in self._scaled.items() if stratum in SMALL_OR_PUBLIC_STRATA]
         if not strata:
             return None
         start = max(sign * sum(scores) / len(scores) for scores in strata)
@@ -98,79 +117,125 @@ class TestResult:
         return (sign * forward(self.value) - start) / (end - start) if end > start else None
 
     def threshold(self, alpha: float) -> float:
-        """Returns the value, on the natural scale, beyond which p < alpha against every stratum and every member."""
+        """Return the score beyond which p < alpha for every stratum and all controls are exceeded."""
         _, back = SCALES[self.scale]
-        return back(composite_threshold(self._scaled().values(), alpha, self.alternative, least_sd=self._least_sd))
+        return back(composite_threshold(self._scaled.values(), alpha, self.alternative, min_sd=self._min_sd))
 
     def reaches(self, value: float, alpha: float) -> bool:
-        """Returns whether `value` lies beyond the threshold."""
+        """Return whether a score is beyond the threshold."""
         limit = self.threshold(alpha)
         return value > limit if self.alternative == "greater" else value < limit
 
 
-@lru_cache(maxsize=256)
-def _test(value: float, members: tuple[float, ...], alternative: Alternative, least_sd: float) -> CaseControlResult:
-    return case_control_test(value, members, alternative, least_sd=least_sd)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictorCheck:
-    """The mark, read by the claim's predictor and by linear ones that the audit fits to the victim's own answers."""
-
-    claimed: float  # success rate of the claim's predictor on the suspect
-    claimed_victim: float  # and on the victim
-    refitted: float  # of a refitted predictor for the claim's key, on the suspect
-    control_rates: tuple[float, ...]  # of refitted predictors for keys drawn after the claim, on the suspect
-    refitted_victim: float  # their mean, the claim's key included, on the victim
-    n: int  # probes that the refitted ones were read on
-
-    @property
-    def anomalous(self) -> bool:
-        """Whether the claim's predictor reads the suspect as only one would that was trained on it.
-
-        It reads the mark there (four standard errors above chance) at least half as well as from the victim, but what
-        the victim's own answers teach hardly carries over: refitted predictors, over all keys, keep less than a quarter
-        of what they read above chance from the victim. Or it reads the mark from the suspect, not from the victim.
-        """
-        reads = self.claimed > 0.5 + 4 * 0.5 / math.sqrt(self.n)
-        carried = (self.refitted + sum(self.control_rates)) / (1 + len(self.control_rates)) - 0.5
-        foreign = carried < (self.refitted_victim - 0.5) / 4 and self.claimed - 0.5 > (self.claimed_victim - 0.5) / 2
-        return reads and foreign
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterimAnalysis:
-    """The deciding tests after so many queries; an audit may end here."""
+    """The primary tests after some of the queries; an audit may end here."""
 
-    queries: int  # as the plan counts them, repeats included
-    alpha: float  # this look's share
+    queries: int  # as the plan counts them, repeated queries included
+    alpha: float  # share of the plan's alpha that is spent here
     results: tuple[TestResult, ...]
+
+
+class SkipCode(StrEnum):
+    """Why a statistic was not computed."""
+
+    NOT_APPLICABLE = "not_applicable"  # the statistic does not apply to this claim or these responses
+    DECIDED_EARLY = "decided_early"  # an interim analysis supported the claim, and no more queries were made
+    UNUSABLE_RESPONSES = "unusable_responses"
+    OUTPUT_KIND = "output_kind"  # it needs representations; the suspect is declared to return something else
+    REDACTED = "redacted"  # the owner withheld the private images
+    SEPARABLE_PROBES = "separable_probes"  # private and public probes differ without any encoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Why one statistic was not computed."""
+
+    code: SkipCode
+    detail: str = ""  # of NOT_APPLICABLE, in words; of OUTPUT_KIND, the kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditorEncoder:
-    """An independent encoder that the auditor brought, to see whether the claim would accuse it."""
+    """An independent encoder that the auditor brought, to measure false positives of the claim."""
 
     name: str
     sha256: str
-    provenance: str  # where it comes from, as stated; empty if nobody said
-    values: dict[str, float]  # statistic -> its score; "STATISTIC@QUERIES" at the looks before the last
-    problems: tuple[str, ...]  # why its answers cannot be tested
+    provenance: str  # where it comes from, as stated; empty: not stated
+    values: dict[str, float]  # statistic -> score; "STATISTIC@QUERIES" at an interim analysis
+    problems: tuple[Problem, ...]  # why its responses cannot be tested
 
 
-def adjusted(tests: tuple[TestResult, ...]) -> dict[str, float]:
-    """Returns the Holm-adjusted p-values of tests, by name."""
-    return dict(zip((t.name for t in tests), holm([t.pvalue for t in tests]), strict=True))
+class PanelCheck(StrEnum):
+    """What came of recomputing a panel member's responses. Responses that differ end the audit."""
+
+    VERIFIED = "verified"
+    NO_FILE = "no_file"  # no file of its SHA-256 was given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Separability:
+    """How well a linear model on simple features tells private from public probes, without any encoder."""
+
+    auc: float  # area under the ROC curve
+    pvalue: float  # Mann-Whitney, one-sided
+
+    @property
+    def separable(self) -> bool:
+        """Whether the two sets differ so much that a difference between them does not show training."""
+        return self.auc >= MIN_SEPARABLE_AUC and self.pvalue < MAX_SEPARABLE_P
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeQuality:
+    """What is wrong with a claim's probes."""
+
+    public: int  # number of public probes
+    duplicates: int  # of them, those whose pixels occurred before
+    rotated: int  # number of rotated watermark probes
+    mislabeled_rotations: int  # of them, those that are not the stated public probe rotated by the stated angle
+    private: int  # number of private probes that the checks below are of; 0: not checked
+    shared_private: int  # of them, those that are public probes, too
+    separability: Separability | None  # None: not checked
+
+    @property
+    def dataset_inference_valid(self) -> bool:
+        """Whether a difference between private and public probes can be due to the encoder."""
+        return self.separability is None or not self.separability.separable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictorCheck:
+    """Watermark success rates of the claim's predictor, and of linear predictors refitted to the victim's responses."""
+
+    claimed: float  # of the claim's predictor, on the suspect
+    claimed_victim: float  # of the claim's predictor, on the victim
+    refitted: float  # of a refitted predictor for the claim's key, on the suspect
+    control_rates: tuple[float, ...]  # of refitted predictors for control keys, on the suspect
+    refitted_victim: float  # mean over the refitted predictors, on the victim
+    n: int  # probes that the refitted predictors were evaluated on
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether the claim's predictor fits the suspect as if it had been trained on it.
+
+        True if the claim's predictor detects the watermark in the suspect (`MIN_DETECTION_Z`) at least half as well as
+        in the victim, although predictors refitted to the victim's responses do not transfer (`MIN_TRANSFER`).
+        """
+        detected = self.claimed > 0.5 + MIN_DETECTION_Z * 0.5 / math.sqrt(self.n)
+        transferred = (self.refitted + sum(self.control_rates)) / (1 + len(self.control_rates)) - 0.5
+        no_transfer = transferred < (self.refitted_victim - 0.5) * MIN_TRANSFER
+        return detected and no_transfer and self.claimed - 0.5 > (self.claimed_victim - 0.5) / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperTest:
-    """One row as the paper prints it; what a table does not test has no statistic."""
+    """One row of a table of the paper; a row without a test has no statistic."""
 
     table: str
     title: str
     suspect: float
-    other: float  # the benign encoder's, or the public images'
+    other: float  # of the benign encoder, or of the public images
     other_is: str
     statistic: float | None  # t
     df: int | None

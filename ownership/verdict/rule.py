@@ -1,119 +1,103 @@
-"""The verdict: the plan's rule applied to the numbers of one report."""
+"""The rule turnmark-1: from findings to a verdict and its reasons, as codes (docs/statistics.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import Enum
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 from scipy import stats
 
 from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA, STRATA
-from ownership.stats import format_p, holm
+from ownership.stats import holm
+from ownership.verdict.findings import Findings, relative_similarity_of
+from ownership.verdict.results import InterimAnalysis, TestResult
 
-if TYPE_CHECKING:
-    from ownership.reports.report import Report
-    from ownership.verdict.results import TestResult
-
-INDISCRIMINATE = 0.05
-"""Size of the exact binomial test on the auditor's own independents: two hits of twenty at alpha .01."""
+INDISCRIMINATE_LEVEL = 0.05
+"""Level of the exact binomial test on the auditor's own encoders: two positives of twenty at alpha 0.01."""
 
 
-class Verdict(Enum):
-    """What the plan's rule says of the numbers; NOT_SUPPORTED means "no evidence for", never "innocent"."""
+class Verdict(StrEnum):
+    """What the rule concludes. NOT_SUPPORTED means that no evidence was found, not that the suspect is independent."""
 
     SUPPORTED = "SUPPORTED"
     NOT_SUPPORTED = "NOT_SUPPORTED"
     INCONCLUSIVE = "INCONCLUSIVE"
 
 
-def decide(report: Report) -> tuple[Verdict, tuple[str, ...]]:
-    """Returns the verdict of rules "turnmark-1" and "turnmark-2" and its reasons (docs/statistics.md).
+class ReasonCode(StrEnum):
+    """Why a verdict is what it is; the comment names the data of each."""
 
-    They differ in the looks that a plan of the second declares: each is a chance to end early with SUPPORTED, at its
-    own share of alpha; the shares sum to alpha, so that looking several times costs no more errors than looking once.
+    UNUSABLE_RESPONSES = "unusable_responses"  # problem, detail
+    INDISCRIMINATE_CLAIM = "indiscriminate_claim"  # positives, n, alpha
+    NOT_REPRESENTATIONS = "not_representations"  # output_kind
+    NO_PRIMARY_TEST = "no_primary_test"  # test, skip, detail
+    AUDITOR_PANEL = "auditor_panel"  # positives, n
+    INTERIM_REJECTION = "interim_rejection"  # queries, alpha, adjusted_pvalue
+    TEST = "test"  # test, rejects, alpha, adjusted_pvalue, exceeds_all_controls
+    NO_FULL_SIZE_CONTROLS = "no_full_size_controls"  # relative_similarity, required
+    MISSING_STRATA = "missing_strata"  # strata
+    ONE_FAMILY = "one_family"
+    NO_REFERENCE_DETECTED = "no_reference_detected"  # references
 
-    1. Responses that cannot be tested, that are declared to be no representations, or no deciding test: INCONCLUSIVE.
-       The same if the rule calls more of the auditor's own independents copies than alpha allows.
-    2. A deciding test rejects if its Holm-adjusted p is at most its look's share of alpha and the suspect lies beyond
-       every member. One rejection by a test that has every stratum it requires supports the claim; of tests that
-       lack one, two of different families must reject. Where neither plain nor marked encoders are in the panel, only
-       smaller or public ones, every innocent of the victim's size stands out: partial RSA must reject *and* the
-       suspect must come MIN_RELATIVE_SIMILARITY to the owner's own copies.
-    3. No rejection, and no deciding test whose threshold a reference surrogate reaches: INCONCLUSIVE, the claim
-       could not have found a theft. The same where a missing stratum asks for two families and only one could run, or
-       for references and there are none.
-    4. Otherwise NOT_SUPPORTED.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One reason of a verdict."""
+
+    code: ReasonCode
+    data: Mapping[str, Any] = field(default_factory=dict)  # JSON-ready
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The verdict on an audit's findings."""
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    auditor_positives: tuple[str, ...]  # the auditor's own encoders for which the rule concludes SUPPORTED
+
+
+def decide(findings: Findings) -> Decision:
+    """Return the verdict of the rule turnmark-1, the first of these that applies.
+
+    1. INCONCLUSIVE: the responses cannot be tested; or the rule concludes SUPPORTED for more of the auditor's own
+       encoders than alpha allows; or the suspect is declared not to return representations; or no primary test ran.
+    2. SUPPORTED: the primary tests support the claim (`supports`), at the final analysis with the alpha that is left
+       for it, or at an interim analysis with its share. The shares sum to alpha.
+    3. INCONCLUSIVE: the claim could not have detected a surrogate. It has no encoders of the victim's size and no
+       reference surrogate to measure relative similarity by; or a required stratum is missing, so that two families
+       must reject, and tests of one family ran; or no test detects any reference surrogate.
+    4. NOT_SUPPORTED.
     """
-    plan, tests = report.plan, report.primary
-    if report.problems:
-        return Verdict.INCONCLUSIVE, report.problems
-    hits, own = report.auditor_positives, len(report.auditor_panel)
-    if own and too_many_positives(len(hits), own, plan.alpha):
-        return Verdict.INCONCLUSIVE, (
-            f"the claim is indiscriminate: it calls {len(hits)} of the auditor's {own} independent encoders copies "
-            f"({', '.join(hits)}), more than alpha {plan.alpha:g} allows",
-        )
-    if report.output_kind != "representations":
-        return Verdict.INCONCLUSIVE, (
-            f"the suspect is declared to give {report.output_kind}, not representations: the panel is no null for them, "
-            "so what can be computed is shown and nothing decides",
-        )
-    if not tests:
-        return Verdict.INCONCLUSIVE, tuple(
-            f"{name} could not run: {report.skipped.get(name, 'not in the claim')}" for name in plan.primary
-        )
-    adjusted = report.adjusted_pvalues
-    rejected = rejecting(tests, plan.final_alpha)
-    whole = [t for t in tests if not t.missing_strata]
-    missing = sorted({s for t in tests for s in t.missing_strata}, key=STRATA.index)
-    lines = []
-    if own:
-        named = f": {', '.join(hits)}" if hits else ""
-        lines.append(f"of the auditor's own independent encoders, {len(hits)} of {own} are called copies{named}")
-    early = next((x for x in report.interim_analyses if supports(x.results, x.alpha)), None)
-    if early is not None:
-        p = min(holm([t.pvalue for t in early.results]))
-        lines.append(
-            f"after {early.queries} queries already: the tests of that look reject at its share of alpha, "
-            f"{early.alpha:g} (Holm-adjusted p {format_p(p)})"
-        )
-    for t in tests:
-        said = "rejects" if t in rejected else "does not reject"
-        lines.append(
-            f"{t.title}: {said} at alpha {plan.final_alpha:g} (Holm-adjusted p {format_p(adjusted[t.name])}, "
-            f"{'beyond' if t.exceeds_all_controls else 'not beyond'} every panel member)"
-        )
-    peers = has_full_size_controls(tests)
-    if not peers:
-        lines.append(_describe_relative_similarity(tests))
-    elif missing and not whole:
-        lines.append(f"no stratum {' or '.join(missing)} in the panel: deciding tests of two families must reject")
-    if early is not None or supports(tests, plan.final_alpha):
-        return Verdict.SUPPORTED, tuple(lines)
-    if not peers and all(relative_similarity_of(t) is None for t in tests):
-        return Verdict.INCONCLUSIVE, tuple(lines)
-    if peers and not whole and len({t.family for t in tests}) < 2:
-        lines.append("only one family of deciding tests could run, so this claim cannot support anything here")
-        return Verdict.INCONCLUSIVE, tuple(lines)
-    level = plan.final_alpha / len(tests)
-    tried = [t for t in tests if t.references]
-    if tried and not any(t.reaches(v, level) for t in tried for v in t.references.values()):
-        lines.append("no reference surrogate reaches any threshold: this claim cannot tell a theft from a stranger")
-        return Verdict.INCONCLUSIVE, tuple(lines)
-    return Verdict.NOT_SUPPORTED, tuple(lines)
+    tests, positives = findings.primary, _auditor_positives(findings)
 
+    def conclude(verdict: Verdict, reasons: Sequence[Reason]) -> Decision:
+        return Decision(verdict=verdict, reasons=tuple(reasons), auditor_positives=positives)
 
-def rejecting(tests: Sequence[TestResult], alpha: float) -> list[TestResult]:
-    """Returns the tests that reject: Holm-adjusted p at most alpha, and the suspect beyond every panel member."""
-    pvalues = holm([t.pvalue for t in tests])
-    return [t for t, p in zip(tests, pvalues, strict=True) if p <= alpha and t.exceeds_all_controls]
+    if blocked := _untestable(findings, positives):
+        return conclude(Verdict.INCONCLUSIVE, blocked)
+    reasons = _observations(findings, positives)
+    if first_rejection(findings) is not None or supports(tests, findings.plan.final_alpha):
+        return conclude(Verdict.SUPPORTED, reasons)
+    if not has_full_size_controls(tests):
+        if all(relative_similarity_of(t) is None for t in tests):
+            return conclude(Verdict.INCONCLUSIVE, reasons)
+    elif all(t.missing_strata for t in tests) and len({t.family for t in tests}) < 2:
+        return conclude(Verdict.INCONCLUSIVE, [*reasons, Reason(code=ReasonCode.ONE_FAMILY)])
+    if undetected := _undetected_references(findings):
+        data = {"references": undetected}
+        return conclude(Verdict.INCONCLUSIVE, [*reasons, Reason(code=ReasonCode.NO_REFERENCE_DETECTED, data=data)])
+    return conclude(Verdict.NOT_SUPPORTED, reasons)
 
 
 def supports(tests: Sequence[TestResult], alpha: float) -> bool:
-    """Returns whether deciding tests support the claim: one rejects that has every stratum, or two families do.
+    """Return whether primary tests support the claim at a level.
 
-    Against a panel without encoders of the victim's size: partial RSA rejects, and comes near enough to the references.
+    One test that has every required stratum rejects, or tests of two families do. Against a panel without encoders of
+    the victim's size, every encoder of that size would be rejected: partial RSA has to reject, and the relative
+    similarity has to be at least `MIN_RELATIVE_SIMILARITY`.
     """
     rejected = rejecting(tests, alpha)
     if not has_full_size_controls(tests):
@@ -121,34 +105,105 @@ def supports(tests: Sequence[TestResult], alpha: float) -> bool:
     return len({t.family for t in rejected}) >= 2 or any(not t.missing_strata for t in rejected)
 
 
+def rejecting(tests: Sequence[TestResult], alpha: float) -> list[TestResult]:
+    """Return the tests that reject: Holm-adjusted p at most alpha, and the suspect exceeds all controls."""
+    pvalues = holm([t.pvalue for t in tests])
+    return [t for t, p in zip(tests, pvalues, strict=True) if p <= alpha and t.exceeds_all_controls]
+
+
+def rejecting_tests(findings: Findings) -> frozenset[str]:
+    """Return the names of the tests that reject: at the final analysis, or at the first interim one that supports."""
+    interim = first_rejection(findings)
+    found = rejecting(interim.results, interim.alpha) if interim is not None else []
+    if not findings.ended_early:
+        found += rejecting(findings.primary, findings.plan.final_alpha)
+    return frozenset(t.name for t in found)
+
+
 def has_full_size_controls(tests: Sequence[TestResult]) -> bool:
-    """Returns whether a panel has encoders of the victim's size: a stratum plain or marked that was tested against."""
+    """Return whether a test was made against encoders of the victim's size: the strata plain or watermarked."""
     return any(stratum in t.members for t in tests for stratum in REQUIRED_STRATA)
 
 
-def relative_similarity_of(test: TestResult) -> float | None:
-    """Returns how close the suspect comes to the references, for the one test that may decide by it."""
-    return test.relative_similarity if test.name == "partial_rsa" else None
+def first_rejection(findings: Findings) -> InterimAnalysis | None:
+    """Return the first interim analysis that supports the claim, or None."""
+    return next((x for x in findings.interim_analyses if supports(x.results, x.alpha)), None)
 
 
-def _describe_relative_similarity(tests: Sequence[TestResult]) -> str:
-    said = "no encoder of the victim's size in the panel, only smaller or public ones"
-    found = [c for t in tests if (c := relative_similarity_of(t)) is not None]
-    if not found:
-        return f"{said}, and no reference surrogates beyond it to compare with: this claim cannot support anything"
-    return (
-        f"{said}: an innocent one would stand out, too, so the suspect must come {MIN_RELATIVE_SIMILARITY:g} of the way from the panel "
-        f"to the closest reference surrogate; by partial RSA it comes {found[0]:.2f}"
-    )
+def too_many_positives(positives: int, n: int, alpha: float) -> bool:
+    """Return whether the rule concludes SUPPORTED for more of n independent encoders than alpha allows.
 
-
-def too_many_positives(hits: int, n: int, alpha: float) -> bool:
-    """Returns whether so many hits among n innocents are more than alpha allows.
-
-    H0: each independent encoder is called a copy with probability alpha at most. H1: more often. Unit: one model.
-    Exact binomial, one-sided, at .05. Assumes independent encoders that have nothing to do with the victim.
+    H0: an independent encoder is a false positive with probability alpha at most. H1: more often. Unit: one model.
+    Exact binomial test, one-sided, at level 0.05. Assumes that the encoders are independent of the victim.
 
     >>> too_many_positives(1, 20, 0.01), too_many_positives(2, 20, 0.01)
     (False, True)
     """
-    return bool(stats.binomtest(hits, n, alpha, alternative="greater").pvalue < INDISCRIMINATE)
+    return n > 0 and bool(stats.binomtest(positives, n, alpha, alternative="greater").pvalue < INDISCRIMINATE_LEVEL)
+
+
+def _auditor_positives(findings: Findings) -> tuple[str, ...]:
+    verdicts = [(m.name, decide(findings.placing_auditor_encoder(m)).verdict) for m in findings.auditor_panel]
+    return tuple(name for name, verdict in verdicts if verdict is Verdict.SUPPORTED)
+
+
+def _untestable(findings: Findings, positives: tuple[str, ...]) -> list[Reason]:
+    """Return why the tests decide nothing: step 1 of the rule. Empty if they do."""
+    n, alpha, kind = len(findings.auditor_panel), findings.plan.alpha, findings.suspect.output_kind
+    if findings.problems:
+        return [
+            Reason(code=ReasonCode.UNUSABLE_RESPONSES, data={"problem": p.code.value, "detail": p.detail})
+            for p in findings.problems
+        ]
+    if too_many_positives(len(positives), n, alpha):
+        data = {"positives": list(positives), "n": n, "alpha": alpha}
+        return [Reason(code=ReasonCode.INDISCRIMINATE_CLAIM, data=data)]
+    if kind != "representations":
+        return [Reason(code=ReasonCode.NOT_REPRESENTATIONS, data={"output_kind": kind})]
+    if findings.primary:
+        return []
+    return [
+        Reason(
+            code=ReasonCode.NO_PRIMARY_TEST,
+            data={
+                "test": name,
+                "skip": None if skip is None else skip.code.value,
+                "detail": skip.detail if skip else "",
+            },
+        )
+        for name in findings.plan.primary
+        for skip in (findings.skipped.get(name),)
+    ]
+
+
+def _observations(findings: Findings, positives: tuple[str, ...]) -> list[Reason]:
+    """Return what the primary tests found, whatever the verdict."""
+    tests, alpha = findings.primary, findings.plan.final_alpha
+    rejected, adjusted = rejecting(tests, alpha), findings.adjusted_pvalues
+    found = []
+    if findings.auditor_panel:
+        data: dict[str, Any] = {"positives": list(positives), "n": len(findings.auditor_panel)}
+        found.append(Reason(code=ReasonCode.AUDITOR_PANEL, data=data))
+    if (early := first_rejection(findings)) is not None:
+        smallest = min(holm([t.pvalue for t in early.results]))
+        data = {"queries": early.queries, "alpha": early.alpha, "adjusted_pvalue": smallest}
+        found.append(Reason(code=ReasonCode.INTERIM_REJECTION, data=data))
+    for t in tests:
+        data = {"test": t.name, "rejects": t in rejected, "alpha": alpha, "adjusted_pvalue": adjusted[t.name]}
+        found.append(Reason(code=ReasonCode.TEST, data=data | {"exceeds_all_controls": t.exceeds_all_controls}))
+    missing = sorted({s for t in tests for s in t.missing_strata}, key=STRATA.index)
+    if not has_full_size_controls(tests):
+        data = {"relative_similarity": findings.relative_similarity, "required": MIN_RELATIVE_SIMILARITY}
+        found.append(Reason(code=ReasonCode.NO_FULL_SIZE_CONTROLS, data=data))
+    elif missing and all(t.missing_strata for t in tests):
+        found.append(Reason(code=ReasonCode.MISSING_STRATA, data={"strata": missing}))
+    return found
+
+
+def _undetected_references(findings: Findings) -> list[str]:
+    """Return the names of the reference surrogates, if no test detects any of them; empty if one is detected."""
+    tests = [t for t in findings.primary if t.references]
+    level = findings.plan.final_alpha / max(1, len(findings.primary))
+    if any(t.reaches(v, level) for t in tests for v in t.references.values()):
+        return []
+    return sorted({name for t in tests for name in t.references})

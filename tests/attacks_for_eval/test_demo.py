@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Job
+from support.job import Job
 
-from attacks_for_eval.demo import JobConfig, run_job
+from attacks_for_eval.demo import JobConfig, Row, run_job
 from ownership.claims.claim import Claim
 from ownership.errors import ClaimError, DataError, TrainingError
 from ownership.reports.report import Report
@@ -17,7 +18,7 @@ from ownership.verdict.rule import Verdict
 from watermark_training.data import Data
 
 
-def test_thefts_are_supported_and_strangers_are_not(job: Job) -> None:
+def test_surrogates_are_supported_and_independent_encoders_are_not(job: Job) -> None:
     assert {(r.name, r.format) for r in job.rows} == {
         (name, suffix)
         for name in ("surrogate_mse", "surrogate_infonce", "independent_foreign_key", "independent_half_turn")
@@ -54,20 +55,33 @@ def test_the_panel_is_what_rule_2_asks(job: Job) -> None:
     assert len(claim.references) == 3
 
 
-def test_the_keys_of_strangers_differ_from_the_victims(job: Job) -> None:
+def test_the_keys_of_independent_encoders_differ_from_the_victims(job: Job) -> None:
     from watermark_training.train_folder import load_trained
 
-    keys = [load_trained(job.folder / f"models/{n}").key for n in ("victim", "panel_marked_0", "panel_marked_2")]
+    keys = [
+        load_trained(job.folder / f"models/{n}").key for n in ("victim", "panel_watermarked_0", "panel_watermarked_2")
+    ]
     assert all(keys)
     assert len({k.sector_boundaries for k in keys if k}) == 3
 
 
-def test_running_again_trains_nothing(job: Job, digits: Data) -> None:
-    models = job.folder / "models"
-    before = {p: p.stat().st_mtime_ns for p in [*models.rglob("*"), *(job.folder / "claim").rglob("*")]}
-    again = run_job(digits, job.folder, job.config)
+def run_again(digits: Data, folder: Path, config: JobConfig) -> list[Row]:
+    """Run a finished job once more; nothing of its models and its claim may be written."""
+    before = {p: p.stat().st_mtime_ns for name in ("models", "claim") for p in (folder / name).rglob("*")}
+    rows = run_job(digits, folder, config)
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert [r.report for r in again] == [r.report for r in job.rows]
+    return rows
+
+
+def test_running_again_trains_nothing(job: Job, digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(job.folder, tmp_path / "job")  # shared: this run leaves the summary of no audits
+    monkeypatch.setattr("attacks_for_eval.demo._audits", lambda *_: iter(()))
+    assert run_again(digits, folder, job.config) == []
+
+
+@pytest.mark.slow
+def test_running_again_gives_the_same_reports(job: Job, digits: Data) -> None:
+    assert [r.report for r in run_again(digits, job.folder, job.config)] == [r.report for r in job.rows]
 
 
 def test_a_folder_holds_one_job(job: Job, digits: Data) -> None:

@@ -16,17 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Job, Run, encoder
+from support.command import Run, error_line
+from support.encoders import encoder
+from support.job import Job
 
+from ownership.encoders.architectures import Encoder
 from ownership.io.canonical import sha256
-from watermark_training.train_folder import weights_bytes
-
-
-def error_line(err: str) -> str:
-    """The one error line of a refused command."""
-    lines = [line for line in err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1, err
-    return lines[0]
+from watermark_training.encoder_files import onnx_bytes, weights_bytes
+from watermark_training.train_folder import load_trained
 
 
 def test_audit_prints_and_writes_the_report(run: Run, job: Job, tmp_path: Path) -> None:
@@ -46,14 +43,12 @@ def test_audit_prints_and_writes_the_report(run: Run, job: Job, tmp_path: Path) 
 
 
 def test_the_reports_command_reproduces_it(run: Run, job: Job, tmp_path: Path) -> None:
-    import shlex
-
+    """The report's command names files without their folders; the same audit gives the same bytes."""
     suspect = job.folder / "suspects/surrogate_mse.safetensors"
     run("audit", suspect, "--claim", job.folder / "claim", "--out", tmp_path / "first")
     stored = (tmp_path / "first/report.json").read_bytes()
-    command = shlex.split(json.loads(stored)["command"])
-    assert command[0] == "turnmark"
-    run(*command[1:], "--out", tmp_path / "second")
+    assert json.loads(stored)["command"] == "turnmark audit surrogate_mse.safetensors --claim claim"
+    run("audit", suspect, "--claim", job.folder / "claim", "--out", tmp_path / "second")
     assert (tmp_path / "second/report.json").read_bytes() == stored
 
 
@@ -79,24 +74,28 @@ def test_the_steps_by_hand(run: Run, job: Job, tmp_path: Path) -> None:
     build = ("claim", "build", "victim", "--private", "digits[:300]", "--public", "digits[300:1000]")
     code, out, err = run(*build, *panel, "--out", "claim", "--reference-epochs", 20, "--device", "cpu")
     assert code == 0, err
-    assert "5 plain, 5 marked" in out
+    assert "5 plain, 5 watermarked" in out
     code, shown, _ = run("claim", "show", "claim")
     assert code == 0
     assert shown.strip() in out
-    code, out, _ = run("steal", "victim", "digits[1000:1600]", "--loss", "mse", "--queries", 600, "--out", "thief",
+    code, out, _ = run("attack", "extract", "victim", "digits[1000:1600]", "--loss", "mse",
+                       "--n-queries", 600, "--out", "copy",
                        "--epochs", 80, "--batch-size", 64, "--lr", 0.002)  # fmt: skip
     assert code == 0
     assert "600 queries" in out
-    assert json.loads(Path("thief/config.json").read_text())["queries"] == 600
-    code, out, _ = run("audit", "thief/encoder.onnx", "--claim", "claim")
+    assert json.loads(Path("copy/config.json").read_text())["queries"] == 600
+    code, out, _ = run("audit", "copy/encoder.onnx", "--claim", "claim")
     assert code == 0, out
     code, out, _ = run("audit", "bare.safetensors", "--claim", "claim")
     assert code == 1
 
 
 def test_a_claim_without_a_predictor(run: Run, job: Job) -> None:
-    """VICTIM may be any loadable file: a claim without watermark evidence."""
-    victim = job.folder / "models/victim/encoder.onnx"
+    """VICTIM may be any loadable file; alone it has no predictor, and the claim no watermark evidence."""
+    loaded = load_trained(job.folder / "models/victim").encoder
+    assert isinstance(loaded, Encoder)
+    victim = Path("alone.onnx")
+    victim.write_bytes(onnx_bytes(loaded, (16, 16)))
     panel = [p for i in range(5) for p in ("--panel", job.folder / f"models/panel_plain_{i}")]
     panel += [p for i in range(5) for p in ("--panel", job.folder / f"models/panel_watermarked_{i}")]
     code, out, err = run("claim", "build", victim, "--private", "digits[:100]", "--public", "digits[100:500]",
@@ -127,6 +126,7 @@ def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_pat
         p for m in ("plain", "watermarked") for i in range(5) for p in ("--panel", job.folder / f"models/panel_{m}_{i}")
     ]
     build = ("claim", "build", job.folder / "models/victim", "--private", "digits[:50]", "--public", "digits[50:400]")
+    extract = ("attack", "extract", job.folder / "models/victim")
     cases: list[tuple[int, str, tuple[object, ...]]] = [
         (2, "does not exist", ("audit", "nothing.onnx", "--claim", claim)),
         (2, "folder without weights", ("audit", job.folder, "--claim", claim)),
@@ -141,31 +141,28 @@ def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_pat
         (2, "cannot write", ("audit", good, "--claim", claim, "--out", tmp_path / "in the way" / "x")),
         (2, "too small a panel", (*build, *panel, "--out", "c", "--no-reference")),
         (2, "exists already", (*build, *whole, "--out", claim, "--no-reference")),
-        (2, "is no train folder", (*build, "--panel", tmp_path, "--out", "c")),
-        (2, "no readable", ("train", "grey.npz", "--out", "v")),
+        (2, "is not a train folder", (*build, "--panel", tmp_path, "--out", "c")),
+        (2, "not a readable", ("train", "grey.npz", "--out", "v")),
         (2, "too small", ("train", "small.npz", "--out", "v")),
-        (2, "no folder", ("train", "nowhere", "--out", "v")),
+        (2, "nor a known data set", ("train", "nowhere", "--out", "v")),
         (2, "unknown architecture", ("train", "digits", "--out", "v", "--arch", "x")),
-        (2, "unknown mark", ("train", "digits", "--out", "v", "--watermark", "x")),
-        (2, "not available", ("train", "digits", "--out", "v", "--device", "quantum")),
-        (2, "queries from", ("steal", job.folder / "models/victim", "digits[:10]", "--out", "t")),
-        (2, "unknown loss", ("steal", job.folder / "models/victim", "digits", "--loss", "x", "--out", "t")),
-        (2, "unknown method", ("steal", job.folder / "models/victim", "digits", "--method", "x", "--out", "t")),
-        (2, "cont-steal means loss", ("steal", job.folder / "models/victim", "digits", "--method", "cont-steal",
-                                      "--loss", "mse", "--out", "t")),
-        (2, "mse has no temperature", ("steal", job.folder / "models/victim", "digits", "--temperature", 1,
-                                       "--out", "t")),
-        (2, "unknown kind", ("steal", job.folder / "models/victim", "digits", "--output-kind", "x", "--out", "t")),
-        (2, "a task serves no representations", ("steal", job.folder / "models/victim", "digits", "--task", "digits",
-                                                 "--out", "t")),
-        (2, "unknown kind", ("audit", good, "--claim", claim, "--output-kind", "x")),
+        (2, "unknown watermark", ("train", "digits", "--out", "v", "--watermark", "x")),
+        (2, "unknown device", ("train", "digits", "--out", "v", "--device", "quantum")),
+        (2, "queries from", (*extract, "digits[:40]", "--out", "t")),
+        (2, "unknown loss", (*extract, "digits", "--loss", "x", "--out", "t")),
+        (2, "unknown method", (*extract, "digits", "--method", "x", "--out", "t")),
+        (2, "cont-steal means loss", (*extract, "digits", "--method", "cont-steal", "--loss", "mse", "--out", "t")),
+        (2, "mse has no temperature", (*extract, "digits", "--temperature", 1, "--out", "t")),
+        (2, "unknown output kind", (*extract, "digits", "--output-kind", "x", "--out", "t")),
+        (2, "does not return representations", (*extract, "digits", "--task", "digits", "--out", "t")),
+        (2, "unknown output kind", ("audit", good, "--claim", claim, "--output-kind", "x")),
         (2, "another configuration", ("train", "digits[:99]", "--out", job.folder / "models/victim", "--epochs", 1)),
     ]  # fmt: skip
     for code, said, arguments in cases:
         got, _out, err = run(*arguments)
         assert said in error_line(err), arguments
         assert got == code, (arguments, err)
-        assert "hint:" in err
+        assert "hint:" in err or "--help' for help" in err
     assert not (tmp_path / "c").exists()
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]  # nothing half-written
 
@@ -178,13 +175,14 @@ def test_usage_errors_end_with_2_and_help_with_0(run: Run) -> None:
     assert code == 0
     assert out.startswith("turnmark ")
     for command in (
-        ("linear-eval",),
         ("train",),
         ("claim",),
         ("claim", "build"),
         ("claim", "show"),
         ("claim", "power"),
-        ("steal",),
+        ("attack",),
+        ("attack", "extract"),
+        ("attack", "linear-eval"),
         ("audit",),
         ("demo",),
     ):
@@ -212,7 +210,7 @@ def test_a_full_disk_is_one_line(run: Run, job: Job, monkeypatch: pytest.MonkeyP
 def test_interrupting_ends_with_130_and_resumes(tmp_path: Path) -> None:
     options = ["--out", str(tmp_path / "v"), "--arch", "tiny", "--epochs", "400", "--device", "cpu"]
     command = [sys.executable, "-m", "cli.main", "train", "digits[:400]", *options, "--batch-size", "64"]
-    # whoever runs the tests in a shell's background has SIGINT ignored, and so would the child
+    # a shell's background job has SIGINT ignored, and so would the child
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, preexec_fn=heed)
     deadline = time.monotonic() + 60
@@ -240,16 +238,16 @@ def test_the_demo_as_a_user_runs_it(run: Run, tmp_path: Path) -> None:
 
 def test_linear_eval_prints_an_accuracy_with_its_interval(run: Run, job: Job, tmp_path: Path) -> None:
     victim = job.folder / "models/victim"
-    code, out, _ = run("linear-eval", victim, "digits[:900]", "--test", "digits[900:1400]")
+    code, out, _ = run("attack", "linear-eval", victim, "digits[:900]", "--test", "digits[900:1400]")
     assert code == 0
     accuracy = float(out.split("top-1 ")[1].split()[0])
     assert accuracy > 85
     assert "500 test images" in out
     np.savez(tmp_path / "unlabelled.npz", x=np.zeros((50, 16, 16), np.uint8))
-    code, _, err = run("linear-eval", victim, "unlabelled.npz", "--test", "digits[:9]")
+    code, _, err = run("attack", "linear-eval", victim, "unlabelled.npz", "--test", "digits[:90]")
     assert code == 2
     assert "needs labels" in error_line(err)
-    assert run("linear-eval", victim, "digits", "--test", "digits", "--method", "magic")[0] == 2
+    assert run("attack", "linear-eval", victim, "digits", "--test", "digits", "--classifier", "magic")[0] == 2
 
 
 def test_the_auditors_own_encoders_by_command(run: Run, job: Job, tmp_path: Path) -> None:
@@ -263,16 +261,16 @@ def test_the_auditors_own_encoders_by_command(run: Run, job: Job, tmp_path: Path
     report = json.loads((tmp_path / "r/report.json").read_text())
     assert [m["provenance"] for m in report["auditor_panel"]] == ["trained here in the auditor's house", ""]
     assert len(report["auditor_positives"]) == 0
-    assert "of the auditor's own independent encoders, 0 of 2" in out
+    assert "0 of the auditor's own 2 independent encoders" in " ".join(out.split())
     assert code == (0 if report["verdict"] == "SUPPORTED" else 1)
     (tmp_path / "empty").mkdir()
     code, _, err = run("audit", suspect, "--claim", job.folder / "claim", "--auditor-panel", tmp_path / "empty")
     assert code == 2
-    assert "holds no encoders" in error_line(err)
+    assert "contains no encoders" in error_line(err)
 
 
 def test_claim_power_says_what_can_be_found(run: Run, job: Job) -> None:
-    code, out, err = run("claim", "power", job.folder / "claim", "--json", "--probes", 100)
+    code, out, err = run("claim", "power", job.folder / "claim", "--json", "--n-probes", 100)
     assert code == 0, err
     found = json.loads(out)
     assert next(iter(found)) == "100"
@@ -290,17 +288,21 @@ def test_claim_power_says_what_can_be_found(run: Run, job: Job) -> None:
 
 
 def test_methods_and_kinds_of_answers_by_command(run: Run, job: Job, tmp_path: Path) -> None:
-    """A named method, a theft of labels, a second stage, and an audit of a declared classifier."""
+    """A named method, extraction from labels, a second stage, and an audit of a declared classifier."""
     victim = job.folder / "models/victim"
-    few = ("--queries", 64, "--epochs", 1, "--batch-size", 32, "--device", "cpu")
-    assert run("steal", victim, "digits[:99]", "--method", "cont-steal", *few, "--out", "cont")[0] == 0
+    few = ("--n-queries", 64, "--epochs", 1, "--batch-size", 32, "--device", "cpu")
+    assert run("attack", "extract", victim, "digits[:99]", "--method", "cont-steal", *few, "--out", "cont")[0] == 0
     record = json.loads((tmp_path / "cont/config.json").read_text())
-    assert (record["steal"]["loss"], record["steal"]["temperature"], record["queries"]) == ("infonce", 0.5, 64)
+    assert (record["extraction"]["loss"], record["extraction"]["temperature"], record["queries"]) == (
+        "infonce",
+        0.5,
+        64,
+    )
     labels = ("--output-kind", "labels", "--task", "digits[:300]")
-    code, out, _ = run("steal", victim, "digits[300:400]", *labels, *few, "--out", "labels")
+    code, out, _ = run("attack", "extract", victim, "digits[300:400]", *labels, *few, "--out", "labels")
     assert code == 0
     assert "64 queries" in out
-    assert run("steal", "cont", "digits[400:500]", *few, "--out", "second")[0] == 0
+    assert run("attack", "extract", "cont", "digits[400:500]", *few, "--out", "second")[0] == 0
     first = sha256((tmp_path / "cont/encoder.safetensors").read_bytes())
     assert json.loads((tmp_path / "second/config.json").read_text())["victim_sha256"] == first
     claim = ("--claim", job.folder / "claim", "--output-kind", "logits", "--out", "r")
@@ -315,14 +317,23 @@ def test_methods_and_kinds_of_answers_by_command(run: Run, job: Job, tmp_path: P
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_serve_and_steal_over_http(run: Run, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real server process: the theft needs the token, and the server says what it answered when it is stopped."""
+    """A real server process: the extraction needs the token, and the server says what it answered when stopped."""
     import socket
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("TURNMARK_TOKEN", "abc")
-    command = [sys.executable, "-m", "cli.main", "serve", str(job.folder / "models/victim"), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "cli.main",
+        "attack",
+        "serve",
+        str(job.folder / "models/victim"),
+        "--port",
+        str(port),
+    ]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
@@ -334,13 +345,26 @@ def test_serve_and_steal_over_http(run: Run, job: Job, tmp_path: Path, monkeypat
                     break
             time.sleep(0.1)
         address = f"http://127.0.0.1:{port}/represent"
-        theft = ("steal", address, "digits[:100]", "--queries", 100, "--epochs", 1, "--device", "cpu", "--out", "t")
-        assert "--arch" in run(*theft)[2]
-        code, out, _ = run(*theft, "--arch", "tiny")
+        extraction = (
+            "attack",
+            "extract",
+            address,
+            "digits[:100]",
+            "--n-queries",
+            100,
+            "--epochs",
+            1,
+            "--device",
+            "cpu",
+            "--out",
+            "t",
+        )
+        assert "--surrogate-arch" in run(*extraction)[2]
+        code, out, _ = run(*extraction, "--surrogate-arch", "tiny")
         assert code == 0
         assert "100 queries" in out
         monkeypatch.setenv("TURNMARK_TOKEN", "wrong")
-        code, _, err = run(*theft[:-1], "u", "--arch", "tiny")
+        code, _, err = run(*extraction[:-1], "u", "--surrogate-arch", "tiny")
         assert code == 2
         assert "HTTP 401" in error_line(err)
         server.send_signal(signal.SIGINT)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from conftest import Job, Run
-from test_cli import error_line
+from support.command import Run, error_line
+from support.job import Job
 
 from ownership.claims.claim import Claim
 from watermark_training.train_folder import load_trained
@@ -24,16 +24,16 @@ def test_embed_marks_a_trained_encoder_and_resumes(run: Run, job: Job, tmp_path:
     assert str(watermarked.key.sector_boundaries[0]) not in out
     assert watermarked.config["base_checkpoint"] == load_trained(plain).sha256
     assert "already embedded" in run(*arguments)[1]
-    # a claim that would convict the unmarked model is refused
+    # a claim that would report the original model as a copy is refused
     panel = [x for p in sorted((job.folder / "models").iterdir()) if p != plain for x in ("--panel", p)]
     build = ["claim", "build", tmp_path / "watermarked", "--private", "digits[:200]", "--public", "digits[200:900]"]
     code, _, err = run(*build, *panel, "--size", 16, "--out", tmp_path / "claim")
     assert code == 2
-    assert "went on from is not in the panel" in error_line(err)
+    assert "base checkpoint of the victim is not in the panel" in error_line(err)
     assert not (tmp_path / "claim").exists()
-    # unless the owner states that nobody else has it
+    # unless the owner states that no one else has it
     kept = [*build, *panel, "--size", 16, "--out", tmp_path / "claim", "--no-reference", "--base-checkpoint-is-private"]
-    code, _, err = run(*kept, "--probes", 250)
+    code, _, err = run(*kept, "--n-probes", 250)
     assert code == 0, err
     assert "never published" in Claim.load(tmp_path / "claim").data["base_checkpoint"]
 
@@ -41,7 +41,18 @@ def test_embed_marks_a_trained_encoder_and_resumes(run: Run, job: Job, tmp_path:
 def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) -> None:
     plain = next(p for p in sorted((job.folder / "models").iterdir()) if load_trained(p).key is None)
     known = load_trained(plain)
-    arguments = ["train", "digits[:128]", "--out", tmp_path / "grown", "--start", plain, "--epochs", 1, "--size", 16]
+    arguments = [
+        "train",
+        "digits[:128]",
+        "--out",
+        tmp_path / "grown",
+        "--init-from",
+        plain,
+        "--epochs",
+        1,
+        "--size",
+        16,
+    ]
     code, out, err = run(*arguments, "--lr", 1e-9, "--batch-size", 64)
     assert code == 0, err
     assert "sibling:PATH" in out
@@ -52,22 +63,30 @@ def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) 
     assert grown.predictor is not None
     assert grown.predictor.pairs
     # independent encoders of such a victim begin with fresh weights
-    panel = ["panel", tmp_path / "grown", "--private", "digits[:64]", "--others", "digits[200:264]", "--no-invariant"]
-    code, _, err = run(*panel[:4], "--others", "digits[200:210]", "--out", tmp_path / "panel", "--size", 16)
+    panel = [
+        "panel",
+        tmp_path / "grown",
+        "--private",
+        "digits[:64]",
+        "--others",
+        "digits[200:264]",
+        "--no-rotation-invariant",
+    ]
+    code, _, err = run(*panel[:4], "--others", "digits[200:240]", "--out", tmp_path / "panel", "--size", 16)
     assert code == 2
     assert "fewer than the victim's" in err
-    assert "1 passes may be too few for them (--epochs)" in " ".join(err.split())
+    assert "1 epochs may be too few for them (--epochs)" in " ".join(err.split())
     code, out, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2)
     assert code == 0
     assert "may be too few" not in err
-    assert "needs kin of the victim" in err
+    assert "needs sibling fine-tunes" in err
     assert {load_trained(p).config["train"]["epochs"] for p in (tmp_path / "longer").iterdir()} == {2}
-    # and its kin go on from where it did, in its own passes: a claim knows them for what they are
+    # its sibling fine-tunes start from the same checkpoint, for as many epochs; a claim recognizes their stratum
     other = next(p for p in sorted((job.folder / "models").iterdir()) if p != plain)
-    code, _, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2, "--base-checkpoint", other)
+    code, _, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2, "--init-from", other)
     assert code == 2
-    assert "did not go on from" in error_line(err)
-    code, out, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2, "--base-checkpoint", plain)
+    assert "did not start from" in error_line(err)
+    code, out, err = run(*panel, "--out", tmp_path / "longer", "--size", 16, "--epochs", 2, "--init-from", plain)
     assert code == 0, err
     assert f"--panel sibling:{plain}" in out
     from_checkpoint = [load_trained(p) for p in sorted((tmp_path / "longer").glob("sibling_*"))]
@@ -76,15 +95,18 @@ def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) 
     ] * 4
     build = ["claim", "build", tmp_path / "grown", "--size", 16, "--private", "digits[:64]"]
     build += ["--public", "digits[200:900]"]
-    build += ["--panel", tmp_path / "longer", "--panel", f"sibling:{plain}", "--no-reference", "--probes", 250]
+    build += ["--panel", tmp_path / "longer", "--panel", f"sibling:{plain}", "--no-reference", "--n-probes", 250]
     code, _, err = run(*build, "--out", tmp_path / "claim")
     assert code == 0, err
     kinds = [m.kind for m in Claim.load(tmp_path / "claim").members]
     assert [kinds.count(k) for k in ("plain", "watermarked", "sibling")] == [5, 5, 5]
     for wrong, said in (
-        ([*arguments[:3], tmp_path / "x", "--start", plain / "encoder.onnx"], "known architecture"),
+        (
+            [*arguments[:3], tmp_path / "x", "--init-from", job.folder / "suspects/surrogate_mse.onnx"],
+            "known architecture",
+        ),
         ([*arguments, "--arch", "resnet18"], "resnet18"),
-        ([*arguments[:3], tmp_path / "x", "--start", tmp_path / "nothing"], "nothing"),
+        ([*arguments[:3], tmp_path / "x", "--init-from", tmp_path / "nothing"], "nothing"),
     ):
         code, _, err = run(*wrong)
         assert code == 2
@@ -109,12 +131,12 @@ def test_show_says_what_a_folder_holds_and_nothing_of_the_key(run: Run, job: Job
     assert loaded.sha256 in out
     assert "simclr" in out
     assert "secret; the key is in predictor.safetensors" in out
-    assert "mark accuracy" in out
+    assert "watermark accuracy" in out
     for cut in loaded.key.sector_boundaries:
         assert f"{cut:.3f}"[1:] not in out
-    assert "a bare file" in run("show", victim / "encoder.onnx")[1]
-    thief = next(p for p in (job.folder / "models").iterdir() if "steal" in load_trained(p).config)
-    assert "theft" in run("show", thief)[1]
+    surrogate = next(p for p in (job.folder / "models").iterdir() if "extraction" in load_trained(p).config)
+    assert "extraction" in run("show", surrogate)[1]
+    assert "a single file" in run("show", job.folder / "suspects/surrogate_mse.onnx")[1]
     code, _, err = run("show", job.folder)
     assert code == 2
-    assert "no train folder" in error_line(err)
+    assert "not a train folder" in error_line(err)

@@ -6,16 +6,18 @@ import csv
 import json
 from pathlib import Path
 
-from conftest import Job, Run
-from test_cli import error_line
+import pytest
+from support.command import Run, error_line
+from support.job import Job
 
 
 def test_evaluate_writes_table_picture_and_page_and_resumes(run: Run, job: Job, tmp_path: Path) -> None:
     arguments = [
-        "evaluate", job.folder / "models/victim", "--claim", job.folder / "claim", "--queries", "digits[1100:]",
-        "--others", "digits[1100:]", "--out", tmp_path / "e", "--loss", "mse", "--count", 200, "--epochs", 3,
-        "--output", "permute", "--independent", "untrained", "--images", 100, "--size", 16,
-        "--model", next((job.folder / "models").glob("*/encoder.onnx")),
+        "attack", "evaluate", job.folder / "models/victim", "--claim", job.folder / "claim",
+        "--query-data", "digits[1100:]",
+        "--others", "digits[1100:]", "--out", tmp_path / "e", "--loss", "mse", "--n-queries", 200, "--epochs", 3,
+        "--output-transform", "permute", "--independent", "untrained", "--n-images", 100, "--size", 16,
+        "--independent-file", next((job.folder / "models").glob("*/encoder.onnx")),
     ]  # fmt: skip
     code, out, _ = run(*arguments)
     assert code == 0
@@ -23,20 +25,28 @@ def test_evaluate_writes_table_picture_and_page_and_resumes(run: Run, job: Job, 
     assert " of 2 SUPPORTED" in out
     with (tmp_path / "e/results.csv").open() as f:
         rows = list(csv.DictReader(f))
-    assert [(r["role"], r["output"]) for r in rows] == [
+    assert [(r["role"], r["output_transform"]) for r in rows] == [
         ("surrogate", ""), ("surrogate", "permute"), ("independent", ""), ("independent", ""),
     ]  # fmt: skip
     assert (tmp_path / "e/roc.png").is_file()
-    assert "False accusations" in (tmp_path / "e/summary.html").read_text()
+    assert "False positives" in (tmp_path / "e/summary.html").read_text()
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "e/rows").iterdir()}
     assert run(*arguments)[0] == 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "e/rows").iterdir()} == times
 
 
 def test_evaluate_refuses_in_one_line(run: Run, job: Job) -> None:
-    base = ["evaluate", job.folder / "models/victim", "--claim", job.folder / "claim", "--queries", "digits[:50]"]
+    base = [
+        "attack",
+        "evaluate",
+        job.folder / "models/victim",
+        "--claim",
+        job.folder / "claim",
+        "--query-data",
+        "digits[:50]",
+    ]
     base += ["--others", "digits[:50]", "--out", "e"]
-    code, _, err = run(*base, "--loss", "mse", "--count", 400)
+    code, _, err = run(*base, "--loss", "mse", "--n-queries", 400)
     assert code == 2
     assert "400 of 50 images" in error_line(err)
     code, _, err = run(*base, "--independent", "psychic")
@@ -47,6 +57,7 @@ def test_evaluate_refuses_in_one_line(run: Run, job: Job) -> None:
     assert "abacus" in error_line(err)
 
 
+@pytest.mark.slow
 def test_stop_early_and_panel_models(run: Run, job: Job, tmp_path: Path) -> None:
     suspect = job.folder / "suspects/surrogate_mse.safetensors"
     files = tmp_path / "panel"

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from conftest import Run, Sealed, encoder
+from support.claims import Sealed
+from support.command import Run, turnmark
+from support.encoders import encoder
+from support.reports import changed as altered
 
-from ownership.auditing.reproduce import Circumstances, circumstances
+from ownership.auditing.reproduce import load_options
 from ownership.claims.claim import Claim
 from ownership.errors import ReportError
 from ownership.io.canonical import sha256
 from ownership.io.files import read_json, write_json
 from ownership.reports.report import Report
-from ownership.suspects.formats.open import LoadOptions
-from watermark_training.train_folder import weights_bytes
+from ownership.suspects.formats.model_file import LoadOptions
+from ownership.verdict.records import AuditOptions
+from watermark_training.encoder_files import weights_bytes
+
+BRINGS = ("--auditor-panel", "own", "--panel-models", "models")
 
 
-@pytest.fixture
-def brought(tmp_path: Path) -> None:
-    """A suspect, an auditor's own encoder and two of the panel's files, in the folder that commands run in."""
+def bring(tmp_path: Path) -> None:
+    """Write a suspect, an auditor's own encoder and two of the panel's files."""
     files = {"suspect": 3, "own/mine": 40} | {f"models/m{i}": 10 + i for i in (2, 7)}
     for name, seed in files.items():
         path = tmp_path / f"{name}.safetensors"
@@ -30,16 +36,33 @@ def brought(tmp_path: Path) -> None:
     (tmp_path / "own/mine.txt").write_text("trained at home")
 
 
-def test_from_audit_to_a_signed_report_that_is_reproduced(
-    run: Run, sealed: Sealed, brought: None, tmp_path: Path
-) -> None:
-    brings = ("--auditor-panel", "own", "--panel-models", "models")
-    code, _, _ = run("audit", "suspect.safetensors", "--claim", sealed.folder, "--paper", "--out", "r", *brings)
-    assert code == 1
+@pytest.fixture
+def brought(tmp_path: Path) -> None:
+    """What `bring` writes, in the folder where commands run."""
+    bring(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def audit_once(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what was brought and the report `r` made with it."""
+    folder = tmp_path_factory.mktemp("audited")
+    bring(folder)
+    command = ("audit", "suspect.safetensors", "--claim", sealed.folder, "--paper-tests", "--out", "r", *BRINGS)
+    assert turnmark(folder, *command)[0] == 1
+    return folder
+
+
+@pytest.fixture
+def audited(audit_once: Path, tmp_path: Path) -> None:
+    """A copy of that folder, where commands run."""
+    shutil.copytree(audit_once, tmp_path, dirs_exist_ok=True)
+
+
+def test_from_audit_to_a_signed_report(run: Run, sealed: Sealed, audited: None, tmp_path: Path) -> None:
     numbers = Path("r/report.json").read_bytes()
     code, out, _ = run("report", "verify", "r")
     assert code == 0
-    assert out.splitlines()[-1].startswith("UNSIGNED: ")
+    assert out.splitlines()[-1].startswith("signature    UNSIGNED: ")
 
     assert run("keygen", "auditor.key")[0] == 0
     custody = ("claim: from Jane Roe, 2026-05-01", "suspect: from the court, 2026-05-02T10:00:00+02:00, by John Doe",
@@ -50,8 +73,8 @@ def test_from_audit_to_a_signed_report_that_is_reproduced(
     assert code == 0
     assert out.startswith("signed: r\nkey ")
     key = out.splitlines()[1].removeprefix("key ")
-    assert "proves nothing about when" in err
-    assert run(*signing)[1].startswith("signed already with this key, and nothing changed")
+    assert "does not prove when" in err
+    assert run(*signing)[1].startswith("already signed with this key, and nothing changed")
     code, _, err = run(*signing, "--received", "auditor: from me, 2026-05-01")
     assert code == 2
     assert "another chain of custody" in err
@@ -86,7 +109,7 @@ def test_from_audit_to_a_signed_report_that_is_reproduced(
     assert "custody      auditor mine.safetensors" in out
     assert "not stated from whom" in out
     assert [line.split()[0] for line in said if not line.startswith("custody")] == [
-        "report", "signature", "key", "page", "signed", "timestamp", "date",
+        "report", "page", "signed", "signature", "key", "timestamp", "date",
     ]  # fmt: skip
     assert run("report", "verify", "r", *whole, "--before", "2020-01-01")[0] == 6
     assert run("report", "verify", "r", "--before", "2020-01-01")[0] == 2
@@ -94,8 +117,10 @@ def test_from_audit_to_a_signed_report_that_is_reproduced(
     assert code == 6
     assert "not with the auditor's" in err
 
+
+def test_a_report_is_reproduced_with_what_was_brought_and_without(run: Run, sealed: Sealed, audited: None) -> None:
     again = ("report", "reproduce", "r", "--claim", sealed.folder, "--suspect", "suspect.safetensors")
-    code, out, _ = run(*again, *brings)
+    code, out, _ = run(*again, *BRINGS)
     assert code == 0
     assert "reproduced: NOT_SUPPORTED" in out
     assert "not computed again" not in out
@@ -110,14 +135,16 @@ def test_what_is_not_reproduced_is_named(run: Run, sealed: Sealed, brought: None
     on = ("--claim", sealed.folder, "--suspect", "suspect.safetensors")
     report = Report.load(Path("r/report.json"))
     changed = [replace(r, value=r.value + 0.01) if r.name == "cka" else r for r in report.results]
-    replace(report, results=tuple(changed), versions={**report.versions, "torch": "0.1"}).save(Path("other.json"))
+    replace(altered(report, results=tuple(changed)), versions={**report.versions, "torch": "0.1"}).save(
+        Path("other.json")
+    )
     code, out, err = run(
         "report", "reproduce", "other.json", "--claim", sealed.folder, "--suspect", "suspect.safetensors"
     )
     assert code == 6
     assert "not reproduced: " in err
     assert "cka value" in err
-    assert re.search(r"^differs: cka value 0\.\d+, again 0\.\d+$", out, flags=re.M)
+    assert re.search(r"^differs: cka value 0\.\d+, repeated 0\.\d+$", out, flags=re.M)
     assert "other version: torch 0.1, now " in out
     assert re.search(r"CKA.* NO *$", out, flags=re.M)
     assert not re.search(r"Partial.* NO *$", out, flags=re.M)
@@ -146,7 +173,7 @@ def test_what_is_not_reproduced_is_named(run: Run, sealed: Sealed, brought: None
     [
         ("--stop-early",),
         ("--preprocess", "try"),
-        ("--preprocess", "bgr+imagenet", "--paper"),
+        ("--preprocess", "bgr+imagenet", "--paper-tests"),
         ("--output-kind", "logits"),
         ("--arch", "tiny"),
     ],
@@ -174,22 +201,18 @@ def test_recorded_rows_are_reproduced(run: Run, claim_folder: Path, tmp_path: Pa
     images = load_data("probes").images
     rows = encoder(3)(as_input(images)).detach().numpy()
     np.save("rows.npy", rows)
-    code, _, err = run("audit", "rows.npy", "--probes", "probes", "--claim", claim_folder, "--out", "r")
+    code, _, err = run("audit", "rows.npy", "--probe-folder", "probes", "--claim", claim_folder, "--out", "r")
     assert code in (0, 1), err
     again = ("report", "reproduce", "r", "--claim", claim_folder, "--suspect", "rows.npy")
-    assert run(*again, "--probes", "probes")[0] == 0
+    assert run(*again, "--probe-folder", "probes")[0] == 0
     np.save("rows.npy", rows + 1)
-    assert run(*again, "--probes", "probes")[0] == 6
+    assert run(*again, "--probe-folder", "probes")[0] == 6
 
 
-def test_a_report_gives_a_suspect_no_leave() -> None:
-    """What a report's command allows is not allowed by that: the person who repeats it has to."""
-    command = (
-        "turnmark audit --paper --allow-torchscript --external-data --claim --stop-early --roots /x --pooling mean"
-    )
-    how = circumstances(command)
-    assert how == Circumstances(pooling="mean")
-    assert how.options(LoadOptions()) == LoadOptions(pooling="mean")
-    assert how.options(LoadOptions(output="h", allow_torchscript=True)).allow_torchscript
-    with pytest.raises(ReportError, match="cannot be read"):
-        circumstances("turnmark audit 'cut off…")
+def test_a_report_gives_a_suspect_no_permission() -> None:
+    """The options of a report say how a suspect is loaded, and never allow it to run code or to read other files."""
+    recorded = AuditOptions(paper_tests=True, pooling="mean", arch="tiny")
+    assert load_options(recorded, LoadOptions()) == LoadOptions(pooling="mean", arch="tiny")
+    given = LoadOptions(output="h", arch="resnet18", allow_torchscript=True)
+    assert load_options(recorded, given) == replace(given, pooling="mean")
+    assert not {"external_data", "allow_torchscript"} & {f.name for f in fields(AuditOptions)}

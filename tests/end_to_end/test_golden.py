@@ -1,8 +1,9 @@
-"""What earlier versions wrote is read, verified and audited again to the numbers it holds (tests/golden/README.md)."""
+"""The golden files are read, verified, and audited again to the numbers they hold (tests/golden/README.md)."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,99 +11,90 @@ from support import independent_verifier
 
 from ownership import audit, load_suspect
 from ownership.attestation.timestamps import load_roots, parse_date
-from ownership.auditing.reproduce import Reproduction, circumstances, reproduce
-from ownership.claims.claim import FORMAT_VERSION, READABLE, Claim
+from ownership.auditing.reproduce import reproduce
+from ownership.claims.claim import Claim
+from ownership.claims.redaction import REDACTABLE
+from ownership.claims.storage import FORMAT_VERSION
 from ownership.io.canonical import canonical_json
 from ownership.reports.html import render_html
 from ownership.reports.report import SCHEMA_VERSION, Report
 from ownership.reports.signature import verify_report
-from ownership.sealing.disclosure import check_disclosure, disclosed_data
+from ownership.sealing.disclosure import check_disclosure
 from ownership.sealing.verify import verify_claim
+from ownership.suspects.suspect import load_encoder
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-MODELS = GOLDEN / "models"
-REPORTS = {
-    "report-1-first.json": "claim-1",
-    "report-1-auditor.json": "claim-1",
-    "report-1-paper.json": "claim-1",
-    "report-2-first.json": "claim-2",
-    "report-2.json": "claim-2",
-    "report-signed/report.json": "claim-2-sealed",
-    "report-3.json": "claim-3",
-    "report-3-pairs.json": "claim-4",
-}
+MODELS, CLAIM, REPORT = GOLDEN / "models", GOLDEN / "claim", GOLDEN / "report"
 
 
-def again(report: Report, claim: str) -> Reproduction:
-    own = [(load_suspect(MODELS / "own.onnx"), "made for this")]
-    return reproduce(
-        report,
-        Claim.load(GOLDEN / claim),
-        load_suspect(MODELS / "suspect.onnx"),
-        how=circumstances(report.command),
-        auditor_panel=own if report.auditor_panel else (),
-        panel_models=[load_suspect(MODELS / f"{name}.onnx") for name in ("p0", "m1")] if report.panel_checked else None,
-    )
+def test_they_are_of_the_version_that_is_written() -> None:
+    assert json.loads((CLAIM / "claim.json").read_bytes())["format_version"] == FORMAT_VERSION
+    assert json.loads((REPORT / "report.json").read_bytes())["schema_version"] == SCHEMA_VERSION
 
 
-def test_every_version_is_there() -> None:
-    formats = {json.loads((GOLDEN / c / "claim.json").read_bytes())["format_version"] for c in REPORTS.values()}
-    assert formats == set(READABLE)
-    assert FORMAT_VERSION in formats
-    schemas = {json.loads((GOLDEN / r).read_bytes())["schema_version"] for r in REPORTS}
-    assert schemas == set(range(1, SCHEMA_VERSION + 1))
-
-
-@pytest.mark.parametrize(("name", "claim"), REPORTS.items())
-def test_a_report_is_read_and_reproduced(name: str, claim: str) -> None:
-    stored = json.loads((GOLDEN / name).read_bytes())
-    assert canonical_json(stored) == (GOLDEN / name).read_bytes()
-    report = Report.load(GOLDEN / name)
+def test_the_report_is_read_and_reproduced() -> None:
+    stored = json.loads((REPORT / "report.json").read_bytes())
+    assert canonical_json(stored) == (REPORT / "report.json").read_bytes()
+    report = Report.load(REPORT / "report.json")
     assert report.verdict.value == stored["verdict"] == "SUPPORTED"
     assert "Ownership report" in render_html(report)
-    found = again(report, claim)
+    found = reproduce(
+        report,
+        Claim.load(CLAIM),
+        load_suspect(MODELS / "suspect.onnx"),
+        auditor_panel=[(load_encoder(MODELS / "own.onnx"), "made for this")],
+        panel_models=[load_encoder(MODELS / f"{name}.onnx") for name in ("p0", "m1")],
+    )
     assert not found.differences
     assert not found.left_out
     assert found.compared > 100
-    assert len(found.rows) == len(report.results) + sum(len(x.results) for x in report.looks)
+    assert len(found.tests) == len(report.results) + sum(len(x.results) for x in report.findings.interim_analyses)
     found.require()
 
 
-@pytest.mark.parametrize("claim", ["claim-1", "claim-2", "claim-2-sealed", "claim-3", "claim-4"])
-def test_a_claim_is_written_as_it_was(claim: str, tmp_path: Path) -> None:
-    """Loading and saving a claim of today's format gives its bytes; what is older is read, and written as today's."""
-    loaded = Claim.load(GOLDEN / claim)
+def test_the_claim_is_written_as_it_was(tmp_path: Path) -> None:
+    loaded = Claim.load(CLAIM)
     assert len(loaded.members) == 10
-    assert loaded.key is not None
+    assert loaded.watermark is not None
+    assert loaded.watermark.key is not None
     assert sum(map(len, loaded.probes.values())) > 200
-    digest = loaded.save(tmp_path / "again")
-    old = json.loads((GOLDEN / claim / "claim.json").read_bytes())["format_version"] < FORMAT_VERSION
-    assert (digest == loaded.sha256) is not old
-    assert Claim.load(tmp_path / "again").scores == loaded.scores
+    assert loaded.save(tmp_path / "again") == loaded.sha256
+    for path in (tmp_path / "again").rglob("*.*"):
+        assert path.read_bytes() == (CLAIM / path.relative_to(tmp_path / "again")).read_bytes()
 
 
 def test_what_was_sealed_and_signed_verifies() -> None:
     trusted = {"roots": load_roots(GOLDEN / "roots.pem"), "before": parse_date("2027-01-01")}
-    claim = list(verify_claim(GOLDEN / "claim-2-sealed", public_key=GOLDEN / "owner.pub", **trusted))
-    assert claim[-1].startswith("date ")
-    report = list(verify_report(GOLDEN / "report-signed", public_key=GOLDEN / "auditor.pub", **trusted))
-    assert report[-1].startswith("date ")
-    assert any("from the court, 2026-05-02, by John Doe" in line for line in report)
-    shown = (GOLDEN / "disclosure.json").read_bytes()
-    list(check_disclosure(shown, public_key=GOLDEN / "owner.pub", **trusted))
-    assert disclosed_data(shown)["key.json"] == (GOLDEN / "claim-2-sealed/key.json").read_bytes()
-    plan = list(
-        check_disclosure((GOLDEN / "disclosure-2.json").read_bytes(), public_key=GOLDEN / "owner.pub", **trusted)
-    )
-    assert any(line.startswith("plan         sealed") for line in plan)
-    independent_verifier.verify(GOLDEN / "claim-2-sealed", GOLDEN / "owner.pub", GOLDEN / "roots.pem")
-    independent_verifier.verify_report(GOLDEN / "report-signed", GOLDEN / "auditor.pub", GOLDEN / "roots.pem")
+    claim = verify_claim(CLAIM, public_key=GOLDEN / "owner.pub", **trusted)
+    assert claim.details("date")
+    report = verify_report(REPORT, public_key=GOLDEN / "auditor.pub", **trusted)
+    assert report.details("date")
+    assert any("from the court, 2026-05-02, by John Doe" in line for line in report.details("custody"))
+    shown = check_disclosure((GOLDEN / "disclosure.json").read_bytes(), public_key=GOLDEN / "owner.pub", **trusted)
+    assert shown.digest == claim.digest
+    assert shown.parts.keys() == {"key.json", "private/3"}
+    assert shown.parts["key.json"] == (CLAIM / "key.json").read_bytes()
+    assert shown.plan == json.loads((CLAIM / "claim.json").read_bytes())["plan"]
+    independent_verifier.verify(CLAIM, GOLDEN / "owner.pub", GOLDEN / "roots.pem")
+    independent_verifier.verify_report(REPORT, GOLDEN / "auditor.pub", GOLDEN / "roots.pem")
 
 
-def test_a_view_is_read_and_comes_to_the_same_verdict() -> None:
-    stored, view = Report.load(GOLDEN / "report-3.json"), Claim.load(GOLDEN / "view-3")
-    assert view.sha256 == stored.claim["sha256"]
-    assert view.withheld.parts
-    again = audit(view, load_suspect(MODELS / "suspect.onnx"))
+@pytest.fixture
+def redacted(tmp_path: Path) -> Path:
+    copy = shutil.copytree(CLAIM, tmp_path / "copy")
+    for name in REDACTABLE:
+        (copy / name).unlink()
+    shutil.copy(GOLDEN / "redacted/redacted.json", copy)
+    shutil.copy(GOLDEN / "redacted/salts.json", copy / "seal")
+    return copy
+
+
+def test_the_redacted_copy_verifies_and_leads_to_the_same_verdict(redacted: Path) -> None:
+    assert verify_claim(redacted, public_key=GOLDEN / "owner.pub").details("redacted")
+    independent_verifier.verify(redacted, GOLDEN / "owner.pub", GOLDEN / "roots.pem")
+    stored, loaded = Report.load(REPORT / "report.json"), Claim.load(redacted)
+    assert loaded.sha256 == stored.claim.sha256
+    assert loaded.redaction.parts == REDACTABLE
+    again = audit(loaded, load_suspect(MODELS / "suspect.onnx"))
     assert again.verdict is stored.verdict
     assert again.adjusted_pvalues == pytest.approx(stored.adjusted_pvalues, rel=1e-3)

@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Noisy, Run, Sealed, encoder
 from numpy.typing import NDArray
 from PIL import Image
-from test_endpoint import serving
+from support.claims import Sealed
+from support.command import Run
+from support.encoders import Noisy, as_suspect, encoder
+from support.http_server import serving
 from torch import Tensor, nn
 
 from ownership import audit
@@ -38,7 +40,8 @@ from ownership.suspects.sandbox.encoder import SandboxedEncoder
 from ownership.suspects.suspect import load_suspect
 from ownership.watermark import WatermarkKey
 from watermark_training.data import Data
-from watermark_training.train_folder import describe_data, save_trained, weights_bytes
+from watermark_training.encoder_files import weights_bytes
+from watermark_training.train_folder import describe_data, save_trained
 from watermark_training.training import Trained
 
 PASSPHRASE, TOKEN = "Apfelbaum-im-Schnee-1897", "tok-0b5e7c1f9d"
@@ -111,13 +114,13 @@ def secrets(sealed: Sealed) -> Secrets:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     whole = Claim.load(sealed.folder)
-    assert whole.key is not None
-    assert whole.predictor is not None
+    assert whole.watermark is not None
+    assert whole.watermark.key is not None
     salts = json.loads((sealed.folder / "seal/salts.json").read_bytes())["salts"]
     pem = sealed.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).splitlines()[1]
     made = Secrets.of(
-        key=of_key(whole.key),
-        predictor=of_weights(whole.predictor),
+        key=of_key(whole.watermark.key),
+        predictor=of_weights(whole.watermark.predictor),
         images=of_images(whole.probes["private"], torch.cat([whole.probes["public"], whole.probes["rotated"]])),
         responses=of_answers(whole.responses["victim"]),
         salts=(bytes.fromhex(salt) for salt in salts.values()),
@@ -165,10 +168,11 @@ def test_a_planted_secret_is_found_through_base64_at_any_alignment(secrets: Secr
 def test_a_leak_in_a_real_report_is_found(sealed: Sealed, secrets: Secrets, tmp_path: Path) -> None:
     """As if a name, a message or a number carried it."""
     whole = Claim.load(sealed.folder)
-    assert whole.key is not None
-    report = audit(whole, replace(_suspect(tmp_path, encoder(77)), name=f"model {PASSPHRASE}"))
+    assert whole.watermark is not None
+    assert whole.watermark.key is not None
+    report = audit(whole, as_suspect(encoder(77), f"model {PASSPHRASE}"))
     assert secrets.found_in(render_html(report).encode()) == {"words"}
-    leaking = replace(report, versions={**report.versions, "key": repr(whole.key.sector_boundaries[1])})
+    leaking = replace(report, versions={**report.versions, "key": repr(whole.watermark.key.sector_boundaries[1])})
     leaking.save(tmp_path / "report.json")
     assert secrets.found_in((tmp_path / "report.json").read_bytes()) == {"words", "key"}
     salt = next(iter(json.loads((sealed.folder / "seal/salts.json").read_bytes())["salts"].values()))
@@ -177,7 +181,7 @@ def test_a_leak_in_a_real_report_is_found(sealed: Sealed, secrets: Secrets, tmp_
 
 def test_the_claim_itself_is_full_of_them(sealed: Sealed, secrets: Secrets) -> None:
     found = set().union(*(secrets.found_in(data) for data in files_in(sealed.folder).values()))
-    assert found == {"key", "predictor", "images", "answers", "salts"}
+    assert found == {"key", "predictor", "images", "responses", "salts"}
     key = sealed.public.with_suffix("").read_bytes()
     assert secrets.found_in(key) == {"signing"}
 
@@ -190,7 +194,7 @@ def _suspect(folder: Path, of: nn.Module) -> Any:
     return load_suspect(folder / "suspect.safetensors")
 
 
-@pytest.mark.parametrize("options", [(), ("--json",), ("--paper", "--stop-early"), ("--pdf",)])
+@pytest.mark.parametrize("options", [(), ("--json",), ("--paper-tests", "--stop-early"), ("--pdf",)])
 def test_an_audit(options: tuple[str, ...], run: Run, sealed: Sealed, secrets: Secrets, tmp_path: Path) -> None:
     from ownership.reports.pdf import find_browser
 
@@ -223,23 +227,23 @@ def test_the_suspects_process(
 
     monkeypatch.setattr("ownership.suspects.sandbox.encoder.subprocess.Popen", recording)
     suspect = _suspect(tmp_path, encoder(77))
-    caged: SandboxedEncoder = suspect.encoder
+    sandboxed: SandboxedEncoder = suspect.encoder
     seen: dict[str, bytes] = {}
 
     def watched(images: Tensor) -> Tensor:
-        responses = caged(images)
-        process = caged._running.process
+        responses = sandboxed(images)
+        process = sandboxed._running.process
         assert process is not None
         for name in ("cmdline", "environ"):
             try:
                 seen[name] = Path(f"/proc/{process.pid}/{name}").read_bytes()
-            except OSError:  # not Linux, or nobody may look into it: then nobody sees a secret either
+            except OSError:  # not Linux, or no process may look into it: then none sees a secret
                 seen[name] = b""
-        seen.update({f"folder/{n}": data for n, data in files_in(caged._private).items()})
+        seen.update({f"folder/{n}": data for n, data in files_in(sandboxed._private).items()})
         return responses
 
     audit(Claim.load(sealed.folder), replace(suspect, encoder=watched))
-    caged.discard()
+    sandboxed.close()
     assert started
     assert len(seen) >= 3
     for name, data in {**seen, **{f"start {i}": s for i, s in enumerate(started)}}.items():
@@ -274,7 +278,7 @@ def test_a_view(sealed: Sealed, secrets: Secrets, tmp_path: Path) -> None:
     salts = json.loads((sealed.folder / "seal/salts.json").read_bytes())["salts"]
     shown = json.loads((tmp_path / "view/seal/salts.json").read_bytes())["salts"]
     hidden = Secrets.of(salts=(bytes.fromhex(salt) for name, salt in salts.items() if name not in shown))
-    kept_back = secrets.without("predictor", "answers", "salts")
+    kept_back = secrets.without("predictor", "responses", "salts")
     for name, data in files_in(tmp_path / "view").items():
         assert not kept_back.found_in(data), name
         assert not hidden.found_in(data), name
@@ -284,7 +288,7 @@ def test_a_view(sealed: Sealed, secrets: Secrets, tmp_path: Path) -> None:
 
 
 def test_the_commands_around_a_seal(run: Run, claim_folder: Path, tmp_path: Path, sealed: Sealed) -> None:
-    """keygen, seal, attach, verify, disclose, encrypt, view, show: what they print and what they write to publish."""
+    """What the commands from keygen to show print, and what they write to be published."""
     said: list[str] = []
 
     def call(*arguments: object) -> None:
@@ -300,29 +304,28 @@ def test_the_commands_around_a_seal(run: Run, claim_folder: Path, tmp_path: Path
     sealed.first.reply(tmp_path / "claim.tsq", tmp_path / "claim.tsr")
     call("claim", "attach", "claim", "claim.tsr")
     call("claim", "verify", "claim", "--public-key", "owner.key.pub")
-    call("claim", "disclose", "claim", "representations/m1.safetensors", "--data", "--out", "shown.json")
+    call("claim", "disclose", "claim", "representations/m1.safetensors", "--with-data", "--out-file", "shown.json")
     call("claim", "check-disclosure", "shown.json")
-    call("claim", "encrypt", "claim", "--out", "claim.age", "--passphrase")
-    call("claim", "view", "claim", "--out", "view")
+    call("claim", "redact", "claim", "--out", "view")
     call("claim", "show", "claim")
     whole = Claim.load(tmp_path / "claim")
-    assert whole.key is not None
-    assert whole.predictor is not None
+    assert whole.watermark is not None
+    assert whole.watermark.key is not None
     salts = json.loads((tmp_path / "claim/seal/salts.json").read_bytes())["salts"]
     key = load_signing_key(tmp_path / "owner.key", lambda: PASSPHRASE)
     secrets = Secrets.of(
-        key=of_key(whole.key),
-        predictor=of_weights(whole.predictor),
+        key=of_key(whole.watermark.key),
+        predictor=of_weights(whole.watermark.predictor),
         images=of_images(whole.probes["private"], whole.probes["public"]),
         responses=of_answers(whole.responses["victim"]),
         salts=(bytes.fromhex(salt) for name, salt in salts.items() if name != "representations/m1.safetensors"),
         signing=(key.private_bytes_raw(),),
         words=(PASSPHRASE.encode(), TOKEN.encode()),
     )
-    published = ["owner.key", "owner.key.pub", "claim.tsq", "claim.tsr", "shown.json", "claim.age"]
+    published = ["owner.key", "owner.key.pub", "claim.tsq", "claim.tsr", "shown.json"]
     published += [f"claim/seal/{name}" for name in ("statement.dsse.json", "owner.pub")]
     published += [p.relative_to(tmp_path).as_posix() for p in (tmp_path / "claim/seal/timestamps").iterdir()]
-    assert len(published) == 9
+    assert len(published) == 8
     for name in published:
         assert not secrets.found_in((tmp_path / name).read_bytes()), name
     assert not secrets.found_in("".join(said).encode())
@@ -338,7 +341,7 @@ def test_a_train_folder(trained: Trained, digits: Data, tmp_path: Path) -> None:
     assert trained.key is not None
     assert trained.predictor is not None
     private = digits.images[:256]
-    save_trained(trained, tmp_path / "victim", describe_data("digits", private))
+    save_trained(trained, tmp_path / "victim", describe_data("digits", private), onnx=True)
     secrets = Secrets.of(
         key=of_key(trained.key),
         predictor=of_weights(trained.predictor),

@@ -1,24 +1,34 @@
-"""Makes the golden files with the Turnmark that is on the path: see README.md beside it.
+"""Write the golden files with the Turnmark on the path (README.md beside this file).
 
-python make.py models FOLDER                    encoders as ONNX files, the same whatever the version
-python make.py claim MODELS OUT                 a claim
-python make.py report MODELS CLAIM OUT.json     an audit of it, with all that this version can add to a report
-python make.py seal GOLDEN                      claim-2-sealed, sealed and stamped; a disclosure; a signed report of it
+    python tests/golden/make.py
+
+The encoders in `models/` are drawn from fixed seeds. The signing keys and the timestamp authority are made anew and
+thrown away, so every run writes other seals.
 """
 
 from __future__ import annotations
 
-import inspect
+import hashlib
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+
+GOLDEN = Path(__file__).resolve().parent
+sys.path[:0] = [str(GOLDEN.parent.parent), str(GOLDEN.parent)]
 
 SIDE, HIDDEN, DIM = 8, 16, 8
 SEEDS = {"victim": 1, **{f"p{i}": 10 + i for i in range(5)}, **{f"m{i}": 20 + i for i in range(5)}, "own": 40}
-
-KEY: dict[str, Any] = {"cuts": (0.9, 0.9 + np.pi), "margin": 0.3, "predictor_seed": 3}
+KEY: dict[str, Any] = {"sector_boundaries": (0.9, 0.9 + np.pi), "margin": 0.3, "predictor_seed": 3}
+PLAN: dict[str, Any] = {
+    "n_public": 110, "n_watermark": 30, "n_private": 20, "n_rotated": 20, "n_rotations": 2, "min_probes": 100,
+    "rsa_directions": 4, "gmm_components": 2, "interim_queries": (100,), "interim_alpha_shares": (0.3,),
+}  # fmt: skip
 
 
 def weights(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -31,10 +41,14 @@ def weights(name: str) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(SIDE * SIDE, HIDDEN)) / 2, rng.normal(size=(HIDDEN, DIM))
 
 
-def models(folder: Path) -> None:
+def encoder(name: str) -> Any:
+    a, b = (torch.tensor(w, dtype=torch.float32) for w in weights(name))
+    return lambda x: torch.tanh(x.mean(1).flatten(1) @ a) @ b
+
+
+def write_models(folder: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper, save
 
-    folder.mkdir(parents=True)
     for name in (*SEEDS, "suspect", "reference"):
         constants = {k: v.astype(np.float32) for k, v in zip("ab", weights(name), strict=True)}
         initial = [numpy_helper.from_array(v, k) for k, v in constants.items()]
@@ -51,156 +65,135 @@ def models(folder: Path) -> None:
         graph = helper.make_graph(nodes, "encoder", [images], [rows], initial)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         save(model, folder / f"{name}.onnx")
-    predictor(folder / "predictor.safetensors", pairs=False)
-    predictor(folder / "pairs.safetensors", pairs=True)
 
 
-def smooth_images(n: int, seed: int) -> Any:
-    import torch
-
+def smooth_images(n: int, seed: int) -> Tensor:
     small = torch.rand(n, 1, 3, 3, generator=torch.Generator().manual_seed(seed))
-    return (torch.nn.functional.interpolate(small, SIDE, mode="bilinear", align_corners=True) * 255).to(torch.uint8)
+    return (nn.functional.interpolate(small, SIDE, mode="bilinear", align_corners=True) * 255).to(torch.uint8)
 
 
-def predictor(out: Path, *, pairs: bool) -> None:
-    """A rotation predictor fitted to the victim, with few digits and few weights, so that it packs better."""
-    import torch
-    from safetensors.torch import save_file
-
+def fitted_predictor() -> Any:
+    """A predictor of pairs fitted to the victim, with few distinct weights, so that it compresses well."""
     from ownership.claims.probes import make_probes
     from ownership.encoders.images import as_input, three_channels
     from ownership.plan import Plan
     from ownership.watermark import RotationPredictor, WatermarkKey
 
-    key = WatermarkKey(**KEY)
     images = smooth_images(4000, 1)
-    probes, marked = make_probes(
-        images[:50], images[50:], Plan(n_public=2000 if pairs else 100, n_watermark=2000), key=key
+    probes, watermark = make_probes(
+        images[:50], images[50:], Plan(n_public=2000, n_watermark=2000), key=WatermarkKey(**KEY)
     )
-    answers = encoder("victim")(three_channels(as_input(probes["watermark"])))
-    labels = marked[0] if isinstance(marked, tuple) else marked
-    if pairs:
-        answers = torch.cat([answers, encoder("victim")(three_channels(as_input(probes["public"])))[marked[2]]], 1)
-    torch.manual_seed(0)
-    made = RotationPredictor(DIM, 3, pairs=True) if pairs else RotationPredictor(DIM, 3)
-    weights = [p for p in made.parameters() if p.ndim == 2 and len(p) == 128]
-    optimiser = torch.optim.AdamW(made.parameters(), lr=3e-3, weight_decay=0.1)
+    rotated, public = (encoder("victim")(three_channels(as_input(probes[name]))) for name in ("watermark", "public"))
+    read = torch.cat([rotated, public[watermark.sources]], 1)
+    predictor = RotationPredictor(DIM, 3, pairs=True)
+    layers = [p for p in predictor.parameters() if p.ndim == 2 and len(p) == 128]
+    optimizer = torch.optim.AdamW(predictor.parameters(), lr=3e-3, weight_decay=0.1)
     for step in range(600):
-        torch.nn.functional.cross_entropy(made(answers), labels).backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        nn.functional.cross_entropy(predictor(read), watermark.labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
         with torch.no_grad():
-            for w in weights if step % 50 == 0 else ():
+            for w in layers if step % 50 == 0 else ():
                 w.copy_(torch.where(w.abs() >= w.abs().flatten().quantile(0.8), w, 0))
     with torch.no_grad():
-        for w in made.parameters():
+        for w in predictor.parameters():
             w.copy_(torch.where(w.abs() >= w.abs().flatten().quantile(0.8), w, 0) if len(w) == 128 else w)
             w.copy_(w.mul(256).round().div(256))
-    good = (made(answers).argmax(1) == labels).float().mean()
-    print(f"the predictor is right on {good:.2f}")
-    save_file(made.state_dict(), out)
+    print(f"the predictor is right on {(predictor(read).argmax(1) == watermark.labels).float().mean():.2f}")
+    return predictor.eval()
 
 
-def encoder(name: str) -> Any:
-    import torch
-
-    a, b = (torch.tensor(w, dtype=torch.float32) for w in weights(name))
-    return lambda x: torch.tanh(x.mean(1).flatten(1) @ a) @ b
-
-
-def claim(models_folder: Path, out: Path) -> None:
-    import hashlib
-
-    import torch
-    from safetensors.torch import load_file
-    from torch import nn
-
+def write_claim(models: Path, out: Path) -> None:
     from ownership.claims.build import build_claim
-    from ownership.claims.record import Member
+    from ownership.claims.probes import ClaimImages
+    from ownership.claims.record import EncoderRecord, NamedEncoder
     from ownership.plan import Plan
-    from ownership.watermark import RotationPredictor, WatermarkKey
+    from ownership.watermark import Watermark, WatermarkKey
 
-    def record(name: str, kind: str) -> tuple[Member, Any]:
-        digest = hashlib.sha256((models_folder / f"{name}.onnx").read_bytes()).hexdigest()
-        return Member(name=name, kind=kind, sha256=digest, trained_on_private=name == "p4"), encoder(name)
+    def named(name: str, kind: str) -> NamedEncoder:
+        digest = hashlib.sha256((models / f"{name}.onnx").read_bytes()).hexdigest()
+        record = EncoderRecord(name=name, kind=kind, sha256=digest, trained_on_private=name == "p4")
+        return NamedEncoder(record, encoder(name))
 
-    images = smooth_images(330, 0)
-    sizes: dict[str, Any] = {"n_public": 110, "n_watermark": 30, "n_private": 20, "min_probes": 100}
-    sizes |= {"rsa_directions": 4, "gmm_components": 2}
-    known = inspect.signature(Plan).parameters
-    later = {"n_turned": 20, "turns": 2, "looks": (100,), "look_shares": (0.3,)}
-    sizes |= {k: v for k, v in later.items() if k in known}
-    if "pairs" in inspect.signature(RotationPredictor).parameters:
-        name, mark = "pairs", RotationPredictor(DIM, 3, pairs=True)
-    else:
-        name, mark = "predictor", RotationPredictor(DIM, 3)
-    mark.load_state_dict(load_file(models_folder / f"{name}.safetensors"))
     torch.manual_seed(0)
-    built = build_claim(
-        record("victim", "victim"),
-        images[:30],
-        images[30:],
-        [record(n, "plain" if n.startswith("p") else "marked") for n in SEEDS if n not in ("victim", "own")],
-        plan=Plan(**sizes),
-        key=WatermarkKey(**KEY),
-        predictor=mark.eval(),
+    predictor, images = fitted_predictor(), smooth_images(330, 0)
+    build_claim(
+        named("victim", "victim"),
+        ClaimImages(
+            images[:30],
+            images[30:],
+            view=lambda x, g: (x + 0.1 * torch.randn(x.shape, generator=g)).clamp(0, 1),
+        ),
+        [named(n, "plain" if n[0] == "p" else "watermarked") for n in SEEDS if n not in ("victim", "own")],
+        plan=Plan(**PLAN),
+        watermark=Watermark(key=WatermarkKey(**KEY), predictor=predictor),
         projection_head=nn.Sequential(nn.Linear(DIM, 8), nn.ReLU(), nn.Linear(8, 4)).eval(),
-        references=[record("reference", "reference")],
-        view=lambda x, g: (x + 0.1 * torch.randn(x.shape, generator=g)).clamp(0, 1),
+        references=[named("reference", "reference")],
+    ).save(out)
+
+
+def write_report(models: Path, claim: Path, out: Path) -> None:
+    from ownership import AuditOptions, Claim, audit, load_suspect
+    from ownership.reports.html import write_html
+
+    report = audit(
+        Claim.load(claim),
+        load_suspect(models / "suspect.onnx"),
+        AuditOptions(paper_tests=True),
+        auditor_panel=[(load_suspect(models / "own.onnx"), "made for this")],
+        panel_models=[load_suspect(models / f"{name}.onnx") for name in ("p0", "m1")],
     )
-    built.save(out)
+    report.save(out / "report.json")
+    write_html(report, out / "report.html")
 
 
-def report(models_folder: Path, claim_folder: Path, out: Path) -> None:
-    from ownership import Claim, audit, load_suspect
+def write_redaction(claim: Path, out: Path) -> None:
+    """Write the two files in which a redacted copy differs from its claim."""
+    from ownership.sealing.redacted_copy import write_redacted_copy
 
-    known = inspect.signature(audit).parameters
-    more: dict[str, Any] = {}
-    if "auditor_panel" in known:
-        more["auditor_panel"] = [(load_suspect(models_folder / "own.onnx"), "made for this")]
-    if "panel_models" in known:
-        more["panel_models"] = [load_suspect(models_folder / f"{name}.onnx") for name in ("p0", "m1")]
-    if "paper" in known:
-        more["paper"] = True
-    words = "turnmark audit suspect.onnx --claim CLAIM" + (" --paper" if "paper" in known else "")
-    suspect = load_suspect(models_folder / "suspect.onnx")
-    audit(Claim.load(claim_folder), suspect, command=words, **more).save(out)
+    with tempfile.TemporaryDirectory() as name:
+        write_redacted_copy(claim, Path(name) / "copy")
+        out.mkdir()
+        for path in ("redacted.json", "seal/salts.json"):
+            shutil.copyfile(Path(name) / "copy" / path, out / Path(path).name)
 
 
-def seal(golden: Path) -> None:
-    import tempfile
-
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+def main() -> None:
     from support.tsa import make_authority
 
     from ownership.attestation.keys import load_signing_key, make_signing_key
-    from ownership.reports.html import write_html
-    from ownership.reports.report import Report
     from ownership.reports.signature import sign_report, signed_report
     from ownership.sealing.create import attach, seal_claim, write_request
     from ownership.sealing.disclosure import disclose
 
-    folder, signed = golden / "claim-2-sealed", golden / "report-signed"
-    with tempfile.TemporaryDirectory() as name:  # nobody keeps the keys
-        place = Path(name)
-        authority = make_authority(place / "support.tsa", "Golden authority")
-        keys = {}
+    models, claim, report = (GOLDEN / name for name in ("models", "claim", "report"))
+    for folder in (models, claim, report, GOLDEN / "redacted"):
+        shutil.rmtree(folder, ignore_errors=True)
+    models.mkdir()
+    write_models(models)
+    write_claim(models, claim)
+    with tempfile.TemporaryDirectory() as name:
+        place, keys = Path(name), {}
+        authority = make_authority(place / "tsa", "Golden authority")
+        (GOLDEN / "roots.pem").write_bytes(authority.roots.read_bytes())
         for who in ("owner", "auditor"):
             make_signing_key(place / who)
             keys[who] = load_signing_key(place / who, str)
-            (golden / f"{who}.pub").write_bytes((place / f"{who}.pub").read_bytes())
-        (golden / "roots.pem").write_bytes(authority.roots.read_bytes())
-        seal_claim(folder, keys["owner"])
-        write_request(folder, place / "a.tsq")
-        attach(folder, authority.reply(place / "a.tsq", place / "a.tsr").read_bytes())
-        (golden / "disclosure.json").write_bytes(disclose(folder, ["key.json", "private/3"], data=True))
-        report(golden / "models", folder, signed / "report.json")
-        write_html(Report.load(signed / "report.json"), signed / "report.html")
+            (GOLDEN / f"{who}.pub").write_bytes((place / f"{who}.pub").read_bytes())
+        seal_claim(claim, keys["owner"])
+        write_request(claim, place / "a.tsq")
+        attach(claim, authority.reply(place / "a.tsq", place / "a.tsr").read_bytes())
+        (GOLDEN / "disclosure.json").write_bytes(disclose(claim, ["key.json", "private/3", "plan"], data=True))
+        write_redaction(claim, GOLDEN / "redacted")
+        write_report(models, claim, report)
         received = ("claim: from Jane Roe, 2026-05-01", "suspect: from the court, 2026-05-02, by John Doe")
-        sign_report(signed, keys["auditor"], auditor="Ada Lovelace", received=received)
-        write_request(signed, place / "b.tsq", signed_report)
-        attach(signed, authority.reply(place / "b.tsq", place / "b.tsr").read_bytes(), opened=signed_report)
+        sign_report(report, keys["auditor"], auditor="Ada Lovelace", received=received)
+        write_request(report, place / "b.tsq", signed_report)
+        attach(report, authority.reply(place / "b.tsq", place / "b.tsr").read_bytes(), opened=signed_report)
+    for path in GOLDEN.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
 
 
 if __name__ == "__main__":
-    {"models": models, "claim": claim, "report": report, "seal": seal}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,20 @@ import onnx
 import pytest
 import timm
 import torch
-from conftest import Audit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from support import hostile_files as g
+from support.command import Audit
+from support.warm_sandbox import Open, WarmSandbox
 from torch import nn
 from torchvision import models
 
 from ownership.encoders.images import represent
 from ownership.errors import OwnershipError, SuspectError
-from ownership.suspects.formats.open import LoadOptions, detect_format, open_model
-from ownership.suspects.formats.torch_export import harmless, vet
+from ownership.suspects.formats.model_file import LoadOptions, detect_format, open_model
+from ownership.suspects.formats.torch_export import is_arithmetic, vet_archive
+from ownership.suspects.sandbox.encoder import Limits
 from ownership.suspects.suspect import load_suspect
 
 PREFIXES = [b"", b"PK\x03\x04", b"\x80\x02", b"\x08\x07\x12", (64).to_bytes(8, "little") + b"{", b"\x93NUMPY", b"<html"]
@@ -49,14 +51,14 @@ def test_any_archive_is_vetted_or_refused(data: bytes, name: str, tmp_path: Path
     path = tmp_path / "x.pt2"
     path.write_bytes(g.archive(**{"a/archive_format": b"pt2", "a/models/model.json": data, "a/" + (name or "x"): data}))
     with suppress(OwnershipError):
-        vet(path)
+        vet_archive(path)
 
 
 @SETTINGS
 @given(st.text(max_size=60))
-def test_only_arithmetic_is_harmless(text: str) -> None:
+def test_is_arithmetic_accepts_arithmetic_only(text: str) -> None:
     """What is called harmless names nothing but sizes and the functions on the list."""
-    if harmless(text):
+    if is_arithmetic(text):
         import ast
 
         names = {n.id for n in ast.walk(ast.parse(text, mode="eval")) if isinstance(n, ast.Name)}
@@ -64,34 +66,30 @@ def test_only_arithmetic_is_harmless(text: str) -> None:
         assert not any(isinstance(n, ast.Attribute) for n in ast.walk(ast.parse(text, mode="eval")))
 
 
-def test_mutated_files_through_the_command(audit_hostile: Audit, tmp_path: Path) -> None:
-    """A few here; 10,000 a format through a reused worker: benchmarks/fuzz.py."""
-    rng = np.random.default_rng(0)
-    for i, data in enumerate((g.pt(g.STATE), save(g.STATE), g.flat(), g.pt2())):
-        for _ in range(2):
-            changed = bytearray(data)
-            for at in rng.integers(0, min(len(data), 4000), 3):
-                changed[at] = rng.integers(256)
-            path = tmp_path / f"m{i}"
-            path.write_bytes(bytes(changed))
-            code, said = audit_hostile(path)
-            assert code in (0, 1, 2), said
-            for old in (tmp_path / "report").glob("*"):
-                old.unlink()
-
-
-@pytest.mark.slow
-def test_a_hundred_mutated_files_through_the_command(audit_hostile: Audit, tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
+def mutations(count: int, most: int, seed: int) -> Iterator[bytes]:
+    """Files of each format in turn with up to so many bytes changed."""
+    rng = np.random.default_rng(seed)
     files = (g.pt(g.STATE), save(g.STATE), g.flat(), g.pt2())
-    for i in range(100):
-        data = files[i % 4]
-        changed = bytearray(data)
-        for at in rng.integers(0, min(len(data), 4000), int(rng.integers(1, 6))):
+    for i in range(count):
+        changed = bytearray(files[i % len(files)])
+        for at in rng.integers(0, min(len(changed), 4000), int(rng.integers(1, most))):
             changed[at] = rng.integers(256)
-        path = tmp_path / "m"
-        path.write_bytes(bytes(changed))
-        assert audit_hostile(path)[0] in (0, 1, 2)
+        yield bytes(changed)
+
+
+def test_mutated_files(open_hostile: Open, tmp_path: Path) -> None:
+    """A few here; 10,000 a format: benchmarks.fuzz."""
+    for data in mutations(40, 6, seed=0):
+        (tmp_path / "m").write_bytes(data)
+        assert open_hostile(tmp_path / "m").exit_code in (1, 2)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(100, marks=pytest.mark.slow)])
+def test_mutated_files_through_the_command(count: int, audit_hostile: Audit, tmp_path: Path) -> None:
+    for data in mutations(count, 6, seed=1):
+        (tmp_path / "m").write_bytes(data)
+        code, said = audit_hostile(tmp_path / "m")
+        assert code in (0, 1, 2), said
         for old in (tmp_path / "report").glob("*"):
             old.unlink()
 
@@ -174,36 +172,46 @@ MODELS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "torchvision:resnet18" else pytest.mark.slow) for n in MODELS]
+    ("name", "opsets"),
+    [
+        ("torchvision:resnet18", (18,)),
+        *(
+            pytest.param(name, (18, 20, 23), marks=pytest.mark.slow)
+            for name in MODELS
+            if name != "torchvision:resnet18"
+        ),
+        pytest.param("torchvision:resnet18", (18, 20), marks=pytest.mark.slow),
+    ],
 )
-def test_good_models_answer_alike_in_every_form(name: str, tmp_path: Path) -> None:
+def test_good_models_answer_alike_in_every_form(
+    name: str, opsets: tuple[int, ...], warm_sandbox: WarmSandbox, tmp_path: Path
+) -> None:
     size = MODELS[name]
     _, bare = library_model(name)
     images = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     wanted = represent(bare, images)
-    opsets = (18, 20) if name == "torchvision:resnet18" else (18, 20, 23)
     for form, (path, options) in forms(name, size, tmp_path, opsets).items():
-        suspect = load_suspect(path, options=options)
-        got = represent(suspect.encoder, images)
-        suspect.close()
+        warm_sandbox.reopen(path, options, Limits())
+        got = represent(warm_sandbox, images)
         largest = float(wanted.abs().max())
         torch.testing.assert_close(
             got, wanted, atol=1e-4 * max(1.0, largest), rtol=1e-4, msg=lambda m, f=form: f"{f}: {m}"
         )
 
 
-def test_a_better_architecture_is_suggested(tmp_path: Path) -> None:
+def test_a_better_architecture_is_suggested(warm_sandbox: WarmSandbox, tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save(models.resnet34().state_dict(), tmp_path / "m.pt")
     with pytest.raises(SuspectError, match="does not fit torchvision:resnet18") as e:
-        load_suspect(tmp_path / "m.pt", "torchvision:resnet18")
+        warm_sandbox.reopen(tmp_path / "m.pt", LoadOptions(arch="torchvision:resnet18"), Limits())
     assert e.value.hint == "did you mean torchvision:resnet34?"
-    assert load_suspect(tmp_path / "m.pt").architecture == "torchvision:resnet34"
+    warm_sandbox.reopen(tmp_path / "m.pt", LoadOptions(), Limits())
+    assert warm_sandbox.architecture == "torchvision:resnet34"
 
 
 @pytest.mark.slow
 def test_a_file_of_two_gibibytes(tmp_path: Path) -> None:
-    """Loaded in the cage; our own memory does not grow with it."""
+    """Loaded in the sandbox; this process's memory does not grow with it."""
     import resource
 
     torch.save({**g.STATE, "body.padding": torch.zeros(2**29)}, tmp_path / "big.pt")
@@ -218,22 +226,22 @@ import sys
 sys.platform = {platform!r}
 sys.modules["resource"] = None
 sys.path.insert(0, {root!r})
-import ownership.sandbox.frames, ownership.sandbox.copying, ownership.errors
-from ownership.sandbox.layers import lock
+import ownership.suspects.sandbox.frames, ownership.suspects.sandbox.copying, ownership.errors
+from ownership.suspects.sandbox.layers import lock
 assert lock(readable=[], writable=[], memory=1 << 40, without=frozenset()) == {{}}
 """
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_other_systems_have_no_layers_and_no_error(platform: str) -> None:
-    """What the cage needs of Linux is not imported elsewhere; what follows from no layers is in test_cage."""
+    """What the sandbox needs of Linux is not imported elsewhere; test_sandbox.py tests a sandbox without layers."""
     code = FOREIGN.format(platform=platform, root=str(Path(__file__).parents[2]))
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="setpriv is Linux's")
-def test_an_ordinary_user_has_the_cage_too(tmp_path: Path) -> None:
-    """As root, audits run in the other tests; here as nobody, who can read the libraries and nothing else."""
+def test_an_ordinary_user_has_the_sandbox(tmp_path: Path) -> None:
+    """As root, audits run in the other tests; here as the user 65534, who can read only the libraries."""
     import os
     import shutil
 
@@ -242,7 +250,7 @@ def test_an_ordinary_user_has_the_cage_too(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from ownership.sandbox.check import layers_here
+from ownership.suspects.sandbox.check import layers_here
 on = layers_here()
 assert {{"landlock", "seccomp", "limits"}} <= set(on), on
 """
@@ -251,13 +259,14 @@ assert {{"landlock", "seccomp", "limits"}} <= set(on), on
     libraries = str(Path(torch.__file__).parents[1])
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "PYTHONPATH": libraries}
 
-    def as_nobody(python: str, program: str) -> subprocess.CompletedProcess[str]:
-        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-c", program]
-        return subprocess.run(nobody, capture_output=True, text=True, check=False, env=environment, cwd="/")
+    def as_ordinary_user(python: str, program: str) -> subprocess.CompletedProcess[str]:
+        as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-c", program]
+        return subprocess.run(as_user, capture_output=True, text=True, check=False, env=environment, cwd="/")
 
-    starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import torch'], check=True)"
-    python = next((p for p in pythons if as_nobody(p, starts).returncode == 0), None)
+    reads = "import numpy, importlib.util as i; open(i.find_spec('torch').origin)"
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {reads!r}], check=True)"
+    python = next((p for p in pythons if as_ordinary_user(p, starts).returncode == 0), None)
     if python is None:
-        pytest.skip("nobody cannot run any Python with these libraries here")
-    ran = as_nobody(python, code)
+        pytest.skip("an ordinary user cannot run Python with these libraries here")
+    ran = as_ordinary_user(python, code)
     assert ran.returncode == 0, ran.stderr[-800:]

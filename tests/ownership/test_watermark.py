@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, stats
+from support.sampling import examples
 
 from ownership.errors import ClaimError
 from ownership.watermark import (
@@ -28,7 +29,7 @@ def _generator(seed: int = 0) -> torch.Generator:
 
 
 @given(st.integers(0, 2**31), st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_angles_lie_in_their_arc_and_off_the_margins(seed: int, pairs: int) -> None:
     rng = np.random.default_rng(seed)
     sector_boundaries = tuple(float(c) for c in (np.arange(2 * pairs) + rng.uniform(0, 0.5)) * math.pi / pairs)
@@ -105,15 +106,15 @@ def test_predictor_depends_on_its_seed_and_not_on_the_length_of_representations(
 
 def test_a_predictor_of_pairs_scales_both_answers_by_themselves() -> None:
     """Layer by layer, by hand; a stored one is read back as what it was, and refused for another length."""
-    turned, upright = torch.randn(5, 8), torch.randn(5, 8)
+    turned, unrotated = torch.randn(5, 8), torch.randn(5, 8)
     predictor = RotationPredictor(8, 1, pairs=True)
-    halves = [x / x.norm(dim=1, keepdim=True) * math.sqrt(8) for x in (turned, upright)]
+    halves = [x / x.norm(dim=1, keepdim=True) * math.sqrt(8) for x in (turned, unrotated)]
     by_hand = torch.cat(halves, 1)
     for i, layer in enumerate(predictor.layers):
         by_hand = by_hand @ layer.weight.T + layer.bias
         by_hand = by_hand.clamp(min=0) if i < 2 else by_hand
-    torch.testing.assert_close(predictor(torch.cat([turned, upright], 1)), by_hand)
-    torch.testing.assert_close(predictor(torch.cat([3 * turned, 0.5 * upright], 1)), by_hand)
+    torch.testing.assert_close(predictor(torch.cat([turned, unrotated], 1)), by_hand)
+    torch.testing.assert_close(predictor(torch.cat([3 * turned, 0.5 * unrotated], 1)), by_hand)
     for made in (predictor, RotationPredictor(8, 1)):
         again = stored_predictor(made.state_dict(), 8)
         assert again.pairs is made.pairs

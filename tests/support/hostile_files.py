@@ -12,15 +12,16 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from conftest import SIDE, encoder
 from onnx import TensorProto, helper
 from safetensors.torch import save
+from support.encoders import SIDE, encoder
 from torch import nn
 
 FLOAT = TensorProto.FLOAT
@@ -117,6 +118,7 @@ def entry(shape: list[int], offsets: list[int], dtype: str = "F32") -> dict[str,
 # torch.export -------------------------------------------------------------------------------------------------------
 
 
+@cache
 def pt2(model: nn.Module | None = None) -> bytes:
     """A good `torch.export` archive."""
     net = encoder(3) if model is None else model.eval()

@@ -142,7 +142,8 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
     for name, data in names.items():
         need(sha256(data).hex() == claim["parts"][name]["sha256"], f"{name}: its digest")
     leaves = {name: sha256(data) for name, data in names.items()} | {"claim.json": sha256(claim_json)}
-    part = "private_probes.safetensors" if claim["format_version"] >= 3 else "probes.safetensors"
+    need(claim["format_version"] == 1, "claim.json: its format version")
+    part = "private_probes.safetensors"
     leaves |= {f"private/{i}": sha256(x) for i, x in enumerate(private_images(names[part]) if not hidden else ())}
     salts = parse(read(folder / "seal/salts.json"), "salts.json")
     need(salts.keys() == {"format_version", "salts"} and salts["format_version"] == 1, "salts.json: its fields")
@@ -157,7 +158,7 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": "claim", "digest": {"sha256": digest}}],
-        "predicateType": "https://turnmark.invalid/seal/v1",
+        "predicateType": "urn:uuid:d2a90f6f-0d56-4374-bd48-732b3f6f7f1f",
         "predicate": {
             "format_version": 1,
             "claim_sha256": digest,
@@ -176,7 +177,7 @@ def verify_report(folder: Path, auditor: Path | None = None, roots: Path | None 
     payload = opened(folder, "auditor.pub", auditor)
     stated = parse(payload, "the statement")["predicate"]
     examined = {"claim": report["claim"]["sha256"], "suspect": report["suspect"]["sha256"]}
-    if "probes_sha256" in report["suspect"]:
+    if report["suspect"]["probes_sha256"] is not None:
         examined["probes"] = report["suspect"]["probes_sha256"]
     members = {m["name"]: m["sha256"] for m in report["claim"]["panel"]}
     checked = report.get("panel_checked") or {}
@@ -193,7 +194,7 @@ def verify_report(folder: Path, auditor: Path | None = None, roots: Path | None 
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": n, "digest": {"sha256": sha256(data).hex()}} for n, data in files.items()],
-        "predicateType": "https://turnmark.invalid/report/v1",
+        "predicateType": "urn:uuid:34e98faa-e549-4ad3-b364-9655728264bd",
         "predicate": {
             "format_version": 1,
             "auditor": stated["auditor"],

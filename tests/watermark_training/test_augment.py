@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from watermark_training.augment import _blur, _crop_and_flip, _grey, _shift_hue, simclr_view
+from watermark_training.augment import _blur, _crop_and_flip, _gray, _shift_hue, simclr_view
 
 
 def _images(c: int = 3, n: int = 6) -> torch.Tensor:
@@ -33,7 +33,7 @@ def test_hue_is_torchvisions(shift: float) -> None:
 
 def test_grey_is_torchvisions() -> None:
     x = _images()
-    torch.testing.assert_close(_grey(x), tv.rgb_to_grayscale(x, 1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(_gray(x), tv.rgb_to_grayscale(x, 1), atol=1e-3, rtol=0)
 
 
 def test_blur_is_torchvisions_kernel() -> None:

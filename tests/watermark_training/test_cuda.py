@@ -14,9 +14,10 @@ from attacks_for_eval.extraction.extract import extract
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input
 from ownership.watermark import rotated_pairs, secret_key
-from watermark_training.augment import colour_view, simclr_view
+from watermark_training.augment import color_view, simclr_view
+from watermark_training.callbacks import Callbacks
 from watermark_training.config import TrainConfig
-from watermark_training.loop import State
+from watermark_training.loop import TrainingRun
 from watermark_training.training import train
 from watermark_training.watermark import watermark_rate
 
@@ -33,7 +34,7 @@ def _images(n: int = 256) -> torch.Tensor:
     return (x * 255).to(torch.uint8)
 
 
-@pytest.mark.parametrize("view", [simclr_view, colour_view])
+@pytest.mark.parametrize("view", [simclr_view, color_view])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_views_are_those_of_the_cpu(
     view: Callable[[torch.Tensor, torch.Generator], torch.Tensor], channels: int
@@ -63,7 +64,7 @@ def test_a_short_training_learns_as_on_the_cpu_and_comes_back_to_it() -> None:
 @pytest.mark.parametrize("method", ["simclr", "simsiam", "barlow"])
 def test_no_step_waits_for_the_device(method: str) -> None:
     config = TrainConfig(arch="tiny", epochs=2, batch_size=64, method=method, precision="bfloat16")  # type: ignore[arg-type]
-    state = State(config, _images(), torch.device("cuda"), KEY, None)
+    state = TrainingRun(config, _images(), torch.device("cuda"), KEY, None)
     x = as_input(_images(64).to("cuda"))
     for _ in range(6):  # the first bring constants there, and are recorded
         state.step(x)
@@ -82,7 +83,7 @@ def test_replayed_steps_learn_what_launched_ones_do(compile: bool) -> None:
     config = TrainConfig(arch="tiny", epochs=9, batch_size=64, lr=1e-3, precision="float32", compile=compile)
     images, runs = _images(), []
     for replays in (True, False):
-        state = State(config, images, torch.device("cuda"), KEY, None)
+        state = TrainingRun(config, images, torch.device("cuda"), KEY, None)
         if not replays:
             state.graph = None
         for _ in range(3):
@@ -113,7 +114,7 @@ class _Waits(torch.nn.Module):
 
 def test_what_cannot_be_recorded_is_launched() -> None:
     config = TrainConfig(arch="custom", epochs=9, batch_size=64, precision="float32")
-    state = State(config, _images(), torch.device("cuda"), KEY, Encoder(_Waits(), 8))
+    state = TrainingRun(config, _images(), torch.device("cuda"), KEY, Encoder(_Waits(), 8))
     before = state.encoder.body.layer.weight.clone()
     state.steps_per_epoch = 100
     for step in range(8):
@@ -137,15 +138,15 @@ def test_a_broken_run_goes_on(tmp_path: Path) -> None:
             raise Broken
 
     with pytest.raises(Broken):
-        train(_images(), CONFIG, key=KEY, device="cuda", checkpoint=checkpoint, progress=stop)
+        train(_images(), CONFIG, key=KEY, device="cuda", checkpoint=checkpoint, callbacks=Callbacks(progress=stop))
     resumed = train(_images(), CONFIG, key=KEY, device="cuda", checkpoint=checkpoint)
     assert len(resumed.metrics) == 2
     for name, value in whole.metrics[1].items():
         assert resumed.metrics[1][name] == pytest.approx(value, rel=0.02), name
 
 
-def test_a_theft_runs_there() -> None:
+def test_an_extraction_runs_there() -> None:
     victim = train(_images(), CONFIG, key=KEY, device="cuda").encoder.to("cuda")
     config = ExtractionConfig(arch="tiny", queries=256, epochs=2, batch_size=64, loss="mse", lr=1e-3)
-    stolen = extract(BlackBox(victim), _images(), config, device="cuda")
-    assert {p.device.type for p in stolen.parameters()} == {"cpu"}
+    surrogate = extract(BlackBox(victim), _images(), config, device="cuda")
+    assert {p.device.type for p in surrogate.parameters()} == {"cpu"}

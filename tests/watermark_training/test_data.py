@@ -103,7 +103,7 @@ def test_a_torchvision_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("description", "said"),
     [
-        ("no/such/folder", "no folder"),
+        ("no/such/folder", "not a folder"),
         ("missing.npz", "does not exist"),
         ("digits[5:5]", "slice"),
         ("digits[:99999]", "slice"),
@@ -116,7 +116,7 @@ def test_what_is_not_there_is_said(description: str, said: str) -> None:
 
 def test_bad_files_are_said(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"not a zip")
-    with pytest.raises(DataError, match="no readable"):
+    with pytest.raises(DataError, match="not a readable"):
         load_data(str(tmp_path / "a.npz"))
     np.savez(tmp_path / "b.npz", x=np.zeros((3, 9, 9)))
     with pytest.raises(DataError, match="float64"):
@@ -132,5 +132,5 @@ def test_bad_files_are_said(tmp_path: Path) -> None:
         load_data(str(tmp_path / "empty"))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_bytes(b"\x89PNG broken")
-    with pytest.raises(DataError, match="no readable image"):
+    with pytest.raises(DataError, match="not a readable image"):
         load_data(str(tmp_path / "broken"))

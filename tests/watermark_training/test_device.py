@@ -13,7 +13,7 @@ from watermark_training.device import autocast, has_bfloat16
     ("amx", "avx", "vendor", "faster"),
     [
         (True, True, "GenuineIntel", True),
-        (False, True, "GenuineIntel", False),  # half the throughput: measured, benchmarks/training.py precision
+        (False, True, "GenuineIntel", False),  # half the throughput: measured, benchmarks.training
         (False, True, "AuthenticAMD", True),
         (False, False, "AuthenticAMD", False),
         (False, True, "", False),
@@ -28,7 +28,7 @@ def test_bfloat16_is_taken_where_it_is_faster(
     assert has_bfloat16(torch.device("cpu")) is faster
 
 
-def test_what_is_asked_for_is_taken() -> None:
+def test_an_explicit_precision_is_used() -> None:
     a = torch.ones(4, 4)
     for precision, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with autocast(torch.device("cpu"), precision):

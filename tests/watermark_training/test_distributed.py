@@ -13,32 +13,42 @@ import torch
 
 from watermark_training.train_folder import load_trained
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[2]
 
 GRADIENTS = """
 import sys, torch
 from torch import nn
-from ownership.architectures import Encoder
+from ownership.encoders.architectures import Encoder
 from watermark_training.config import TrainConfig
-from watermark_training.distributed import average_gradients, processes, rank, world
+from watermark_training.distributed import average_gradients, processes, rank, world_size
 from watermark_training.objectives import Contrastive
 
-method, out = sys.argv[1:]
-torch.manual_seed(0)
-encoder = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.Tanh()), 16)
-objective = Contrastive(TrainConfig(arch="tiny", method=method, projection_dim=8), 16)
-for module in objective.modules().values():  # running statistics: batches differ, so their BatchNorm would
-    for i, layer in enumerate(module):
-        if isinstance(layer, nn.BatchNorm1d):
-            module[i] = nn.Identity()
-first, second = torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)
-with processes(torch.device("cpu")):
-    mine = torch.cat([first.chunk(world())[rank()], second.chunk(world())[rank()]])
+folder, *methods = sys.argv[1:]
+
+
+def gradients(method):
+    torch.manual_seed(0)
+    encoder = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.Tanh()), 16)
+    objective = Contrastive(TrainConfig(arch="tiny", method=method, projection_dim=8), 16)
+    for module in objective.modules().values():  # running statistics: batches differ, so their BatchNorm would
+        for i, layer in enumerate(module):
+            if isinstance(layer, nn.BatchNorm1d):
+                module[i] = nn.Identity()
+    first, second = torch.rand(8, 3, 8, 8), torch.rand(8, 3, 8, 8)
+    mine = torch.cat([first.chunk(world_size())[rank()], second.chunk(world_size())[rank()]])
     objective.loss(encoder(mine), mine).backward()
     parameters = [p for module in (encoder, *objective.modules().values()) for p in module.parameters()]
     average_gradients(parameters)
-    if rank() == 0:
-        torch.save([p.grad for p in parameters], out)
+    return [p.grad for p in parameters]
+
+
+with processes(torch.device("cpu")):
+    for method in methods:
+        found = gradients(method)
+        if rank() == 0:
+            torch.save(found, f"{folder}/{method}-{world_size()}.pt")
 """
 
 
@@ -63,12 +73,22 @@ def _run(arguments: list[str], processes: int) -> None:
     assert [process.returncode for process in running] == [0] * processes, said
 
 
-@pytest.mark.parametrize("method", ["simclr", "barlow", "simsiam"])
-def test_gradients_equal_those_of_one_process(method: str, tmp_path: Path) -> None:
+METHODS = ("simclr", "barlow", "simsiam")
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the gradients of every method, computed by one process and by two."""
+    folder = tmp_path_factory.mktemp("gradients")
+    for count in (1, 2):
+        _run(["-c", GRADIENTS, str(folder), *METHODS], count)
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_equal_those_of_one_process(method: str, gradients: Path) -> None:
     """Negatives and correlations are over the whole batch, whichever process an image is on."""
-    for processes in (1, 2):
-        _run(["-c", GRADIENTS, method, str(tmp_path / f"{processes}.pt")], processes)
-    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
+    one, two = (torch.load(gradients / f"{method}-{n}.pt", weights_only=True) for n in (1, 2))
     assert len(one) == len(two) > 4
     largest = max(float(a.abs().max()) for a in one)
     for a, b in zip(one, two, strict=True):
@@ -76,6 +96,7 @@ def test_gradients_equal_those_of_one_process(method: str, tmp_path: Path) -> No
     assert largest > 1e-3
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
     out = tmp_path / "victim"
     command = ["-m", "cli.main", "train", "digits[:256]", "--out", str(out), "--arch", "tiny", "--epochs", "2"]

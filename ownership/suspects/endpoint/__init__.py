@@ -1,1 +1,1 @@
-"""HTTP endpoints as suspects, and the transcript of their answers. May import: errors, io, encoders, suspect."""
+"""Endpoints: HTTP APIs as suspects, and the transcript of their answers. May import: suspect, encoders, io, errors."""

@@ -1,8 +1,8 @@
-"""An encoder behind HTTP: images as PNG in JSON, rows of numbers back (`ownership.suspects.endpoint.protocols`).
+"""HTTP client of an endpoint: send images as PNG in JSON, receive representations (`endpoint.protocols`).
 
-What comes back is hostile until shown otherwise: redirects are not followed, compressed answers are refused, bytes and
-time are capped, every answer must be rows of one length. The token comes from the caller or the environment, never from
-argv.
+Replies are untrusted: redirects are not followed, compressed replies are refused, bytes and time are limited, and all
+representations must have one dimension. The token comes from the caller or the environment, never from the command
+line.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 from ownership.encoders.images import as_uint8, png_bytes
 from ownership.errors import SuspectError
 from ownership.io.canonical import sha256
+from ownership.io.extras import require
 from ownership.io.text import printable
 from ownership.suspects.endpoint.protocols import APIS, read_answer
 
@@ -34,10 +35,10 @@ HINTS = {401: "set the token", 403: "set the token", 402: "the budget is spent",
 
 
 class Exchange(NamedTuple):
-    """One answered request."""
+    """A request and its reply."""
 
     request_sha256: str  # of the bytes sent
-    reply_sha256: str  # of the bytes that came back
+    reply_sha256: str  # of the bytes received
     rows: Tensor  # (n, d) float32
 
 
@@ -49,20 +50,20 @@ class _Reply(NamedTuple):
 
 @dataclass(eq=False, kw_only=True)
 class RemoteEncoder:
-    """An encoder behind an HTTP endpoint; call it like any other.
+    """An encoder behind an HTTP endpoint, called like any other encoder.
 
     Args:
         url: `https://...` or `http://...`.
-        token: sent as a bearer token; None for none.
-        api: the language it speaks, name in `APIS`.
-        model: which of its models to ask for, where the language has a word for it.
-        timeout: seconds for connecting, and for each pause in an answer.
-        patience: seconds that one batch may take with all its retries.
-        max_bytes: per image, most bytes of an answer; once the length of a row is known, fewer (64 for each number).
-        batch_size: images a request.
+        token: bearer token; None for none.
+        api: protocol of the endpoint, a name in `APIS`.
+        model: name of the endpoint's model, in protocols that have a field for it.
+        timeout: seconds for connecting, and for each pause within a reply.
+        patience: seconds for one batch with all its retries.
+        max_bytes: most bytes of a reply per image; 64 per number once the dimension is known.
+        batch_size: images per request.
 
     Raises:
-        SuspectError: if address, token or language cannot be used.
+        SuspectError: if address, token or protocol cannot be used.
     """
 
     url: str
@@ -73,30 +74,29 @@ class RemoteEncoder:
     patience: float = 120.0
     max_bytes: int = 2**19
     batch_size: int = 64
-    requests: int = field(default=0, init=False)  # sent so far, retries too
-    dim: int | None = field(default=None, init=False)  # numbers a row, once it has answered
+    requests: int = field(default=0, init=False)  # sent so far, retries included
+    dim: int | None = field(default=None, init=False)  # of a representation, after the first reply
 
     def __post_init__(self) -> None:
+        require("httpx")
         if not self.url.startswith(("https://", "http://")):
             raise SuspectError(f"{printable(self.url)} is no HTTP address", "https://...")
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
-            raise SuspectError(
-                "the token holds characters that none may have", "set TURNMARK_TOKEN again, without spaces"
-            )
+            raise SuspectError("the token contains invalid characters", "set TURNMARK_TOKEN again, without spaces")
         if self.api not in APIS:
             raise SuspectError(f"unknown kind of endpoint {printable(self.api)}", f"one of: {', '.join(APIS)}")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Returns representations `(n, d)` of images `(n, 3, h, w)` float32 in [0, 1].
+        """Return representations `(n, d)` of images `(n, 3, h, w)` float32 in [0, 1].
 
         Raises:
-            SuspectError: if the endpoint cannot be reached, refuses, or answers nonsense.
+            SuspectError: if the endpoint cannot be reached, refuses, or sends an invalid reply.
         """
         pictures = as_uint8(images.cpu())
         return torch.cat([self.exchange(chunk).rows for chunk in torch.split(pictures, self.batch_size)])
 
     def exchange(self, images: Tensor) -> Exchange:
-        """Asks about uint8 images `(n, 3, h, w)` in one request, sent again while the endpoint asks for patience.
+        """Query uint8 images `(n, 3, h, w)` in one request, and repeat it while the endpoint asks to retry.
 
         Raises:
             SuspectError: as for a call.
@@ -109,10 +109,10 @@ class RemoteEncoder:
         return Exchange(sha256(body), sha256(reply), rows)
 
     def expect(self, dim: int) -> None:
-        """Holds the endpoint to rows of so many numbers.
+        """Require that representations have this dimension from now on.
 
         Raises:
-            SuspectError: if it answered with other ones before.
+            SuspectError: if earlier representations have another dimension.
         """
         if self.dim not in (None, dim):
             raise SuspectError(
@@ -121,7 +121,7 @@ class RemoteEncoder:
         self.dim = dim
 
     def _ask(self, body: bytes, n: int) -> bytes:
-        """One request with retries: of answers that ask for patience, until `patience` is spent."""
+        """Send a request; repeat it while the endpoint asks to retry, for at most `patience` seconds."""
         import httpx
 
         deadline, pause = time.monotonic() + self.patience, 0.5
@@ -135,7 +135,7 @@ class RemoteEncoder:
             except httpx.TimeoutException as e:
                 raise SuspectError(f"the endpoint did not answer within {self.timeout:g} s", "try again later") from e
             except httpx.HTTPError as e:
-                if "[SSL" in str(e):  # waiting does not mend a certificate
+                if "[SSL" in str(e):  # a retry does not repair a certificate
                     raise SuspectError(f"no secure connection: {printable(e)}", "check address and certificate") from e
                 status, problem = 503, printable(e) or type(e).__name__
             except (httpx.InvalidURL, UnicodeError, ValueError) as e:
@@ -150,7 +150,7 @@ class RemoteEncoder:
             time.sleep(pause)
 
     def _post(self, body: bytes, n: int, deadline: float) -> _Reply:
-        """One request, and the answer if it is one."""
+        """Send a request once and return the reply."""
         import httpx
 
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
@@ -181,16 +181,16 @@ class RemoteEncoder:
 
 
 def _within(deadline: float, work: Callable[[], _Reply], too_slow: Callable[[], SuspectError]) -> _Reply:
-    """Does `work` in a thread that is left behind when time is up.
+    """Run `work` in a thread, and abandon the thread at the deadline.
 
-    Timeouts of sockets are for each pause: one byte of a header now and then would keep them content for days.
+    A socket's timeout limits each pause only: an endpoint that sends one byte of a header at a time never exceeds it.
     """
     done: queue.SimpleQueue[_Reply | BaseException] = queue.SimpleQueue()
 
     def run() -> None:
         try:
             done.put(work())
-        except BaseException as e:  # handed to the one who waits
+        except BaseException as e:  # raised by the waiting thread
             done.put(e)
 
     threading.Thread(target=run, daemon=True).start()

@@ -1,4 +1,4 @@
-"""A suspect without a file: an HTTP endpoint, its address checked, its answers kept in a transcript."""
+"""An HTTP endpoint as a suspect. Its replies are kept in a transcript."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ownership.suspects.suspect import Suspect, check_output_kind
 
 
 def is_address(text: str) -> bool:
-    """Returns whether this names an endpoint and not a file.
+    """Return whether a suspect's name is the address of an endpoint, not a file.
 
     >>> is_address("https://models.example/embed"), is_address("models/embed.onnx")
     (True, False)
@@ -23,13 +23,13 @@ def is_address(text: str) -> bool:
 
 
 def host_of(url: str, *, allow_http: bool = False) -> str:
-    """Returns an address's host, with its port if it names one.
+    """Return the host of an address, with its port if it has one.
 
     >>> host_of("https://models.example:8443/embed?key=secret")
     'models.example:8443'
 
     Raises:
-        SuspectError: if it is no address, holds a password, or would send images and token in the clear.
+        SuspectError: if the address is invalid, contains a password, or would transmit without encryption.
     """
     try:
         parts = urlsplit(url)
@@ -59,19 +59,19 @@ def load_endpoint(
     batch_size: int = 64,
     allow_http: bool = False,
 ) -> Suspect:
-    """Opens an endpoint as a suspect for one audit; nothing is asked yet.
+    """Open an endpoint as the suspect of one audit, without sending a query.
 
-    The report records as the suspect's SHA-256 that of the transcript, once the audit has ended.
+    After the audit, the SHA-256 of the transcript is the suspect's SHA-256 in the report.
 
     Args:
-        url: its address.
-        transcript: folder for its answers; what is there already is not asked for again.
-        token: sent as a bearer token.
-        api: the language it speaks, name in `ownership.suspects.endpoint.protocols.APIS`.
-        model: which of its models to ask for.
-        output_kind: what it gives out, name in `OUTPUT_KINDS`.
-        batch_size: images a request.
-        allow_http: whether to send images and token in the clear to another machine.
+        url: address of the endpoint.
+        transcript: folder for the replies; queries that it already contains are not sent again.
+        token: bearer token.
+        api: protocol of the endpoint, a name in `ownership.suspects.endpoint.protocols.APIS`.
+        model: name of the endpoint's model.
+        output_kind: kind of its output, a name in `OUTPUT_KINDS`.
+        batch_size: images per request.
+        allow_http: whether to transmit images and token to another machine without encryption.
 
     Raises:
         SuspectError: if address or transcript cannot be used.
@@ -94,11 +94,11 @@ def load_endpoint(
 
 
 def command_words(url: str, api: str, model: str | None, *, allow_http: bool) -> list[str]:
-    """Returns the beginning of the command that repeats an audit, for the report: of the address only the host."""
+    """Return the beginning of the command that repeats an audit, for the report: of the address only the host."""
     scheme = url.partition("://")[0].lower()
     words = ["turnmark", "audit", f"{scheme}://{host_of(url, allow_http=True)}/..."]
     words += ["--api", api] if api != "turnmark" else []
-    words += ["--model", model] if model else []
+    words += ["--api-model", model] if model else []
     return [*words, *(["--allow-http"] if allow_http else [])]
 
 

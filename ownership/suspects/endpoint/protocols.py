@@ -1,11 +1,11 @@
-"""The languages endpoints speak: how images are asked about, and how rows are read out of an answer.
+"""Protocols of endpoints: the JSON of a request with images, and of a reply with representations.
 
     turnmark:  {"images": ["<base64 PNG>", ...]}    ->  {"representations": [row, ...]}
     openai:    {"input": ["data:image/png;base64,...", ...], "encoding_format": "float"}
                                                     ->  {"data": [{"index": 0, "embedding": row}, ...]}
     base64:    the same with "encoding_format": "base64"
 
-With a model's name the last two add `"model": NAME`. A row is a list of numbers, or base64 of little-endian float32.
+With a model's name the last two add `"model": NAME`. A row is a list of numbers, or little-endian float32 in base64.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from ownership.errors import SuspectError
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One language."""
+    """One protocol."""
 
     body: Callable[[Sequence[str], str | None], dict[str, Any]]  # base64 PNGs and a model's name -> JSON to send
-    rows: Callable[[Any], list[Any]]  # the JSON that came back -> rows in the order of the images
+    rows: Callable[[Any], list[Any]]  # JSON of the reply -> rows in the order of the images
 
 
 def read_answer(api: Api, data: bytes, n: int) -> Tensor:
-    """Returns the `(n, d)` float32 numbers of an answer to n images; NaN and infinities stay.
+    """Return the representations `(n, d)` float32 of a reply to n images; NaN and infinities are kept.
 
     Raises:
-        SuspectError: if it is anything else.
+        SuspectError: if the reply contains anything else.
     """
     try:
         rows = api.rows(json.loads(data))
@@ -52,7 +52,7 @@ def read_answer(api: Api, data: bytes, n: int) -> Tensor:
 
 
 def _vector(row: Any) -> list[Any]:
-    """The numbers of one row; empty if it is none."""
+    """Return the numbers of one row; an empty list if it is invalid."""
     if isinstance(row, str):
         try:
             data = base64.b64decode(row, validate=True)
@@ -80,7 +80,7 @@ def _openai_body(encoding: str) -> Callable[[Sequence[str], str | None], dict[st
 
 
 def _openai_rows(value: Any) -> list[Any]:
-    """In the order of `index`: answers may come in any order, each once."""
+    """Return the rows in the order of `index`, of which each must occur once."""
     rows = {}
     for entry in value["data"]:
         if type(entry["index"]) is not int or entry["index"] in rows:
@@ -96,4 +96,4 @@ APIS: dict[str, Api] = {
     "openai": Api(_openai_body("float"), _openai_rows),
     "base64": Api(_openai_body("base64"), _openai_rows),
 }
-"""Name -> language. A new one is two functions and one entry."""
+"""Name -> protocol. A new protocol needs two functions and one entry."""

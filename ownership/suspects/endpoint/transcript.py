@@ -1,13 +1,13 @@
-"""What an endpoint answered, on disk: an interrupted audit goes on where it stopped, and no answer is paid for twice.
+"""The replies of an endpoint, on disk: an interrupted audit resumes, and no query is paid for twice.
 
 ```
 transcript/
-├── transcript.json          format, the endpoint's host, language and model, SHA-256 of its address
-└── 000000.safetensors ...   an answered request each, in the order of asking
+├── transcript.json          format, the endpoint's host, protocol and model, SHA-256 of its address
+└── 000000.safetensors ...   one request and its reply each, in the order of the requests
 ```
 
-An answer is kept for a *question*: an image, and the how-manieth time an audit asks about it. The repeat check asks
-about an image for the second time; that is another question, and it really is asked.
+A reply is stored for a *query*: the SHA-256 of an image and the occurrence, the number of earlier queries of the same
+image in the audit. The repeated queries of the stability check are occurrence 1, and are sent to the endpoint.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from ownership.suspects.endpoint.client import Exchange, RemoteEncoder
 
 FORMAT = "turnmark-transcript-1"
 
-Question = tuple[bytes, int]
-"""SHA-256 of an image's pixels, and the how-manieth time it is asked about, from 0."""
+Query = tuple[bytes, int]
+"""SHA-256 of an image's pixels, and the occurrence: the n-th query of that image has n - 1."""
 
 
 class Transcript:
-    """The answered requests of one endpoint.
+    """The requests and replies of one endpoint.
 
     Args:
-        folder: made with the first answer.
-        remote: whose answers these are.
+        folder: created with the first reply.
+        remote: the endpoint.
 
     Raises:
-        SuspectError: if the folder is damaged or holds another endpoint's answers.
+        SuspectError: if the folder is damaged or belongs to another endpoint.
     """
 
     def __init__(self, folder: Path, remote: RemoteEncoder) -> None:
         self.folder = folder
         self._about = canonical_json(about(remote))
         self._digests: dict[str, str] = {}
-        self.size = 0  # bytes of all answered requests
-        self._answers: dict[Question, Tensor] = {}
+        self.size = 0  # bytes of all files with replies
+        self._answers: dict[Query, Tensor] = {}
         if not folder.is_dir():
             return
         stated = folder / "transcript.json"
@@ -65,7 +65,7 @@ class Transcript:
         content = parse_json(read_bytes(stated, SuspectError, "transcript"), SuspectError, "transcript")
         if canonical_json(content) != self._about:
             raise SuspectError(
-                f"{printable(folder, 300)} holds the answers of another endpoint, or in another language",
+                f"{printable(folder, 300)} holds the answers of another endpoint, or in another protocol",
                 "name another --transcript",
             )
         while (path := self._path(len(self._digests))).is_file():
@@ -82,18 +82,18 @@ class Transcript:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the canonical JSON of file -> SHA-256, of all files."""
+        """SHA-256 of the canonical JSON that maps each file to its SHA-256."""
         return sha256(canonical_json({"transcript.json": sha256(self._about), **self._digests}))
 
-    def find(self, question: Question) -> Tensor | None:
-        """Returns the answer `(d,)` to a question, if there is one."""
-        return self._answers.get(question)
+    def find(self, query: Query) -> Tensor | None:
+        """Return the representation `(d,)` for a query, if it is stored."""
+        return self._answers.get(query)
 
-    def add(self, questions: Sequence[Question], answered: Exchange, remote: RemoteEncoder) -> None:
-        """Writes an answered request down, whole or not at all.
+    def add(self, queries: Sequence[Query], answered: Exchange, remote: RemoteEncoder) -> None:
+        """Store a request and its reply atomically.
 
         Raises:
-            SuspectError: if somebody else wrote the file that is next.
+            SuspectError: if another audit has written the next file.
             OwnershipError: if it cannot be written.
         """
         if not self._digests:
@@ -105,8 +105,8 @@ class Transcript:
                 "wait for it, or name another --transcript",
             )
         tensors = {
-            "images": _bytes(b"".join(digest for digest, _ in questions)).view(-1, 32),
-            "times": torch.tensor([time for _, time in questions], dtype=torch.int64),
+            "images": _bytes(b"".join(digest for digest, _ in queries)).view(-1, 32),
+            "occurrences": torch.tensor([occurrence for _, occurrence in queries], dtype=torch.int64),
             "rows": answered.rows.contiguous(),
             "request_sha256": _bytes(bytes.fromhex(answered.request_sha256)),
             "reply_sha256": _bytes(bytes.fromhex(answered.reply_sha256)),
@@ -117,17 +117,17 @@ class Transcript:
 
     def _remember(self, name: str, data: bytes, remote: RemoteEncoder) -> None:
         tensors = load(data)
-        images, times, rows = tensors["images"], tensors["times"], tensors["rows"]
+        images, occurrences, rows = tensors["images"], tensors["occurrences"], tensors["rows"]
         if (
-            (images.dtype, times.dtype, rows.dtype) != (torch.uint8, torch.int64, torch.float32)
+            (images.dtype, occurrences.dtype, rows.dtype) != (torch.uint8, torch.int64, torch.float32)
             or images.shape != (len(rows), 32)
-            or times.shape != (len(rows),)
+            or occurrences.shape != (len(rows),)
             or rows.ndim != 2
         ):
-            raise ValueError("no rows of questions")
+            raise ValueError("no rows of queries")
         remote.expect(rows.shape[1])
-        for image, time, row in zip(images, times.tolist(), rows, strict=True):
-            self._answers[(image.numpy().tobytes(), time)] = row
+        for image, occurrence, row in zip(images, occurrences.tolist(), rows, strict=True):
+            self._answers[(image.numpy().tobytes(), occurrence)] = row
         self._digests[name] = sha256(data)
         self.size += len(data)
 
@@ -136,38 +136,38 @@ class Transcript:
 
 
 class CachedEndpoint:
-    """An endpoint whose answers are kept; one object is one audit, and counts how often an image is asked about.
+    """An endpoint with a transcript. One object serves one audit, and counts the queries of each image.
 
     Args:
-        remote: asked what the transcript does not know.
+        remote: the endpoint, for queries that the transcript does not contain.
         transcript: of this endpoint.
     """
 
     def __init__(self, remote: RemoteEncoder, transcript: Transcript) -> None:
         self._remote, self._transcript = remote, transcript
-        self._asked: Counter[bytes] = Counter()
+        self._counts: Counter[bytes] = Counter()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Returns representations `(n, d)` of images `(n, 3, h, w)` float32 in [0, 1].
+        """Return representations `(n, d)` of images `(n, 3, h, w)` float32 in [0, 1].
 
         Raises:
-            SuspectError: as `RemoteEncoder`; what was answered before is kept, and the hint says so.
-            OwnershipError: if an answer cannot be written down.
+            SuspectError: as `RemoteEncoder`; earlier replies are kept, and the hint says so.
+            OwnershipError: if a reply cannot be stored.
         """
         pictures = as_uint8(images.cpu())
-        questions: list[Question] = []
+        queries: list[Query] = []
         for digest in pixel_digests(pictures):
-            questions.append((digest, self._asked[digest]))
-            self._asked[digest] += 1
-        unknown = [i for i, question in enumerate(questions) if self._transcript.find(question) is None]
+            queries.append((digest, self._counts[digest]))
+            self._counts[digest] += 1
+        unknown = [i for i, query in enumerate(queries) if self._transcript.find(query) is None]
         for start in range(0, len(unknown), self._remote.batch_size):
             part = unknown[start : start + self._remote.batch_size]
             try:
                 answered = self._remote.exchange(pictures[part])
             except SuspectError as e:
                 raise type(e)(e.message, f"{e.hint}{self._kept()}") from e
-            self._transcript.add([questions[i] for i in part], answered, self._remote)
-        return torch.stack([row for q in questions if (row := self._transcript.find(q)) is not None])
+            self._transcript.add([queries[i] for i in part], answered, self._remote)
+        return torch.stack([row for q in queries if (row := self._transcript.find(q)) is not None])
 
     def _kept(self) -> str:
         count, folder = len(self._transcript), self._transcript.folder
@@ -175,7 +175,7 @@ class CachedEndpoint:
 
 
 def about(remote: RemoteEncoder) -> dict[str, Any]:
-    """Returns what is written of an endpoint: not its whole address, which may hold a secret."""
+    """Return the record of an endpoint, without the whole address, which may contain a secret."""
     parts = urlsplit(remote.url)
     address = parts._replace(query="", fragment="").geturl()
     return {

@@ -1,1 +1,1 @@
-"""Model files: safetensors, PyTorch, torch.export, ONNX. May import: errors, io, encoders."""
+"""Model files: safetensors, PyTorch, torch.export, ONNX. May import: encoders, io, errors."""

@@ -1,31 +1,33 @@
-"""Models made for one batch, size or layout of images, and models that answer with maps or tokens, as encoders."""
+"""Adapt models with a fixed batch, image size or layout, and models that output maps or tokens, to encoders."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ownership.errors import SuspectError
+from ownership.suspects.choices import Pooling
 
-POOLINGS = ("cls", "mean")
-"""How answers of one vector a token become one vector an image: the first token's, or the mean over tokens."""
+POOLINGS = get_args(Pooling)
+"""Pooling of outputs with one vector per token: the first token, or the mean over tokens."""
 
 
 class AdaptedEncoder:
     """A model as an encoder: images `(n, 3, h, w)` float32 in `[0, 1]` -> representations `(n, d)`.
 
-    A model made for one size of image is shown images resized to it (bilinear, antialiased when shrinking), as its
-    provider would have to; the report says so. Feature maps are averaged over the image.
+    For a model with a fixed image size, images are resized (bilinear, antialiased when they shrink), and the report
+    states it. Feature maps are averaged over the image.
 
     Args:
         run: the model.
-        batch: images it takes at once; None for any number.
-        size: height and width it takes, 0 for any.
-        channels_last: whether it takes `(n, h, w, 3)`.
-        pooling: of tokens, one of `POOLINGS`.
+        batch: its fixed batch size; None for any.
+        size: its height and width; 0 for any.
+        channels_last: whether its input is `(n, h, w, 3)`.
+        pooling: pooling of tokens, one of `POOLINGS`.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class AdaptedEncoder:
         self._channels_last, self._pooling = channels_last, pooling
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Returns representations `(n, d)` of images `(n, 3, h, w)`."""
+        """Return representations `(n, d)` of images `(n, 3, h, w)`."""
         if (h_w := resized(self.size, tuple(images.shape))) is not None:
             shrinks = max(images.shape[-2:]) > min(h_w)
             images = F.interpolate(images, size=h_w, mode="bilinear", antialias=shrinks).clamp(0, 1)
@@ -54,20 +56,20 @@ class AdaptedEncoder:
             answer = self._run(padded)
             if len(answer) != size:
                 raise SuspectError(
-                    f"suspect: {len(answer)} answers to {size} images", "an encoder gives one vector an image"
+                    f"suspect: {len(answer)} answers to {size} images", "an encoder gives one vector per image"
                 )
             parts.append(pooled(answer, self._pooling, channels_last=self._channels_last)[: len(chunk)])
         return torch.cat(parts)
 
 
 def resized(size: tuple[int, int], shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """Returns the height and width that images of a shape `(..., h, w)` are resized to; None if they fit."""
+    """Return height and width to which images `(..., h, w)` are resized; None if they have the right size."""
     wanted = (size[0] or shape[-2], size[1] or shape[-1])
     return None if wanted == tuple(shape[-2:]) else wanted
 
 
 def pooled(answer: Tensor, pooling: str, *, channels_last: bool = False) -> Tensor:
-    """Returns one vector an image: of `(n, d)`, tokens `(n, t, d)`, or maps `(n, d, h, w)` (`(n, h, w, d)`)."""
+    """Return one vector per image, of an output `(n, d)`, tokens `(n, t, d)` or maps `(n, d, h, w)`, `(n, h, w, d)`."""
     if not answer.is_floating_point():
         raise SuspectError(f"suspect: the output is {answer.dtype}, expected float (n, d)", "export the representation")
     if answer.ndim == 3:
@@ -76,6 +78,6 @@ def pooled(answer: Tensor, pooling: str, *, channels_last: bool = False) -> Tens
         return answer.mean((1, 2)) if channels_last else answer.mean((2, 3))
     if answer.ndim != 2:
         raise SuspectError(
-            f"suspect: the output has shape {tuple(answer.shape)}, expected (n, d)", "choose another with --output"
+            f"suspect: the output has shape {tuple(answer.shape)}, expected (n, d)", "choose another with --onnx-output"
         )
     return answer

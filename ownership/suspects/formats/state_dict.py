@@ -1,4 +1,4 @@
-"""Bare weights into the network they were made for: named, stated beside them, or found out from their shapes."""
+"""Load bare weights into their architecture: given, stated in `config.json`, or inferred from names and shapes."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ COMMON = (
     *(f"torchvision:{m}" for m in ("vit_b_16", "vit_b_32", "convnext_tiny", "densenet121", "vgg16_bn")),
     *(f"timm:{m}" for m in ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "resnet26")),
 )
-"""Backbones that nameless weights are compared with, beside `ARCHITECTURES`."""
+"""Backbones whose names and shapes weights of unknown architecture are compared with, after `ARCHITECTURES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What a `config.json` beside weights says."""
+    """Contents of a `config.json` beside weights."""
 
-    architectures: tuple[str, ...] = ()  # what the name may mean: ours and timm's overlap
+    architectures: tuple[str, ...] = ()  # candidates: a name may be in `ARCHITECTURES`, in timm, or in both
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
 
 def read_model_config(path: Path) -> ModelConfig:
-    """Returns what `config.json` says of architecture, mean and std, as timm and Turnmark write it.
+    """Read architecture, mean and std from `config.json`, as timm and Turnmark write it.
 
-    A `preprocessor_config.json` beside it, as transformers writes it, says mean and std, too.
+    Mean and std are also read from a `preprocessor_config.json` beside it, as transformers writes it.
     """
     value = read_json(path, SuspectError, "suspect") if path.is_file() else {}
     name, about = value.get("architecture"), value.get("pretrained_cfg")
@@ -56,19 +56,21 @@ def read_model_config(path: Path) -> ModelConfig:
     )
 
 
-def fill(state: dict[str, Tensor], architecture: str | None, stated: ModelConfig) -> tuple[str, Encoder]:
-    """Returns the architecture of weights and the encoder that they fill.
+def load_weights(
+    state: dict[str, Tensor], architecture: str | None = None, hints: ModelConfig = ModelConfig()
+) -> tuple[str, Encoder]:
+    """Return the architecture of weights, and the encoder with these weights.
 
     Args:
         state: the weights.
-        architecture: its name, if anybody says it; a name from a file that we do not know is as good as none.
-        stated: by a file beside the weights: architecture; mean and std for a library's own weights, which have none.
+        architecture: name of the architecture; None to infer it.
+        hints: contents of `config.json`: the architecture, and mean and std for weights that include none.
 
     Raises:
-        SuspectError: if nothing fits, with what fits best.
+        SuspectError: if no architecture fits. The hint names one that fits better than the given one.
     """
-    if architecture is None and stated.architectures:
-        architecture = next((n for n in stated.architectures if _fits(state, n)), stated.architectures[0])
+    if architecture is None and hints.architectures:
+        architecture = next((n for n in hints.architectures if _fits(state, n)), hints.architectures[0])
     named = architecture if architecture is not None else _matching(state)
     if not is_architecture(named):
         raise SuspectError(f"unknown architecture {printable(named)!r}", f"one of: {known_architectures()}")
@@ -86,8 +88,8 @@ def fill(state: dict[str, Tensor], architecture: str | None, stated: ModelConfig
             f"did you mean {better}?" if better else f"name the right one with --arch ({known_architectures()})",
         )
     encoder = make_encoder(named)
-    filled = {k: v for k, v in given.items() if not v.is_meta}  # a library's own file has no mean and std
-    for name, value in (("mean", stated.mean), ("std", stated.std)):
+    filled = {k: v for k, v in given.items() if not v.is_meta}  # weights of timm or torchvision: no mean and std
+    for name, value in (("mean", hints.mean), ("std", hints.std)):
         if value is not None and name not in filled:
             filled[name] = torch.tensor(value).reshape(1, 3, 1, 1)
     encoder.load_state_dict({**encoder.state_dict(), **filled})
@@ -95,11 +97,11 @@ def fill(state: dict[str, Tensor], architecture: str | None, stated: ModelConfig
 
 
 def _expected(name: str) -> dict[str, Tensor]:
-    """Names and shapes of an architecture, without memory: a small file may name a network larger than all of it."""
+    """Return names and shapes of an architecture, without allocating it: a small file may name a huge network."""
     try:
         with torch.device("meta"):
             return make_encoder(name).state_dict()
-    except Exception as e:  # each of a thousand models has its own way of failing
+    except Exception as e:  # the thousand models of timm raise errors of many types
         raise SuspectError(f"{name} cannot be made ({printable(e, 120)})", "export the model to ONNX") from e
 
 
@@ -113,7 +115,7 @@ def _fits(state: dict[str, Tensor], name: str) -> bool:
 
 
 def _matching(state: dict[str, Tensor]) -> str:
-    """The one architecture with these names and shapes."""
+    """Return the first architecture with these names and shapes."""
     for name in (*ARCHITECTURES, *COMMON):
         if _fits(state, name):
             return name

@@ -1,8 +1,8 @@
-"""`torch.export` archives and TorchScript as encoders. Both can hold code: opened in a cage only.
+"""Open `torch.export` archives and TorchScript as encoders. Both can contain code and need the sandbox.
 
-`torch.export.load` unpickles, evaluates expressions, loads native code and compiles guards out of the archive (what
-that can do is shown in tests/hostile/). So the archive is vetted first, without running anything, and written anew from
-vetted parts alone; then the cage takes what is left.
+`torch.export.load` unpickles, evaluates expressions, loads native code and compiles guards from the archive
+(tests/hostile/ shows attacks by each). The archive is therefore vetted without running any of it, and rewritten from
+the vetted parts. The sandbox contains what vetting may miss.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def _refused(what: str) -> UnsafeSuspectError:
 
 
 def open_exported(path: Path, pooling: str = "cls") -> AdaptedEncoder:
-    """Returns the encoder in a `torch.export` archive, after vetting.
+    """Return the encoder in a `torch.export` archive, after vetting.
 
     Raises:
-        UnsafeSuspectError: if the archive holds anything but a graph of known operators and raw tensors.
-        SuspectError: if it is damaged, or no encoder.
+        UnsafeSuspectError: if the archive contains anything but a graph of allowed operators and raw tensors.
+        SuspectError: if it is damaged, or not an encoder.
     """
-    vetted = vet(path)
+    vetted = vet_archive(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -79,7 +79,7 @@ def open_exported(path: Path, pooling: str = "cls") -> AdaptedEncoder:
 
 
 def open_torchscript(path: Path, pooling: str = "cls") -> AdaptedEncoder:
-    """Returns the encoder in a TorchScript file; its code runs from here on.
+    """Return the encoder in a TorchScript file. Its code runs when it is loaded and called.
 
     Raises:
         SuspectError: if it cannot be loaded.
@@ -94,7 +94,7 @@ def open_torchscript(path: Path, pooling: str = "cls") -> AdaptedEncoder:
 
 
 def _single(module: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
-    """The module's one tensor, or the first of several."""
+    """Return a function that calls the module and returns its only tensor, or the first of several."""
 
     def run(images: Tensor) -> Tensor:
         answer = module(images)
@@ -111,11 +111,11 @@ def _single(module: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def vet(path: Path) -> io.BytesIO:
-    """Returns an archive written anew from the vetted members of a `torch.export` archive; runs nothing of it.
+def vet_archive(path: Path) -> io.BytesIO:
+    """Return a new archive of the vetted members of a `torch.export` archive, without running any of it.
 
     Raises:
-        UnsafeSuspectError: if a member, an operator or an expression is not on the list.
+        UnsafeSuspectError: if a member, an operator or an expression is not allowed.
         SuspectError: if the archive is damaged.
     """
     try:
@@ -128,7 +128,7 @@ def vet(path: Path) -> io.BytesIO:
         raise SuspectError(
             "suspect: the torch.export archive is damaged", "the copy may have failed; fetch it again"
         ) from e
-    model["guards_code"] = []  # torch 2.14 compiles these as Python; the cage's own shape checks do without
+    model["guards_code"] = []  # torch 2.14 compiles these as Python; the adapter checks shapes itself
     for part in _objects(model):
         _check_part(part)
         if isinstance(part.get("metadata"), dict):
@@ -148,7 +148,7 @@ def vet(path: Path) -> io.BytesIO:
 
 
 def _members(path: Path) -> dict[str, bytes]:
-    """The members that are allowed, by their names below the one root."""
+    """Return the allowed members by name, relative to the only root folder."""
     out = {}
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
@@ -171,7 +171,7 @@ def _members(path: Path) -> dict[str, bytes]:
 
 
 def _parse(data: bytes) -> dict[str, Any]:
-    """A JSON object in which no key is there twice: two readers could take different ones."""
+    """Parse a JSON object; refuse duplicate keys, of which two parsers could read different ones."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({k for k, _ in pairs}) != len(pairs):
@@ -185,7 +185,7 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 
 def _check_payloads(name: str, value: dict[str, Any], members: dict[str, bytes]) -> None:
-    """Every tensor is raw bytes that are there, of the length that its shape says."""
+    """Refuse tensors that are pickled, or whose raw bytes are missing."""
     folder = name.rsplit("/", 1)[0]
     for key, about in value["config"].items():
         if about.get("use_pickle") is not False or not isinstance(about.get("tensor_meta"), dict):
@@ -198,7 +198,7 @@ def _check_payloads(name: str, value: dict[str, Any], members: dict[str, bytes])
 
 
 def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Every JSON object within, without recursion."""
+    """Yield every nested JSON object, without recursion."""
     stack = [value]
     while stack:
         part = stack.pop()
@@ -210,7 +210,7 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _check_part(part: dict[str, Any]) -> None:
-    if "expr_str" in part and not harmless(part["expr_str"]):
+    if "expr_str" in part and not is_arithmetic(part["expr_str"]):
         raise _refused(f"symbolic expression {printable(part['expr_str'], 60)}")
     target = part.get("target")
     called = target if isinstance(target, str) and "inputs" in part else None
@@ -221,12 +221,12 @@ def _check_part(part: dict[str, Any]) -> None:
             raise _refused(f"{kind.removeprefix('as_')} objects")
 
 
-def harmless(expression: object) -> bool:
-    """Returns whether a symbolic expression is arithmetic over named sizes, and nothing else.
+def is_arithmetic(expression: object) -> bool:
+    """Return whether a symbolic expression is only arithmetic over named sizes.
 
-    >>> harmless("Mul(Integer(197), Symbol('s77', positive=True, integer=True))")
+    >>> is_arithmetic("Mul(Integer(197), Symbol('s77', positive=True, integer=True))")
     True
-    >>> harmless("__import__('os').system('true')")
+    >>> is_arithmetic("__import__('os').system('true')")
     False
     """
     if not isinstance(expression, str) or len(expression) > 2000:

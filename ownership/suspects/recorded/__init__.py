@@ -1,1 +1,1 @@
-"""Recorded representations as suspects. May import: errors, io, encoders, suspect."""
+"""Recorded representations as suspects. May import: suspect, encoders, io, errors."""

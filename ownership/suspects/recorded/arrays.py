@@ -1,7 +1,7 @@
-"""LabelObjective rows of numbers that somebody else computed: `.npy`, `.safetensors` or `.parquet`, told by content.
+"""Read recorded representations: `.npy`, `.safetensors` or `.parquet`, detected from the content.
 
-The bytes are hostile until shown otherwise. Size and header are checked before memory is taken: nothing here takes more
-memory than a few times the file, or than the rows asked for.
+The bytes are untrusted. Size and header are checked before memory is allocated, so that no file uses more memory than a
+few times its size, or than the expected rows.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ownership.errors import OwnershipError, SuspectError, UnsafeSuspectError
+from ownership.io.extras import require
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
 
 MIN_DIM, MAX_DIM = 2, 16384
-"""Numbers a row."""
+"""Dimension of a representation."""
 
 NAME = "representations"
-"""The tensor that is read from a safetensors file that holds several."""
+"""Name of the tensor that is read from a safetensors file with several tensors."""
 
 Rows = NDArray[np.float32]
 
@@ -35,24 +36,24 @@ _HINT = "one row of floating-point numbers for each file of the probe folder, in
 
 
 def read_rows(path: Path, count: int) -> tuple[bytes, Rows]:
-    """Reads a file of `count` rows of floating-point numbers.
+    """Read a file of `count` representations.
 
     Args:
         path: `.npy` (float16, float32 or float64, little-endian), `.safetensors` or `.parquet`.
-        count: rows it must hold.
+        count: expected number of rows.
 
     Returns:
-        The file's bytes and the rows `(count, d)` float32, `MIN_DIM <= d <= MAX_DIM`; NaN and infinities stay.
+        The file's bytes and the rows `(count, d)` float32, `MIN_DIM <= d <= MAX_DIM`; NaN and infinities are kept.
 
     Raises:
-        SuspectError: if it holds anything else.
-        UnsafeSuspectError: if it is a pickle, a program.
+        SuspectError: if the file contains anything else.
+        UnsafeSuspectError: if it is a pickle, which is a program.
     """
     limit = count * MAX_DIM * 8 + 2**20
     try:
         size = path.stat().st_size if path.is_file() else 0
     except OSError:
-        size = 0  # the reading says it better
+        size = 0  # `read_bytes` reports the error
     if size > limit:
         raise SuspectError(
             f"{printable(path.name)} has {size} bytes, more than {count} rows of {MAX_DIM} numbers need", _HINT
@@ -65,12 +66,14 @@ def read_rows(path: Path, count: int) -> tuple[bytes, Rows]:
         raise SuspectError(f"expected {count} rows, got {len(rows)}", _HINT)
     if not MIN_DIM <= rows.shape[1] <= MAX_DIM:
         raise SuspectError(f"rows of {rows.shape[1]} numbers", f"from {MIN_DIM} to {MAX_DIM}")
-    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 is infinite, and the audit says so
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # numbers too large for float32 become infinite, which the audit reports
         return data, np.array(rows, dtype=np.float32, order="C")
 
 
 def _reader(data: bytes) -> Callable[[bytes, int], NDArray[Any]]:
-    """What reads a file that starts like this."""
+    """Return the reader for the format of these bytes."""
     if data[:6] == b"\x93NUMPY":
         return _npy
     if data[:4] == b"PAR1":
@@ -85,7 +88,7 @@ def _reader(data: bytes) -> Callable[[bytes, int], NDArray[Any]]:
 
 
 def _npy(data: bytes, count: int) -> NDArray[Any]:
-    """NumPy's format, of which three entries are read (numpy.lib.format): no pickles, no expression is evaluated."""
+    """Read NumPy's format without pickles, and without evaluating the header, which is a Python expression."""
     major, prefix = data[6:7], 10 if data[6:7] == b"\x01" else 12
     if major not in (b"\x01", b"\x02", b"\x03") or len(data) < prefix:
         raise SuspectError("representations: the .npy file is damaged", "fetch it again")
@@ -116,7 +119,7 @@ def _npy(data: bytes, count: int) -> NDArray[Any]:
 
 
 def _only(pattern: str, header: str) -> str:
-    """The one thing in a header that is said like this."""
+    """Return the only match of a pattern in a header."""
     found = re.findall(pattern, header)
     if len(found) != 1:
         raise SuspectError("representations: the .npy file has no header of a plain array", _HINT)
@@ -124,7 +127,7 @@ def _only(pattern: str, header: str) -> str:
 
 
 def _safetensors(data: bytes, count: int) -> NDArray[Any]:
-    """The one tensor, or the one named `representations`."""
+    """Read the only tensor, or the one named `representations`."""
     from safetensors.torch import load
 
     try:
@@ -144,15 +147,11 @@ def _safetensors(data: bytes, count: int) -> NDArray[Any]:
 
 
 def _parquet(data: bytes, count: int) -> NDArray[Any]:
-    """One column of lists, or columns of numbers; what the file says of its size is checked before it is unpacked."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as e:
-        raise SuspectError(
-            "reading .parquet needs pyarrow, which is not installed",
-            "install turnmark[parquet], or save the rows as .npy or .safetensors",
-        ) from e
+    """Read one column of lists, or columns of numbers; the declared sizes are checked before decompression."""
+    require("pyarrow")
+    import pyarrow
+    from pyarrow import parquet
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -173,7 +172,7 @@ def _parquet(data: bytes, count: int) -> NDArray[Any]:
 
 
 def _matrix(table: Any, count: int) -> NDArray[Any]:
-    """Rows of an Arrow table."""
+    """Return the rows of an Arrow table."""
     import pyarrow.types as kinds
 
     columns = [column.combine_chunks() for column in table.columns]

@@ -1,16 +1,15 @@
-"""The probe folder: a claim's probes as pictures, for somebody who runs the suspect elsewhere and sends back rows.
+"""The probe folder: a claim's probes as PNG images, for a third party that runs the suspect and returns its output.
 
 ```
 probes/
-├── 000000.png ...   every question of an audit as one picture, and decoys, shuffled
-├── manifest.json    count, image size, SHA-256 of each picture, what to return
-└── README.txt       the same in words
+├── 000000.png ...   one image for each query of an audit, and decoys, shuffled
+├── manifest.json    count, image size, SHA-256 of each image, what to return
+└── README.txt       the same as text
 ```
 
-One file is one question: what an audit asks twice is there twice. The order comes from the system's randomness and is
-written down nowhere; an audit finds a picture again by the SHA-256 of its pixels, so the folder says nothing of which
-picture is private, public, turned, marked or a decoy. What a picture shows is seen, of course: a turned one looks
-turned.
+One file is one query; an image that an audit queries twice is in the folder twice. The order is random and not
+recorded: an audit finds an image by the SHA-256 of its pixels. The folder therefore does not state which images are
+private, public, rotated, watermark probes or decoys. A viewer can see that an image is rotated.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ FORMAT = "turnmark-probes-1"
 
 
 MAX_COUNT = 1_000_000
-"""Pictures in a folder: six digits."""
+"""Most images in a folder: file names have six digits."""
 
 MAX_SIDE = 4096
 
@@ -46,9 +45,9 @@ RETURN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFolder:
-    """A probe folder as read: which pixels each row answers."""
+    """The images of a probe folder, in the order of the recorded rows."""
 
-    digests: tuple[bytes, ...]  # SHA-256 of the pixels of picture i
+    digests: tuple[bytes, ...]  # SHA-256 of the pixels of image i
     manifest_sha256: str
 
     def __len__(self) -> int:
@@ -56,10 +55,10 @@ class ProbeFolder:
 
 
 def read_probe_folder(folder: Path) -> ProbeFolder:
-    """Reads a probe folder and checks every picture against the manifest.
+    """Read a probe folder and check every image against the manifest.
 
     Raises:
-        SuspectError: if it is no probe folder, or a picture is missing, changed or no PNG of the stated size.
+        SuspectError: if it is not a probe folder, or an image is missing, changed or not a PNG of the stated size.
     """
     path = folder / "manifest.json"
     if not path.is_file():
@@ -85,7 +84,7 @@ def read_probe_folder(folder: Path) -> ProbeFolder:
 
 
 def _picture(path: Path, digest: object, height: int, width: int) -> bytes:
-    """The SHA-256 of the pixels of one picture."""
+    """Return the SHA-256 of the pixels of one image."""
     from PIL import Image
 
     data = read_bytes(path, SuspectError, "probes")

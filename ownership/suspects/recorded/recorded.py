@@ -1,4 +1,4 @@
-"""A suspect without a file: representations that somebody else recorded for the pictures of a probe folder."""
+"""Recorded representations as a suspect: the output of an encoder for the images of a probe folder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from ownership.suspects.suspect import Suspect, check_output_kind
 
 
 class RecordedEncoder:
-    """Looks answers up by an image's pixels.
+    """Look up recorded representations by the SHA-256 of an image's pixels.
 
-    A picture that is in the folder several times has several rows: asked again, it gets the next one, and after the
-    last the first. So whoever answered the same picture differently is noticed as any suspect is that answers
-    differently when asked again.
+    An image that is in the folder several times has several rows, which repeated queries return in turn. The stability
+    check of an audit therefore detects rows that differ for the same image.
 
     Args:
-        folder: which pixels each row answers.
-        rows: `(len(folder), d)`.
+        folder: the images.
+        rows: `(len(folder), d)`, one row for each image.
     """
 
     def __init__(self, folder: ProbeFolder, rows: Rows) -> None:
@@ -34,10 +33,10 @@ class RecordedEncoder:
         self._of: dict[bytes, list[int]] = defaultdict(list)
         for i, digest in enumerate(folder.digests):
             self._of[digest].append(i)
-        self._asked: Counter[bytes] = Counter()
+        self._counts: Counter[bytes] = Counter()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Returns the recorded representations `(n, d)` of images `(n, 3, h, w)` float32 in [0, 1].
+        """Return the recorded representations `(n, d)` of images `(n, 3, h, w)` float32 in [0, 1].
 
         Raises:
             SuspectError: if an image is not in the probe folder.
@@ -50,24 +49,25 @@ class RecordedEncoder:
                     "an image of the claim is not in the probe folder: these probes belong to another claim",
                     "give the folder that turnmark claim probes made from this claim",
                 )
-            found.append(rows[self._asked[digest] % len(rows)])
-            self._asked[digest] += 1
+            found.append(rows[self._counts[digest] % len(rows)])
+            self._counts[digest] += 1
         return self._rows[found]
 
 
 def load_recorded(path: Path | str, probes: Path | str, *, output_kind: str = "representations") -> Suspect:
-    """Loads recorded representations as a suspect.
+    """Load recorded representations as a suspect.
 
-    Audit it whole: with `stop_early` nothing is saved, and other images are asked twice than those recorded twice.
+    Audit it without `stop_early`: interim analyses repeat queries of other images than the folder does.
 
     Args:
-        path: one row a picture, in file-name order: `.npy`, `.safetensors` or `.parquet`, told by content.
+        path: one row for each image, in the order of file names: `.npy`, `.safetensors` or `.parquet`, detected from
+            the content.
         probes: the folder that `export_probes` made.
-        output_kind: what the rows are, name in `OUTPUT_KINDS`.
+        output_kind: kind of the rows, a name in `OUTPUT_KINDS`.
 
     Raises:
         SuspectError: if the rows or the folder cannot be used.
-        UnsafeSuspectError: if the rows are a pickle, a program.
+        UnsafeSuspectError: if the rows are a pickle, which is a program.
     """
     check_output_kind(output_kind)
     folder = read_probe_folder(Path(probes))

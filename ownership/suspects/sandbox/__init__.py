@@ -1,11 +1,11 @@
-"""The cage a suspect runs in: one disposable process a suspect, that sees probe images and nothing else.
+"""Sandbox: run a suspect in one disposable, isolated process. May import: formats, encoders, io, errors.
 
 ```
-SandboxedEncoder (encoder.py, in our process)            launch.py -> worker.py (in the cage)
-  copies and hashes the suspect's file     -- frames -->   locks itself in (layers.py), only then imports torch
-  sends images, checks what comes back    <-- frames --    reads the copy, answers with raw float32
+SandboxedEncoder (encoder.py, in our process)            launch.py -> worker.py (in the sandbox)
+  copies and hashes the suspect's file     -- frames -->   applies the isolation layers (layers.py), then imports torch
+  sends images, checks each reply          <-- frames --   loads the copy, replies with float32 representations
 ```
 
-Frames (frames.py) are raw bytes of stated size; nothing that comes back is ever unpickled. docs/security.md says what
-each layer stops, and what none of them does.
+A frame (frames.py) is raw bytes of a declared length. Nothing that the process sends is unpickled. docs/security.md
+says what each isolation layer stops and what none of them stops.
 """

@@ -1,4 +1,4 @@
-"""Which layers of the cage this machine has: found out by putting a process in one."""
+"""Find which isolation layers this machine supports, by starting a sandboxed process."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from ownership.encoders.architectures import ARCHITECTURES
-from ownership.suspects.formats.open import LoadOptions
+from ownership.suspects.formats.model_file import LoadOptions
 from ownership.suspects.sandbox.encoder import SandboxedEncoder
 
 EXPLAINED = {
-    "limits": "more memory, larger files, more open files than it may have",
-    "namespaces": "the network and other processes' shared memory, once more",
+    "limits": "memory, file size and number of open files above the limits",
+    "namespaces": "the network, and shared memory of other processes",
     "landlock": "reading anything but the libraries and its own copy; writing anything but its own folder",
     "seccomp": "network, other programs, other processes, modes and owners of files",
 }
 
 
 def layers_here() -> dict[str, str]:
-    """Returns layer -> what it does here, of a cage around a small encoder."""
+    """Return isolation layer -> its details on this machine, from the sandbox of a small encoder."""
     with tempfile.TemporaryDirectory(prefix="turnmark-") as folder:
         path = Path(folder) / "tiny.safetensors"
         save_file(ARCHITECTURES["tiny"]().state_dict(), path)

@@ -1,4 +1,4 @@
-"""A suspect's bytes, copied once into a private folder and hashed on the way: what is hashed is what is loaded."""
+"""Copy a suspect once into a private folder and hash the bytes on the way, so that the hashed bytes are loaded."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.bin", "mod
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuspectCopy:
-    """What was copied of a suspect."""
+    """The private copy of a suspect."""
 
     name: str  # of the main file in the private folder
-    size: int  # bytes in all
+    size: int  # total bytes
     files: dict[str, str]  # name -> SHA-256
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the file; of several: of their sorted lines "SHA-256, two spaces, name", as sha256sum prints."""
+        """SHA-256 of the only file, or of the sorted lines that `sha256sum` prints for several files."""
         if len(self.files) == 1:
             return next(iter(self.files.values()))
         return sha256("".join(f"{d}  {n}\n" for n, d in sorted(self.files.items())).encode())
 
 
 def copy_suspect(path: Path, target: Path, limit: int) -> SuspectCopy:
-    """Copies a file, or of a folder the configuration and the weights.
+    """Copy a file, or the configuration and the weights of a folder.
 
     Args:
-        path: a regular file, or a folder as model hubs lay it out.
+        path: a regular file, or a model's folder in the layout of model hubs.
         target: an empty folder.
-        limit: most bytes.
+        limit: most bytes of a file.
 
     Raises:
-        SuspectError: if it is missing, no regular file, empty, too large, or the disk is full.
+        SuspectError: if the file is missing, not regular, empty or too large.
+        OwnershipError: if the copy cannot be written.
     """
     if not path.is_dir():
         digest, size = _copy(path, target / "suspect", limit)
@@ -61,11 +62,13 @@ def copy_suspect(path: Path, target: Path, limit: int) -> SuspectCopy:
     return SuspectCopy(name=weights.name, size=total, files=files)
 
 
-def copy_named(copied: SuspectCopy, source: Path, wanted: Sequence[object], target: Path, limit: int) -> SuspectCopy:
-    """Copies files beside the suspect that it names: plain names only, no links of any kind.
+def copy_external_data(
+    copied: SuspectCopy, source: Path, wanted: Sequence[object], target: Path, limit: int
+) -> SuspectCopy:
+    """Copy external data: files beside the suspect, by plain name, no links of any kind.
 
     Raises:
-        SuspectError: if a name leads elsewhere, or there is no such file.
+        SuspectError: if a name leads out of the folder, or there is no such file.
     """
     folder = source if source.is_dir() else source.parent
     files, total = dict(copied.files), copied.size
@@ -77,7 +80,7 @@ def copy_named(copied: SuspectCopy, source: Path, wanted: Sequence[object], targ
             )
         if not (folder / name).exists() or name in files or name == copied.name:
             raise SuspectError(
-                f"suspect: external data refused: {printable(name)} is not beside the model", "fetch it, too"
+                f"suspect: external data refused: {printable(name)} is not beside the model", "fetch it as well"
             )
         files[name], size = _copy(folder / name, target / name, limit, links=False)
         total += size
@@ -85,7 +88,7 @@ def copy_named(copied: SuspectCopy, source: Path, wanted: Sequence[object], targ
 
 
 def _copy(source: Path, target: Path, limit: int, *, links: bool = True) -> tuple[str, int]:
-    """Copies one regular file and returns its SHA-256 and size."""
+    """Copy one regular file; return its SHA-256 and size."""
     shown = printable(source, 300)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     if not links:
@@ -112,7 +115,9 @@ def _copy(source: Path, target: Path, limit: int, *, links: bool = True) -> tupl
                 while piece := f.read(1 << 20):
                     size += len(piece)
                     if size > limit:
-                        raise SuspectError(f"suspect: {shown} grows while it is read", "give a file at rest")
+                        raise SuspectError(
+                            f"suspect: {shown} grows while it is read", "give a file that does not change"
+                        )
                     digest.update(piece)
                     out.write(piece)
             target.chmod(0o400)

@@ -1,4 +1,4 @@
-"""Our side of the cage: a suspect's file copied and hashed, its process started, asked, and killed."""
+"""This process's side of the sandbox: copy the suspect's file, start its process, query it, end it."""
 
 from __future__ import annotations
 
@@ -23,53 +23,53 @@ from torch import Tensor
 from ownership.errors import OwnershipError, SandboxError, SuspectError, SuspectFailure, UnsafeSuspectError
 from ownership.io.text import printable
 from ownership.suspects.formats.adapter import resized
-from ownership.suspects.formats.open import LoadOptions
-from ownership.suspects.sandbox.copying import SuspectCopy, copy_named, copy_suspect
+from ownership.suspects.formats.model_file import LoadOptions
+from ownership.suspects.sandbox.copying import SuspectCopy, copy_external_data, copy_suspect
 from ownership.suspects.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
 
 MAX_DIM = 65_536
-"""Longest representation that is taken from a suspect."""
+"""Largest dimension of a representation that is accepted from a suspect."""
 
 FRAME_BYTES = 32 << 20
-"""Most bytes of images in a frame: what both processes hold at once, and what a cold one must find memory for."""
+"""Most bytes of images in a frame, which both processes hold at once."""
 
 LAUNCH = Path(__file__).with_name("launch.py")
-"""What the process runs."""
+"""The program of the sandboxed process."""
 
 _ERRORS = {"suspect": SuspectError, "unsafe": UnsafeSuspectError, "sandbox": SandboxError, "failure": SuspectFailure}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a suspect may take."""
+    """Resources that a suspect may use."""
 
-    seconds: float = 300.0  # wall clock, until it is loaded (and a second for 20 MB), and for a frame of images
-    memory_bytes: int | None = None  # address space; 12 GiB and four times the file if not given
-    file_bytes: int = 8 << 30  # largest file that is opened
+    seconds: float = 300.0  # wall clock for loading (plus 1 s per 20 MB), and for each frame of images
+    memory_bytes: int | None = None  # address space; if None, 12 GiB plus four times the file's size
+    file_bytes: int = 8 << 30  # largest file
 
 
 class SandboxedEncoder:
-    """An encoder in a process of its own that is locked in; called like any other.
+    """An encoder in a sandboxed process, called like any other encoder.
 
-    The file is copied and hashed once; the cage reads the copy. The process can be closed at any time, the next call
-    starts it again. On Linux it dies with the thread that started it: close it before that thread ends.
+    The file is copied and hashed once, and the process reads the copy. The process can be paused at any time; the next
+    call starts it again. On Linux the process dies with the thread that started it: pause it before that thread ends.
 
     Args:
-        path: of the suspect, a file or a folder of `config.json` and weights.
+        path: the suspect's file, or a folder with `config.json` and weights.
         options: how to load it.
-        limits: what it may take.
-        without: layers to leave off, to see what a system without them does.
+        limits: resources that it may use.
+        without: isolation layers to leave off, as on a system that lacks them.
 
     Raises:
-        SuspectError: if it cannot be loaded as an encoder.
-        UnsafeSuspectError: if loading it would run code that came with it.
-        SandboxError: if a layer is missing without which this kind of file is not opened.
+        SuspectError: if the suspect cannot be loaded as an encoder.
+        UnsafeSuspectError: if loading would run code from its files.
+        SandboxError: if its format can contain code and an isolation layer is missing.
     """
 
     def __init__(
         self, path: Path, options: LoadOptions, limits: Limits | None = None, *, without: frozenset[str] = frozenset()
     ) -> None:
-        self._options, self.limits, self._without = options, limits or Limits(), without
+        self.options, self.limits, self._without = options, limits or Limits(), without
         private = _private_folder()
         self._private, self._running = private, _Running()
         self._finish = weakref.finalize(self, _end, self._running, private)  # at the interpreter's end, too
@@ -81,56 +81,67 @@ class SandboxedEncoder:
         try:
             for name in ("model", "work"):
                 (private / name).mkdir()
-            self.copied: SuspectCopy = copy_suspect(path, private / "model", self.limits.file_bytes)
+            self.copy: SuspectCopy = copy_suspect(path, private / "model", self.limits.file_bytes)
             self._start()
         except BaseException:
             self._finish()
             raise
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Returns representations `(n, d)` of images `(n, 3, h, w)` float32 in `[0, 1]`.
+        """Return representations `(n, d)` of images `(n, 3, h, w)` float32 in `[0, 1]`.
 
         Raises:
-            SuspectFailure: if the process died, hung or answered nonsense.
+            SuspectFailure: if the process died, hung or sent an invalid reply.
         """
         most = max(1, FRAME_BYTES // max(1, images[0].nbytes)) if len(images) else 1
-        return torch.cat([self._ask(part) for part in torch.split(images, most)])
+        return torch.cat([self._query(part) for part in torch.split(images, most)])
 
-    def _ask(self, images: Tensor) -> Tensor:
-        """One frame of images and the frame that answers it."""
+    def _query(self, images: Tensor) -> Tensor:
+        """Send one frame of images and read the reply."""
         if self._running.process is None:
             self._start()
-        header, raw = {"op": "ask", "shape": list(images.shape)}, memoryview(images.contiguous().numpy().data).cast("B")
+        header, raw = (
+            {"op": "query", "shape": list(images.shape)},
+            memoryview(images.contiguous().numpy().data).cast("B"),
+        )
         with self._watched(self.limits.seconds):
             reply = self._exchange(header, raw)
             rows, dim, dtype = (reply.get(k) for k in ("rows", "dim", "dtype"))
             if type(dim) is not int or not 1 <= dim <= MAX_DIM or rows != len(images) or dtype != "<f4":
-                raise BadFrame("answers of another shape")
+                raise BadFrame("representations of another shape")
             if reply["raw"] != 4 * rows * dim:
-                raise BadFrame("answers of another length")
+                raise BadFrame("representations of another length")
             answer = read_exactly(self._pipes()[1], reply["raw"])
         return torch.frombuffer(answer, dtype=torch.float32).reshape(rows, dim)
 
     def resizes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """Returns the size that images of this shape `(n, 3, h, w)` are resized to for it, or None."""
+        """Return height and width to which images `(n, 3, h, w)` are resized; None if they are not resized."""
         return None if self._size is None else resized(self._size, shape)
 
-    def close(self) -> None:
-        """Ends the process and every other of its group; the copy stays until this object goes."""
+    def pause(self) -> None:
+        """End the process and its process group. The copy stays, and the next call starts the process again."""
         self._running.stop()
 
-    def discard(self) -> None:
-        """Ends the process and removes the copy: nothing of the suspect is left."""
+    def close(self) -> None:
+        """End the process and remove the private copy. A closed encoder cannot be called."""
         self._finish()
 
     def _start(self) -> None:
-        """Starts the process, sees which layers it put on, has it load the copy."""
-        private, size = self._private, self.copied.size
+        """Start the process and load the copy in it."""
+        if not self._finish.alive:
+            raise ValueError("this suspect is closed; load it again")
+        with self._until_loaded():
+            self._launch()
+            self._load()
+
+    def _launch(self) -> None:
+        """Start the process and read which isolation layers it has applied."""
+        private = self._private
         start = {
             "path": _library_folders(),
             "readable": [str(private / "model")],
             "writable": [str(private / "work")],
-            "memory": self.limits.memory_bytes or (12 << 30) + 4 * size,
+            "memory": self.limits.memory_bytes or (12 << 30) + 4 * self.copy.size,
             "threads": torch.get_num_threads(),
             "without": sorted(self._without),
         }
@@ -145,31 +156,36 @@ class SandboxedEncoder:
             start_new_session=True,
             close_fds=True,
         )
-        try:
-            with self._watched(self.limits.seconds + size / 20e6):
-                on = self._exchange(start).get("layers")
-                if not isinstance(on, dict) or not all(isinstance(x, str) for kv in on.items() for x in kv):
-                    raise BadFrame("no layers")
-                self.layers = {printable(k, 40): printable(v, 80) for k, v in on.items()}
-                reply = self._load(private / "model")
-        except SuspectFailure as e:
-            raise SuspectError(f"suspect: {e.message.removeprefix('suspect: ')}", e.hint) from e
-        size_stated = reply.get("size")
-        if isinstance(size_stated, list) and len(size_stated) == 2 and all(type(x) is int for x in size_stated):
-            self._size = (size_stated[0], size_stated[1])
+        layers = self._exchange(start).get("layers")
+        if not isinstance(layers, dict) or not all(isinstance(x, str) for kv in layers.items() for x in kv):
+            raise BadFrame("no layers")
+        self.layers = {printable(k, 40): printable(v, 80) for k, v in layers.items()}
+
+    def _load(self) -> None:
+        """Load the copy in the process, with the files that the model names where the options allow it."""
+        folder = self._private / "model"
+        header = {"op": "load", "folder": str(folder), "name": self.copy.name, "options": asdict(self.options)}
+        reply = self._exchange(header)
+        missing = reply.get("missing_files")
+        if isinstance(missing, list):
+            self.copy = copy_external_data(self.copy, self._source, missing, folder, self.limits.file_bytes)
+            reply = self._exchange(header)
+        size, architecture = reply.get("size"), reply.get("architecture")
+        if isinstance(size, list) and len(size) == 2 and all(type(x) is int for x in size):
+            self._size = (size[0], size[1])
+        else:
+            self._size = None
         self.format = printable(reply.get("format"), 40)
-        architecture = reply.get("architecture")
         self.architecture = printable(architecture) if isinstance(architecture, str) else None
 
-    def _load(self, folder: Path) -> dict[str, Any]:
-        """Has the copy loaded; other files that the model names are copied where the options allow it."""
-        header = {"op": "load", "folder": str(folder), "name": self.copied.name, "options": asdict(self._options)}
-        reply = self._exchange(header)
-        wanted = reply.get("wants")
-        if isinstance(wanted, list):
-            self.copied = copy_named(self.copied, self._source, wanted, folder, self.limits.file_bytes)
-            reply = self._exchange(header)
-        return reply
+    @contextmanager
+    def _until_loaded(self) -> Iterator[None]:
+        """Limit the time of starting and loading. A process that fails meanwhile makes the suspect an unusable file."""
+        try:
+            with self._watched(self.limits.seconds + self.copy.size / 20e6):
+                yield
+        except SuspectFailure as e:
+            raise SuspectError(f"suspect: {e.message.removeprefix('suspect: ')}", e.hint) from e
 
     def _pipes(self) -> tuple[Any, Any]:
         if self._running.process is None:
@@ -177,7 +193,7 @@ class SandboxedEncoder:
         return self._running.process.stdin, self._running.process.stdout
 
     def _exchange(self, header: dict[str, Any], raw: bytes | memoryview = b"") -> dict[str, Any]:
-        """Sends a frame and returns the reply's header; an error that the other side states is raised."""
+        """Send a frame and return the header of the reply; raise the error that the reply states."""
         to, back = self._pipes()
         write_frame(to, header, raw)
         reply = read_header(back)
@@ -188,7 +204,7 @@ class SandboxedEncoder:
 
     @contextmanager
     def _watched(self, seconds: float) -> Iterator[None]:
-        """Kills the process after so many seconds; turns whatever ends the talk early into one line."""
+        """Kill the process when the time is over; report every broken exchange as one `SuspectFailure`."""
         expired, running = threading.Event(), self._running  # not self: the timer's thread would keep it alive
 
         def expire() -> None:
@@ -204,9 +220,9 @@ class SandboxedEncoder:
         except (BadFrame, OSError, ValueError) as e:
             raise self._failure(expired.is_set(), seconds, str(e)) from e
         except OwnershipError:
-            raise  # stated by a process that is well
+            raise  # stated by an intact process
         except BaseException:
-            self.close()
+            self.pause()
             raise
         finally:
             timer.cancel()
@@ -216,11 +232,11 @@ class SandboxedEncoder:
         code = None
         if process is not None and not expired:
             with suppress(subprocess.TimeoutExpired):
-                code = process.wait(2)  # it may be about to die
-        self.close()
+                code = process.wait(2)  # it may be ending
+        self.pause()
         if expired:
             return SuspectFailure(
-                f"suspect: stopped after {seconds:.0f} s without an answer", "if it is only slow: --time-limit"
+                f"suspect: stopped after {seconds:.0f} s without an answer", "if the model is slow: --time-limit"
             )
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
@@ -232,7 +248,7 @@ class SandboxedEncoder:
 
 @dataclass(slots=True)
 class _Running:
-    """The process, apart from the encoder, so that it can be ended when the encoder is gone."""
+    """Holds the process apart from the encoder, so that a finalizer of the encoder can end it."""
 
     process: subprocess.Popen[bytes] | None = None
 
@@ -252,7 +268,7 @@ def _end(running: _Running, folder: Path) -> None:
 
 
 def _private_folder() -> Path:
-    """A fresh folder that only we can enter."""
+    """Make a folder that only this user can enter."""
     try:
         return Path(tempfile.mkdtemp(prefix="turnmark-"))
     except OSError as e:
@@ -260,7 +276,7 @@ def _private_folder() -> Path:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kills the process with its whole group, and waits."""
+    """Kill the process and its process group, and wait for its end."""
     if hasattr(os, "killpg"):
         with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -270,7 +286,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment(work: Path) -> dict[str, str]:
-    """The cage's environment: nothing of ours but what the system needs to start a program at all."""
+    """Return the environment of the sandboxed process: only what the system needs to start a program."""
     kept = {k: v for k in ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if (v := os.environ.get(k))}
     return {
         **kept,
@@ -282,7 +298,7 @@ def _environment(work: Path) -> dict[str, str]:
 
 
 def _library_folders() -> list[str]:
-    """Where the libraries that the cage needs are installed."""
+    """Return the folders of the libraries that the sandboxed process imports."""
     folders = set()
     for name in ("torch", "torchvision", "timm", "numpy", "safetensors", "onnx", "onnxruntime"):
         spec = importlib.util.find_spec(name)

@@ -1,6 +1,6 @@
-"""Frames between us and the cage: magic, length of a JSON header, the header, then raw bytes of stated length.
+"""Frames between this process and the sandboxed one: magic, header length, JSON header, raw bytes of declared length.
 
-Standard library only: the cage reads its first frame before it imports anything else.
+Standard library only: the sandboxed process reads its first frame before it imports anything else.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any, BinaryIO
 
 MAGIC = b"TMK1"
 MAX_HEADER = 16384
-"""Most bytes of a header; both sides refuse more."""
+"""Most bytes of a header."""
 
 
 class BadFrame(Exception):
-    """The other side sent no frame of ours, or closed the pipe."""
+    """The other process sent no valid frame, or closed the pipe."""
 
 
 def write_frame(file: BinaryIO, header: dict[str, Any], raw: bytes | memoryview = b"") -> None:
-    """Writes a frame and flushes; the header's `raw` is the number of bytes that follow it."""
+    """Write a frame and flush; the field `raw` of the header becomes the number of raw bytes."""
     encoded = json.dumps({**header, "raw": len(raw)}).encode()
     if len(encoded) > MAX_HEADER:
         raise BadFrame("header too long")
@@ -30,10 +30,10 @@ def write_frame(file: BinaryIO, header: dict[str, Any], raw: bytes | memoryview 
 
 
 def read_header(file: BinaryIO) -> dict[str, Any]:
-    """Returns a frame's header, with `raw`, the number of bytes to read next.
+    """Return the header of the next frame; its field `raw` is the number of raw bytes that follow.
 
     Raises:
-        BadFrame: for anything else.
+        BadFrame: if the next bytes are no valid frame.
     """
     magic, length = struct.unpack("<4sI", read_exactly(file, 8))
     if magic != MAGIC or length > MAX_HEADER:
@@ -48,10 +48,10 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
 
 
 def read_exactly(file: BinaryIO, count: int) -> bytearray:
-    """Returns the next `count` bytes; the caller has checked that it may take that much memory.
+    """Return the next `count` bytes. The caller checks the count, which determines the memory used.
 
     Raises:
-        BadFrame: if the pipe ends before.
+        BadFrame: if the pipe ends earlier.
     """
     out = bytearray(count)
     view, have = memoryview(out), 0

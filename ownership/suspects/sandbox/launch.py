@@ -1,6 +1,6 @@
-"""What runs in the cage, from its first instruction: read where to lock, lock, only then import torch and serve.
+"""Entry point of the sandboxed process: read the settings, apply the isolation layers, then import torch and serve.
 
-Run as `python -I .../launch.py`; started by `SandboxedEncoder` alone. Standard library only.
+`SandboxedEncoder` runs it as `python -I .../launch.py`. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Serves frames from what was standard input to what was standard output, until it is closed."""
+    """Serve frames from the original standard input to the original standard output, until the input ends."""
     package = Path(__file__).resolve().parents[2]
     sys.path.insert(0, str(package.parent))
     frames = importlib.import_module("ownership.suspects.sandbox.frames")
     layers = importlib.import_module("ownership.suspects.sandbox.layers")
-    sys.path.pop(0)  # the packages found there are imported; what they hold is looked up in them
-    # nothing that a library prints may be taken for a frame
+    sys.path.pop(0)  # modules of the imported packages are found in the packages themselves
+    # redirect standard output, so that the output of a library is not read as a frame
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     start = frames.read_header(incoming)
     sys.path += [p for p in start["path"] if p not in sys.path]
-    readable = [  # not all of sys.path: a development install puts its whole checkout there, claims and all
+    readable = [  # not all of sys.path: a development install adds its checkout, which may contain claims
         *start["readable"],
         *start["path"],
         str(package),

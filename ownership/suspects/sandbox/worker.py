@@ -1,4 +1,4 @@
-"""Inside the cage: load the copy, answer images; every error is a frame, and whatever else happens ends the process."""
+"""The sandboxed process: load the copy and reply to queries. Every error becomes a frame."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import torch
 
 from ownership.errors import OwnershipError, SandboxError, SuspectError, SuspectFailure, UnsafeSuspectError
-from ownership.suspects.formats.open import ExternalData, LoadOptions, Opened, open_model
+from ownership.suspects.formats.model_file import ExternalData, LoadedModel, LoadOptions, open_model
 from ownership.suspects.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
 from ownership.suspects.sandbox.layers import STRICT
 
 
 def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start: dict[str, Any]) -> None:
-    """Responses frames until the pipe closes: `load` opens a file, `ask` sends images through it."""
+    """Reply to frames until the pipe closes: `load` opens a file, `query` sends images through the model."""
     torch.set_num_threads(start["threads"])
     missing = [name for name in STRICT if name not in layers]
-    model: Opened | None = None
+    model: LoadedModel | None = None
     while True:
         try:
             header = read_header(incoming)
@@ -28,7 +28,7 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start:
         try:
             if header["op"] == "load":
                 options = LoadOptions(**header["options"])
-                model = None  # the last one's memory first
+                model = None  # free the memory of the previous model
                 folder = Path(header["folder"])
                 config = folder / "config.json"  # copied only where the suspect is a folder
                 model = open_model(folder / header["name"], options, missing_layers=missing, config=config)
@@ -37,30 +37,30 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start:
                 write_frame(outgoing, reply)
             elif model is not None:
                 images = torch.frombuffer(raw, dtype=torch.float32).reshape(header["shape"])
-                responses = _answers(model, images)
+                responses = _represent(model, images)
                 shape = {"rows": len(responses), "dim": responses.shape[1], "dtype": "<f4"}
                 write_frame(outgoing, shape, memoryview(responses.data).cast("B"))
         except ExternalData as e:
-            write_frame(outgoing, {"wants": e.names[:64]})
+            write_frame(outgoing, {"missing_files": e.names[:64]})
         except Exception as e:
-            write_frame(outgoing, _stated(e))
+            write_frame(outgoing, _error_frame(e))
 
 
-def _answers(model: Opened, images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """One vector an image, `(n, d)`."""
+def _represent(model: LoadedModel, images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the representations `(n, d)` of images."""
     with torch.inference_mode():
         responses = model.encoder(images)
     if not isinstance(responses, torch.Tensor) or responses.ndim != 2 or len(responses) != len(images):
         shape = tuple(responses.shape) if isinstance(responses, torch.Tensor) else type(responses).__name__
         raise SuspectError(
             f"suspect: answers {shape} to {len(images)} images, expected (n, d)",
-            "an encoder gives one vector an image; export the pooled output",
+            "an encoder gives one vector per image; export the pooled output",
         )
     return np.ascontiguousarray(responses.float().numpy(), dtype="<f4")
 
 
-def _stated(e: Exception) -> dict[str, str]:
-    """An error as a frame."""
+def _error_frame(e: Exception) -> dict[str, str]:
+    """Return the header of the frame that states an error."""
     if not isinstance(e, OwnershipError):  # torch's and onnxruntime's have no common base
         if isinstance(e, MemoryError) or "alloc" in str(e)[:2000].lower():
             why, hint = "suspect: needs more memory than it may take", "--memory-limit"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from conftest import encoder
+from support.encoders import encoder
 
-from attacks_for_eval.claims.references import pick_architecture, reference_surrogates
+from attacks_for_eval.claims.references import ReferenceConfig, pick_architecture, reference_surrogates
 from ownership.encoders.images import represent
 from ownership.evidence.similarity import linear_cka
 from watermark_training.data import Data
@@ -20,11 +20,9 @@ def test_the_architecture_is_the_victims_or_one_of_its_dimension(trained: Traine
     assert pick_architecture(lambda images: torch.zeros(len(images), 7), None, x) is None
 
 
-def test_references_are_thefts_and_repeat(trained: Trained, digits: Data) -> None:
-    runs = [
-        reference_surrogates(trained.encoder, "tiny", digits.images[:300], losses=("mse", "infonce"), epochs=20)
-        for _ in range(2)
-    ]
+def test_references_are_surrogates_and_repeat(trained: Trained, digits: Data) -> None:
+    config = ReferenceConfig(losses=("mse", "infonce"), epochs=20)
+    runs = [reference_surrogates(trained.encoder, "tiny", digits.images[:300], config) for _ in range(2)]
     assert [m.name for m, _ in runs[0]] == ["reference_mse", "reference_infonce"]
     assert [m.sha256 for m, _ in runs[0]] == [m.sha256 for m, _ in runs[1]]
     responses, spec = (represent(e, digits.images[600:800]).double().numpy() for e in (trained.encoder, encoder(4)))

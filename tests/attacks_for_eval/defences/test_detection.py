@@ -1,4 +1,4 @@
-"""Extraction detection: each measure on histories where its answer is known; alarms against honest users."""
+"""Extraction detection: each measure on histories where the result is known; alarms against benign users."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_similar_queries_are_counted_within_and_across_accounts() -> None:
     assert (twice.queries, once.queries, copies.queries) == (15, 10, 5)
     assert (twice.similar_within, once.similar_within, copies.similar_within) == pytest.approx((5 / 15, 0.0, 1 / 5))
     assert (twice.similar_across, once.similar_across, copies.similar_across) == pytest.approx((0.0, 4 / 10, 1.0))
-    with pytest.raises(TrainingError, match="no account"):
-        monitor.history("nobody")
+    with pytest.raises(TrainingError, match="has no queries"):
+        monitor.history("unknown")
 
 
 def test_coverage_counts_the_buckets_of_random_hyperplanes() -> None:
@@ -37,35 +37,35 @@ def test_coverage_counts_the_buckets_of_random_hyperplanes() -> None:
         torch.randn(8, generator=g) + 0.1 * torch.randn(200, 8, generator=g),
     )
     monitor = HistoryMonitor(metric="l2", threshold=1.0, bits=6, seed=4)
-    monitor.observe("thief", wide)
+    monitor.observe("attacker", wide)
     monitor.observe("user", narrow)
     planes = torch.randn(8, 6, generator=torch.Generator().manual_seed(4))
     buckets = {tuple(float(row @ planes[:, j]) > 0 for j in range(6)) for row in wide}
-    assert monitor.history("thief").coverage == pytest.approx(len(buckets) / 64)
-    assert monitor.history("user").coverage < monitor.history("thief").coverage / 2
+    assert monitor.history("attacker").coverage == pytest.approx(len(buckets) / 64)
+    assert monitor.history("user").coverage < monitor.history("attacker").coverage / 2
 
 
-def test_an_alarm_is_more_than_every_honest_user() -> None:
+def test_an_alarm_is_more_than_every_benign_user() -> None:
     def history(**measures: float) -> History:
         return History(account="a", queries=9, **{**dict.fromkeys(MEASURES, 0.1), **measures})
 
-    honest = [history(coverage=0.3), history(prada=0.2)]
-    assert alarms(history(coverage=0.3), honest) == ()
-    assert alarms(history(coverage=0.31, prada=0.21, similar_across=0.1), honest) == ("coverage", "prada")
-    with pytest.raises(TrainingError, match="honest"):
-        alarms(honest[0], [])
+    benign = [history(coverage=0.3), history(prada=0.2)]
+    assert alarms(history(coverage=0.3), benign) == ()
+    assert alarms(history(coverage=0.31, prada=0.21, similar_across=0.1), benign) == ("coverage", "prada")
+    with pytest.raises(TrainingError, match="benign"):
+        alarms(benign[0], [])
 
 
-def test_a_thief_covers_more_than_the_usual_user_of_one_class(trained: Trained, digits: Data) -> None:
+def test_an_attacker_covers_more_than_the_usual_user_of_one_class(trained: Trained, digits: Data) -> None:
     assert digits.labels is not None
     vectors = BlackBox(trained.encoder)(digits.images)
-    monitor = HistoryMonitor(metric="cosine", threshold=0.999, bits=10, centre=vectors.mean(0))
+    monitor = HistoryMonitor(metric="cosine", threshold=0.999, bits=10, center=vectors.mean(0))
     for label in range(10):
         monitor.observe(f"user {label}", vectors[digits.labels == label][:150])
     order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))
-    monitor.observe("thief", vectors[order[:150]])
-    honest = [monitor.history(f"user {label}").coverage for label in range(10)]
-    assert monitor.history("thief").coverage > 1.3 * float(np.mean(honest))
+    monitor.observe("attacker", vectors[order[:150]])
+    benign = [monitor.history(f"user {label}").coverage for label in range(10)]
+    assert monitor.history("attacker").coverage > 1.3 * float(np.mean(benign))
 
 
 def test_prada_is_silent_on_natural_and_loud_on_synthetic_queries() -> None:

@@ -60,7 +60,7 @@ def test_error_rates_by_hand() -> None:
         similarity_error_rates(first, second[:2], "l2", 3.0)
 
 
-def test_views_of_one_image_are_told_from_strangers(trained: Trained, digits: Data) -> None:
+def test_views_of_one_image_are_told_from_other_images(trained: Trained, digits: Data) -> None:
     """With the head, some threshold does far better than guessing (the sum of the two error rates is 1 for a guess)."""
     x, g = as_input(digits.images[600:1112]), torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Job
 from scipy import stats
+from support.job import Job
 
-from attacks_for_eval.evaluation.evaluate import Case, Cell, Evaluation, evaluate
-from attacks_for_eval.evaluation.grid import Grid, backend_of, given_models
+from attacks_for_eval.evaluation.evaluate import Case, Cell, Evaluation, Row, evaluate
+from attacks_for_eval.evaluation.factory import OUTPUT_CHOICES, TRANSFORMED, ModelFactory, transform_outputs
+from attacks_for_eval.evaluation.grid import Grid, existing_models, joblib_backend
 from attacks_for_eval.evaluation.rates import Rate, bootstrap_over, rates, roc, tpr_at_fpr, write_summary
-from attacks_for_eval.evaluation.spec import OBJECTIVES, OUTPUTS, Hyperparameters, ModelFactory, ModelSpec, put_in_front
+from attacks_for_eval.evaluation.spec import WEIGHT_TRANSFORMS, Hyperparameters, ModelSpec, Objective
 from ownership.encoders.architectures import ARCHITECTURES, Encoder
 from ownership.encoders.images import represent
 from ownership.errors import TrainingError
@@ -25,39 +26,59 @@ from ownership.suspects.suspect import load_encoder
 from watermark_training.data import Data
 from watermark_training.train_folder import load_trained
 
-QUICK = Hyperparameters(batch_size=64, steal_batch_size=64, flip=False, min_crop=0.3)
+QUICK = Hyperparameters(batch_size=64, extraction_batch_size=64, flip=False, min_crop=0.3)
 GRID = Grid(
     losses=("mse",),
     archs=("tiny",),
     queries=(400,),
-    launderings=("prune:50",),
-    outputs=("permute",),
+    weight_transforms=("prune:50",),
+    output_transforms=("permute",),
     independents=("simclr", "simclr:secret"),
     images=200,
     epochs=25,
 )
 
 
-@pytest.fixture
-def evaluation(job: Job, digits: Data, tmp_path: Path) -> Evaluation:
+def evaluation_in(out: Path, job: Job, digits: Data) -> Evaluation:
     half = Data(name="half", images=digits.images[1100:], labels=digits.labels)
     return Evaluation(
-        out=tmp_path / "evaluation",
+        out=out,
         cases={"claim": Case(name="claim", victim=job.folder / "models/victim", claim=job.folder / "claim")},
         sources={"queries": half, "others": half},
         settings=QUICK,
-        labelled=(digits, replace(digits, images=digits.images[:300], labels=digits.labels[:300])),  # type: ignore[index]
+        labeled=(digits, replace(digits, images=digits.images[:300], labels=digits.labels[:300])),  # type: ignore[index]
     )
 
 
-def test_a_grid_end_to_end_and_again(evaluation: Evaluation) -> None:
-    cells = GRID.cells("claim")
-    assert [c.spec.role for c in cells].count("independent") == 2
-    seen: list[tuple[int, int]] = []
+@pytest.fixture
+def evaluation(job: Job, digits: Data, tmp_path: Path) -> Evaluation:
+    return evaluation_in(tmp_path / "evaluation", job, digits)
+
+
+@dataclass(frozen=True)
+class GridRun:
+    """A grid that was run once."""
+
+    evaluation: Evaluation
+    cells: list[Cell]
+    rows: list[Row]
+    seen: list[tuple[int, int]]
+
+
+@pytest.fixture(scope="module")
+def grid_run(job: Job, digits: Data, tmp_path_factory: pytest.TempPathFactory) -> GridRun:
+    evaluation = evaluation_in(tmp_path_factory.mktemp("grid") / "evaluation", job, digits)
+    cells, seen = GRID.cells("claim"), []
     rows = evaluate(evaluation, cells, progress=lambda _, done, total: seen.append((done, total)))
+    return GridRun(evaluation, cells, rows, seen)
+
+
+def test_a_grid_end_to_end(grid_run: GridRun) -> None:
+    evaluation, cells, rows, seen = grid_run.evaluation, grid_run.cells, grid_run.rows, grid_run.seen
+    assert [c.spec.role for c in cells].count("independent") == 2
     assert seen[0] == (0, 5)
     assert seen[-1] == (5, 5)
-    by = {(r["role"], r["laundering"], r["output"], r["watermark"]): r for r in rows}
+    by = {(r["role"], r["weight_transforms"], r["output_transform"], r["watermark"]): r for r in rows}
     assert by["surrogate", "", "", "none"]["verdict"] == "SUPPORTED"
     assert by["surrogate", "", "permute", "none"]["verdict"] == "SUPPORTED"
     assert by["independent", "", "", "none"]["verdict"] != "SUPPORTED"
@@ -71,7 +92,10 @@ def test_a_grid_end_to_end_and_again(evaluation: Evaluation) -> None:
     assert "&lt;b&gt;digits" in page
     assert "<b>digits" not in page
     assert (evaluation.out / "roc.png").read_bytes().startswith(b"\x89PNG")
-    # again: nothing is made anew; a lost row is, from the model that is kept
+
+
+def test_a_grid_run_again_makes_lost_rows_from_kept_models(grid_run: GridRun) -> None:
+    evaluation, cells, rows = grid_run.evaluation, grid_run.cells, grid_run.rows
     models = {p: p.stat().st_mtime_ns for p in (evaluation.out / "models").iterdir()}
     lost = evaluation.row_path(cells[1])
     lost.unlink()
@@ -82,14 +106,15 @@ def test_a_grid_end_to_end_and_again(evaluation: Evaluation) -> None:
     assert {p: p.stat().st_mtime_ns for p in (evaluation.out / "models").iterdir()} == models
 
 
+@pytest.mark.slow
 def test_two_dask_workers_give_the_same_rows(evaluation: Evaluation, tmp_path: Path) -> None:
-    grid = replace(GRID, epochs=2, launderings=(), outputs=())
+    grid = replace(GRID, epochs=2, weight_transforms=(), output_transforms=())
     cells = grid.cells("claim")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the workers: sums over another number of threads round otherwise
     here = evaluate(evaluation, cells)
     torch.set_num_threads(threads)
-    with backend_of("dask", 2):
+    with joblib_backend("dask", 2):
         there = evaluate(replace(evaluation, out=tmp_path / "dask"), cells, jobs=2)
     for a, b in zip(here, there, strict=True):
         assert a["key"] == b["key"]
@@ -97,16 +122,19 @@ def test_two_dask_workers_give_the_same_rows(evaluation: Evaluation, tmp_path: P
         assert a["partial_rsa.value"] == pytest.approx(b["partial_rsa.value"], abs=1e-3)
 
 
-@pytest.fixture
-def factory(job: Job, digits: Data, tmp_path: Path) -> ModelFactory:
+@pytest.fixture(scope="module")
+def factory(job: Job, digits: Data, tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
     victim = load_trained(job.folder / "models/victim")
     assert isinstance(victim.encoder, Encoder)
     return ModelFactory(
-        folder=tmp_path, sources={"others": digits, "queries": digits}, victim=(victim.encoder, "v"), settings=QUICK
+        folder=tmp_path_factory.mktemp("models"),
+        sources={"others": digits, "queries": digits},
+        victim=(victim.encoder, "v"),
+        settings=QUICK,
     )
 
 
-@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o != "file"])
+@pytest.mark.parametrize("objective", [str(o) for o in Objective if o is not Objective.FILE])
 def test_independents_of_every_objective(objective: str, factory: ModelFactory, digits: Data) -> None:
     spec = ModelSpec(role="independent", kind="x", arch="tiny", images=128, epochs=2, objective=objective)
     path = factory.make(spec)
@@ -118,40 +146,44 @@ def test_independents_of_every_objective(objective: str, factory: ModelFactory, 
     assert factory.path(replace(spec, seed=1)) != path
 
 
-@pytest.mark.parametrize("laundering", ["prune:70", "fine_tune:1", "distil:mse:small_vgg"])
-def test_launderings_start_from_the_same_theft(laundering: str, factory: ModelFactory, digits: Data) -> None:
+@pytest.mark.parametrize("transform", ["prune:70", "fine_tune:1", "distil:mse:small_vgg"])
+def test_weight_transforms_start_from_the_same_surrogate(transform: str, factory: ModelFactory, digits: Data) -> None:
     spec = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=2)
-    if "small_vgg" in laundering:  # another architecture than the surrogate's, of another length: no squared error
-        laundering = "distil:infonce:tiny"
-    laundered = replace(spec, laundering=(laundering,))
-    path = factory.make(laundered)
+    if "small_vgg" in transform:  # its representations have another length than the surrogate's: no squared error
+        transform = "distil:infonce:tiny"
+    transformed = replace(spec, weight_transforms=(transform,))
+    path = factory.make(transformed)
     assert factory.path(spec).is_file()
-    assert laundered.base == spec
+    assert transformed.base == spec
     a, b = (represent(load_encoder(p).encoder, digits.images[:32]) for p in (path, factory.path(spec)))
     assert not torch.equal(a, b)
 
 
-@pytest.mark.parametrize("output", [o for o in OUTPUTS if o])
-def test_what_is_put_in_front(output: str, factory: ModelFactory, digits: Data) -> None:
+def test_every_weight_transform_of_a_spec_can_be_made() -> None:
+    assert set(TRANSFORMED) == set(WEIGHT_TRANSFORMS)
+
+
+@pytest.mark.parametrize("output", [o for o in OUTPUT_CHOICES if o])
+def test_outputs_are_transformed(output: str, factory: ModelFactory, digits: Data) -> None:
     spec = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=1)
     encoder = load_encoder(factory.make(spec)).encoder
-    front = put_in_front(factory, spec, encoder, output)
+    front = transform_outputs(factory, spec, encoder, output)
     a, b = represent(front, digits.images[:40]), represent(front, digits.images[:40], batch_size=7)
-    torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)  # an answer depends on its image alone
+    torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)  # a response depends on its image alone
     assert a.shape[1] == {"pad": 128, "project": 32, "pca": 32}.get(output, 64)
 
 
-def test_theft_and_independent_of_one_seed_see_the_same_images(factory: ModelFactory) -> None:
-    theft = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=64, seed=4)
-    twin = replace(theft, role="independent")
-    assert torch.equal(factory.chosen(theft).images, factory.chosen(twin).images)
+def test_surrogate_and_independent_of_one_seed_get_the_same_images(factory: ModelFactory) -> None:
+    surrogate = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=64, seed=4)
+    twin = replace(surrogate, role="independent")
+    assert torch.equal(factory.chosen(surrogate).images, factory.chosen(twin).images)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"arch": "x"}, {"objective": "x"}, {"method": "x"}, {"method": "recreate-head"}, {"laundering": ("x:1",)}],
+    [{"arch": "x"}, {"objective": "x"}, {"method": "x"}, {"method": "recreate-head"}, {"weight_transforms": ("x:1",)}],
 )
-def test_recipes_are_checked(change: dict[str, object]) -> None:
+def test_specs_are_checked(change: dict[str, object]) -> None:
     with pytest.raises(TrainingError):
         ModelSpec(role="surrogate", kind="x", **change)  # type: ignore[arg-type]
 
@@ -166,19 +198,19 @@ def test_what_cannot_be_made_is_said(factory: ModelFactory, evaluation: Evaluati
         replace(factory, victim=None).make(replace(spec, source="queries"))
     with pytest.raises(TrainingError, match="no case"):
         evaluate(evaluation, [Cell(spec=spec, case="other")])
-    with pytest.raises(TrainingError, match="no backend"), backend_of("nothing", 1):
+    with pytest.raises(TrainingError, match="no backend"), joblib_backend("nothing", 1):
         pass
 
 
 def test_models_that_exist_are_audited_as_they_are(evaluation: Evaluation, job: Job) -> None:
     path = next((job.folder / "models").glob("*/encoder.onnx"))
-    (row,) = evaluate(evaluation, list(given_models([path], "claim")))
+    (row,) = evaluate(evaluation, list(existing_models([path], "claim")))
     assert (row["role"], row["kind"], row["objective"], row["base_checkpoint"]) == (
         "independent", f"encoder.onnx {sha256(path.read_bytes())[:8]}", "file", False,
     )  # fmt: skip
     assert not (evaluation.out / "models").exists()  # nothing was trained or copied
     with pytest.raises(TrainingError, match="does not exist"):
-        list(given_models([path.with_name("nothing")], "claim"))
+        list(existing_models([path.with_name("nothing")], "claim"))
     with pytest.raises(TrainingError, match="needs its file"):
         Grid(independents=("file",)).cells("claim")
 
@@ -216,15 +248,17 @@ def test_the_bootstrap_draws_whole_claims() -> None:
 
 def test_roc_against_a_naive_loop_and_the_mann_whitney_statistic() -> None:
     rng = np.random.default_rng(0)
-    guilty, innocent = rng.normal(1, 1, 40).round(1), rng.normal(0, 1, 60).round(1)
-    false, true = roc(guilty, innocent)
+    positives, negatives = rng.normal(1, 1, 40).round(1), rng.normal(0, 1, 60).round(1)
+    false, true = roc(positives, negatives)
     area = float(np.trapezoid(true, false))
-    u = stats.mannwhitneyu(guilty, innocent).statistic
+    u = stats.mannwhitneyu(positives, negatives).statistic
     assert area == pytest.approx(u / (40 * 60))
     best = max(
-        float(np.mean(guilty >= t)) for t in [*guilty, *innocent, np.inf] if float(np.mean(innocent >= t)) <= 0.05
+        float(np.mean(positives >= t))
+        for t in [*positives, *negatives, np.inf]
+        if float(np.mean(negatives >= t)) <= 0.05
     )
-    assert tpr_at_fpr(guilty, innocent, 0.05) == pytest.approx(best)
+    assert tpr_at_fpr(positives, negatives, 0.05) == pytest.approx(best)
 
 
 @pytest.mark.parametrize("arch", ["small_wide", "small_deep", "small_mobilenet", "small_vit"])

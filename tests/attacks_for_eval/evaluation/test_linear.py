@@ -1,4 +1,4 @@
-"""Linear evaluation: a known answer, both methods, and what cannot be evaluated."""
+"""Linear evaluation: a known result, both methods, and what cannot be evaluated."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def test_exact_is_scikit_learn_on_standardised_representations(digits: Data, tra
     assert (result.n_train, result.n_test, result.classes) == (900, 500, 10)
 
 
+@pytest.mark.heavy
 def test_sgd_learns_pixels(digits: Data) -> None:
     assert digits.labels is not None
     x, y = digits.images, digits.labels
@@ -41,6 +42,7 @@ def test_sgd_learns_pixels(digits: Data) -> None:
     assert again == result
 
 
+@pytest.mark.heavy
 def test_lars_learns_pixels(digits: Data) -> None:
     assert digits.labels is not None
     x, y = digits.images, digits.labels

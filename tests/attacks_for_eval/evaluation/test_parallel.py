@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attacks_for_eval.evaluation.parallel import spread
+from attacks_for_eval.evaluation.parallel import parallel_map
 from watermark_training.data import Data
 
 
@@ -20,18 +20,18 @@ def _looks(folder: Path, name: str) -> tuple[str, list[int]]:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_every_task_is_done_with_what_is_shared(jobs: int, tmp_path: Path) -> None:
-    out = list(spread(operator.mul, 3, range(20), folder=tmp_path, jobs=jobs))
+    out = list(parallel_map(operator.mul, 3, range(20), folder=tmp_path, jobs=jobs))
     assert sorted(out) == [3 * i for i in range(20)]
 
 
 def test_what_is_shared_is_the_owners_alone_and_goes_with_the_last_task(tmp_path: Path) -> None:
-    assert list(spread(_looks, tmp_path, ["a", "b"], folder=tmp_path)) == [("a", [0o600]), ("b", [0o600])]
+    assert list(parallel_map(_looks, tmp_path, ["a", "b"], folder=tmp_path)) == [("a", [0o600]), ("b", [0o600])]
     assert not list(tmp_path.iterdir())
 
 
 def test_it_goes_when_a_task_fails_too(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        list(spread(operator.truediv, 1, [1, 0], folder=tmp_path))
+        list(parallel_map(operator.truediv, 1, [1, 0], folder=tmp_path))
     assert not list(tmp_path.iterdir())
 
 

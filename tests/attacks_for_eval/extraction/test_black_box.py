@@ -15,7 +15,7 @@ import pytest
 import torch
 import uvicorn
 
-from attacks_for_eval.extraction.black_box import BlackBox, buy
+from attacks_for_eval.extraction.black_box import BlackBox, query_all
 from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.extract import extract
 from attacks_for_eval.serve import make_app
@@ -50,7 +50,7 @@ def serving(victim: BlackBox, **options: object) -> Iterator[str]:
         thread.join(10)
 
 
-def test_the_endpoint_answers_what_the_encoder_does(trained: Trained, digits: Data) -> None:
+def test_the_endpoint_returns_the_encoders_representations(trained: Trained, digits: Data) -> None:
     box = BlackBox(trained.encoder)
     with serving(box, token="secret") as url:
         remote = RemoteEncoder(url=url, token="secret", batch_size=16)
@@ -64,25 +64,25 @@ def test_the_endpoint_answers_what_the_encoder_does(trained: Trained, digits: Da
         assert box.queries == 50
 
 
-def test_a_theft_from_a_live_endpoint(trained: Trained, digits: Data, tmp_path: Path) -> None:
-    """The budget ends the first theft; what was bought is kept and the second does not pay for it again."""
+def test_an_extraction_from_a_live_endpoint(trained: Trained, digits: Data, tmp_path: Path) -> None:
+    """The budget ends the first extraction; its responses are kept and the second one does not query them again."""
     config = ExtractionConfig(arch="tiny", queries=128, epochs=2, batch_size=64)
-    store = tmp_path / "answers.sqlite"
+    store = tmp_path / "responses.sqlite"
 
-    def thief(url: str) -> BlackBox:
+    def attacker(url: str) -> BlackBox:
         return BlackBox(RemoteEncoder(url=url), batch_size=64, store=store)
 
     poor = BlackBox(trained.encoder, budget=64)
     with serving(poor) as url, pytest.raises(SuspectError, match="HTTP 402"):
-        extract(thief(url), digits.images[:300], config)
+        extract(attacker(url), digits.images[:300], config)
     rich = BlackBox(trained.encoder)
     with serving(rich) as url:
-        extract(thief(url), digits.images[:300], config)
+        extract(attacker(url), digits.images[:300], config)
     assert (poor.queries, rich.queries) == (64, 64)
 
 
 def test_an_audit_of_a_live_endpoint(claim: Claim, victim: Encoder) -> None:
-    """The same numbers as from the encoder itself, and every probe answered once, but for the repeats."""
+    """The same numbers as from the encoder itself, and one query a probe, repeats apart."""
     box = BlackBox(victim)
     with serving(box, token="secret") as url:
         remote = RemoteEncoder(url=url, token="secret", batch_size=256)
@@ -203,9 +203,9 @@ def test_addresses_are_checked() -> None:
         RemoteEncoder(url="file:///etc/passwd")
 
 
-def test_nan_from_an_endpoint_is_refused_by_the_thief(digits: Data) -> None:
+def test_nan_from_an_endpoint_is_refused_by_the_attacker(digits: Data) -> None:
     with (
         lying(_send(200, b'{"representations": [[NaN], [1.0]]}')) as url,
         pytest.raises(OwnershipError, match="not finite"),
     ):
-        buy(BlackBox(RemoteEncoder(url=url)), digits.images[:2])
+        query_all(BlackBox(RemoteEncoder(url=url)), digits.images[:2])

@@ -1,4 +1,4 @@
-"""The extraction losses against naive loops; the black box counts; a theft moves towards its victim."""
+"""The extraction losses against naive loops; the black box counts; a surrogate approaches its victim."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import encoder
 from scipy.stats import wasserstein_distance
+from support.encoders import encoder
 
-from attacks_for_eval.extraction.black_box import BlackBox, BudgetError, buy
+from attacks_for_eval.extraction.black_box import BlackBox, BudgetError, Perturbation, query_all
 from attacks_for_eval.extraction.config import METHODS, RELEASED, ExtractionConfig, check_method, with_method
-from attacks_for_eval.extraction.extract import Comparison, extract
+from attacks_for_eval.extraction.extract import RepresentationObjective, extract
 from attacks_for_eval.extraction.losses import (
     HEADED,
-    LABELLED,
+    LABELED,
     LOSSES,
     REFERENCE_LOSSES,
     TEMPERED,
@@ -28,7 +28,7 @@ from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input, as_uint8, represent
 from ownership.errors import TrainingError
 from ownership.evidence.similarity import linear_cka
-from watermark_training.augment import colour_view
+from watermark_training.augment import color_view
 from watermark_training.data import Data
 from watermark_training.device import seeded_architecture
 from watermark_training.training import Trained
@@ -131,13 +131,13 @@ ORACLES = {
 
 def test_every_loss_has_an_oracle() -> None:
     assert set(ORACLES) == set(LOSSES)
-    assert set(LOSSES) >= LABELLED | HEADED | TEMPERED | set(REFERENCE_LOSSES)
+    assert set(LOSSES) >= LABELED | HEADED | TEMPERED | set(REFERENCE_LOSSES)
 
 
 def test_the_temperature_is_passed_on(victim: Encoder) -> None:
     a, b = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(0))
     config = ExtractionConfig(loss="infonce", arch="tiny", temperature=0.5)
-    ours = Comparison(config, 64, torch.Generator())(a, b, None)
+    ours = RepresentationObjective(config, 64, torch.Generator())(a, b, None)
     assert ours == infonce_loss(a, b, 0.5) != infonce_loss(a, b)
 
 
@@ -146,34 +146,34 @@ def test_losses_are_the_naive_loops(name: str) -> None:
     a, b = _pair()
     a[:, 0] = np.abs(a[:, 0])  # Wasserstein reads rows as histograms: something must be positive
     b[:, 2] = np.abs(b[:, 2])
-    extra: list[object] = [torch.tensor(LABELS)] if name in LABELLED else [_head] if name in HEADED else []
+    extra: list[object] = [torch.tensor(LABELS)] if name in LABELED else [_head] if name in HEADED else []
     ours = LOSSES[name](torch.from_numpy(a), torch.from_numpy(b), *extra).item()
     assert ours == pytest.approx(ORACLES[name](a, b), rel=1e-5)
 
 
-def test_the_black_box_counts_every_answer(victim: Encoder, digits: Data) -> None:
+def test_black_box_counts_every_response(victim: Encoder, digits: Data) -> None:
     box = BlackBox(victim)
     box(digits.images[:10])
     box(digits.images[:10])
     assert (box.queries, box.unique_images) == (20, 10)
 
 
-def test_what_a_provider_does_to_answers(victim: Encoder, digits: Data) -> None:
+def test_perturbation(victim: Encoder, digits: Data) -> None:
     x = digits.images[:50]
     plain = BlackBox(victim)(x)
-    torch.testing.assert_close(BlackBox(victim, decimals=2)(x), (plain * 100).round() / 100)
-    torch.testing.assert_close(BlackBox(victim, dims=5)(x), plain[:, :5])
-    noisy = BlackBox(victim, noise=2.0, noise_mean=10.0)
+    torch.testing.assert_close(BlackBox(victim, perturbation=Perturbation(decimals=2))(x), (plain * 100).round() / 100)
+    torch.testing.assert_close(BlackBox(victim, perturbation=Perturbation(dims=5))(x), plain[:, :5])
+    noisy = BlackBox(victim, perturbation=Perturbation(noise=2.0, noise_mean=10.0))
     difference = noisy(x) - plain
     assert abs(float(difference.mean()) - 10) < 0.2
     assert abs(float(difference.std()) - 2) < 0.1
-    assert not torch.allclose(noisy(x), plain + difference)  # drawn anew: averaging helps the thief
+    assert not torch.allclose(noisy(x), plain + difference)  # drawn again: averaging helps the attacker
 
 
-def test_a_spent_budget_keeps_what_was_bought(victim: Encoder, digits: Data, tmp_path: Path) -> None:
-    store = tmp_path / "answers.sqlite"
-    with pytest.raises(BudgetError, match="30 answered, 10 asked"):
-        buy(BlackBox(victim, budget=35, store=store), digits.images[:80], chunk=10)
+def test_a_used_up_budget_keeps_the_responses(victim: Encoder, digits: Data, tmp_path: Path) -> None:
+    store = tmp_path / "responses.sqlite"
+    with pytest.raises(BudgetError, match="30 answered, 10 more needed"):
+        query_all(BlackBox(victim, budget=35, store=store), digits.images[:80], chunk=10)
     session = []
 
     def watched(images: torch.Tensor) -> torch.Tensor:
@@ -182,7 +182,7 @@ def test_a_spent_budget_keeps_what_was_bought(victim: Encoder, digits: Data, tmp
 
     richer = BlackBox(watched, budget=80, store=store)
     assert (richer.queries, richer.unique_images) == (30, 30)
-    responses = buy(richer, digits.images[:80], chunk=25)
+    responses = query_all(richer, digits.images[:80], chunk=25)
     assert (sum(session), richer.queries) == (50, 80)
     torch.testing.assert_close(responses, represent(victim, digits.images[:80]))
     with pytest.raises(TrainingError, match="another victim"):
@@ -192,8 +192,8 @@ def test_a_spent_budget_keeps_what_was_bought(victim: Encoder, digits: Data, tmp
         BlackBox(victim, store=store)
 
 
-def test_answers_survive_whatever_stops_the_thief(victim: Encoder, digits: Data, tmp_path: Path) -> None:
-    """Augmented views too: the same seed asks the same questions, and those answered before are not asked again."""
+def test_responses_survive_an_interruption(victim: Encoder, digits: Data, tmp_path: Path) -> None:
+    """The same seed sends the same queries, augmented ones too; those with a stored response are not sent again."""
     config = ExtractionConfig(arch="tiny", queries=64, epochs=3, batch_size=32, victim_view="standard")
     whole = BlackBox(victim)
     unbroken = extract(whole, digits.images, config)
@@ -206,7 +206,7 @@ def test_answers_survive_whatever_stops_the_thief(victim: Encoder, digits: Data,
         answered += len(images)
         return victim(images)
 
-    store = tmp_path / "answers.sqlite"
+    store = tmp_path / "responses.sqlite"
     with pytest.raises(ConnectionError):
         extract(BlackBox(dying, store=store), digits.images, config)
     resumed = BlackBox(victim, store=store)
@@ -218,35 +218,35 @@ def test_answers_survive_whatever_stops_the_thief(victim: Encoder, digits: Data,
 
 
 def test_a_victim_that_changes_between_runs_is_one_clear_line(victim: Encoder, digits: Data, tmp_path: Path) -> None:
-    store = tmp_path / "answers.sqlite"
-    buy(BlackBox(victim, store=store), digits.images[:20])
-    with pytest.raises(TrainingError, match="32 numbers an image, 64 before"):
-        buy(BlackBox(victim, dims=32, store=store), digits.images[:40])
+    store = tmp_path / "responses.sqlite"
+    query_all(BlackBox(victim, store=store), digits.images[:20])
+    with pytest.raises(TrainingError, match="32 dimensions, 64 before"):
+        query_all(BlackBox(victim, perturbation=Perturbation(dims=32), store=store), digits.images[:40])
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="cannot be used"):
-        buy(BlackBox(victim, store=tmp_path / "file/answers.sqlite"), digits.images[:20])
+        query_all(BlackBox(victim, store=tmp_path / "file/responses.sqlite"), digits.images[:20])
 
 
 def test_averaging_takes_noise_off(victim: Encoder, digits: Data, tmp_path: Path) -> None:
     x = digits.images[:40]
     plain = represent(victim, x)
-    noisy = BlackBox(victim, noise=1.0, store=tmp_path / "answers.sqlite")
-    averaged = buy(noisy, x, repeats=25)
+    noisy = BlackBox(victim, perturbation=Perturbation(noise=1.0), store=tmp_path / "responses.sqlite")
+    averaged = query_all(noisy, x, repeats=25)
     assert (noisy.queries, noisy.unique_images) == (1000, 40)
     assert float((averaged - plain).std()) == pytest.approx(0.2, rel=0.1)  # 1 / sqrt(25)
-    kept = BlackBox(victim, noise=1.0, store=tmp_path / "answers.sqlite")
-    torch.testing.assert_close(buy(kept, x, repeats=25), averaged)
+    kept = BlackBox(victim, perturbation=Perturbation(noise=1.0), store=tmp_path / "responses.sqlite")
+    torch.testing.assert_close(query_all(kept, x, repeats=25), averaged)
     assert kept.queries == 1000
 
 
-def test_an_endpoint_that_answers_nonsense_is_said(digits: Data) -> None:
+def test_malformed_responses_are_refused(digits: Data) -> None:
     with pytest.raises(TrainingError, match="not finite"):
-        buy(BlackBox(lambda x: torch.full((len(x), 3), torch.nan)), digits.images[:9])
+        query_all(BlackBox(lambda x: torch.full((len(x), 3), torch.nan)), digits.images[:9])
     with pytest.raises(TrainingError, match="answered"):
-        buy(BlackBox(lambda x: x), digits.images[:9])
+        query_all(BlackBox(lambda x: x), digits.images[:9])
 
 
-def test_views_decide_what_is_paid_for(trained: Trained, digits: Data) -> None:
+def test_views_decide_the_number_of_queries(trained: Trained, digits: Data) -> None:
     common = {"arch": "tiny", "queries": 64, "epochs": 3, "batch_size": 32}
     for view, spent, unique in (("none", 64, 64), ("standard", 192, 192), ("rotation", 192, 192)):
         box = BlackBox(trained.encoder)
@@ -258,7 +258,7 @@ def test_views_decide_what_is_paid_for(trained: Trained, digits: Data) -> None:
 
 
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"barlow", "wasserstein"}))
-def test_a_theft_comes_closer_to_its_victim(loss: str, trained: Trained, digits: Data) -> None:
+def test_a_surrogate_comes_closer_to_its_victim(loss: str, trained: Trained, digits: Data) -> None:
     box = BlackBox(trained.encoder)
     config = ExtractionConfig(loss=loss, arch="tiny", queries=512, epochs=20, batch_size=64, lr=2e-3)
     assert digits.labels is not None
@@ -267,11 +267,11 @@ def test_a_theft_comes_closer_to_its_victim(loss: str, trained: Trained, digits:
     held_out = digits.images[600:900]
     responses = represent(trained.encoder, held_out).double().numpy()
 
-    def likeness(e: Encoder) -> float:
+    def similarity(e: Encoder) -> float:
         return linear_cka(represent(e, held_out).double().numpy(), responses)
 
-    assert likeness(surrogate) > (0.8 if loss in REFERENCE_LOSSES else 0.5)
-    assert likeness(surrogate) > likeness(encoder(4)) + 0.1
+    assert similarity(surrogate) > (0.8 if loss in REFERENCE_LOSSES else 0.5)
+    assert similarity(surrogate) > similarity(encoder(4)) + 0.1
 
 
 def test_defaults_are_the_released_codes_by_loss(victim: Encoder, digits: Data) -> None:
@@ -313,22 +313,23 @@ def test_methods_are_configurations(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["stolen-encoder", "cont-steal", "rotated-queries", "rotation-invariant"])
-def test_later_thefts_come_closer_to_their_victim(method: str, trained: Trained, digits: Data) -> None:
+def test_later_methods_come_closer_to_their_victim(method: str, trained: Trained, digits: Data) -> None:
     epochs = 60 if method == "rotation-invariant" else 15  # the harder problem
     config = with_method(ExtractionConfig(arch="tiny", queries=512, epochs=epochs, batch_size=64, lr=2e-3), method)
     surrogate = extract(BlackBox(trained.encoder), digits.images[:600], config)
     held_out = digits.images[600:900]
     responses = represent(trained.encoder, held_out).double().numpy()
-    stolen, spec = (linear_cka(represent(e, held_out).double().numpy(), responses) for e in (surrogate, encoder(4)))
-    assert stolen > spec + (0.05 if method == "rotation-invariant" else 0.1)  # that one gives likeness up
+    encoders = (surrogate, encoder(4))
+    extracted, independent = (linear_cka(represent(e, held_out).double().numpy(), responses) for e in encoders)
+    assert extracted > independent + (0.05 if method == "rotation-invariant" else 0.1)  # which loses similarity
 
 
-def test_stolen_encoder_pulls_views_to_the_answer_of_the_image(trained: Trained, digits: Data) -> None:
-    """Its second term makes the surrogate's answer to a mirrored, recoloured image that to the image itself."""
+def test_stolen_encoder_pulls_views_to_the_response_to_the_image(trained: Trained, digits: Data) -> None:
+    """Its second term pulls the representation of a mirrored, recolored image to that of the image itself."""
     base = ExtractionConfig(arch="tiny", queries=512, epochs=15, batch_size=64, lr=2e-3, loss="unit_l2")
     generator = torch.Generator().manual_seed(0)
     held_out = digits.images[600:900]
-    views = as_uint8(colour_view(as_input(held_out), generator))
+    views = as_uint8(color_view(as_input(held_out), generator))
 
     def moved(config: ExtractionConfig) -> float:
         e = extract(BlackBox(trained.encoder), digits.images[:600], config)
@@ -351,16 +352,16 @@ def test_queries_from_another_distribution(trained: Trained, digits: Data) -> No
     assert 0.1 < from_noise < from_digits
 
 
-def test_a_theft_repeats_by_seed(victim: Encoder, digits: Data) -> None:
+def test_an_extraction_repeats_by_seed(victim: Encoder, digits: Data) -> None:
     config = ExtractionConfig(arch="tiny", queries=64, epochs=1, batch_size=32)
     a, b = (extract(BlackBox(victim), digits.images, config) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_bad_thefts_are_said(victim: Encoder, digits: Data) -> None:
+def test_failed_extractions_are_reported(victim: Encoder, digits: Data) -> None:
     with pytest.raises(TrainingError, match="queries from"):
         extract(BlackBox(victim), digits.images[:9], ExtractionConfig(arch="tiny", queries=10))
-    with pytest.raises(TrainingError, match="gives 128 numbers"):
+    with pytest.raises(TrainingError, match="small have 128 dimensions"):
         extract(BlackBox(victim), digits.images, ExtractionConfig(arch="small", queries=10))
     with pytest.raises(TrainingError, match="needs labels"):
         extract(BlackBox(victim), digits.images, ExtractionConfig(arch="tiny", queries=10, loss="supcon"))

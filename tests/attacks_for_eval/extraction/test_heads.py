@@ -1,10 +1,10 @@
-"""Recreating and using a projection head: what is paid, what is learnt."""
+"""Recreating and using a projection head: queries, and what is learned."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from conftest import encoder
+from support.encoders import encoder
 
 from attacks_for_eval.extraction.black_box import BlackBox, BudgetError
 from attacks_for_eval.extraction.config import ExtractionConfig
@@ -22,7 +22,7 @@ from watermark_training.training import Trained
 CONFIG = HeadConfig(queries=256, epochs=6, batch_size=64, projection_dim=16)
 
 
-def test_a_recreated_head_brings_views_together_and_every_view_is_paid(trained: Trained, digits: Data) -> None:
+def test_a_recreated_head_brings_views_together_and_every_view_is_a_query(trained: Trained, digits: Data) -> None:
     box = BlackBox(trained.encoder)
     head = recreate_head(box, digits.images[:400], CONFIG)
     assert box.queries == 2 * 256 * 6
@@ -35,7 +35,7 @@ def test_a_recreated_head_brings_views_together_and_every_view_is_paid(trained: 
     assert nt_xent_loss(head(a), head(b)).item() < nt_xent_loss(fresh(a), fresh(b)).item() - 0.2
 
 
-def test_theft_through_the_victims_own_head(trained: Trained, digits: Data) -> None:
+def test_extraction_through_the_victims_own_head(trained: Trained, digits: Data) -> None:
     """Access Head: comparing latent vectors alone still pulls representations together."""
     config = ExtractionConfig(loss="infonce", arch="tiny", queries=512, epochs=20, batch_size=64, lr=2e-3)
     before = [p.clone() for p in trained.projection_head.parameters()]

@@ -1,4 +1,4 @@
-"""Label stealing: what the victim gives out, the losses by hand, and that something is learnt from each."""
+"""Extraction of classifiers: what the victim returns, the losses by hand, and that each output suffices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import torch
 
 from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig
-from attacks_for_eval.extraction.labels import RESPONSE_KINDS, Answer, Classifier, fit_layer, steal_labels
+from attacks_for_eval.extraction.labels import (
+    CLASSIFIER_OUTPUTS,
+    Classifier,
+    ClassifierOutput,
+    extract_classifier,
+    fit_layer,
+)
 from ownership.encoders.images import as_input, represent, three_channels
 from ownership.errors import TrainingError
 from watermark_training.data import Data
@@ -27,26 +33,28 @@ def test_losses_by_hand() -> None:
         / 4,
         "logits": sum((own[i, j] - target[i, j]) ** 2 for i in range(4) for j in range(3)) / 12,
     }
-    for name, loss in RESPONSE_KINDS.items():
+    for name, loss in CLASSIFIER_OUTPUTS.items():
         assert loss(torch.from_numpy(own), torch.from_numpy(target)).item() == pytest.approx(by_hand[name])
 
 
-@pytest.mark.parametrize("answer", list(RESPONSE_KINDS))
-def test_a_classifier_is_stolen_from_its_answers(answer: Answer, trained: Trained, digits: Data) -> None:
+@pytest.mark.parametrize("output", list(CLASSIFIER_OUTPUTS))
+def test_a_classifier_is_extracted_from_its_outputs(output: ClassifierOutput, trained: Trained, digits: Data) -> None:
     assert digits.labels is not None
     x, y = digits.images, digits.labels
     layer = fit_layer(trained.encoder, x[:600], y[:600])
-    victim = Classifier(trained.encoder, layer, answer).eval()
+    victim = Classifier(trained.encoder, layer, output).eval()
     given = victim(three_channels(as_input(x[:20])))
-    assert bool((given.sum(1) - 1).abs().max() < 1e-5) == (answer != "logits")
-    theft = ExtractionConfig(arch="tiny", queries=512, epochs=20, batch_size=64, lr=2e-3)
+    assert bool((given.sum(1) - 1).abs().max() < 1e-5) == (output != "logits")
+    config = ExtractionConfig(arch="tiny", queries=512, epochs=20, batch_size=64, lr=2e-3)
     box = BlackBox(victim)
-    stolen = steal_labels(box, answer, x[600:1200], theft)
+    surrogate = extract_classifier(box, output, x[600:1200], config)
     assert box.queries == 512
-    assert stolen.accuracy(x[1200:], y[1200:]) > 0.6
-    assert represent(stolen.encoder, x[:4]).shape == (4, 64)
+    assert surrogate.accuracy(x[1200:], y[1200:]) > 0.6
+    assert represent(surrogate.encoder, x[:4]).shape == (4, 64)
 
 
 def test_too_few_images_are_said(trained: Trained, digits: Data) -> None:
     with pytest.raises(TrainingError, match="queries from"):
-        steal_labels(BlackBox(trained.encoder), "labels", digits.images[:9], ExtractionConfig(arch="tiny", queries=10))
+        extract_classifier(
+            BlackBox(trained.encoder), "labels", digits.images[:9], ExtractionConfig(arch="tiny", queries=10)
+        )

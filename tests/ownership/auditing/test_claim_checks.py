@@ -1,4 +1,4 @@
-"""A dishonest accuser: what forged claims look like, which checks notice them, and what only a timestamp can."""
+"""A dishonest claimant: what forged claims look like, which checks notice them, and what only a timestamp can."""
 
 from __future__ import annotations
 
@@ -8,41 +8,37 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import encoder, member
+from support.encoders import as_suspect, encoder, member
 from torch import Tensor
 
 from ownership import audit, build_claim
 from ownership.auditing.claim_checks import check_predictor, check_probes, separability
 from ownership.claims.claim import Claim
+from ownership.claims.probes import ClaimImages
+from ownership.claims.record import NamedEncoder
 from ownership.encoders.images import as_input, as_uint8, represent, three_channels
 from ownership.evidence.querying import query
 from ownership.plan import Plan
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
-from ownership.suspects.suspect import Suspect
-from ownership.verdict.rule import Verdict
-from ownership.watermark import TURN, RotationPredictor, WatermarkKey, rotated_pairs, secret_key
+from ownership.reports.sentences import probe_notes
+from ownership.verdict.results import Skip, SkipCode
+from ownership.verdict.rule import ReasonCode, Verdict
+from ownership.watermark import TURN, RotationPredictor, Watermark, WatermarkKey, rotated_pairs, secret_key
 from watermark_training.data import Data
 from watermark_training.training import Trained
 
-
-def suspect(model: object) -> Suspect:
-    return Suspect(name="s", format="onnx", sha256="0" * 64, size=1, architecture=None, encoder=model)  # type: ignore[arg-type]
-
-
-PANEL = [(member(f"m{i}", "plain" if i < 5 else "watermarked"), encoder(10 + i)) for i in range(10)]
+PANEL = [NamedEncoder(member(f"m{i}", "plain" if i < 5 else "watermarked"), encoder(10 + i)) for i in range(10)]
 
 
 def forge(digits: Data, model: object, key: WatermarkKey, predictor: RotationPredictor, **more: object) -> Claim:
-    """A claim to a network that the accuser has, made after seeing the suspect."""
+    """A claim to a network that the claimant has, made after seeing the suspect."""
     return build_claim(
-        (member("victim", "victim"), model),  # type: ignore[arg-type]
-        digits.images[:300],
-        digits.images[300:900],
+        NamedEncoder(member("victim", "victim"), model),  # type: ignore[arg-type]
+        ClaimImages(digits.images[:300], digits.images[300:900]),
         more.get("panel", PANEL),  # type: ignore[arg-type]
         plan=Plan(n_private=100, n_watermark=300),
-        key=key,
-        predictor=predictor,
+        watermark=Watermark(key=key, predictor=predictor),
     )
 
 
@@ -64,18 +60,18 @@ def fitted_to(model: object, digits: Data, key: WatermarkKey, seed: int = 0) -> 
 
 
 def test_a_predictor_trained_on_the_suspect_is_noticed(digits: Data, trained: Trained, key: WatermarkKey) -> None:
-    """The innocent suspect's own answers taught the predictor: what the victim's answers teach does not carry over."""
-    innocent = encoder(77)
-    forged = forge(digits, trained.encoder, key, fitted_to(innocent, digits, key))
-    report = audit(forged, suspect(innocent))
-    assert report.predictor_check is not None
-    assert report.predictor_check.claimed > 0.6
-    assert report.predictor_check.anomalous
+    """The predictor was trained on an independent suspect: predictors refitted to the victim do not transfer."""
+    independent = encoder(77)
+    forged = forge(digits, trained.encoder, key, fitted_to(independent, digits, key))
+    report = audit(forged, as_suspect(independent))
+    assert report.findings.predictor_check is not None
+    assert report.findings.predictor_check.claimed > 0.6
+    assert report.findings.predictor_check.anomalous
     assert "trained on the suspect" in render_html(report)
     assert Report.from_dict(report.to_dict()) == report
 
 
-def test_an_honest_mark_is_not_odd_on_copy_or_stranger(digits: Data, trained: Trained) -> None:
+def test_an_honest_mark_is_not_odd_on_copy_or_independent(digits: Data, trained: Trained) -> None:
     assert trained.key is not None
     assert trained.predictor is not None
     honest = forge(digits, trained.encoder, trained.key, trained.predictor)
@@ -86,45 +82,45 @@ def test_an_honest_mark_is_not_odd_on_copy_or_stranger(digits: Data, trained: Tr
     assert not spec.anomalous
     assert copy.claimed > 0.75
     assert copy.claimed == copy.claimed_victim
-    assert np.mean([copy.refitted, *copy.predictor_check]) == pytest.approx(copy.refitted_victim)
+    assert np.mean([copy.refitted, *copy.control_rates]) == pytest.approx(copy.refitted_victim)
     assert copy.refitted_victim > 0.7
-    # On one stranger this is not chance (its own bend falls on every key alike), only far less than on the victim.
-    assert float(np.median(spec.predictor_check)) < copy.refitted_victim - 0.1
+    # On one independent encoder this is not chance (its own bias affects every key alike), only far less than that.
+    assert float(np.median(spec.control_rates)) < copy.refitted_victim - 0.1
 
 
 def test_a_predictor_trained_on_victim_and_suspect_is_noticed_too(digits: Data, trained: Trained) -> None:
     assert trained.key is not None
-    innocent = encoder(77)
+    independent = encoder(77)
 
     class Both(torch.nn.Module):
         """Responses of both, image by image in turn: the predictor learns to read either."""
 
         def forward(self, images: Tensor) -> Tensor:
             turn = torch.arange(len(images))[:, None] % 2 == 0
-            return torch.where(turn, trained.encoder(images), innocent(images))
+            return torch.where(turn, trained.encoder(images), independent(images))
 
     forged = forge(digits, trained.encoder, trained.key, fitted_to(Both(), digits, trained.key))
-    found = check_predictor(forged, query(innocent, forged.probes, "x"))
+    found = check_predictor(forged, query(independent, forged.probes, "x"))
     assert found is not None
     assert found.claimed_victim > 0.6
     assert found.claimed > 0.6
     assert found.anomalous
 
 
-def test_a_key_picked_by_search_does_not_convict(digits: Data, trained: Trained, key: WatermarkKey) -> None:
-    """Of eight keys, each with a predictor fitted to the victim, the one that reads most from the innocent suspect."""
-    innocent, best = encoder(77), None
+def test_a_key_picked_by_search_does_not_support(digits: Data, trained: Trained, key: WatermarkKey) -> None:
+    """Of eight keys, each with a predictor fitted to the victim, the one with the highest rate on the suspect."""
+    independent, best = encoder(77), None
     for seed in range(8):
         candidate = secret_key(torch.Generator().manual_seed(seed))
         predictor = fitted_to(trained.encoder, digits, candidate)
         views, labels, _ = rotated_pairs(as_input(digits.images[300:500]), candidate, torch.Generator().manual_seed(1))
         with torch.no_grad():
-            hit = float((predictor(represent(innocent, as_uint8(views))).argmax(1) == labels).float().mean())
+            hit = float((predictor(represent(independent, as_uint8(views))).argmax(1) == labels).float().mean())
         if best is None or hit > best[0]:
             best = hit, candidate, predictor
     assert best is not None
     forged = forge(digits, trained.encoder, best[1], best[2])
-    report = audit(forged, suspect(innocent))
+    report = audit(forged, as_suspect(independent))
     assert report.verdict is not Verdict.SUPPORTED
 
 
@@ -132,8 +128,8 @@ def test_a_key_picked_by_search_does_not_convict(digits: Data, trained: Trained,
 
 
 def test_a_hand_picked_panel_is_noticed_by_the_auditors_own(digits: Data, key: WatermarkKey) -> None:
-    """The accuser's panel is of a kind that looks least like the victim; every relative in kind is then a "copy". The
-    rule convicts the innocent; two hits among the auditor's independents of that kind make the claim indiscriminate.
+    """The claimant's panel is of a kind that resembles the victim least; every encoder of the victim's kind is then a
+    false positive. Two of them among the auditor's own encoders make the claim indiscriminate.
     """
 
     def of_a_kind(seed: int, amount: float) -> object:
@@ -141,26 +137,26 @@ def test_a_hand_picked_panel_is_noticed_by_the_auditors_own(digits: Data, key: W
         base, own = encoder(1), encoder(seed)
         return lambda x: base(x) + amount * own(x)
 
-    far = [(m, encoder(40 + i)) for i, (m, _) in enumerate(PANEL)]
+    far = [NamedEncoder(m, encoder(40 + i)) for i, (m, _) in enumerate(PANEL)]
     forged = forge(digits, of_a_kind(60, 1.0), key, RotationPredictor(64, 3).eval(), panel=far)
-    accused = suspect(of_a_kind(61, 1.0))
-    assert audit(forged, accused).verdict is Verdict.SUPPORTED
-    own = [(replace(suspect(of_a_kind(62 + i, 1.0)), name=f"own{i}"), "trained here") for i in range(6)]
-    report = audit(forged, accused, auditor_panel=own)
+    targeted = as_suspect(of_a_kind(61, 1.0))
+    assert audit(forged, targeted).verdict is Verdict.SUPPORTED
+    own = [(replace(as_suspect(of_a_kind(62 + i, 1.0)), name=f"own{i}"), "trained here") for i in range(6)]
+    report = audit(forged, targeted, auditor_panel=own)
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert "indiscriminate" in report.reasons[0]
+    assert report.reasons[0].code is ReasonCode.INDISCRIMINATE_CLAIM
 
 
 # ---- the probes -----------------------------------------------------------------------------------------------------
 
 
-def adversarial(images: Tensor, victim: torch.nn.Module, accused: torch.nn.Module, steps: int = 12) -> Tensor:
-    """Probes disturbed by up to 16/255 so that two independent encoders' answers agree on them (projected gradient descent)."""
+def adversarial(images: Tensor, victim: torch.nn.Module, targeted: torch.nn.Module, steps: int = 12) -> Tensor:
+    """Probes perturbed by up to 16/255 so that two encoders agree on them (projected gradient descent)."""
     x = as_input(images)
     delta = torch.zeros_like(x, requires_grad=True)
     for _ in range(steps):
         shown = three_channels((x + delta).clamp(0, 1))
-        agreement = F.cosine_similarity(victim(shown), accused(shown), dim=1).sum()
+        agreement = F.cosine_similarity(victim(shown), targeted(shown), dim=1).sum()
         (gradient,) = torch.autograd.grad(agreement, delta)
         delta = (delta + 3 / 255 * gradient.sign()).clamp(-16 / 255, 16 / 255).detach().requires_grad_()
     return as_uint8((x + delta.detach()).clamp(0, 1))
@@ -169,14 +165,18 @@ def adversarial(images: Tensor, victim: torch.nn.Module, accused: torch.nn.Modul
 def test_adversarial_probes_are_told_from_the_private_images(claim: Claim, victim: torch.nn.Module) -> None:
     disturbed = adversarial(claim.probes["public"], victim, encoder(77))
     forged = replace(claim, probes={**claim.probes, "public": disturbed})
-    assert check_probes(claim) == []
-    rotated, note = check_probes(forged)
-    assert "200 of 200 rotated probes are not the public image" in rotated
+    assert probe_notes(check_probes(claim)) == []
+    assert check_probes(claim).dataset_inference_valid
+    quality = check_probes(forged)
+    assert quality.mislabeled_rotations == quality.rotated == 200
+    assert not quality.dataset_inference_valid
+    rotated, note = probe_notes(quality)
+    assert "200 of 200 rotated probes are not the stated public probe" in rotated
     assert "told apart without any encoder" in note
-    report = audit(forged, suspect(encoder(78)))
-    assert report.notes == (rotated, note)
+    report = audit(forged, as_suspect(encoder(78)))
+    assert report.findings.probe_quality == quality
     assert not [r for r in report.results if r.family == "inference"]
-    assert "told apart" in report.skipped["inference_gmm"]
+    assert report.findings.skipped["inference_gmm"] == Skip(code=SkipCode.SEPARABLE_PROBES)
     assert "told apart" in render_html(report)
 
 
@@ -185,45 +185,50 @@ def test_adversarial_probes_that_disturb_the_private_images_too_need_the_timesta
 ) -> None:
     """ModelConfig, not caught: who disturbs both sets alike after seeing the suspect passes this check."""
     both = {n: adversarial(claim.probes[n], victim, encoder(77)) for n in ("public", "private")}
-    assert not any("told apart" in n for n in check_probes(replace(claim, probes={**claim.probes, **both})))
+    assert check_probes(replace(claim, probes={**claim.probes, **both})).dataset_inference_valid
 
 
 def test_doubled_and_shared_probes_are_counted(claim: Claim) -> None:
     public = claim.probes["public"].clone()
     public[5] = public[6] = public[7]
     public[8] = claim.probes["private"][0]
-    notes = check_probes(replace(claim, probes={**claim.probes, "public": public}))
-    assert notes[0] == "2 of 300 public probes are doubled"
-    assert notes[1].startswith("6 of 200 rotated probes are not the public image")
-    assert notes[2] == "1 of 100 private probes are among the public ones"
+    quality = check_probes(replace(claim, probes={**claim.probes, "public": public}))
+    assert (quality.duplicates, quality.public) == (2, 300)
+    assert (quality.mislabeled_rotations, quality.rotated) == (6, 200)
+    assert (quality.shared_private, quality.private) == (1, 100)
+    assert [note.split()[:3] for note in probe_notes(quality)[:3]] == [
+        ["2", "of", "300"], ["6", "of", "200"], ["1", "of", "100"],
+    ]  # fmt: skip
 
 
 def test_rotated_probes_that_are_not_what_they_are_said_to_be_are_counted(claim: Claim) -> None:
     """Three that were disturbed after rotation, and one that says another angle; a level of rounding is nothing."""
-    rotated, angles = claim.probes["watermark"].clone(), claim.watermark_angles
-    assert angles is not None
+    assert claim.watermark_probes is not None
+    rotated, angles = claim.probes["watermark"].clone(), claim.watermark_probes.angles
     rotated[[3, 50, 199], 0, 7, 7] += 9
     rotated[:, 0, 0, 0] += 1
     angles = angles + 0.5 * (torch.arange(len(angles)) == 10)
-    (note,) = check_probes(replace(claim, probes={**claim.probes, "watermark": rotated}, watermark_angles=angles))
-    assert note.startswith("4 of 200 rotated probes")
-    assert check_probes(replace(claim, watermark_images=None)) == []
+    made = replace(claim.watermark_probes, angles=angles)
+    altered = replace(claim, probes={**claim.probes, "watermark": rotated}, watermark_probes=made)
+    assert check_probes(altered).mislabeled_rotations == 4
+    assert check_probes(replace(claim, watermark=None, watermark_probes=None)).mislabeled_rotations == 0
 
 
 def test_separability_is_chance_on_one_source_and_grows_with_a_shift(digits: Data) -> None:
-    """Uniform under H0: over splits of one source, p below .05 about as often as it should be."""
+    """Uniform under H0: over splits of one source, p below 0.05 about as often as it should be."""
     generator = torch.Generator().manual_seed(0)
     small = 0
     for _ in range(40):
         rows = torch.randperm(len(digits), generator=generator)[:300]
-        area, pvalue = separability(digits.images[rows[:150]], digits.images[rows[150:]])
-        small += pvalue < 0.05
-        assert 0.3 < area < 0.7
-    assert small <= 6  # binomial(40, .05): 7 or more once in 300
+        found = separability(digits.images[rows[:150]], digits.images[rows[150:]])
+        small += found.pvalue < 0.05
+        assert 0.3 < found.auc < 0.7
+    assert small <= 6  # binomial(40, 0.05): 7 or more once in 300
     brighter = (digits.images[:150].float() * 0.7).to(torch.uint8)
-    area, pvalue = separability(digits.images[:150], brighter)
-    assert area > 0.8
-    assert pvalue < 1e-6
+    found = separability(digits.images[:150], brighter)
+    assert found.auc > 0.8
+    assert found.pvalue < 1e-6
+    assert found.separable
 
 
 @pytest.mark.parametrize("sector_boundaries", [(0.5, 2.0, 3.0, 5.5), (0.0, torch.pi)])

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Noisy, encoder, member
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from support.encoders import Noisy, as_suspect, encoder, member
+from support.reports import simulated
 from torch import Tensor
 
-from ownership import audit, build_claim, load_suspect
+from ownership import audit, build_claim
 from ownership.claims.claim import Claim
+from ownership.claims.probes import ClaimImages
+from ownership.claims.record import NamedEncoder
 from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence.similarity import rsa_vector
 from ownership.plan import Plan
 from ownership.reports.report import Report
-from ownership.suspects.suspect import Suspect
-from ownership.verdict.results import TestResult
-from ownership.verdict.rule import Verdict, supports
+from ownership.suspects.suspect import Suspect, load_encoder
+from ownership.verdict.records import AuditOptions
+from ownership.verdict.results import PanelCheck, Skip, SkipCode
+from ownership.verdict.rule import ReasonCode, Verdict, supports
 from watermark_training.data import Data
-
-
-def _suspect(model: object, name: str = "s") -> Suspect:
-    return Suspect(name=name, format="onnx", sha256="0" * 64, size=1, architecture=None, encoder=model)  # type: ignore[arg-type]
 
 
 class Counting:
@@ -45,25 +44,8 @@ class Counting:
 # ---- type-I error over the looks: models are simulated, not images --------------------------------------------------
 
 
-def _result(name: str, value: float, strata: dict[str, NDArray[np.float64]]) -> TestResult:
-    return TestResult(
-        name=name,
-        family="watermark" if name.startswith("watermark") else "distance",
-        title=name,
-        null_hypothesis="H0",
-        alternative="greater",
-        scale="identity",
-        value=value,
-        missing_strata=(),
-        rank_pvalue=0.5,
-        members={s: {f"{s}{i}": float(v) for i, v in enumerate(x)} for s, x in strata.items()},
-        references={},
-        image_level=None,
-    )
-
-
 def _draw(rng: np.random.Generator, n: int, tail: str) -> NDArray[np.float64]:
-    """n models' true scores: normal, heavy-tailed (Student, 3 degrees of freedom), or a mixture of two kinds."""
+    """n models' true scores: normal, heavy-tailed (t, 3 degrees of freedom), or a mixture of two kinds."""
     if tail == "heavy":
         return rng.standard_t(3, n)
     if tail == "mixed":
@@ -84,7 +66,7 @@ def test_type_one_error_over_the_looks(tail: str, most: float) -> None:
             tests = []
             for name, (plain, watermarked) in true.items():
                 a, b = (x + noise * rng.normal(size=len(x)) for x in (plain, watermarked))
-                tests.append(_result(name, float(b[6]), {"plain": a, "watermarked": b[:6]}))
+                tests.append(simulated(name, float(b[6]), {"plain": a, "watermarked": b[:6]}))
             if supports(tests, alpha):
                 hits += 1
                 break
@@ -97,42 +79,43 @@ def test_type_one_error_over_the_looks(tail: str, most: float) -> None:
 def test_a_copy_is_found_at_the_first_look_and_asked_no_more(claim: Claim, victim: Encoder) -> None:
     assert claim.plan.interim_queries == (250,)  # 300 public probes do not fill the look at 500: its share is not spent
     counting = Counting(victim)
-    report = audit(claim, _suspect(counting), stop_early=True)
+    report = audit(claim, as_suspect(counting), AuditOptions(stop_early=True))
     assert report.verdict is Verdict.SUPPORTED
     assert report.decided_after == 250
-    assert report.queries == counting.seen <= 250
+    assert report.findings.queries == counting.seen <= 250
     assert {r.name for r in report.results} == {"partial_rsa_relative", "watermark_probability"}
-    assert "early look" in report.skipped["inference_gmm"]
+    assert report.findings.skipped["inference_gmm"] == Skip(code=SkipCode.DECIDED_EARLY)
     assert Report.from_dict(report.to_dict()) == report
 
 
 def test_asked_all_at_once_the_looks_are_the_same(claim: Claim, victim: Encoder) -> None:
     counting = Counting(victim)
-    whole, early = audit(claim, _suspect(counting)), audit(claim, _suspect(victim), stop_early=True)
-    assert whole.interim_analyses == early.interim_analyses
+    whole, early = audit(claim, as_suspect(counting)), audit(claim, as_suspect(victim), AuditOptions(stop_early=True))
+    assert whole.findings.interim_analyses == early.findings.interim_analyses
     assert whole.decided_after == 250
-    assert whole.queries == counting.seen > 1000  # everything is asked, once, and a share of it twice
-    assert "250 queries already" in " ".join(whole.reasons)
+    assert whole.findings.queries == counting.seen > 1000  # everything is asked, once, and a share of it twice
+    (interim,) = (r for r in whole.reasons if r.code is ReasonCode.INTERIM_REJECTION)
+    assert interim.data["queries"] == 250
     assert len(whole.results) > len(early.results)
 
 
-def test_a_stranger_is_asked_everything_and_once(claim: Claim) -> None:
-    counting, spec = Counting(encoder(77)), _suspect(encoder(77))
-    early, whole = audit(claim, _suspect(counting), stop_early=True), audit(claim, spec)
+def test_an_independent_encoder_is_asked_everything_and_once(claim: Claim) -> None:
+    counting, spec = Counting(encoder(77)), as_suspect(encoder(77))
+    early, whole = audit(claim, as_suspect(counting), AuditOptions(stop_early=True)), audit(claim, spec)
     assert early.verdict is whole.verdict is Verdict.NOT_SUPPORTED
     assert early.results == whole.results
     assert early.decided_after is None
     probes = sum(map(len, claim.probes.values()))
-    assert early.queries == counting.seen <= 1.06 * probes + 16
+    assert early.findings.queries == counting.seen <= 1.06 * probes + 16
 
 
 def test_a_suspect_that_answers_at_random_is_noticed_at_the_first_look(claim: Claim, victim: Encoder) -> None:
     generator = torch.Generator().manual_seed(0)
     counting = Counting(lambda x: victim(x) * (1 + 0.1 * torch.rand(len(x), 1, generator=generator)))  # type: ignore[arg-type]
-    report = audit(claim, _suspect(counting), stop_early=True)
+    report = audit(claim, as_suspect(counting), AuditOptions(stop_early=True))
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert report.queries == counting.seen <= 250
-    assert not report.interim_analyses
+    assert report.findings.queries == counting.seen <= 250
+    assert not report.findings.interim_analyses
 
 
 def test_scores_of_a_look_are_those_of_its_probes(claim: Claim) -> None:
@@ -143,7 +126,7 @@ def test_scores_of_a_look_are_those_of_its_probes(claim: Claim) -> None:
     plan, cut = claim.plan, [claim.responses[n].get("public")[:176] for n in names]
     x = np.stack([rsa_vector(a, plan.rsa_directions, plan.rsa_shrinkage) for a in cut]).astype(np.float64)
 
-    def likeness(k: int) -> float:
+    def similarity(k: int) -> float:
         """Fisher z of the correlation of m3 (row 1) and row k after both are regressed on all others."""
         rest = [i for i in range(len(x)) if i not in (1, k)]
         design = np.column_stack([np.ones(x.shape[1]), x[rest].T])
@@ -151,8 +134,8 @@ def test_scores_of_a_look_are_those_of_its_probes(claim: Claim) -> None:
         residuals = pair - design @ np.linalg.lstsq(design, pair, rcond=None)[0]
         return float(np.arctanh(np.corrcoef(residuals.T)[0, 1]))
 
-    others = sorted(likeness(k) for k in range(2, len(x)))[1:-1]
-    by_hand = (likeness(0) - np.mean(others)) / np.hypot(np.std(others, ddof=1), 0.01)
+    others = sorted(similarity(k) for k in range(2, len(x)))[1:-1]
+    by_hand = (similarity(0) - np.mean(others)) / np.hypot(np.std(others, ddof=1), 0.01)
     assert claim.interim_scores[250]["partial_rsa_relative"]["m3"] == pytest.approx(by_hand, abs=2e-3)
 
 
@@ -164,101 +147,81 @@ def test_looks_are_checked(interim_analyses: tuple[int, ...], shares: tuple[floa
     with pytest.raises(ClaimError):
         Plan(interim_queries=interim_analyses, interim_alpha_shares=shares)
     with pytest.raises(ClaimError):
-        Plan(rule="turnmark-1")
-
-
-def test_plans_of_the_first_rule_are_read_and_written_as_they_were() -> None:
-    later = ("interim_analyses", "interim_alpha_shares", "n_rotated", "n_rotations", "rotated_directions")
-    old = {k: v for k, v in Plan().to_dict().items() if k not in later}
-    old |= {"rule": "turnmark-1", "primary": ["partial_rsa", "watermark_success"], "rsa_directions": 16}
-    plan = Plan.from_dict(old)
-    assert plan.to_dict() == old
-    assert plan.final_alpha == plan.alpha
-    for field in later:
-        with pytest.raises(ClaimError, match="unknown"):
-            Plan.from_dict({**old, field: Plan(rotated_directions=64).to_dict()[field]})
-
-
-def test_plans_of_one_number_of_directions_are_read_and_written_as_they_were() -> None:
-    old = {k: v for k, v in Plan().to_dict().items() if k != "rotated_directions"}
-    plan = Plan.from_dict(old)
-    assert plan.rotated_directions == plan.rsa_directions == old["rsa_directions"]
-    assert plan.to_dict() == old
-    assert Plan.from_dict(Plan().to_dict()) == Plan()
+        Plan(rule="turnmark-2")
 
 
 # ---- the panel's files ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def with_files(digits: Data, victim: Encoder, tmp_path: Path) -> tuple[Claim, list[Suspect]]:
+@pytest.fixture(scope="module")
+def with_files(digits: Data, victim: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Claim, list[Suspect]]:
     """A small claim whose panel lies in files, and those files."""
-    models = []
+    tmp_path, models = tmp_path_factory.mktemp("panel"), []
     for i in range(5):
         save_file(encoder(10 + i).state_dict(), tmp_path / f"p{i}.safetensors")
-        models.append(load_suspect(tmp_path / f"p{i}.safetensors"))
-    panel = [(replace(member(f"p{i}", "plain"), sha256=m.sha256), m.encoder) for i, m in enumerate(models)]
-    owner = (member("victim", "victim", victim), victim)
-    return build_claim(owner, digits.images[:40], digits.images[40:400], panel), models
+        models.append(load_encoder(tmp_path / f"p{i}.safetensors"))
+    panel = [NamedEncoder(replace(member(f"p{i}", "plain"), sha256=m.sha256), m.encoder) for i, m in enumerate(models)]
+    owner = NamedEncoder(member("victim", "victim", victim), victim)
+    return build_claim(owner, ClaimImages(digits.images[:40], digits.images[40:400]), panel), models
 
 
 def test_the_panel_is_computed_anew(with_files: tuple[Claim, list[Suspect]]) -> None:
     claim, models = with_files
-    report = audit(claim, _suspect(encoder(77)), panel_models=models[:4])
-    assert report.panel_checked is not None
-    assert [report.panel_checked[f"p{i}"] for i in range(4)] == ["verified"] * 4
-    assert "no file" in report.panel_checked["p4"]
+    report = audit(claim, as_suspect(encoder(77)), panel_models=models[:4])
+    assert report.findings.panel_checked is not None
+    assert [report.findings.panel_checked[f"p{i}"] for i in range(4)] == [PanelCheck.VERIFIED] * 4
+    assert report.findings.panel_checked["p4"] is PanelCheck.NO_FILE
     assert Report.from_dict(report.to_dict()) == report
 
 
 def test_an_invented_panel_is_refused(with_files: tuple[Claim, list[Suspect]]) -> None:
-    """The accuser recorded the answers of other encoders under these files' digests."""
+    """The claimant recorded the answers of other encoders under these files' digests."""
     claim, models = with_files
     invented = replace(claim, responses={**claim.responses, "p2": replace(claim.responses["p1"], name="p2")})
     with pytest.raises(ClaimIntegrityError, match="p2's file"):
-        audit(invented, _suspect(encoder(77)), panel_models=models)
+        audit(invented, as_suspect(encoder(77)), panel_models=models)
 
 
-# ---- the turned reading ---------------------------------------------------------------------------------------------
+# ---- the rotated test ---------------------------------------------------------------------------------------------
 
 
-def test_answers_alike_however_turned_are_found_by_the_turned_reading(digits: Data, victim: Encoder) -> None:
-    """A suspect that knows the victim's answer to the upright image and disturbs it by turning: upright it hides in a
-    stranger's answers, its mean over turns does not.
+def test_the_same_response_to_every_rotation_is_found_by_the_rotated_test(digits: Data, victim: Encoder) -> None:
+    """A suspect that returns an independent encoder's responses to unrotated images, and the victim's, disturbed, to
+    rotated ones: the mean over rotations gives it away.
     """
-    panel = [(member(f"m{i}", "plain" if i < 6 else "rotation_invariant"), encoder(10 + i)) for i in range(12)]
-    panel += [(member(f"k{i}", "watermarked"), encoder(40 + i)) for i in range(6)]
-    panel += [(member(f"s{i}", "distilled"), encoder(60 + i)) for i in range(6)]
-    owner = (member("victim", "victim", victim), victim)
+    panel = [
+        NamedEncoder(member(f"m{i}", "plain" if i < 6 else "rotation_invariant"), encoder(10 + i)) for i in range(12)
+    ]
+    panel += [NamedEncoder(member(f"k{i}", "watermarked"), encoder(40 + i)) for i in range(6)]
+    panel += [NamedEncoder(member(f"s{i}", "distilled"), encoder(60 + i)) for i in range(6)]
+    owner = NamedEncoder(member("victim", "victim", victim), victim)
     claim = build_claim(
-        owner, digits.images[:40], digits.images[40:700], panel, plan=Plan(n_rotated=150, n_rotations=4)
+        owner, ClaimImages(digits.images[:40], digits.images[40:700]), panel, plan=Plan(n_rotated=150, n_rotations=4)
     )
-    upright = {i.numpy().tobytes(): i for i in claim.probes["public"]}
+    unrotated = {i.numpy().tobytes(): i for i in claim.probes["public"]}
     turned = {x.numpy().tobytes(): claim.probes["public"][i % 150] for i, x in enumerate(claim.probes["rotated"])}
     hidden = encoder(90)
 
     def evader(images: Tensor) -> Tensor:
         known = [(x * 255).round().to(torch.uint8)[:1].numpy().tobytes() for x in images]
         source = torch.stack(
-            [turned.get(k, upright.get(k, torch.zeros_like(claim.probes["public"][0]))) for k in known]
+            [turned.get(k, unrotated.get(k, torch.zeros_like(claim.probes["public"][0]))) for k in known]
         )
         seen = torch.tensor([k in turned for k in known])[:, None]
         true = victim(source.float().expand(-1, 3, -1, -1) / 255)
         return torch.where(seen, true + 0.5 * hidden(images), hidden(images))
 
-    report = audit(claim, _suspect(evader))
+    report = audit(claim, as_suspect(evader))
     p = {r.name: r.pvalue for r in report.results}
     assert p["partial_rsa_rotated"] < 1e-3
     assert p["partial_rsa_relative"] > 0.01
     assert report.verdict is Verdict.SUPPORTED
-    spec = audit(claim, _suspect(encoder(91)))
+    spec = audit(claim, as_suspect(encoder(91)))
     assert spec.verdict is Verdict.NOT_SUPPORTED
 
 
-def test_without_members_who_answer_alike_the_turned_reading_decides_nothing_alone(
-    claim: Claim, victim: Encoder
-) -> None:
-    report = audit(claim, _suspect(Noisy(victim, 5, 0.01)))
+def test_without_members_who_answer_alike_the_rotated_test_decides_nothing_alone(claim: Claim, victim: Encoder) -> None:
+    report = audit(claim, as_suspect(Noisy(victim, 5, 0.01)))
     turned = next(r for r in report.results if r.name == "partial_rsa_rotated")
     assert turned.missing_strata == ("rotation_invariant", "distilled")
     assert not supports([replace(turned, value=0.9)], 0.01)

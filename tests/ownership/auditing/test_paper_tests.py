@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import encoder
 from scipy import stats
+from support.encoders import as_suspect, encoder
 
 from ownership import audit
 from ownership.auditing.paper_tests import paper_tests
@@ -18,7 +18,7 @@ from ownership.evidence.querying import query
 from ownership.evidence.watermark_scores import watermark_hits
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
-from ownership.suspects.suspect import Suspect
+from ownership.verdict.records import AuditOptions
 
 
 def test_table_5_is_a_pooled_two_sided_t_of_30_and_30_batches(claim: Claim, victim: Encoder) -> None:
@@ -57,11 +57,11 @@ def test_table_18_and_19_by_loops(claim: Claim, victim: Encoder) -> None:
 
 
 def test_they_decide_nothing(claim: Claim) -> None:
-    spec = Suspect(name="x", format="onnx", sha256="0" * 64, size=1, architecture=None, encoder=encoder(77))
-    plain, with_paper = (audit(claim, spec, paper=wanted) for wanted in (False, True))
-    assert plain.paper == ()
-    assert {t.table for t in with_paper.paper} >= {"5", "18"}
+    spec = as_suspect(encoder(77))
+    plain, with_paper = (audit(claim, spec, AuditOptions(paper_tests=wanted)) for wanted in (False, True))
+    assert plain.findings.paper_tests == ()
+    assert {t.table for t in with_paper.findings.paper_tests} >= {"5", "18"}
     assert (plain.verdict, plain.reasons, plain.results) == (with_paper.verdict, with_paper.reasons, with_paper.results)
     assert Report.from_dict(with_paper.to_dict()) == with_paper
-    assert "decide nothing here" in render_html(with_paper)
-    assert audit(claim, replace(spec, output_kind="logits"), paper=True).paper == ()
+    assert "do not decide" in render_html(with_paper)
+    assert audit(claim, replace(spec, output_kind="logits"), AuditOptions(paper_tests=True)).findings.paper_tests == ()

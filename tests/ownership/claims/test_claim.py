@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import encoder, member
+from support.encoders import encoder, member
 from torch import Tensor
 
 from ownership.claims.build import build_claim
 from ownership.claims.claim import Claim
-from ownership.claims.describe import describe, left_out
+from ownership.claims.describe import describe, leave_one_out_rejections
+from ownership.claims.probes import ClaimImages
+from ownership.claims.record import NamedEncoder
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, DataError, OwnershipError
@@ -31,7 +33,9 @@ def test_a_claim_survives_the_disk(claim: Claim, claim_folder: Path) -> None:
     assert loaded.members == claim.members
     assert loaded.scores == claim.scores
     assert loaded.reference_scores == claim.reference_scores
-    assert loaded.key == claim.key
+    assert loaded.watermark is not None
+    assert claim.watermark is not None
+    assert loaded.watermark.key == claim.watermark.key
     assert all(torch.equal(loaded.probes[k], claim.probes[k]) for k in claim.probes)
     for name, responses in claim.responses.items():
         for k, v in responses.sets.items():
@@ -121,14 +125,18 @@ def _resign(folder: Path, change: Callable[[dict[str, object]], object]) -> None
     "change",
     [
         lambda c: c.update(format_version=99),
+        lambda c: c.update(format_version=True),
         lambda c: c.update(parts=[]),
         lambda c: c.pop("plan"),
         lambda c: c["plan"].update(alpha=0.9),
         lambda c: c["plan"].update(alpha="x"),
         lambda c: c["plan"].update(surprise=1),
         lambda c: c["panel"][0].pop("kind"),
+        lambda c: c["panel"][0].pop("teacher"),
+        lambda c: c["panel"][0].update(more=1),
+        lambda c: c.pop("interim_scores"),
         lambda c: c["panel"][0].update(kind="friend"),
-        lambda c: c["panel"][0].update(name="nobody"),
+        lambda c: c["panel"][0].update(name="unknown"),
         lambda c: c["scores"].update(cka={"m0": "high"}),
         lambda c: c["victim"].update(dim=7),
         lambda c: c["parts"].pop("probes.safetensors"),
@@ -145,10 +153,11 @@ def test_a_malformed_claim_is_refused(
 
 @pytest.mark.parametrize("images", [torch.arange(200) + 101, torch.arange(200) - 1, torch.arange(9), torch.zeros(200)])
 def test_rotated_probes_of_images_that_are_not_there_are_refused(claim: Claim, tmp_path: Path, images: Tensor) -> None:
-    assert claim.watermark_images is not None
-    replace(claim, watermark_images=torch.arange(200)).save(tmp_path / "good")
-    assert Claim.load(tmp_path / "good").watermark_images is not None
-    replace(claim, watermark_images=images).save(tmp_path / "bad")
+    assert claim.watermark_probes is not None
+    good, bad = (replace(claim.watermark_probes, sources=x) for x in (torch.arange(200), images))
+    replace(claim, watermark_probes=good).save(tmp_path / "good")
+    assert Claim.load(tmp_path / "good").watermark_probes is not None
+    replace(claim, watermark_probes=bad).save(tmp_path / "bad")
     with pytest.raises(ClaimError, match="malformed"):
         Claim.load(tmp_path / "bad")
 
@@ -174,53 +183,62 @@ def test_an_unwritable_folder_is_said(claim: Claim, tmp_path: Path) -> None:
         claim.save(tmp_path / "file" / "claim")
 
 
-def _panel(plain: int, watermarked: int) -> list[tuple[object, Encoder]]:
+def _panel(plain: int, watermarked: int) -> list[NamedEncoder]:
     kinds = ["plain"] * plain + ["watermarked"] * watermarked
-    return [(member(f"m{i}", kind), encoder(10 + i)) for i, kind in enumerate(kinds)]
+    return [NamedEncoder(member(f"m{i}", kind), encoder(10 + i)) for i, kind in enumerate(kinds)]
 
 
 @pytest.mark.parametrize(("plain", "watermarked"), [(0, 0), (4, 0), (5, 3), (4, 5)])
 def test_too_small_a_panel_is_refused(digits: Data, victim: Encoder, plain: int, watermarked: int) -> None:
     with pytest.raises(ClaimError, match="too small a panel"):
         build_claim(
-            (member("victim", "victim"), victim), digits.images[:50], digits.images[50:150], _panel(plain, watermarked)
-        )  # type: ignore[arg-type]
+            NamedEncoder(member("victim", "victim"), victim),
+            ClaimImages(digits.images[:50], digits.images[50:150]),
+            _panel(plain, watermarked),
+        )
 
 
 def test_identical_responses_count_once(digits: Data, victim: Encoder) -> None:
-    panel = [*_panel(5, 0), (member("twin", "plain"), encoder(10))]
-    built = build_claim((member("victim", "victim"), victim), digits.images[:50], digits.images[50:350], panel)  # type: ignore[arg-type]
+    panel = [*_panel(5, 0), NamedEncoder(member("twin", "plain"), encoder(10))]
+    built = build_claim(
+        NamedEncoder(member("victim", "victim"), victim), ClaimImages(digits.images[:50], digits.images[50:350]), panel
+    )
     assert len(built.members) == 5
-    assert built.dropped == ("twin: gives the same answers as m0",)
+    assert built.dropped == ("twin: gives the same responses as m0",)
     with pytest.raises(ClaimError, match="too small"):  # four encoders and a twin are four
         build_claim(
-            (member("victim", "victim"), victim), digits.images[:50], digits.images[50:350], [*panel[:4], panel[-1]]
-        )  # type: ignore[arg-type]
+            NamedEncoder(member("victim", "victim"), victim),
+            ClaimImages(digits.images[:50], digits.images[50:350]),
+            [*panel[:4], panel[-1]],
+        )
 
 
 def test_the_victim_is_no_panel_member(digits: Data, victim: Encoder) -> None:
-    with pytest.raises(ClaimError, match="victim's own answers"):
+    with pytest.raises(ClaimError, match="victim's own responses"):
         build_claim(
-            (member("victim", "victim"), victim),
-            digits.images[:50],
-            digits.images[50:350],
-            [*_panel(5, 0), (member("v", "plain"), victim)],  # type: ignore[arg-type]
+            NamedEncoder(member("victim", "victim"), victim),
+            ClaimImages(digits.images[:50], digits.images[50:350]),
+            [*_panel(5, 0), NamedEncoder(member("v", "plain"), victim)],
         )
 
 
 def test_unusable_panel_answers_are_named(digits: Data, victim: Encoder) -> None:
-    broken = (member("broken", "plain"), lambda x: torch.full((len(x), 4), float("nan")))
-    with pytest.raises(ClaimError, match="broken: the answers"):
+    broken = NamedEncoder(member("broken", "plain"), lambda x: torch.full((len(x), 4), float("nan")))
+    with pytest.raises(ClaimError, match="broken: the "):
         build_claim(
-            (member("victim", "victim"), victim), digits.images[:50], digits.images[50:350], [*_panel(5, 0), broken]
-        )  # type: ignore[arg-type,list-item]
+            NamedEncoder(member("victim", "victim"), victim),
+            ClaimImages(digits.images[:50], digits.images[50:350]),
+            [*_panel(5, 0), broken],
+        )
 
 
 def test_images_must_fit(digits: Data, victim: Encoder) -> None:
     with pytest.raises(DataError, match="pixels"):
         build_claim(
-            (member("victim", "victim"), victim), digits.images[:50, :, :12, :12], digits.images[:50], _panel(5, 0)
-        )  # type: ignore[arg-type]
+            NamedEncoder(member("victim", "victim"), victim),
+            ClaimImages(digits.images[:50, :, :12, :12], digits.images[:50]),
+            _panel(5, 0),
+        )
 
 
 def test_the_digest_of_images_depends_on_order_and_shape(digits: Data) -> None:
@@ -231,25 +249,30 @@ def test_the_digest_of_images_depends_on_order_and_shape(digits: Data) -> None:
 
 def test_show_says_what_the_claim_can_find_and_nothing_of_the_key(claim_folder: Path, claim: Claim) -> None:
     text = "\n".join(describe(Claim.load(claim_folder)))
-    assert "5 plain, 5 marked" in text
-    assert "this claim can find a theft" in text
-    assert claim.key is not None
-    assert str(claim.key.sector_boundaries[0])[:6] not in text
+    assert "5 plain, 5 watermarked" in text
+    assert "this claim can detect a surrogate" in text
+    assert claim.watermark is not None
+    assert claim.watermark.key is not None
+    assert str(claim.watermark.key.sector_boundaries[0])[:6] not in text
 
 
 def test_plan_refuses_nonsense() -> None:
     for change in ({"alpha": 0.0}, {"alpha": 0.5}, {"primary": ("cka",)}, {"min_stratum": 2}, {"rule": "x"}):
         with pytest.raises(ClaimError):
-            Plan(**change)  # type: ignore[arg-type]
-    assert Plan.from_dict(Plan(seed=4).to_dict()) == Plan(seed=4)
+            Plan(**change)
+    stored = Plan(seed=4).to_dict()
+    assert Plan.from_dict(stored) == Plan(seed=4)
+    for wrong in ({**stored, "more": 1}, *({k: v for k, v in stored.items() if k != name} for name in stored)):
+        with pytest.raises(ClaimError, match="missing or unknown"):
+            Plan.from_dict(wrong)
 
 
 def test_leave_one_out_names_a_member_that_stands_out(claim: Claim) -> None:
-    before = left_out(claim)
+    before = leave_one_out_rejections(claim)
     assert "m7" not in before
     assert any(f"{len(before)} of 10 members would be called copies" in line for line in describe(claim))
     high = {**claim.scores, "partial_rsa_relative": {**claim.scores["partial_rsa_relative"], "m7": 90.0}}
-    after = left_out(replace(claim, scores=high))
+    after = leave_one_out_rejections(replace(claim, scores=high))
     assert "m7" in after
 
 

@@ -1,4 +1,4 @@
-"""The statistics on answers with a known truth: a copy, a stranger, and data that is or is not known."""
+"""The statistics on answers with a known truth: a copy, an independent encoder, and data that is or is not known."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import Noisy, encoder
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
+from support.encoders import Noisy, encoder
 
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
@@ -39,7 +39,7 @@ def test_every_statistic_sees_the_victim_in_itself(claim: Claim, victim: Encoder
     assert scores["partial_rsa"] == pytest.approx(1, abs=1e-3)
 
 
-def test_partial_rsa_orders_copies_and_strangers(claim: Claim, victim: Encoder) -> None:
+def test_partial_rsa_orders_copies_and_independent_encoders(claim: Claim, victim: Encoder) -> None:
     def score(e: Callable[[torch.Tensor], torch.Tensor]) -> float:
         return score_one(query(e, claim.probes, "x"), claim.context)[0]["partial_rsa"]
 
@@ -49,7 +49,7 @@ def test_partial_rsa_orders_copies_and_strangers(claim: Claim, victim: Encoder) 
 
 
 def test_relative_partial_rsa_by_hand(claim: Claim, victim: Encoder) -> None:
-    """Each likeness by `partial_correlation` with all the others given; the victim's in units of the others' spread."""
+    """A naive version: partial correlations given all others, the victim standardised by the others."""
     suspect = query(Noisy(victim, 9, 0.3), claim.probes, "x")
     structures = [a.rsa(claim.plan) for a in (suspect, claim.context.victim, *claim.context.panel)]
     cov, n = covariance(structures), len(structures)
@@ -67,11 +67,11 @@ def test_relative_partial_rsa_by_hand(claim: Claim, victim: Encoder) -> None:
 
 @pytest.mark.parametrize("how", ["concatenated", "added"])
 def test_mixing_in_a_panel_member_hides_nothing(claim: Claim, victim: Encoder, how: str) -> None:
-    """The public checkpoint of a grown victim is in its panel: a thief has it, and may mix it into his answers."""
-    thief, known = Noisy(victim, 9, 0.1), encoder(12)
+    """The public checkpoint of a grown victim is in its panel: an attacker has it, and may mix it into the outputs."""
+    surrogate, known = Noisy(victim, 9, 0.1), encoder(12)
 
     def mixed(x: torch.Tensor) -> torch.Tensor:
-        a, b = ((y - y.mean(0)) / y.std() for y in (thief(x), known(x)))
+        a, b = ((y - y.mean(0)) / y.std() for y in (surrogate(x), known(x)))
         return torch.cat([a, b], 1) if how == "concatenated" else a + b
 
     value = score_one(query(mixed, claim.probes, "x"), claim.context)[0]["partial_rsa_relative"]
@@ -102,12 +102,12 @@ def test_members_are_scored_against_the_others(claim: Claim) -> None:
 def test_watermark_hits_count_the_predictors_labels(claim: Claim, victim: Encoder) -> None:
     responses = query(victim, claim.probes, "x")
     hits = watermark_hits(responses, claim.context)
-    assert claim.predictor is not None
-    assert claim.watermark_labels is not None
+    assert claim.watermark is not None
+    assert claim.watermark_probes is not None
     expected = 0
-    for row, label in zip(responses.sets["watermark"], claim.watermark_labels.tolist(), strict=True):
+    for row, label in zip(responses.sets["watermark"], claim.watermark_probes.labels.tolist(), strict=True):
         with torch.no_grad():
-            expected += int(claim.predictor(torch.from_numpy(row)[None]).argmax()) == label
+            expected += int(claim.watermark.predictor(torch.from_numpy(row)[None]).argmax()) == label
     assert hits.sum() == expected
 
 
@@ -126,22 +126,22 @@ class ReadPairs(torch.nn.Module):
     pairs = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        turned, upright = x.chunk(2, 1)
-        return (turned - upright)[:, :2]
+        turned, unrotated = x.chunk(2, 1)
+        return (turned - unrotated)[:, :2]
 
 
-def test_a_predictor_of_pairs_gets_each_probe_beside_its_image_upright(claim: Claim, victim: Encoder) -> None:
-    """A loop over the probes; what the images show hides the mark from a predictor of single answers."""
+def test_a_predictor_of_pairs_gets_each_probe_beside_its_image_unrotated(claim: Claim, victim: Encoder) -> None:
+    """A loop over the probes; what the images show hides the watermark from a predictor of single answers."""
     responses = query(victim, claim.probes, "x")
-    assert claim.watermark_images is not None
-    assert claim.watermark_labels is not None
+    made = claim.watermark_probes
+    assert made is not None
     context = replace(claim.context, predictor=ReadPairs())
     hits = watermark_hits(responses, context)
-    for i, (image, label) in enumerate(zip(claim.watermark_images.tolist(), claim.watermark_labels, strict=True)):
+    for i, (image, label) in enumerate(zip(made.sources.tolist(), made.labels, strict=True)):
         change = responses.sets["watermark"][i] - responses.sets["public"][image]
         assert hits[i] == (change[:2].argmax() == label)
     content = np.random.default_rng(0).normal(size=responses.sets["public"].shape).astype(np.float32)
-    watermarked = content[claim.watermark_images] + 0.1 * np.eye(64, dtype=np.float32)[claim.watermark_labels]
+    watermarked = content[made.sources] + 0.1 * np.eye(64, dtype=np.float32)[made.labels]
     hidden = Responses("x", {"public": content, "watermark": watermarked})
     assert watermark_success(hidden, context) == 1 - 0.5 / len(watermarked)
     assert watermark_success(hidden, replace(context, predictor=Read())) < 0.65
@@ -157,15 +157,14 @@ def test_a_predictor_of_pairs_gets_each_probe_beside_its_image_upright(claim: Cl
 
 def test_rotated_probes_follow_each_other_image_by_image(claim: Claim) -> None:
     """The first so many show the first public probes, one view of each label; the stated angles give the pixels."""
-    labels, images, angles = claim.watermark_labels, claim.watermark_images, claim.watermark_angles
-    assert labels is not None
-    assert images is not None
-    assert angles is not None
-    assert claim.key is not None
+    assert claim.watermark is not None
+    assert claim.watermark_probes is not None
+    made = claim.watermark_probes
+    labels, images, angles = made.labels, made.sources, made.angles
     assert images.tolist() == [i // 2 for i in range(200)]
     assert labels.reshape(-1, 2).sum(1).tolist() == [1] * 100
     assert 20 < int(labels[::2].sum()) < 80
-    assert torch.equal(claim.key.labels(angles), labels)
+    assert torch.equal(claim.watermark.key.labels(angles), labels)
     again = as_uint8(rotate(as_input(claim.probes["public"][images]), angles))
     assert torch.equal(again, claim.probes["watermark"])
 
@@ -186,7 +185,7 @@ def test_watermark_auc_counts_ordered_pairs(claim: Claim, decimals: int) -> None
 
 
 def test_watermark_auc_needs_no_threshold(claim: Claim) -> None:
-    """Responses that all fall on one side of the predictor's threshold: half are hits whatever they say of the angle."""
+    """Responses on one side of the predictor's threshold: half are hits, whatever they tell about the angle."""
     rng = np.random.default_rng(1)
     labels = np.arange(200) % 2
     context = replace(claim.context, predictor=Read(), watermark_labels=labels)
@@ -236,7 +235,7 @@ def test_watermark_certainty_against_a_loop(claim: Claim) -> None:
 def test_watermark_certainty_counts_neither_a_faint_lean_nor_luck(claim: Claim) -> None:
     """H0: the predictor's output is independent of the label; unit: a suspect. Whatever it is sure of, few exceed .5.
 
-    One in 740 by the normal law, of 1,000 at most seven (binomial, .99).
+    One in 740 by the normal law, of 1,000 at most seven (binomial, 0.99).
     """
     rng = np.random.default_rng(3)
     labels = np.arange(500) % 2
@@ -309,7 +308,7 @@ def test_another_dimension_skips_what_needs_the_same(claim: Claim) -> None:
         "l2_distance",
         "inference_loss",
     }
-    assert "128 numbers" in skipped["watermark_success"]
+    assert "128 dimensions" in skipped["watermark_success"]
     assert "partial_rsa" in scores
 
 

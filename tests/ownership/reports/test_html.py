@@ -10,26 +10,28 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import encoder
+from support.encoders import as_suspect, encoder
+from support.reports import changed
 
 import ownership
 from ownership import audit
 from ownership.claims.claim import Claim
+from ownership.io.records import to_json
 from ownership.plan import Plan
+from ownership.reports import sentences
 from ownership.reports.figures import LINE, MEMBER, REFERENCE, SUSPECT
 from ownership.reports.glossary import EXPLAINED, GLOSSARY, PLAN_EXPLAINED
 from ownership.reports.html import SECTIONS, render_html
 from ownership.reports.report import Report
-from ownership.suspects.suspect import Suspect
+from ownership.verdict.records import AuditOptions
 
 CSS = (Path(ownership.__file__).parent / "reports/templates/report.css").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def found(claim: Claim) -> Report:
-    made = audit(claim, Suspect(name="x.onnx", format="onnx", sha256="ab" * 32, size=1, architecture=None,
-                                encoder=encoder(77)), paper=True)  # fmt: skip
-    return replace(made, suspect={**made.suspect, "files": {"x.onnx": "ab" * 32}, "sandbox": {"landlock": "on"}})
+    made = audit(claim, as_suspect(encoder(77), "x.onnx", digest="ab" * 32), AuditOptions(paper_tests=True))
+    return changed(made, suspect=replace(made.suspect, files={"x.onnx": "ab" * 32}, sandbox={"landlock": "on"}))
 
 
 @pytest.fixture(scope="module")
@@ -188,22 +190,21 @@ def test_parameters_versions_layers_and_words_are_all_there(page: str, found: Re
     said = text.lower()
     for expected in ("landlock", "prosecutor's fallacy", "moderately strong support", "normal tail", "chance"):
         assert expected in said
-    assert all(m["sha256"] in text for m in found.claim["panel"])
+    assert all(m.sha256 in text for m in found.claim.panel)
 
 
 def test_the_strength_on_the_page_is_that_of_the_json(page: str, found: Report) -> None:
     stored = json.loads(json.dumps(found.to_dict()))["strength"]
-    assert stored["statement"].replace("'", "&#39;") in page
-    old = render_html(replace(found, schema=2))
-    assert "do not state a likelihood ratio" in old
-    assert stored["statement"].replace("'", "&#39;") not in old
+    assert stored == to_json(found.strength)
+    assert sentences.strength(found.strength, found.verdict).replace("'", "&#39;") in page
+    assert f"{stored['references']} reference surrogates get this verdict" in page
+    assert f"at most {stored['probability']:.3g}" in page
 
 
 def test_an_audit_that_tested_nothing_has_a_page(claim: Claim) -> None:
     import torch
 
-    nothing = audit(claim, Suspect(name="n", format="onnx", sha256="0", size=1, architecture=None,
-                                   encoder=lambda x: torch.zeros(len(x), 4)))  # fmt: skip
+    nothing = audit(claim, as_suspect(lambda x: torch.zeros(len(x), 4), "n"))
     page = render_html(nothing)
     assert "No test was made" in page
     assert "No strength is stated" in page

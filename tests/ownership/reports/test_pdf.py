@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Run, encoder
+from support.command import Run
+from support.encoders import encoder
 
 from ownership.errors import OwnershipError
 from ownership.reports import pdf
 from ownership.reports.html import SECTIONS
 from ownership.reports.pdf import find_browser, write_pdf
-from watermark_training.train_folder import weights_bytes
+from watermark_training.encoder_files import weights_bytes
 
 needs_browser = pytest.mark.skipif(
     not any(map(shutil.which, pdf.BROWSERS)), reason="no Chromium or Chrome on this machine"
@@ -30,6 +31,7 @@ def script(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+@pytest.mark.heavy
 @needs_browser
 @needs_poppler
 def test_an_audit_prints_its_report(run: Run, claim_folder: Path, tmp_path: Path) -> None:
@@ -70,6 +72,7 @@ def test_without_a_browser_the_way_out_is_said(
     with pytest.raises(OwnershipError, match="no Chromium or Chrome") as e:
         find_browser()
     assert "report.html" in e.value.hint
+    (tmp_path / "suspect.safetensors").write_bytes(b"not read")
     code, _, err = run("audit", "suspect.safetensors", "--claim", claim_folder, "--out", "r", "--pdf")
     assert code == 2
     assert "no Chromium or Chrome" in err

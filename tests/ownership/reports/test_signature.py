@@ -12,21 +12,23 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Sealed, encoder
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import independent_verifier
+from support.claims import Sealed
+from support.encoders import as_suspect, encoder
+from support.reports import changed as altered
+from support.sampling import examples
+from support.strategies import JSON
 from support.tampering import INTRUDER, Bench, Change, edited, files_of, flipped
 from support.tsa import make_authority
-from test_create import JSON
 
 from ownership import audit
 from ownership.attestation.dsse import PAYLOAD_TYPE, open_envelope, pre_authentication, sign
@@ -35,12 +37,13 @@ from ownership.attestation.timestamps import load_roots, parse_date
 from ownership.claims.claim import Claim
 from ownership.errors import OwnershipError, ReportError, ReportIntegrityError
 from ownership.io.canonical import canonical_json, sha256
-from ownership.reports.custody import Custody, Item, Receipt, examined, state
+from ownership.reports.custody import Custody, CustodyItem, Receipt, examined, state
 from ownership.reports.html import renderer, write_html
 from ownership.reports.report import Report
 from ownership.reports.signature import UNSIGNED, read_report, sign_report, signed_report, verify_report
 from ownership.sealing.create import attach, write_request
 from ownership.suspects.suspect import Suspect
+from ownership.verdict.results import PanelCheck
 
 NUMBERS, PAGE, STATEMENT, PUBLIC = "report.json", "report.html", "seal/statement.dsse.json", "seal/auditor.pub"
 KEY = Ed25519PrivateKey.generate()
@@ -55,17 +58,15 @@ def written(claim: Claim, folder: Path, seed: int) -> Path:
     """A report with few tests, so that its page is rendered quickly."""
 
     def model(name: str, seed: int) -> Suspect:
-        return Suspect(
-            name=name, format="onnx", sha256=sha256(name.encode()), size=1, architecture=None, encoder=encoder(seed)
-        )
+        return as_suspect(encoder(seed), name, digest=sha256(name.encode()))
 
     full = audit(claim, model(f"s{seed}.onnx", seed), auditor_panel=[(model("own.onnx", 41), "made here")])
     shown = ("partial_rsa_relative", "cka")
-    checked = {m.name: "verified" if m.name in ("m1", "m7") else "no file" for m in claim.members}
-    few = replace(
+    checked = {m.name: PanelCheck.VERIFIED if m.name in ("m1", "m7") else PanelCheck.NO_FILE for m in claim.members}
+    few = altered(
         full,
         results=tuple(r for r in full.results if r.name in shown),
-        interim_analyses=full.interim_analyses[:1],
+        interim_analyses=full.findings.interim_analyses[:1],
         panel_checked=checked,
     )
     few.save(folder / NUMBERS)
@@ -117,16 +118,16 @@ def test_a_signed_report_is_good(bench: Bench) -> None:
     assert bench.judge({}) is None
     assert bench.judge({}, public_key=public(bench)) is None
     whole = {"public_key": public(bench), "roots": bench.sealed.roots, "before": bench.sealed.later}
-    said = list(verify_report(bench.folder, **whole))
-    assert [line.split()[0] for line in said] == [
-        "report", "signature", "key", "page", *["custody"] * 5, "signed", "timestamp", "timestamp", "date",
-    ]  # fmt: skip
-    assert any(line.startswith("page         report.html: exactly what") for line in said)
-    said = list(verify_report(bench.folder))
-    assert any("NOT compared with the auditor's" in line for line in said)
-    assert sum("its authority was NOT checked against a root" in line for line in said) == 2
+    found = verify_report(bench.folder, **whole)
+    assert found.names == (
+        "report", "page", *["custody"] * 5, "signed", "signature", "key", "timestamp", "timestamp", "date",
+    )  # fmt: skip
+    assert found.details("page")[0].startswith("report.html: exactly what")
+    found = verify_report(bench.folder)
+    assert "NOT compared with the auditor's" in found.details("key")[0]
+    assert sum("its authority was NOT checked against a root" in line for line in found.details("timestamp")) == 2
     with pytest.raises(OwnershipError, match="needs the roots") as e:
-        list(verify_report(bench.folder, before=bench.sealed.later))
+        verify_report(bench.folder, before=bench.sealed.later)
     assert e.value.exit_code == 2
     for path in bench.folder.rglob("*.*"):
         assert path.stat().st_mode & 0o044 == 0o044, path  # for others to read
@@ -148,6 +149,7 @@ def test_openssl_agrees(bench: Bench, tmp_path: Path) -> None:
         assert sorted(said) == [False, True]
 
 
+@pytest.mark.sampled
 def test_one_flipped_byte(bench: Bench) -> None:
     def cases() -> Iterator[tuple[str, Change, str]]:
         for name, data in bench.files.items():
@@ -158,6 +160,7 @@ def test_one_flipped_byte(bench: Bench) -> None:
     bench.refuses(cases(), at_least=500)
 
 
+@pytest.mark.sampled
 def test_every_field_of_the_numbers(bench: Bench) -> None:
     def cases() -> Iterator[tuple[str, Change, str]]:
         for name, new in edited(json.loads(bench.files[NUMBERS])):
@@ -183,17 +186,16 @@ def test_a_removed_or_cut_file(bench: Bench) -> None:
 
 
 def test_a_seal_that_was_removed(bench: Bench, tmp_path: Path) -> None:
-    """The page still shows it; and whoever asks for a key, or a time, is never content with less."""
+    """The page still shows it; and a verifier who gives a key or a date accepts nothing less."""
     bare = shutil.copytree(bench.folder, tmp_path / "bare")
     shutil.rmtree(bare / "seal")
     with pytest.raises(ReportIntegrityError, match=r"is not what report\.json renders to"):
-        list(verify_report(bare))
+        verify_report(bare)
     write_html(Report.load(bare / NUMBERS), bare / PAGE)
-    said = list(verify_report(bare))
-    assert said[-1] == UNSIGNED
+    assert verify_report(bare).details("signature") == (UNSIGNED,)
     for options in ({"public_key": public(bench)}, {"roots": bench.sealed.roots, "before": bench.sealed.later}):
         with pytest.raises(ReportIntegrityError, match="is not signed"):
-            list(verify_report(bare, **options))  # type: ignore[arg-type]
+            verify_report(bare, **options)  # type: ignore[arg-type]
     with pytest.raises(ReportError, match="is not signed") as e:
         signed_report(bare)
     assert e.value.exit_code == 2
@@ -233,6 +235,7 @@ def _no_times(bench: Bench) -> Change:
     return {name: None for name in bench.files if name.startswith("seal/timestamps/")}
 
 
+@pytest.mark.sampled
 def test_every_field_of_the_statement(bench: Bench) -> None:
     envelope = json.loads(bench.files[STATEMENT])
 
@@ -321,23 +324,23 @@ def test_a_wrong_key_and_wrong_times(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_page_of_its_own(bench: Bench, tmp_path: Path) -> None:
-    """An unsigned page must be what the numbers render to, unless somebody else's version rendered it."""
+    """An unsigned page must be what the numbers render to, unless another version rendered it."""
     folder = tmp_path / "r"
     folder.mkdir()
     numbers = bench.files[NUMBERS]
     (folder / NUMBERS).write_bytes(numbers)
     write_html(read_report(numbers), folder / PAGE)
     page = (folder / PAGE).read_text()
-    assert list(verify_report(folder))[1].startswith("page         report.html: exactly what")
+    assert verify_report(folder).details("page")[0].startswith("report.html: exactly what")
     for changed in (page.replace("NOT SUPPORTED", "SUPPORTED"), page + " ", "<html>" + page):
         assert changed != page
         (folder / PAGE).write_text(changed)
         with pytest.raises(ReportIntegrityError, match=r"is not what report\.json renders to"):
-            list(verify_report(folder))
+            verify_report(folder)
     assert renderer() in page
     for elsewhere in (page.replace(renderer(), "turnmark 9"), "no page at all"):
         (folder / PAGE).write_text(elsewhere)
-        assert "NOT compared, it was rendered by" in list(verify_report(folder))[1]
+        assert "NOT compared, it was rendered by" in verify_report(folder).details("page")[0]
 
 
 def test_signing_twice_and_signing_what_is_broken(bench: Bench, tmp_path: Path) -> None:
@@ -366,7 +369,7 @@ def test_a_link_in_place_of_a_file(bench: Bench, tmp_path: Path, what: str) -> N
     (folder / what).rename(tmp_path / "elsewhere")
     (folder / what).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ReportIntegrityError, match="is missing"):
-        list(verify_report(folder))
+        verify_report(folder)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +399,7 @@ DATES = st.dates(max_value=datetime(2026, 1, 1).date()).map(lambda d: d.isoforma
 
 
 @given(st.lists(st.builds(Receipt, source=NAMES, on=DATES, by=st.none() | NAMES), max_size=3), st.none() | NAMES)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(100)
 def test_custody_comes_back_as_it_was_stated(bench: Bench, way: list[Receipt], auditor: str | None) -> None:
     report, now = read_report(bench.files[NUMBERS]), datetime(2026, 2, 1, tzinfo=UTC) + timedelta(seconds=1)
     plain = [r for r in way if ", by " not in r.source and (r.by is None or ", by " not in r.by)]
@@ -404,13 +407,13 @@ def test_custody_comes_back_as_it_was_stated(bench: Bench, way: list[Receipt], a
         report, auditor=auditor, received=[f"suspect: {r}" for r in plain], signed_at=now, public_key_sha256="k"
     )
     digests = examined(report)
-    assert made.items[1] == Item(what="suspect", sha256=digests["suspect"], received=tuple(plain))
+    assert made.items[1] == CustodyItem(what="suspect", sha256=digests["suspect"], received=tuple(plain))
     assert [i.sha256 for i in made.items] == list(digests.values())
     assert Custody.from_dict(json.loads(canonical_json(made.to_dict())), "k") == made
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200)
 def test_any_value_in_any_field_is_accepted_or_refused_with_one_error(bench: Bench, data: st.DataObject) -> None:
     """Fields of the report, the envelope and the signed statement get other values."""
     numbers, envelope = json.loads(bench.files[NUMBERS]), json.loads(bench.files[STATEMENT])
@@ -439,7 +442,7 @@ def test_any_value_in_any_field_is_accepted_or_refused_with_one_error(bench: Ben
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(100)
 def test_any_bytes_are_refused_with_one_error(bench: Bench, junk: bytes) -> None:
     for name in bench.files:
         if not name.startswith("seal/timestamps/"):

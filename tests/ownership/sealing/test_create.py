@@ -16,9 +16,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from conftest import Sealed
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.claims import Sealed
+from support.encoders import as_suspect, encoder
+from support.sampling import examples
+from support.strategies import JSON
 from support.tsa import Authority, make_authority, openssl
 
 from ownership.attestation.dsse import open_envelope, pre_authentication, sign
@@ -36,10 +39,8 @@ from ownership.io.canonical import canonical_json, sha256
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
 from ownership.sealing.create import attach, seal_claim, stamp, write_request
-from ownership.sealing.disclosure import check_disclosure, disclose, disclosed_data
+from ownership.sealing.disclosure import check_disclosure, disclose
 from ownership.sealing.verify import verify_claim
-from ownership.suspects.suspect import load_suspect
-from watermark_training.train_folder import weights_bytes
 
 RFC_6962 = [b"", b"\0", b"\x10", b" !", b"01", b"@ABC", b"PQRSTUVW", b"`abcdefghijklmno"]
 """The leaves of the test vectors of Certificate Transparency (RFC 6962)."""
@@ -67,7 +68,7 @@ def _naive(leaves: list[bytes]) -> bytes:
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=40), st.data())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_paths_lead_to_the_root_and_nothing_else_does(contents: list[bytes], data: st.DataObject) -> None:
     leaves = [leaf_hash(c) for c in contents]
     index, size = data.draw(st.integers(0, len(leaves) - 1)), len(leaves)
@@ -104,13 +105,15 @@ def test_pre_authentication_is_dsses_example() -> None:
 
 
 def test_a_sealed_claim_verifies(sealed: Sealed) -> None:
-    lines = list(verify_claim(sealed.folder, public_key=sealed.public, roots=sealed.roots, before=sealed.later))
-    assert [line.split()[0] for line in lines] == [
-        "claim", "files", "signature", "key", "Merkle", "timestamp", "timestamp", "date",
-    ]  # fmt: skip
-    assert all("chains to a root you trust" in line for line in lines if line.startswith("timestamp"))
+    found = verify_claim(sealed.folder, public_key=sealed.public, roots=sealed.roots, before=sealed.later)
+    assert found.names == (
+        "claim", "files", "Merkle root", "signature", "key", "timestamp", "timestamp", "date",
+    )  # fmt: skip
+    assert all("chains to a root you trust" in detail for detail in found.details("timestamp"))
     seal = Claim.load(sealed.folder).seal
+    assert [t.trusted for t in found.timestamps] == [True, True]
     assert seal is not None
+    assert (found.digest, found.signer) == (seal.claim_sha256, seal.public_key_sha256)
     assert seal.leaves == 1 + len(sealed.content["parts"]) + 100
     assert {t.authority for t in seal.timestamps} == {"CN=First authority", "CN=Second authority"}
     assert not any(t.trusted for t in seal.timestamps)  # loading knows no roots, and says so
@@ -119,11 +122,11 @@ def test_a_sealed_claim_verifies(sealed: Sealed) -> None:
 
 
 def test_what_was_not_checked_is_said(sealed: Sealed) -> None:
-    lines = list(verify_claim(sealed.folder))
-    assert any("NOT compared with the owner's" in line for line in lines)
-    assert sum("its authority was NOT checked against a root" in line for line in lines) == 2
+    found = verify_claim(sealed.folder)
+    assert "NOT compared with the owner's" in found.details("key")[0]
+    assert sum("its authority was NOT checked against a root" in line for line in found.details("timestamp")) == 2
     with pytest.raises(OwnershipError, match="needs the roots") as e:
-        list(verify_claim(sealed.folder, before=sealed.later))
+        verify_claim(sealed.folder, before=sealed.later)
     assert e.value.exit_code == 2
 
 
@@ -172,7 +175,7 @@ def test_secrets_are_for_the_owner_only(sealed: Sealed) -> None:
 def test_an_unsealed_claim(claim_folder: Path, tmp_path: Path) -> None:
     assert Claim.load(claim_folder).seal is None
     with pytest.raises(ClaimIntegrityError, match="no seal"):
-        list(verify_claim(claim_folder))
+        verify_claim(claim_folder)
     with pytest.raises(ClaimError, match="no seal"):
         write_request(claim_folder, tmp_path / "x.tsq")
     with pytest.raises(ClaimError, match="no seal"):
@@ -355,12 +358,14 @@ def test_an_authority_on_the_network(sealed: Sealed, tmp_path: Path) -> None:
 def test_a_disclosure_shows_parts_and_nothing_else(sealed: Sealed, claim: Claim) -> None:
     names = ["key.json", "private/7", "representations/m1.safetensors"]
     made = disclose(sealed.folder, names, data=True)
-    lines = list(check_disclosure(made, public_key=sealed.public, roots=sealed.roots, before=sealed.later))
-    assert [line.split()[0] for line in lines] == [
-        "claim", "signature", "key", "part", "part", "part", "timestamp", "timestamp", "date",
-    ]  # fmt: skip
-    data = disclosed_data(made)
+    found = check_disclosure(made, public_key=sealed.public, roots=sealed.roots, before=sealed.later)
+    assert found.names == (
+        "claim", "signature", "key", "timestamp", "timestamp", "date", "part", "part", "part",
+    )  # fmt: skip
+    data = found.parts
     assert list(data) == names
+    assert found.plan is None
+    assert found.digest == Claim.load(sealed.folder).sha256
     assert data["key.json"] == (sealed.folder / "key.json").read_bytes()
     assert data["private/7"] == image_bytes(claim.probes["private"][7])
     assert sha256(data["private/7"]) == images_sha256(claim.probes["private"][7])
@@ -368,7 +373,7 @@ def test_a_disclosure_shows_parts_and_nothing_else(sealed: Sealed, claim: Claim)
     shown = {name for name, salt in salts.items() if salt.encode() in made}
     assert shown == set(names)
     assert (sealed.folder / "key.json").read_bytes() not in disclose(sealed.folder, names)
-    assert disclosed_data(disclose(sealed.folder, names)) == {}
+    assert check_disclosure(disclose(sealed.folder, names)).parts == dict.fromkeys(names)
 
 
 def test_the_plan_is_disclosed_alone(sealed: Sealed, claim: Claim) -> None:
@@ -377,38 +382,41 @@ def test_the_plan_is_disclosed_alone(sealed: Sealed, claim: Claim) -> None:
     content = json.loads(made)
     assert content["plan"] == claim.plan.to_dict()
     assert content["parts"] == []
-    lines = list(check_disclosure(made, public_key=sealed.public, roots=sealed.roots, before=sealed.later))
-    (line,) = (x for x in lines if x.startswith("plan "))
-    assert '"alpha": 0.01' in line
+    found = check_disclosure(made, public_key=sealed.public, roots=sealed.roots, before=sealed.later)
+    (detail,) = found.details("plan")
+    assert '"alpha": 0.01' in detail
+    assert found.plan == content["plan"]
     for wrong in (
         {**content, "plan": {**content["plan"], "alpha": 0.05}},
         {**content, "plan": None},
-        {**content, "format_version": 1},
+        {**content, "format_version": 2},
         {k: v for k, v in content.items() if k != "plan"},
         {**content, "more": 1},
     ):
         with pytest.raises(ClaimIntegrityError):
-            list(check_disclosure(canonical_json(wrong)))
+            check_disclosure(canonical_json(wrong))
     both = disclose(sealed.folder, ["private/7", "plan"], data=True)
-    assert set(disclosed_data(both)) == {"private/7"}
+    shown = check_disclosure(both)
+    assert shown.plan == content["plan"]
+    assert set(shown.parts) == {"private/7"}
+    assert shown.parts["private/7"] is not None
 
 
 def test_every_part_can_be_disclosed(sealed: Sealed) -> None:
     names = ["claim.json", *sealed.content["parts"], *(f"private/{i}" for i in range(100))]
-    lines = list(check_disclosure(disclose(sealed.folder, names)))
-    assert sum(line.startswith("part ") for line in lines) == len(names)
+    assert check_disclosure(disclose(sealed.folder, names)).names.count("part") == len(names)
     with pytest.raises(ClaimError, match="no part 'private/100'"):
         disclose(sealed.folder, ["private/100"])
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200)
 def test_any_bytes_are_accepted_or_refused_with_one_error(sealed: Sealed, junk: bytes) -> None:
     key = sealed.key.public_key()
     for read in (
         lambda: open_envelope(junk, key),
         lambda: open_statement(sign(junk, sealed.key), key),
-        lambda: list(check_disclosure(junk)),
+        lambda: check_disclosure(junk),
         lambda: read_reply(junk, b"x", sealed.roots),
         lambda: load_public_key(junk, OwnershipError, "key"),
     ):
@@ -416,15 +424,8 @@ def test_any_bytes_are_accepted_or_refused_with_one_error(sealed: Sealed, junk: 
             read()
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["00", "AAAA"]),
-    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3),
-    max_leaves=6,
-)
-
-
 @given(st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300)
 def test_any_value_in_any_field_is_accepted_or_refused_with_one_error(sealed: Sealed, data: st.DataObject) -> None:
     """Fields of disclosure, envelope and signed statement get other values; written as canonically as they allow."""
     made = json.loads(sealed.disclosure)
@@ -439,7 +440,7 @@ def test_any_value_in_any_field_is_accepted_or_refused_with_one_error(sealed: Se
         return (json.dumps(x, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode(errors="replace")
 
     for read in (
-        lambda: list(check_disclosure(written(made))),
+        lambda: check_disclosure(written(made)),
         lambda: open_envelope(written(envelope), sealed.key.public_key()),
         lambda: open_statement(sign(written(statement), sealed.key), sealed.key.public_key()),
     ):
@@ -452,15 +453,6 @@ def test_any_value_in_any_field_is_accepted_or_refused_with_one_error(sealed: Se
 # what reports say
 
 
-@pytest.fixture(scope="module")
-def suspect(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import encoder
-
-    path = tmp_path_factory.mktemp("suspect") / "victim.safetensors"
-    path.write_bytes(weights_bytes(encoder(1), "tiny"))
-    return path
-
-
 @dataclass(frozen=True)
 class Said:
     report: Report
@@ -468,25 +460,25 @@ class Said:
     terminal: str
 
 
-def _said(folder: Path, suspect: Path, capsys: pytest.CaptureFixture[str]) -> Said:
+def _said(folder: Path, capsys: pytest.CaptureFixture[str]) -> Said:
     from cli import render
 
-    report = audit(Claim.load(folder), load_suspect(suspect))
+    report = audit(Claim.load(folder), as_suspect(encoder(1)))
     render.report(report)
     return Said(report, render_html(report), capsys.readouterr().out)
 
 
 def test_a_report_says_how_a_claim_is_sealed(
-    sealed: Sealed, claim_folder: Path, suspect: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sealed: Sealed, claim_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bare = _said(claim_folder, suspect, capsys)
-    assert bare.report.claim["seal"] is None
+    bare = _said(claim_folder, capsys)
+    assert bare.report.claim.seal is None
     for text in (bare.page, bare.terminal, "\n".join(describe(Claim.load(claim_folder)))):
         assert UNSEALED in text
         assert UNTIMESTAMPED in text
     unstamped = shutil.copytree(sealed.folder, tmp_path / "claim")
     shutil.rmtree(unstamped / "seal/timestamps")
-    full, half = _said(sealed.folder, suspect, capsys), _said(unstamped, suspect, capsys)
+    full, half = _said(sealed.folder, capsys), _said(unstamped, capsys)
     for text in (half.page, half.terminal, "\n".join(describe(Claim.load(unstamped)))):
         assert "UNSEALED" not in text
         assert UNTIMESTAMPED in text
@@ -495,7 +487,9 @@ def test_a_report_says_how_a_claim_is_sealed(
         assert "its authority was NOT checked against a root" in text
         assert fingerprint(sealed.key.public_key()) in text
     full.report.save(tmp_path / "report.json")
-    assert Report.load(tmp_path / "report.json").claim["seal"]["root"] in full.page
+    seal = Report.load(tmp_path / "report.json").claim.seal
+    assert seal is not None
+    assert seal.root in full.page
     assert full.report.verdict is bare.report.verdict
 
 

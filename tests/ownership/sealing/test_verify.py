@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Sealed
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support import independent_verifier
+from support.claims import Sealed
 from support.tampering import INTRUDER, Bench, Change, edited, files_of, flipped, other
 from support.tsa import make_authority
 
@@ -45,7 +45,9 @@ def bench(sealed: Sealed, claim: Claim, tmp_path_factory: pytest.TempPathFactory
     older = replace(
         claim,
         plan=replace(claim.plan, seed=1),
-        key=WatermarkKey(sector_boundaries=(1.0, 1.0 + 3.0), margin=0.3, predictor_seed=4),
+        watermark=replace(
+            claim.watermark, key=WatermarkKey(sector_boundaries=(1.0, 1.0 + 3.0), margin=0.3, predictor_seed=4)
+        ),
         probes={**claim.probes, "private": claim.probes["private"].flip(0)},
         responses={n: Responses(n, {k: v + 1 for k, v in a.sets.items()}) for n, a in claim.responses.items()},
     )
@@ -93,6 +95,7 @@ def test_one_flipped_byte(bench: Bench) -> None:
     bench.refuses(cases(), at_least=4 * 20)
 
 
+@pytest.mark.sampled
 def test_every_byte_of_key_and_statement(bench: Bench) -> None:
     def cases() -> Iterator[tuple[str, Change, str]]:
         for name in (PUBLIC, STATEMENT):
@@ -121,6 +124,7 @@ def test_a_removed_or_cut_file(bench: Bench) -> None:
     bench.refuses(((n, c, m) for n, c, m in cases() if n == "an extra file"), 1, roots=bench.sealed.roots)
 
 
+@pytest.mark.sampled
 def test_two_swapped_files(bench: Bench) -> None:
     def cases() -> Iterator[tuple[str, Change, str]]:
         for a, b in combinations(bench.files, 2):
@@ -155,8 +159,9 @@ def test_replay_of_an_older_claim(bench: Bench) -> None:
 # fields
 
 
+@pytest.mark.sampled
 def test_every_field_of_the_claim(bench: Bench) -> None:
-    """Whoever rewrites the digest, too, is stopped by the seal: before any other field is looked at."""
+    """A party that rewrites the digest, too, is stopped by the seal: before any other field is looked at."""
     content = json.loads(bench.files["claim.json"])
     del content["content_sha256"]
 
@@ -245,6 +250,7 @@ def test_every_field_of_the_envelope(bench: Bench) -> None:
     bench.refuses(cases(), at_least=25)
 
 
+@pytest.mark.sampled
 def test_every_salt(bench: Bench) -> None:
     content = json.loads(bench.files[SALTS])
     salts: dict[str, str] = content["salts"]
@@ -275,7 +281,7 @@ def _salts(salts: dict[str, Any]) -> bytes:
 
 
 def test_the_intruders_own_seal(bench: Bench, claim_folder: Path, tmp_path: Path) -> None:
-    """A good seal by somebody else: only the owner's public key, from the owner, tells."""
+    """A good seal by someone else: only the owner's public key, from the owner, tells."""
     mine = shutil.copytree(claim_folder, tmp_path / "claim")
     seal_claim(mine, INTRUDER)
     forged = files_of(mine)
@@ -371,18 +377,18 @@ def test_tampered_disclosures(bench: Bench) -> None:
             continue  # what is not shown is just that
         count += 1
         with pytest.raises(ClaimIntegrityError) as e:
-            list(check_disclosure(canonical_json(new), public_key=bench.sealed.public, roots=bench.sealed.roots))
+            check_disclosure(canonical_json(new), public_key=bench.sealed.public, roots=bench.sealed.roots)
         assert e.value.exit_code == 6, name
     part = content["parts"][0]
     for field, value in (("salt", part["salt"] + "00"), ("salt", ""), ("sha256", part["sha256"][2:]), ("index", True)):
         count += 1
         with pytest.raises(ClaimIntegrityError, match="malformed"):  # else one leaf's bytes could be read as another's
-            list(check_disclosure(canonical_json({**content, "parts": [{**part, field: value}]})))
+            check_disclosure(canonical_json({**content, "parts": [{**part, field: value}]}))
     unstamped = canonical_json({**content, "timestamps": []})  # flipped tokens: above
     for at in range(0, len(unstamped), 7):
         count += 1
         with pytest.raises(ClaimIntegrityError):
-            list(check_disclosure(flipped(unstamped, at)))
+            check_disclosure(flipped(unstamped, at))
     bench.cases += count
     assert count > 300
 
@@ -393,7 +399,7 @@ def test_a_link_in_place_of_a_file(bench: Bench, tmp_path: Path, what: str) -> N
     (folder / what).rename(tmp_path / "elsewhere")
     (folder / what).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ClaimIntegrityError, match="is missing") as e:
-        list(verify_claim(folder))
+        verify_claim(folder)
     assert e.value.exit_code == 6
 
 
@@ -413,7 +419,7 @@ def test_the_command_ends_with_6(
         ("claim", "verify", folder),
         ("claim", "show", folder),
         ("audit", tmp_path / "suspect.onnx", "--claim", folder),
-        ("claim", "disclose", folder, "key.json", "--out", tmp_path / "d.json"),
+        ("claim", "disclose", folder, "key.json", "--out-file", tmp_path / "d.json"),
     ):
         run(*command)
         with pytest.raises(SystemExit) as end:

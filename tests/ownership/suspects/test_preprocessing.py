@@ -1,4 +1,4 @@
-"""A wrong preprocessing does not clear a thief: stated, or tried at its share of alpha."""
+"""A wrong preprocessing does not clear a surrogate: stated, or tried at its share of alpha."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from conftest import Noisy, encoder
 from onnx import TensorProto, helper
+from support.encoders import Noisy, as_suspect, encoder
 from torch import Tensor, nn
 
 from ownership import audit
@@ -19,7 +19,9 @@ from ownership.encoders.architectures import Encoder
 from ownership.errors import SuspectError
 from ownership.reports.html import render_html
 from ownership.suspects.preprocessing import NONE, PREPROCESSES, TRIED, Preprocess, parse_preprocess
-from ownership.suspects.suspect import Suspect, load_suspect
+from ownership.suspects.suspect import load_suspect
+from ownership.verdict.records import AuditOptions
+from ownership.verdict.results import PanelCheck
 from ownership.verdict.rule import Verdict
 
 
@@ -35,10 +37,6 @@ class Expects(nn.Module):
         x = images.flip(1) if self.done.bgr else images
         out: Tensor = self.inner((x * std + mean) / self.done.scale)
         return out
-
-
-def suspect(of: nn.Module) -> Suspect:
-    return Suspect(name="s", format="onnx", sha256="1" * 64, size=1, architecture=None, encoder=of)
 
 
 def test_before_is_what_it_says() -> None:
@@ -59,20 +57,20 @@ def test_the_right_preprocessing_gives_the_right_answers(name: str, victim: Enco
     torch.testing.assert_close(done.before(Expects(victim, done))(images), wanted, atol=1e-3, rtol=1e-3)
 
 
-def test_a_thief_that_expects_other_images_is_found_by_trying(claim: Claim, victim: Encoder) -> None:
-    thief = Expects(Noisy(victim, 7, 0.002), PREPROCESSES["imagenet"]).eval()
-    stated = audit(claim, suspect(thief), tried=parse_preprocess("imagenet"))
+def test_a_surrogate_that_expects_other_images_is_found_by_trying(claim: Claim, victim: Encoder) -> None:
+    surrogate = Expects(Noisy(victim, 7, 0.002), PREPROCESSES["imagenet"]).eval()
+    stated = audit(claim, as_suspect(surrogate), AuditOptions(preprocessings=("imagenet",)))
     assert stated.verdict is Verdict.SUPPORTED
     assert stated.plan == claim.plan
-    found = audit(claim, suspect(thief), tried=parse_preprocess("try"))
+    found = audit(claim, as_suspect(surrogate), AuditOptions(preprocessings=("try",)))
     assert found.verdict is Verdict.SUPPORTED
-    assert found.suspect["preprocess"] == "imagenet"
-    assert found.suspect["preprocess_tried"] == list(TRIED)
+    assert found.suspect.preprocessing == "imagenet"
+    assert found.suspect.preprocessings_tried == found.options.preprocessings == TRIED
     assert found.plan.alpha == pytest.approx(claim.plan.alpha / len(TRIED))
-    assert found.error_rate == pytest.approx(claim.plan.alpha)
+    assert found.findings.error_rate == pytest.approx(claim.plan.alpha)
     assert "in at most 1 % of audits" in render_html(found)
-    single = audit(claim, suspect(thief))
-    assert found.queries == len(TRIED) * (single.queries or 0)
+    single = audit(claim, as_suspect(surrogate))
+    assert found.findings.queries == len(TRIED) * single.findings.queries
 
 
 def test_the_others_are_asked_once_however_many_are_tried(claim: Claim) -> None:
@@ -84,20 +82,22 @@ def test_the_others_are_asked_once_however_many_are_tried(claim: Claim) -> None:
             session.append(len(images))
             return encoder(204)(images)
 
-    brought = [(replace(suspect(Counted()), name=f"own{i}"), "made by the auditor") for i in range(2)]
-    one = audit(claim, suspect(encoder(205)), auditor_panel=brought)
+    brought = [(replace(as_suspect(Counted()), name=f"own{i}"), "made by the auditor") for i in range(2)]
+    one = audit(claim, as_suspect(encoder(205)), auditor_panel=brought)
     once, members = sum(session), len(brought)
     session.clear()
-    several = audit(claim, suspect(encoder(205)), auditor_panel=brought, tried=parse_preprocess("try"), panel_models=[])
+    several = audit(
+        claim, as_suspect(encoder(205)), AuditOptions(preprocessings=("try",)), auditor_panel=brought, panel_models=[]
+    )
     assert sum(session) == once
-    assert len(several.auditor_panel) == members
-    assert [m.values for m in several.auditor_panel] == [m.values for m in one.auditor_panel]
-    assert set((several.panel_checked or {}).values()) == {"no file of its SHA-256 was given"}
+    assert len(several.findings.auditor_panel) == members
+    assert [m.values for m in several.findings.auditor_panel] == [m.values for m in one.findings.auditor_panel]
+    assert set((several.findings.panel_checked or {}).values()) == {PanelCheck.NO_FILE}
 
 
-def test_trying_does_not_convict_an_independent(claim: Claim) -> None:
+def test_trying_does_not_reject_an_independent(claim: Claim) -> None:
     for seed in (201, 202, 203):
-        tried = audit(claim, suspect(encoder(seed)), tried=parse_preprocess("try"))
+        tried = audit(claim, as_suspect(encoder(seed)), AuditOptions(preprocessings=("try",)))
         assert tried.verdict is Verdict.NOT_SUPPORTED
 
 
@@ -123,6 +123,7 @@ def test_stated_forms() -> None:
     assert parse_preprocess("none") == (NONE,)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("by", ["timm", "transformers"])
 def test_a_folder_says_its_mean_and_std(by: str, tmp_path: Path) -> None:
     """In config.json as timm writes it, or preprocessor_config.json as transformers does."""
@@ -161,9 +162,10 @@ def _onnx(shape: list[object], nodes: list[onnx.NodeProto], rank: int) -> bytes:
     return bytes(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString())
 
 
+@pytest.mark.heavy
 def test_layouts_tokens_and_maps(tmp_path: Path) -> None:
     """(n, h, w, 3) input; feature maps are averaged; of tokens the first, or their mean."""
-    from ownership.suspects.formats.open import LoadOptions
+    from ownership.suspects.formats.model_file import LoadOptions
 
     images = torch.rand(5, 3, 16, 16)
     last = [helper.make_node("Relu", ["x"], ["y"])]

@@ -1,4 +1,4 @@
-"""Representations that somebody else recorded: the probe folder, the rows, and the audit that follows."""
+"""Representations that a third party recorded: the probe folder, the rows, and the audit that follows."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SIDE, Noisy, encoder
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import save
+from support.encoders import SIDE, Noisy, as_suspect, encoder
+from support.sampling import examples
 
 from ownership import audit
 from ownership.auditing.probe_export import DECOY_SHARE, export_probes
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, pixel_digests, png_bytes, represent, three_channels
-from ownership.errors import ClaimError, DataError, OwnershipError, SuspectError, UnsafeSuspectError
-from ownership.evidence.querying import repeats
+from ownership.errors import DataError, OwnershipError, SuspectError, UnsafeSuspectError
+from ownership.evidence.querying import ProblemCode, n_repeats
 from ownership.plan import Plan
 from ownership.reports.report import Report
 from ownership.suspects.recorded.arrays import MAX_DIM, read_rows
 from ownership.suspects.recorded.probe_folder import read_probe_folder
 from ownership.suspects.recorded.recorded import load_recorded
-from ownership.suspects.suspect import Suspect
 from ownership.verdict.rule import Verdict
 
 Rows = NDArray[np.float32]
@@ -48,7 +48,7 @@ def probes(claim: Claim, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pictures(folder: Path) -> torch.Tensor:
-    """What somebody without the claim sees: the PNG files, in order."""
+    """What a third party without the claim sees: the PNG files, in order."""
     from PIL import Image
 
     files = sorted(folder.glob("*.png"))
@@ -73,7 +73,7 @@ def test_every_question_is_a_picture_and_some_are_decoys(claim: Claim, probes: P
     images = torch.cat([three_channels(s) for s in claim.probes.values()])
     seen = Counter(pixel_digests(pictures(probes)))
     session = Counter(pixel_digests(images))
-    twice = repeats(len(images), claim.plan)
+    twice = n_repeats(len(images), claim.plan)
     assert all(seen[d] >= n for d, n in session.items())
     assert sum(seen[d] for d in session) == len(images) + twice
     decoys = {d: n for d, n in seen.items() if d not in session}
@@ -101,7 +101,7 @@ def test_the_folder_says_nothing_about_a_picture(claim: Claim, probes: Path, tmp
         places = [i for i, d in enumerate(first) if d in mine]
         error = len(first) / (12 * len(places)) ** 0.5
         assert abs(np.mean(places) - (len(first) - 1) / 2) < 5 * error
-    with pytest.raises(ClaimError, match="exists already"):
+    with pytest.raises(OwnershipError, match="exists already"):
         export_probes(claim, probes)
 
 
@@ -189,10 +189,6 @@ def direct(claim: Claim, near: Noisy) -> Report:
     return audit(claim, as_suspect(near))
 
 
-def as_suspect(by: EncoderLike) -> Suspect:
-    return Suspect(name="x", format="none", sha256="", size=0, architecture=None, encoder=by)
-
-
 @pytest.mark.parametrize("form", ["npy", "float64", "fortran", "safetensors", "named", "parquet", "columns"])
 def test_recorded_is_the_encoder_itself(
     form: str, claim: Claim, near: Noisy, direct: Report, probes: Path, tmp_path: Path
@@ -215,13 +211,13 @@ def test_recorded_is_the_encoder_itself(
     recorded = load_recorded(tmp_path / "rows", probes)
     report = audit(claim, recorded)
     assert report.verdict is direct.verdict is Verdict.SUPPORTED
-    assert (report.queries, report.problems) == (direct.queries, ())
+    assert (report.findings.queries, report.findings.problems) == (direct.findings.queries, ())
     for x, y in zip(report.results, direct.results, strict=True):
         assert x.name == y.name
         assert x.value == pytest.approx(y.value, rel=1e-3, abs=1e-4)  # other batches, other last digits
         assert x.pvalue == pytest.approx(y.pvalue, rel=1e-2, abs=1e-4)
-    assert report.suspect["format"] == "recorded"
-    assert len(report.suspect["probes_sha256"]) == len(report.suspect["sha256"]) == 64
+    assert report.suspect.format == "recorded"
+    assert len(report.suspect.probes_sha256 or "") == len(report.suspect.sha256) == 64
     if form == "npy":
         again = audit(claim, load_recorded(tmp_path / "rows", probes))
         assert again.to_dict() == report.to_dict() == audit(claim, recorded).to_dict()
@@ -237,7 +233,7 @@ def parquet(rows: Rows, *, lists: bool) -> bytes:
     return out.getvalue()
 
 
-def test_a_recorded_stranger_is_not_accused(claim: Claim, probes: Path, tmp_path: Path) -> None:
+def test_a_recorded_independent_encoder_is_not_suspected(claim: Claim, probes: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.npy").write_bytes(npy(embedded(probes, encoder(77))))
     assert audit(claim, load_recorded(tmp_path / "rows.npy", probes)).verdict is Verdict.NOT_SUPPORTED
 
@@ -246,7 +242,7 @@ def test_class_scores_can_be_recorded_too(claim: Claim, probes: Path, tmp_path: 
     (tmp_path / "rows.npy").write_bytes(npy(embedded(probes, encoder(77))))
     suspect = load_recorded(tmp_path / "rows.npy", probes, output_kind="logits")
     assert audit(claim, suspect).verdict is Verdict.INCONCLUSIVE
-    with pytest.raises(SuspectError, match="unknown kind of answers"):
+    with pytest.raises(SuspectError, match="unknown kind of output"):
         load_recorded(tmp_path / "rows.npy", probes, output_kind="guesses")
 
 
@@ -264,15 +260,15 @@ def _with_nan(rows: Rows) -> Rows:
     return rows
 
 
-UNTESTABLE: dict[str, tuple[Callable[[Rows], NDArray[np.floating]], str]] = {
-    "random": (_shaken, "answers differ when asked again"),
-    "stateful": (_drifting, "answers differ when asked again"),
-    "nan": (_with_nan, "not finite"),
-    "too large for float16": (lambda r: np.where(r > 0, np.inf, r).astype(np.float16), "not finite"),
-    "too large for float32": (lambda r: r.astype(np.float64) * 1e300, "not finite"),
-    "constant": (lambda r: np.ones_like(r), "constant"),
-    "zero": (lambda r: np.zeros_like(r), "constant"),
-    "collapsed": (lambda r: r[:, :1] * np.ones((1, 64), np.float32), "collapsed"),
+UNTESTABLE: dict[str, tuple[Callable[[Rows], NDArray[np.floating]], ProblemCode]] = {
+    "random": (_shaken, ProblemCode.UNSTABLE),
+    "stateful": (_drifting, ProblemCode.UNSTABLE),
+    "nan": (_with_nan, ProblemCode.NOT_FINITE),
+    "too large for float16": (lambda r: np.where(r > 0, np.inf, r).astype(np.float16), ProblemCode.NOT_FINITE),
+    "too large for float32": (lambda r: r.astype(np.float64) * 1e300, ProblemCode.NOT_FINITE),
+    "constant": (lambda r: np.ones_like(r), ProblemCode.CONSTANT),
+    "zero": (lambda r: np.zeros_like(r), ProblemCode.CONSTANT),
+    "collapsed": (lambda r: r[:, :1] * np.ones((1, 64), np.float32), ProblemCode.COLLAPSED),
 }
 
 
@@ -280,11 +276,11 @@ UNTESTABLE: dict[str, tuple[Callable[[Rows], NDArray[np.floating]], str]] = {
 def test_answers_that_cannot_be_tested_end_inconclusive(
     name: str, claim: Claim, victim: Encoder, probes: Path, tmp_path: Path
 ) -> None:
-    change, said = UNTESTABLE[name]
+    change, code = UNTESTABLE[name]
     (tmp_path / "rows.npy").write_bytes(npy(change(embedded(probes, victim))))
     report = audit(claim, load_recorded(tmp_path / "rows.npy", probes))
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert any(said in problem for problem in report.problems)
+    assert code in {p.code for p in report.findings.problems}
 
 
 def test_rows_in_another_order_are_no_copy(claim: Claim, victim: Encoder, probes: Path, tmp_path: Path) -> None:
@@ -293,7 +289,7 @@ def test_rows_in_another_order_are_no_copy(claim: Claim, victim: Encoder, probes
     (tmp_path / "rows.npy").write_bytes(npy(rows))
     report = audit(claim, load_recorded(tmp_path / "rows.npy", probes))
     assert report.verdict is Verdict.INCONCLUSIVE
-    assert any("differ when asked again" in problem for problem in report.problems)
+    assert ProblemCode.UNSTABLE in {p.code for p in report.findings.problems}
 
 
 def test_another_claims_probes_are_said(claim: Claim, victim: Encoder, probes: Path, tmp_path: Path) -> None:
@@ -417,7 +413,7 @@ def test_a_pickle_is_unsafe(tmp_path: Path) -> None:
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(SuspectError, match="needs pyarrow") as e:
+    with pytest.raises(OwnershipError, match="needs pyarrow") as e:
         read_rows(tmp_path / "rows.parquet", COUNT)
     assert "turnmark[parquet]" in e.value.hint
 
@@ -426,7 +422,7 @@ GOOD = (npy(np.ones((COUNT, 3), np.float32)), save({"x": torch.ones(COUNT, 3)}))
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300)
 def test_any_bytes_are_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     """Whatever the bytes: rows of the stated shape, or an OwnershipError."""
     start = data.draw(st.sampled_from([b"", b"\x93NUMPY\x01\x00", b"PAR1", *GOOD]))
@@ -451,4 +447,4 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, data: st.DataObject) -> N
 
 
 def test_the_plan_says_what_is_asked_twice() -> None:
-    assert repeats(1000, Plan()) == 50
+    assert n_repeats(1000, Plan()) == 50

@@ -16,9 +16,10 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from conftest import encoder
 from onnx import TensorProto, helper
 from safetensors.torch import save, save_file
+from support.encoders import encoder
+from support.sampling import number
 from torchvision import models
 
 from ownership.encoders.architectures import ARCHITECTURES, Encoder
@@ -28,7 +29,7 @@ from ownership.io.canonical import sha256
 from ownership.suspects.formats.adapter import AdaptedEncoder
 from ownership.suspects.suspect import load_encoder
 from watermark_training.data import Data
-from watermark_training.train_folder import onnx_bytes, weights_bytes
+from watermark_training.encoder_files import onnx_bytes, weights_bytes
 
 
 @pytest.fixture(scope="module")
@@ -209,12 +210,13 @@ def test_onnx_of_another_size_and_of_fixed_batch(digits: Data, tmp_path: Path) -
     np.testing.assert_allclose(responses.numpy(), expected.numpy(), atol=1e-6)
 
 
+@pytest.mark.sampled
 def test_no_other_exception_escapes_a_mutated_file(files: dict[str, Path], tmp_path: Path) -> None:
     """A few hundred single-byte changes: accepted, or refused with our own error."""
     rng = np.random.default_rng(0)
     for name in ("a.pt", "a.safetensors", "a.onnx"):
         original = files[name].read_bytes()
-        for _ in range(60):
+        for _ in range(number(60, 15)):
             data = bytearray(original)
             data[rng.integers(0, min(len(data), 3000))] = rng.integers(0, 256)
             (tmp_path / "m").write_bytes(bytes(data))
@@ -273,7 +275,7 @@ def test_a_name_in_a_file_reaches_no_hub_and_no_folder(name: str, tmp_path: Path
 
 
 def test_a_single_file_does_not_read_what_lies_beside_it(tmp_path: Path) -> None:
-    """In our own process as in the cage: a configuration counts only where the suspect is a folder."""
+    """In our own process as in the sandbox: a configuration counts only where the suspect is a folder."""
     (tmp_path / "config.json").write_text("no json")
     (tmp_path / "a.safetensors").write_bytes(save(encoder(3).state_dict()))
     assert load_encoder(tmp_path / "a.safetensors").architecture == "tiny"

@@ -11,17 +11,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_report import FAR, LOW, NEAR, against_small, report, result
+from support.reports import BAD, FAR, LOW, NEAR, against_small, changed, report, result
 
 from ownership.errors import ReportError
 from ownership.plan import Plan
+from ownership.reports import alternatives, sentences
 from ownership.reports.report import Report
-from ownership.verdict.explanations import ABSENT, ALIKE, SET_APART, UNTESTED
+from ownership.verdict.explanations import ExplanationFinding
+from ownership.verdict.records import EncoderEntry
 from ownership.verdict.results import AuditorEncoder, InterimAnalysis
 from ownership.verdict.rule import Verdict
-from ownership.verdict.strength import ENFSI, NO_SUPPORT, lower_bound, strength_of, upper_bound, verbal
+from ownership.verdict.strength import SCALE, Support, lower_bound, support_level, upper_bound
 
 STRONG, WEAK = 9.0, 0.2
+SET_APART, ALIKE = ExplanationFinding.SET_APART, ExplanationFinding.NOT_SET_APART
+ABSENT, UNTESTED = ExplanationFinding.NOT_REPRESENTED, ExplanationFinding.NOT_TESTED
 
 
 def suspected(value: float, k: int, n: int, **changes: Any) -> Report:
@@ -33,10 +37,10 @@ def suspected(value: float, k: int, n: int, **changes: Any) -> Report:
 @pytest.mark.parametrize(
     ("k", "n", "by_hand"),
     [
-        (3, 3, 0.05 ** (1 / 3)),  # all of n: p^n = .05
+        (3, 3, 0.05 ** (1 / 3)),  # all of n: p^n = 0.05
         (10, 10, 0.05**0.1),
-        (1, 3, 1 - 0.95 ** (1 / 3)),  # one of n: 1 - (1 - p)^n = .05
-        (2, 3, 0.13535),  # 3 p^2 - 2 p^3 = .05
+        (1, 3, 1 - 0.95 ** (1 / 3)),  # one of n: 1 - (1 - p)^n = 0.05
+        (2, 3, 0.13535),  # 3 p^2 - 2 p^3 = 0.05
         (0, 3, 0.0),
     ],
 )
@@ -61,19 +65,21 @@ def test_supported_by_hand() -> None:
     r = suspected(FAR, 3, 3)
     assert r.verdict is Verdict.SUPPORTED
     s = r.strength
-    assert (s.references, s.reached, s.favours, s.support) == (3, ("r0", "r1", "r2"), "copied", "moderate support")
+    assert (s.references, s.reached, s.favors, s.support) == (3, ("r0", "r1", "r2"), "copied", Support.MODERATE)
     assert s.probability == pytest.approx(0.05 ** (1 / 3))
     assert s.likelihood_ratio == pytest.approx(0.05 ** (1 / 3) / 0.01)
-    assert "at least 36.8 times" in s.statement
+    assert "at least 36.8 times" in sentences.strength(s, r.verdict)
+    assert "3 of 3 reference surrogates get this verdict" in sentences.strength_arithmetic(s)
+    assert "0.368 / 0.01" in sentences.strength_arithmetic(s)
 
 
 def test_not_supported_by_hand() -> None:
     s = suspected(NEAR, 3, 3).strength
     assert s.likelihood_ratio == pytest.approx((1 - 0.05 ** (1 / 3)) / 0.99)
-    assert (s.favours, s.support) == ("independent", NO_SUPPORT)
+    assert (s.favors, s.support) == ("independent", Support.NONE)
     s = suspected(NEAR, 40, 40).strength
     assert s.likelihood_ratio == pytest.approx((1 - 0.05 ** (1 / 40)) / 0.99)
-    assert s.support == "moderate support"
+    assert s.support is Support.MODERATE
     assert suspected(NEAR, 2, 3).strength.reached == ("r0", "r1")
 
 
@@ -96,40 +102,39 @@ def test_the_ratio_is_monotone_in_k(n: int, data: st.DataObject) -> None:
 def test_when_nothing_can_be_stated() -> None:
     none = suspected(FAR, 0, 0).strength
     assert none.likelihood_ratio is none.support is None
-    assert "no reference surrogates" in none.statement
-    inconclusive = suspected(FAR, 3, 3, problems=("bad",))
+    assert "no reference surrogates" in sentences.strength(none, Verdict.SUPPORTED)
+    inconclusive = suspected(FAR, 3, 3, problems=(BAD,))
     assert inconclusive.verdict is Verdict.INCONCLUSIVE
     assert inconclusive.strength.likelihood_ratio is None
-    assert "inconclusive" in inconclusive.strength.statement
-    nobody = suspected(FAR, 0, 2).strength  # its own references do not reach what the suspect reached
-    assert (nobody.likelihood_ratio, nobody.support) == (0.0, NO_SUPPORT)
+    assert "inconclusive" in sentences.strength(inconclusive.strength, inconclusive.verdict)
+    none_reached = suspected(FAR, 0, 2).strength  # its own references do not reach what the suspect reached
+    assert (none_reached.likelihood_ratio, none_reached.support) == (0.0, Support.NONE)
 
 
 def test_tried_preprocessings_and_a_references_missing_test() -> None:
     """BatchSummary tries share alpha: the error rate is that of all; a reference without a score counts as missed."""
     r = suspected(FAR, 3, 3)
-    tried = replace(
-        r, plan=replace(r.plan, alpha=0.005), suspect={**r.suspect, "preprocess_tried": ["none", "imagenet"]}
-    )
+    suspect = replace(r.suspect, preprocessings_tried=("none", "imagenet"))
+    tried = changed(r, plan=replace(r.plan, alpha=0.005), suspect=suspect)
     assert tried.strength.error_rate == pytest.approx(0.01)
     assert tried.strength.likelihood_ratio == pytest.approx(r.strength.likelihood_ratio)
-    r = replace(r, claim={**r.claim, "references": ["r0", "r1", "r2", "another"]})
+    r = changed(r, claim=replace(r.claim, references=("r0", "r1", "r2", "another")))
     assert (r.strength.references, len(r.strength.reached)) == (4, 3)
 
 
 def test_an_early_end_counts_early_looks_only() -> None:
     """A reference that the last look's larger share would find, on an early look's numbers, is not counted."""
-    value = 0.15 + 0.1118 * (6 / 5) ** 0.5 * 5.0  # t = 5, df 4: p about .0037
+    value = 0.15 + 0.1118 * (6 / 5) ** 0.5 * 5.0  # t = 5, df 4: p about 0.0037
     test = result("partial_rsa_relative", FAR, LOW, LOW, (STRONG, value))
     plan = Plan(interim_queries=(250,), interim_alpha_shares=(0.2,))
-    early = report(test, plan=plan, interim_queries=(InterimAnalysis(queries=250, alpha=0.002, results=(test,)),))
-    assert early.ended_early
+    early = report(test, plan=plan, interim_analyses=(InterimAnalysis(queries=250, alpha=0.002, results=(test,)),))
+    assert early.findings.ended_early
     assert early.verdict is Verdict.SUPPORTED
     assert early.strength.reached == ("r0",)
-    whole = replace(
-        early, interim_queries=(InterimAnalysis(queries=250, alpha=0.002, results=(replace(test, value=NEAR),)),)
+    whole = changed(
+        early, interim_analyses=(InterimAnalysis(queries=250, alpha=0.002, results=(replace(test, value=NEAR),)),)
     )
-    assert not whole.ended_early
+    assert not whole.findings.ended_early
     assert whole.strength.reached == ("r0", "r1")
 
 
@@ -144,18 +149,18 @@ def test_a_reference_is_none_to_itself() -> None:
 
 
 def test_the_scale() -> None:
-    words = [NO_SUPPORT, *(w for _, _, w in ENFSI)]
-    assert [verbal(x) for x in (1.9, 2, 10, 100, 1000, 1e4, 1e6)] == words
-    assert [verbal(x) for x in (9.99, 99.9, 999, 9999, 999_999)] == words[1:-1]
-    assert verbal(0.0) == NO_SUPPORT
-    assert all(below == following[0] for (_, below, _), following in pairwise(ENFSI))
+    words = [Support.NONE, *(level for _, _, level in SCALE)]
+    assert [support_level(x) for x in (1.9, 2, 10, 100, 1000, 1e4, 1e6)] == words
+    assert [support_level(x) for x in (9.99, 99.9, 999, 9999, 999_999)] == words[1:-1]
+    assert support_level(0.0) is Support.NONE
+    assert all(below == following[0] for (_, below, _), following in pairwise(SCALE))
 
 
 def test_it_is_derived_and_a_forged_one_is_refused() -> None:
     r = suspected(FAR, 3, 3)
     stored = json.loads(json.dumps(r.to_dict()))
     assert Report.from_dict(stored) == r
-    for field, value in (("likelihood_ratio", 1e6), ("support", "strong support"), ("reached", ["r0"])):
+    for field, value in (("likelihood_ratio", 1e6), ("support", "strong"), ("reached", ["r0"])):
         with pytest.raises(ReportError, match="does not follow"):
             Report.from_dict({**stored, "strength": {**stored["strength"], field: value}})
     for gone in ("strength", "explanations", "relative_similarity"):
@@ -166,18 +171,6 @@ def test_it_is_derived_and_a_forged_one_is_refused() -> None:
         Report.from_dict(stored)
 
 
-def test_reports_of_schema_2_are_read_and_stay_what_they_are() -> None:
-    r = suspected(FAR, 3, 3, schema=2)
-    stored = json.loads(json.dumps(r.to_dict()))
-    assert stored["schema_version"] == 2
-    assert not {"strength", "explanations"} & set(stored)
-    again = Report.from_dict(stored)
-    assert again.to_dict() == stored
-    assert strength_of(again) == suspected(FAR, 3, 3).strength
-    with pytest.raises(ReportError):
-        Report.from_dict({**stored, "strength": r.strength.to_dict()})
-
-
 # explanations
 
 
@@ -185,37 +178,30 @@ def by_name(r: Report) -> dict[str, Any]:
     return {e.name: e for e in r.explanations}
 
 
-def panel(*kinds: str, private: tuple[int, ...] = ()) -> list[dict[str, Any]]:
+def panel(*kinds: str, private: tuple[int, ...] = ()) -> tuple[EncoderEntry, ...]:
     names = [f"{kind}{i}" for kind in kinds for i in range(5)]
-    return [
-        {
-            "name": n,
-            "kind": n[:-1],
-            "watermark": None,
-            "data": None,
-            "sha256": "a" * 64,
-            "trained_on_private": i in private,
-        }
+    return tuple(
+        EncoderEntry(name=n, kind=n[:-1], watermark=None, data=None, sha256="a" * 64, trained_on_private=i in private)
         for i, n in enumerate(names)
-    ]
+    )
 
 
 def test_what_the_panel_says_of_each_explanation() -> None:
     far = suspected(FAR, 1, 1)
-    r = replace(far, claim={**far.claim, "panel": panel("plain", "watermarked", private=(2,))})
+    r = changed(far, claim=replace(far.claim, panel=panel("plain", "watermarked", private=(2,))))
     said = by_name(r)
     assert {n: e.finding for n, e in said.items()} == {
-        "plain": SET_APART, "watermarked": SET_APART, "sibling": ABSENT, "rotation_invariant": ABSENT, "same data": SET_APART,
-        "unpublished ancestor": ABSENT, "chance": SET_APART,
+        "plain": SET_APART, "watermarked": SET_APART, "sibling": ABSENT, "rotation_invariant": ABSENT,
+        "same_data": SET_APART, "unpublished_checkpoint": ABSENT, "chance": SET_APART,
     }  # fmt: skip
     assert said["watermarked"].pvalues == {"partial_rsa_relative": r.results[0].strata["watermarked"].pvalue}
-    near = by_name(replace(r, results=(replace(r.results[0], value=NEAR),)))
-    assert {near[n].finding for n in ("plain", "watermarked", "same data", "chance")} == {ALIKE}
-    untested = by_name(replace(r, results=(), problems=("bad",)))
-    assert {untested[n].finding for n in ("plain", "watermarked", "same data", "chance")} == {UNTESTED}
+    near = by_name(changed(r, results=(replace(r.results[0], value=NEAR),)))
+    assert {near[n].finding for n in ("plain", "watermarked", "same_data", "chance")} == {ALIKE}
+    untested = by_name(changed(r, results=(), problems=(BAD,)))
+    assert {untested[n].finding for n in ("plain", "watermarked", "same_data", "chance")} == {UNTESTED}
 
 
 def test_chance_counts_the_auditors_own_encoders() -> None:
     own = AuditorEncoder(name="own", sha256="a", provenance="", values={"partial_rsa_relative": 0.1}, problems=())
     r = suspected(FAR, 1, 1, auditor_panel=(own,))
-    assert "0 of 1" in by_name(r)["chance"].said
+    assert "0 of the auditor's own 1" in alternatives.explanation(by_name(r)["chance"], r)

@@ -1,0 +1,78 @@
+"""Transforms of weights: the file of a surrogate changes, its usefulness nearly does not."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike
+from ownership.errors import TrainingError
+from ownership.io.progress import Progress, silent
+from watermark_training.callbacks import Callbacks
+from watermark_training.config import TrainConfig
+from watermark_training.training import train
+
+
+def _copy(encoder: EncoderLike) -> nn.Module:
+    if not isinstance(encoder, nn.Module):
+        raise TrainingError("the weights of this encoder cannot be changed", "load it from weights, not from ONNX")
+    return copy.deepcopy(encoder).eval()
+
+
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.ndim >= 2]
+
+
+def prune(encoder: EncoderLike, seed: int = 0, *, fraction: float = 0.3) -> nn.Module:
+    """Return a copy with the smallest `fraction` of the weights of every layer set to zero (magnitude pruning)."""
+    out = _copy(encoder)
+    with torch.no_grad():
+        for p in _matrices(out):
+            count = int(fraction * p.numel())
+            if count:
+                limit = p.abs().flatten().kthvalue(count).values
+                p.masked_fill_(p.abs() <= limit, 0.0)
+    return out
+
+
+def quantize(encoder: EncoderLike, seed: int = 0, *, bits: int = 8) -> nn.Module:
+    """Return a copy with the weights of every layer on 2^bits - 1 levels, symmetric, with one scale a layer."""
+    out = _copy(encoder)
+    levels = 2 ** (bits - 1) - 1
+    with torch.no_grad():
+        for p in _matrices(out):
+            step = (p.abs().max() / levels).clamp_min(1e-12)
+            p.copy_((p / step).round() * step)
+    return out
+
+
+def halve(encoder: EncoderLike, seed: int = 0) -> nn.Module:
+    """Return a copy with its weights rounded to float16 precision."""
+    out = _copy(encoder)
+    with torch.no_grad():
+        for p in out.parameters():
+            p.copy_(p.half().float())
+    return out
+
+
+def fine_tune(encoder: Encoder, images: Tensor, config: TrainConfig, *, progress: Progress = silent) -> Encoder:
+    """Return a copy fine-tuned with SimCLR on the attacker's images: the transform that changes weights most.
+
+    Args:
+        encoder: surrogate of a known architecture.
+        images: `(n, c, h, w)` uint8.
+        config: epochs, learning rate, views; its architecture must be the encoder's, its watermark "none".
+        progress: called after every step.
+
+    Raises:
+        TrainingError: if the architecture differs, or the loss is no longer finite.
+    """
+    return train(images, config, start=encoder, callbacks=Callbacks(progress=progress)).encoder
+
+
+WEIGHT_TRANSFORMS: dict[str, Callable[..., nn.Module]] = {"prune": prune, "quantise": quantize, "halve": halve}
+"""Name -> transform of weights that needs only the encoder and a seed."""

@@ -1,0 +1,1 @@
+"""What the benchmarks share: rows, the command line, Markdown tables, speed measurements."""

@@ -1,0 +1,1 @@
+"""Which statistics should decide a verdict? Candidates compared on development models."""

@@ -1,0 +1,5 @@
+"""`python -m benchmarks.development`."""
+
+from benchmarks.common.command import main
+
+main("benchmarks.development")

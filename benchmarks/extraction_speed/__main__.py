@@ -1,0 +1,5 @@
+"""`python -m benchmarks.extraction_speed`."""
+
+from benchmarks.common.command import main
+
+main("benchmarks.extraction_speed")

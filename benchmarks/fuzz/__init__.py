@@ -1,0 +1,1 @@
+"""Does a mutated suspect file escape the sandbox's loader?"""

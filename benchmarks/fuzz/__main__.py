@@ -1,0 +1,5 @@
+"""`python -m benchmarks.fuzz`."""
+
+from benchmarks.common.command import main
+
+main("benchmarks.fuzz")

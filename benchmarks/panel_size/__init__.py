@@ -1,0 +1,1 @@
+"""How many panel members does a stratum need?"""

@@ -1,0 +1,5 @@
+"""`python -m benchmarks.paper`."""
+
+from benchmarks.common.command import main
+
+main("benchmarks.paper")

@@ -1,0 +1,1 @@
+"""What should the rotation predictor read, and should it be trained (ADR 2)?"""

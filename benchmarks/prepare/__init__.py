@@ -1,0 +1,1 @@
+"""Preparation: data sets and public encoders that other benchmarks read."""

@@ -1,0 +1,5 @@
+"""`python -m benchmarks.training`."""
+
+from benchmarks.common.command import main
+
+main("benchmarks.training")

@@ -1,0 +1,166 @@
+"""Measure watermarked training: its speed, its cost in accuracy, its memory.
+
+    python -m benchmarks.training run speed --rounds 3       # images/s beside lightly's SimCLR example
+    TURNMARK_DATA=runs/data python -m benchmarks.training run watermark --data fashion-mnist --seed 0
+    python -m benchmarks.training run memory --images 1000000
+    python -m benchmarks.training run precision              # a training step in bfloat16 over one in float32
+    python -m benchmarks.training run augment --rounds 20    # views by ours, by kornia, by torchvision
+
+`watermark`: a watermarked victim and its plain twin are trained on the same 10,000 images (CIFAR-10: 20,000) for as
+many epochs, and compared by linear probes; two surrogates are extracted with 10,000 other images, none rotated; the
+watermark is tested on test images that no model was trained on. Settings were chosen on the first 14,000 training
+images (Fashion-MNIST) or on victims of the last 20,000, tested on training images (CIFAR-10); the images here are
+others.
+`speed`: one network (ResNet-18, CIFAR form), batch 256, as many threads as there are. lightly's loop: its SimCLR
+transform on PIL images in a DataLoader with as many workers as cores, float32, its projection head and loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from attacks_for_eval.evaluation.linear import linear_evaluation
+from attacks_for_eval.extraction.black_box import BlackBox
+from attacks_for_eval.extraction.config import ExtractionConfig
+from attacks_for_eval.extraction.extract import extract
+from benchmarks.common.machine import cores, cpu, versions
+from benchmarks.common.rows import Row, RowStore
+from benchmarks.training.speed import run_augment, run_precision, run_speed
+from ownership.io.canonical import canonical_json, sha256
+from ownership.watermark import WatermarkKey, secret_key
+from watermark_training.callbacks import Callbacks
+from watermark_training.config import TrainConfig
+from watermark_training.data import load_data
+from watermark_training.training import train
+from watermark_training.watermark import watermark_rate
+
+ROWS = RowStore("training")
+WATERMARKED = TrainConfig(arch="small", epochs=30, batch_size=256, lr=2e-3, temperature=0.2, min_crop=0.2)
+EXTRACTION = ExtractionConfig(arch="small", queries=10_000, epochs=8, batch_size=256, lr=2e-3)
+PARTS = {  # data -> victim's images, attacker's queries, labelled images of the linear probe
+    "fashion-mnist": ("train[14000:24000]", "train[24000:34000]", "train[34000:39000]"),
+    "cifar10": ("train[0:20000]", "train[20000:30000]", "train[30000:35000]"),
+}
+
+
+def trained_on(data: str) -> TrainConfig:
+    """Return the configuration of a data set's victims: CIFAR-10 has twice the images, so fewer epochs."""
+    return replace(WATERMARKED, epochs=20) if data == "cifar10" else WATERMARKED
+
+
+def run_watermark(data: str, seed: int) -> Row:
+    """Train a watermarked victim and its plain twin, extract the victim twice, measure all."""
+    victim, queries, learn = (load_data(f"{data}:{part}") for part in PARTS[data])
+    test = load_data(f"{data}:test")
+    assert learn.labels is not None
+    assert test.labels is not None
+    labelled, held_out = (learn.images, learn.labels), (test.images[2000:], test.labels[2000:])
+    key: WatermarkKey = secret_key(torch.Generator().manual_seed(1000 + seed))
+    row: Row = {}
+    base = trained_on(data)
+    for name, config, owner in (
+        ("watermarked", replace(base, seed=seed), key),
+        ("plain", replace(base, seed=seed, watermark="none"), None),
+    ):
+        start = time.perf_counter()
+        trained = train(victim.images, config, key=owner)
+        row[f"{name}_seconds"] = round(time.perf_counter() - start, 1)
+        row[f"{name}_probe"] = linear_evaluation(trained.encoder, labelled, held_out).accuracy
+        if trained.predictor is None:
+            continue
+        rate = partial(watermark_rate, predictor=trained.predictor, key=key, images=test.images[:2000], seed=seed)
+        row["victim"] = rate(trained.encoder)
+        for loss in ("mse", "infonce"):
+            extraction = replace(EXTRACTION, loss=loss, seed=seed)
+            surrogate = extract(BlackBox(trained.encoder), queries.images, extraction)
+            row[f"surrogate_{loss}"] = rate(surrogate)
+    return row
+
+
+def _anonymous_mib() -> float:
+    """Return this process's memory that no file backs, in MiB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return float(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))) / 1024
+
+
+def run_memory(count: int) -> Row:
+    """Train some steps on few and on many mapped images; return the largest memory beyond the file of each."""
+    peaks = []
+    for n in (4096, 4096, count):  # the first warms up: allocators keep what they had
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "images.npy"
+            stored = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, 3, 32, 32))
+            for part in range(0, n, 50_000):
+                stored[part : part + 50_000] = np.random.default_rng(part).integers(
+                    0, 256, stored[part : part + 50_000].shape, dtype=np.uint8
+                )
+            del stored
+            peak = [0.0]
+
+            def interim(_what: str, done: int, _total: int, peak: list[float] = peak) -> None:
+                peak[0] = max(peak[0], _anonymous_mib())
+                if done >= 16:
+                    raise KeyboardInterrupt
+
+            with suppress(KeyboardInterrupt):
+                train(
+                    load_data(str(path)).images,
+                    replace(WATERMARKED, arch="tiny", epochs=1),
+                    callbacks=Callbacks(progress=interim),
+                )
+            peaks.append(round(peak[0], 1))
+    few, many = peaks[1:]
+    return {
+        "images": count,
+        "file_mib": round(count * 3072 / 2**20),
+        "peak_mib": [few, many],
+        "more_mib": round(many - few, 1),
+    }
+
+
+def keep(store: RowStore, what: str, config: Row, measured: Row) -> None:
+    """Replace the row of this configuration."""
+    key = sha256(canonical_json({"what": what, **config}))[:16]
+    row = {"key": key, "what": what, **config, **measured, "cores": cores(), "versions": versions()}
+    store.replace([row], lambda r: r["key"])
+    print(json.dumps(row))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    parser.add_argument("what", choices=("speed", "watermark", "memory", "precision", "augment"))
+    parser.add_argument("--data", choices=PARTS, default="fashion-mnist")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=6, help="steps of a round; the first is not timed (at least 2)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=1_000_000)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and replace one row."""
+    if arguments.what == "watermark":
+        config: Row = {"data": arguments.data, "seed": arguments.seed, "extraction": asdict(EXTRACTION)}
+        config |= {"train": trained_on(arguments.data).to_dict(), "victim_images": PARTS[arguments.data][0]}
+        keep(ROWS, "watermark", config, run_watermark(arguments.data, arguments.seed))
+    elif arguments.what == "memory":
+        keep(ROWS, "memory", {"count": arguments.images}, run_memory(arguments.images))
+    else:
+        config = {"rounds": arguments.rounds, "cpu": cpu()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if arguments.what == "speed":
+                measured = run_speed(max(2, arguments.steps), arguments.rounds)
+            else:
+                measured = (run_augment if arguments.what == "augment" else run_precision)(arguments.rounds)
+        keep(ROWS, arguments.what, config, measured)

@@ -1,0 +1,5 @@
+"""`python -m benchmarks.verdicts`."""
+
+from benchmarks.common.command import main
+
+main("benchmarks.verdicts")

@@ -1,0 +1,209 @@
+"""Quick checks of what a command is given, before anything heavy is imported: wrong input is answered at once.
+
+They look at names, sizes and first bytes only. The libraries check everything again, and more closely.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from cli.options import unknown
+from ownership.errors import ClaimError, DataError, SuspectError
+from ownership.io.text import printable
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+MODELS = {".onnx", ".safetensors", ".pt", ".pth", ".pt2", ".bin"}
+WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.bin", "model.onnx", "encoder.onnx")
+LEAST = 32
+"""Fewest images of any data set: `ownership.encoders.images.check_images`."""
+DATA_SETS = (
+    "digits", "cifar10", "cifar100", "country211", "dtd", "fashion-mnist", "fgvcaircraft", "flowers102", "food101",
+    "gtsrb", "imagenette", "kmnist", "mnist", "oxfordiiitpet", "pcam", "renderedsst2", "stl10", "svhn", "usps",
+)  # fmt: skip
+"""Data sets that are loaded by name: scikit-learn's digits, and torchvision's that download by themselves."""
+_DESCRIPTION = re.compile(r"^(?P<source>.*?)(?::(?P<split>[a-z0-9_]+))?(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
+
+
+PREPROCESSES = ("none", "imagenet", "half", "clip", "bytes", "caffe")
+
+
+def check_preprocess(text: str) -> None:
+    """Check a value of --preprocess as far as names go."""
+    bare = text.removeprefix("bgr+")
+    if text != "try" and bare not in PREPROCESSES and not bare.startswith(("mean=", "std=")):
+        raise unknown("preprocessing", text, (*PREPROCESSES, "bgr+NAME", "mean=R,G,B/std=R,G,B", "try"))
+
+
+def check_claim(folder: Path) -> None:
+    """Check that a folder looks like a claim."""
+    if not folder.exists():
+        raise ClaimError(f"claim: {printable(folder, 300)} does not exist", "give the folder of turnmark claim build")
+    if not (folder / "claim.json").is_file():
+        what = " It is a train folder." if (folder / "config.json").is_file() else ""
+        raise ClaimError(
+            f"{printable(folder, 300)} is no claim: it has no claim.json.{what}",
+            "give the folder of turnmark claim build",
+        )
+
+
+def check_suspect(suspect: str, probe_folder: Path | None = None) -> None:
+    """Check that a suspect is an address, or a file or folder that can hold an encoder or recorded representations."""
+    if suspect.startswith(("https://", "http://")):
+        return
+    path = Path(suspect)
+    _exists(path, "suspect")
+    if probe_folder is not None:
+        if not (probe_folder / "manifest.json").is_file():
+            raise SuspectError(
+                f"{printable(probe_folder, 300)} is not a probe folder: it has no manifest.json",
+                "make one: turnmark claim probes",
+            )
+        return
+    if path.is_dir():
+        _folder_of_a_model(path, "suspect")
+        if not any((path / name).is_file() for name in WEIGHTS):
+            raise SuspectError(
+                f"suspect: {printable(path, 300)} is a folder without weights", f"expected one of {', '.join(WEIGHTS)}"
+            )
+    elif path.suffix.lower() in PICTURES:
+        raise SuspectError(f"suspect: {printable(path, 300)} is a picture, not a model", _MODEL_HINT)
+
+
+def check_encoder(path: Path, what: str) -> None:
+    """Check that a path is a finished train folder, or a file.
+
+    Args:
+        path: as given.
+        what: it is called in messages: victim, encoder, ...
+    """
+    _exists(path, what)
+    if path.is_dir():
+        _folder_of_a_model(path, what)
+        if not (path / "config.json").is_file():
+            raise SuspectError(
+                f"{what}: {printable(path, 300)} is not a train folder: it has no config.json",
+                "give a folder of turnmark train, or a file",
+            )
+        return
+    if path.suffix.lower() in PICTURES:
+        raise SuspectError(f"{what}: {printable(path, 300)} is a picture, not an encoder", _MODEL_HINT)
+
+
+STRATA = ("plain", "watermarked", "sibling", "rotation_invariant", "distilled", "small", "public")
+
+
+def check_panel(entry: str) -> None:
+    """Check a value of --panel: `[STRATUM:]PATH`, where the path is an encoder or a folder of train folders."""
+    stratum, colon, rest = entry.partition(":")
+    path = Path(entry)
+    if colon and not path.exists() and len(stratum) > 1:  # one letter is a drive
+        if stratum not in STRATA:
+            raise unknown("stratum", stratum, STRATA)
+        path = Path(rest)
+    _exists(path, "--panel")
+    if path.is_dir() and any((p / "config.json").is_file() for p in path.iterdir() if p.is_dir()):
+        return
+    check_encoder(path, "--panel")
+
+
+_MODEL_HINT = "give a train folder, safetensors, a PyTorch state dict (.pt, .pth), torch.export (.pt2) or ONNX"
+
+
+def _exists(path: Path, what: str) -> None:
+    if path.exists():
+        return
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, beside, n=1)
+    hint = f"did you mean {printable(path.parent / near[0], 300)}?" if near else "check the path"
+    raise SuspectError(f"{what}: {printable(path, 300)} does not exist", hint)
+
+
+def _folder_of_a_model(path: Path, what: str) -> None:
+    """Refuse folders that hold a claim, an unfinished training, pictures, or no weights."""
+    shown = f"{what}: {printable(path, 300)}"
+    if (path / "claim.json").is_file():
+        raise SuspectError(f"{shown} is a claim, not an encoder", _MODEL_HINT)
+    if (path / "checkpoint.pt").is_file() and not (path / "config.json").is_file():
+        raise SuspectError(
+            f"{shown} is unfinished: its training was interrupted",
+            f"run the same turnmark command again with --out {printable(path, 300)}; it goes on where it stopped",
+        )
+    if any((path / name).is_file() for name in WEIGHTS):
+        return
+    names = [p.name for _, p in zip(range(2000), path.iterdir(), strict=False)]
+    if any(Path(n).suffix.lower() in MODELS for n in names):
+        return
+    if _mostly_pictures(path):
+        raise SuspectError(f"{shown} is a folder of pictures, not an encoder", _MODEL_HINT)
+
+
+def _mostly_pictures(folder: Path) -> bool:
+    """Return whether more than half of the first 1,000 files under a folder are pictures."""
+    names = [name for _, (_, _, files) in zip(range(1000), os.walk(folder), strict=False) for name in files][:1000]
+    return 2 * sum(Path(name).suffix.lower() in PICTURES for name in names) > len(names)
+
+
+def count_pictures(folder: Path, most: int) -> int:
+    """Return the number of picture files under a folder; counting stops at `most`."""
+    found = 0
+    for _, _, files in os.walk(folder):
+        for name in files:
+            found += Path(name).suffix.lower() in PICTURES
+            if found >= most:
+                return found
+    return found
+
+
+def check_images(description: str, *, least: int = LEAST, what: str = "data") -> None:
+    """Check a description of images: what it names exists, is not a model, and is not obviously too small.
+
+    Args:
+        description: as `watermark_training.load_data` takes it.
+        least: images that the command needs; pictures in folders are counted.
+        what: it is called in messages.
+    """
+    match = _DESCRIPTION.match(description)
+    whole = Path(description)
+    source, split = (description, None) if match is None or whole.exists() else (match["source"], match["split"])
+    if match is not None and not whole.exists() and match["stop"]:
+        count = int(match["stop"]) - int(match["start"] or 0)
+        if 0 < count < least:
+            raise DataError(f"{what}: {printable(description, 300)}: {count} images are too few", f"at least {least}")
+    path = Path(source)
+    if path.is_dir():
+        _folder_of_images(path / split if split is not None and (path / split).is_dir() else path, least, what)
+        return
+    if path.is_file():
+        if path.suffix.lower() in MODELS:
+            raise DataError(
+                f"{what}: {printable(path, 300)} is a model, not images", "give a folder, .npz, .npy or .tar"
+            )
+        return
+    name = source.lower().replace("_", "-")
+    bare = name.replace("-", "")
+    if bare in {d.replace("-", "") for d in DATA_SETS}:
+        return
+    if (Path(os.environ.get("TURNMARK_DATA", "")) / f"{name}-{split or 'train'}.npz").is_file():
+        return
+    if os.sep in source or path.suffix or source.startswith("."):
+        raise DataError(f"{what}: {printable(source, 300)} does not exist", "check the path")
+    near = get_close_matches(name, DATA_SETS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"check the path; data sets: {', '.join(DATA_SETS)}"
+    raise DataError(f"{what}: {printable(source, 300)} is neither a folder, nor a file, nor a known data set", hint)
+
+
+def _folder_of_images(path: Path, least: int, what: str) -> None:
+    shown = f"{what}: {printable(path, 300)}"
+    if next(path.glob("*.tar"), None) is not None:
+        return  # shards are counted when they are read
+    count = count_pictures(path, most=least)
+    if count >= least:
+        return
+    if not count and any((path / n).exists() for n in (*WEIGHTS, "config.json", "claim.json")):
+        raise DataError(f"{shown} holds an encoder or a claim, not images", "give a folder of pictures")
+    if not count:
+        raise DataError(f"{shown} holds no images", f"expected {', '.join(sorted(PICTURES))}, or .tar shards")
+    raise DataError(f"{shown}: {count} images are too few", f"at least {least}")

@@ -1,0 +1,104 @@
+"""The records of a report, made from a claim and a suspect."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ownership.claims.claim import Claim
+from ownership.suspects.preprocessing import Preprocess
+from ownership.suspects.sandbox.encoder import SandboxedEncoder
+from ownership.suspects.suspect import Suspect
+from ownership.verdict.records import (
+    AuditOptions,
+    ClaimRecord,
+    EncoderEntry,
+    SealRecord,
+    SuspectRecord,
+    TimestampRecord,
+    VictimRecord,
+)
+
+
+def claim_record(claim: Claim) -> ClaimRecord:
+    """Return what a report records of a claim."""
+    channels, height, width = claim.probes["public"].shape[1:]
+    victim = claim.victim
+    return ClaimRecord(
+        sha256=claim.sha256,
+        victim=VictimRecord(sha256=victim.sha256, architecture=victim.architecture, dim=victim.dim),
+        panel=tuple(
+            EncoderEntry(
+                name=m.name,
+                kind=m.kind,
+                sha256=m.sha256,
+                watermark=m.watermark,
+                data=m.data,
+                trained_on_private=m.trained_on_private,
+            )
+            for m in claim.members
+        ),
+        references=tuple(m.name for m in claim.references),
+        dropped=tuple(claim.dropped),
+        watermark=claim.watermark is not None,
+        probes={name: len(images) for name, images in sorted(claim.probes.items())},
+        image_size=(channels, height, width),
+        redaction=tuple(claim.redaction.parts),
+        seal=_seal_record(claim),
+    )
+
+
+def _seal_record(claim: Claim) -> SealRecord | None:
+    if claim.seal is None:
+        return None
+    return SealRecord(
+        public_key_sha256=claim.seal.public_key_sha256,
+        root=claim.seal.root,
+        timestamps=tuple(
+            TimestampRecord(authority=t.authority, time=t.time.isoformat(), trusted=t.trusted)
+            for t in claim.seal.timestamps
+        ),
+    )
+
+
+def suspect_record(suspect: Suspect, claim: Claim, dim: int | None) -> SuspectRecord:
+    """Return what a report records of a suspect, once it was queried.
+
+    Args:
+        suspect: The suspect.
+        claim: The claim, whose probes may have been resized for it.
+        dim: Length of its representations; None if it returned none.
+    """
+    details = suspect.details()  # an endpoint has a digest only now
+    return SuspectRecord(
+        name=suspect.name,
+        format=suspect.format,
+        sha256=details.get("sha256", suspect.sha256),
+        size_bytes=details.get("bytes", suspect.size),
+        architecture=suspect.architecture,
+        dim=dim,
+        output_kind=suspect.output_kind,
+        resized_to=suspect.resizes(tuple(claim.probes["public"].shape)),
+        preprocessing=suspect.preprocess.name,
+        files=suspect.files,
+        sandbox=suspect.layers,
+        host=details.get("host"),
+        api=details.get("api"),
+        model=details.get("model"),
+        probes_sha256=details.get("probes_sha256"),
+    )
+
+
+def options_record(options: AuditOptions, suspect: Suspect, tried: tuple[Preprocess, ...]) -> AuditOptions:
+    """Return the options of an audit as they were applied: what the suspect was loaded with counts."""
+    details = suspect.details()
+    made = replace(
+        options,
+        preprocessings=tuple(p.name for p in tried),
+        output_kind=suspect.output_kind,
+        api=details.get("api"),
+        model=details.get("model"),
+    )
+    if not isinstance(suspect.encoder, SandboxedEncoder):
+        return made
+    loaded = suspect.encoder.options
+    return replace(made, arch=loaded.arch, onnx_output=loaded.output, pooling=loaded.pooling)

@@ -1,0 +1,40 @@
+"""Optional dependencies: which extra installs which module, and one clear error where a module is missing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from ownership.errors import OwnershipError
+
+EXTRAS = {
+    "torchvision": "train",
+    "timm": "train",
+    "onnxscript": "train",
+    "rfc3161_client": "seal",
+    "httpx": "endpoint",
+    "pyarrow": "parquet",
+    "starlette": "serve",
+    "uvicorn": "serve",
+}
+"""Module -> the extra of `pyproject.toml` that installs it. Everything else belongs to the base installation."""
+
+
+def require(module: str, *, extra: str = "") -> None:
+    """Check that an optional module is installed, before anything is done that needs it.
+
+    Args:
+        module: top-level module name, a key of `EXTRAS`.
+        extra: the extra to name, for a module that several extras install.
+
+    Raises:
+        OwnershipError: a module is missing; the hint is the `pip install` command that adds it.
+    """
+    try:
+        import_module(module)
+    except ModuleNotFoundError as e:
+        if e.name is not None and e.name.split(".")[0] != module:
+            raise  # the module is there; something that it needs is not
+        extra = extra or EXTRAS[module]
+        raise OwnershipError(
+            f"this needs {module}, which is not installed (extra {extra!r})", f"pip install 'turnmark[{extra}]'"
+        ) from e

@@ -1,0 +1,284 @@
+"""Every sentence that is said about an audit, made from codes and numbers: for the HTML report and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ownership.evidence.statistics import STATISTICS
+from ownership.plan import MIN_RELATIVE_SIMILARITY
+from ownership.reports.glossary import SUPPORT_LEVELS, format_number
+from ownership.reports.report import Report
+from ownership.stats import format_p
+from ownership.verdict.findings import Findings
+from ownership.verdict.results import (
+    AuditorEncoder,
+    PanelCheck,
+    PredictorCheck,
+    ProbeQuality,
+    Skip,
+    SkipCode,
+    TestResult,
+)
+from ownership.verdict.rule import Reason, ReasonCode, Verdict, has_full_size_controls
+from ownership.verdict.strength import Strength, Support
+
+PANEL_CHECKS = {
+    PanelCheck.VERIFIED: "verified",
+    PanelCheck.NO_FILE: "no file of its SHA-256 was given",
+}
+
+
+def title_of(name: str, tests: Sequence[TestResult] = ()) -> str:
+    """Return the title of a test: as the report records it, or as this version names it."""
+    recorded = {t.name: t.title for t in tests}
+    return recorded.get(name) or (STATISTICS[name].title if name in STATISTICS else name)
+
+
+def percent(rate: float) -> str:
+    """Return a rate in percent.
+
+    >>> percent(0.01), percent(0.0025)
+    ('1 %', '0.25 %')
+    """
+    return f"{100 * rate:g} %"
+
+
+def verdict(report: Report) -> str:
+    """Return the verdict in one sentence or two, with its error rate."""
+    rate = percent(report.findings.error_rate)
+    if report.verdict is Verdict.SUPPORTED:
+        return (
+            "The evidence supports the claim that this encoder was copied from the victim. The rule of the claim says "
+            f"so of at most {rate} of independent encoders of the panel's kinds, if its assumptions hold."
+        )
+    if report.verdict is Verdict.NOT_SUPPORTED:
+        return (
+            "No evidence was found that this encoder was copied from the victim, at the error rate of "
+            f"{rate} that the claim fixes. This does not prove that the encoder is independent."
+        )
+    return "The audit is inconclusive. It says nothing for or against a copy."
+
+
+def tests_summary(report: Report) -> str:
+    """Return in one sentence which primary tests found a copy, which did not, and why one suffices."""
+    f = report.findings
+    if not f.primary:
+        return ""
+    yes = [t for t in f.primary if t.name in report.rejecting]
+    no = [t for t in f.primary if t.name not in report.rejecting]
+    names_yes, names_no = (", ".join(t.title for t in tests) for tests in (yes, no))
+    if not yes:
+        return f"None of the {len(no)} primary tests rejects independence ({names_no})."
+    said = f"{len(yes)} of {len(f.primary)} primary tests {_verb(len(yes), 'reject')} independence ({names_yes})"
+    said += f"; {names_no} {_verb(len(no), 'do')} not" if no else ""
+    return f"{said}{_why_enough(report, yes)}."
+
+
+def _why_enough(report: Report, rejecting: Sequence[TestResult]) -> str:
+    if report.verdict is not Verdict.SUPPORTED:
+        return ""
+    if not has_full_size_controls(report.primary):
+        return (
+            "; partial RSA suffices together with a relative similarity of at least "
+            f"{MIN_RELATIVE_SIMILARITY:g} to the reference surrogates"
+        )
+    if all(t.missing_strata for t in rejecting):
+        return "; tests of two families are required and suffice, because the panel lacks a stratum"
+    return (
+        "; one test suffices, because the error rate is divided among the tests (Holm's correction) and a copy need "
+        "not leave every kind of trace"
+    )
+
+
+def reason(of: Reason, findings: Findings) -> str:
+    """Return a reason of the verdict in words, without a full stop."""
+    return _REASONS[of.code](of, findings)
+
+
+def reasons(report: Report) -> list[str]:
+    """Return every reason of a report's verdict in words."""
+    return [reason(r, report.findings) for r in report.reasons]
+
+
+def _test(of: Reason, findings: Findings) -> str:
+    said = "rejects" if of.data["rejects"] else "does not reject"
+    beyond = "exceeds all controls" if of.data["exceeds_all_controls"] else "does not exceed all controls"
+    return (
+        f"{title_of(of.data['test'], findings.results)}: {said} at alpha {of.data['alpha']:g} (Holm-adjusted p "
+        f"{format_p(of.data['adjusted_pvalue'])}; the suspect {beyond})"
+    )
+
+
+def _no_primary_test(of: Reason, findings: Findings) -> str:
+    skipped = findings.skipped.get(of.data["test"])
+    why = "it is not in the claim" if skipped is None else skip(skipped)
+    return f"{title_of(of.data['test'])} could not be computed: {why}"
+
+
+def _indiscriminate(of: Reason, _: Findings) -> str:
+    names = of.data["positives"]
+    return (
+        f"the claim is indiscriminate: it is supported against {len(names)} of the auditor's {of.data['n']} "
+        f"independent encoders ({', '.join(names)}), more than alpha {of.data['alpha']:g} allows"
+    )
+
+
+def _auditor_panel(of: Reason, _: Findings) -> str:
+    names = of.data["positives"]
+    listed = f" ({', '.join(names)})" if names else ""
+    return (
+        f"the claim is supported against {len(names)} of the auditor's own {of.data['n']} independent encoders{listed}"
+    )
+
+
+def _interim(of: Reason, _: Findings) -> str:
+    return (
+        f"the interim analysis after {of.data['queries']} queries supports the claim at its share of alpha, "
+        f"{of.data['alpha']:g} (Holm-adjusted p {format_p(of.data['adjusted_pvalue'])})"
+    )
+
+
+def _no_full_size(of: Reason, _: Findings) -> str:
+    said = "the panel has no encoders of the victim's size, only smaller or public ones"
+    found, required = of.data["relative_similarity"], of.data["required"]
+    if found is None:
+        return f"{said}, and no reference surrogate exceeds them: there is nothing to measure relative similarity by"
+    return (
+        f"{said}. An independent encoder of that size could exceed them, too, so a relative similarity of at least "
+        f"{required:g} is required (0: the panel, 1: the closest reference surrogate); partial RSA gives {found:.2f}"
+    )
+
+
+_REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
+    ReasonCode.UNUSABLE_RESPONSES: lambda r, _: str(r.data["detail"]),
+    ReasonCode.INDISCRIMINATE_CLAIM: _indiscriminate,
+    ReasonCode.NOT_REPRESENTATIONS: lambda r, _: (
+        f"the suspect is declared to return {r.data['output_kind']}, not representations. The panel is no null model "
+        "for them: what can be computed is shown, and nothing decides"
+    ),
+    ReasonCode.NO_PRIMARY_TEST: _no_primary_test,
+    ReasonCode.AUDITOR_PANEL: _auditor_panel,
+    ReasonCode.INTERIM_REJECTION: _interim,
+    ReasonCode.TEST: _test,
+    ReasonCode.NO_FULL_SIZE_CONTROLS: _no_full_size,
+    ReasonCode.MISSING_STRATA: lambda r, _: (
+        f"the panel has no stratum {' or '.join(r.data['strata'])}, so tests of two families have to reject"
+    ),
+    ReasonCode.ONE_FAMILY: lambda _, __: (
+        "tests of one family only could be made, so this claim cannot be supported here"
+    ),
+    ReasonCode.NO_REFERENCE_DETECTED: lambda r, _: (
+        f"no test detects a reference surrogate ({', '.join(r.data['references'])}): this claim cannot tell a "
+        "surrogate from an independent encoder"
+    ),
+}
+
+
+def skip(why: Skip) -> str:
+    """Return in words why a statistic was not computed."""
+    if why.code is SkipCode.NOT_APPLICABLE:
+        return why.detail
+    if why.code is SkipCode.OUTPUT_KIND:
+        return f"it needs representations; the suspect is declared to return {why.detail}"
+    return {
+        SkipCode.DECIDED_EARLY: "an interim analysis decided before its probes were queried",
+        SkipCode.UNUSABLE_RESPONSES: "the responses cannot be tested",
+        SkipCode.REDACTED: "the owner's private images are not in this redacted claim",
+        SkipCode.SEPARABLE_PROBES: "private and public probes can be told apart without any encoder",
+    }[why.code]
+
+
+def probe_notes(quality: ProbeQuality) -> list[str]:
+    """Return what is wrong with a claim's probes, a sentence each without a full stop; empty if nothing is."""
+    q, notes = quality, []
+    if q.duplicates:
+        notes.append(f"{q.duplicates} of {q.public} public probes are duplicates of others")
+    if q.mislabeled_rotations:
+        notes.append(
+            f"{q.mislabeled_rotations} of {q.rotated} rotated probes are not the stated public probe rotated by the "
+            "stated angle: one of the two was altered"
+        )
+    if q.shared_private:
+        notes.append(f"{q.shared_private} of {q.private} private probes are public probes, too")
+    if q.separability is not None and q.separability.separable:
+        notes.append(
+            "private and public probes can be told apart without any encoder (area under the ROC curve "
+            f"{q.separability.auc:.2f}): they are from different sources, or some were altered, so dataset inference "
+            "is not valid"
+        )
+    return notes
+
+
+def predictor_note(check: PredictorCheck) -> str:
+    """Return what the check of the claim's predictor found, in sentences."""
+    low, high = format_number(min(check.control_rates)), format_number(max(check.control_rates))
+    said = (
+        "This audit fitted linear predictors to the victim's responses and measured the watermark with them. Success "
+        f"rate on the suspect: {format_number(check.refitted)} for the claim's key, {low} to {high} for "
+        f"{len(check.control_rates)} control keys; on the victim: {format_number(check.refitted_victim)} on average. "
+        f"The claim's predictor: {format_number(check.claimed)} on the suspect, {format_number(check.claimed_victim)} "
+        "on the victim."
+    )
+    return f"{said} {PREDICTOR_ANOMALY}" if check.anomalous else said
+
+
+PREDICTOR_ANOMALY = (
+    "Predictors fitted to the victim do not transfer to the suspect, but the claim's predictor detects the watermark "
+    "there: it may have been trained on the suspect."
+)
+
+
+def strength(of: Strength, decision: Verdict) -> str:
+    """Return the strength of a verdict in one sentence."""
+    if decision is Verdict.INCONCLUSIVE:
+        return "No strength is stated: nothing follows from an inconclusive audit."
+    if of.likelihood_ratio is None:
+        return (
+            "No likelihood ratio can be stated: the claim has no reference surrogates, so it is not known how often a "
+            "surrogate gets this verdict."
+        )
+    level = SUPPORT_LEVELS[of.support or Support.NONE]
+    copied = of.favors == "copied"
+    ratio = of.likelihood_ratio if copied else 1 / of.likelihood_ratio
+    these = (
+        "it was copied as the owner's reference surrogates were",
+        "it is an independent encoder of the panel's kinds",
+    )
+    if_this, if_that = these if copied else these[::-1]
+    level += "" if of.support is Support.NONE else " for a copy" if copied else " for independence"
+    return (
+        f"This verdict is at least {ratio:.3g} times as probable if {if_this} as if {if_that}: {level} on the scale of "
+        "ENFSI (2015)."
+    )
+
+
+def strength_arithmetic(of: Strength) -> str:
+    """Return in one sentence how the likelihood ratio follows; empty if none is stated.
+
+    "3 of 3 reference surrogates get this verdict, so it has a probability of at least 0.368 if copied; ..."
+    """
+    if of.likelihood_ratio is None or of.probability is None:
+        return ""
+    k, n, rate = len(of.reached), of.references, of.error_rate
+    if of.favors == "copied":
+        return (
+            f"{k} of {n} reference surrogates get this verdict, so it has a probability of at least "
+            f"{of.probability:.3g} for a copy, and of at most {rate:g} for an independent encoder: at least "
+            f"{of.probability:.3g} / {rate:g} = {of.likelihood_ratio:.3g}."
+        )
+    return (
+        f"{n - k} of {n} reference surrogates get this verdict, so it has a probability of at most "
+        f"{of.probability:.3g} for a copy, and of at least {1 - rate:g} for an independent encoder: at least "
+        f"{1 - rate:g} / {of.probability:.3g} = {1 / of.likelihood_ratio:.3g}."
+    )
+
+
+def auditor_problems(of: AuditorEncoder) -> str:
+    """Return why an auditor's own encoder could not be scored; empty if it could."""
+    return "; ".join(p.detail for p in of.problems)
+
+
+def _verb(count: int, verb: str) -> str:
+    if count != 1:
+        return verb
+    return "does" if verb == "do" else f"{verb}s"

@@ -1,0 +1,12 @@
+"""Values of the options of a suspect, as types. Imports nothing large, so that the command line can list them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+OutputKind = Literal["representations", "logits", "posteriors", "labels"]
+"""What a model returns, a key of `suspects.suspect.OUTPUT_KINDS`; class scores and labels cannot support a claim."""
+Pooling = Literal["cls", "mean"]
+"""How one vector per token becomes one vector per image, one of `suspects.formats.adapter.POOLINGS`."""
+Protocol = Literal["turnmark", "openai", "base64"]
+"""Protocol of an HTTP endpoint, a key of `suspects.endpoint.protocols.APIS`."""
