@@ -27,6 +27,7 @@ from cli.suspects import (
     ProbeFolder,
     RemoteSuspectOptions,
     RequestSize,
+    Target,
     TimeLimit,
     Transcript,
     limits_of,
@@ -146,14 +147,15 @@ def audit(
     if len(suspect) > 1:
         _several(request, suspect, out or Path("reports"), jobs, as_json=as_json)
     else:
-        _one(request, suspect[0], out or report_folder(suspect[0]), pdf=pdf, as_json=as_json)
+        target = Target(suspect[0], out or report_folder(suspect[0]))
+        _one(request, target, pdf=pdf, as_json=as_json)
 
 
-def _one(request: Request, suspect: str, out: Path, *, pdf: bool, as_json: bool) -> None:
+def _one(request: Request, target: Target, *, pdf: bool, as_json: bool) -> None:
     from ownership.reports.pdf import write_pdf
     from ownership.verdict.rule import Verdict
 
-    report = audit_one(request, suspect, out, render.progress)
+    report, out = audit_one(request, target, render.progress), target.folder
     if pdf:
         write_pdf(out / "report.html", out / "report.pdf")
     if as_json:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cli import render
-from cli.suspects import Opening, command_words, open_suspect, report_folder
+from cli.suspects import Opening, Target, command_words, open_suspect, report_folder
 
 if TYPE_CHECKING:
     from ownership import Claim, Suspect
@@ -53,13 +53,12 @@ class Request:
         return printable(shlex.join(out), 4000)
 
 
-def audit_one(request: Request, suspect: str, out: Path, showing: Showing, *, resume: bool = False) -> Report:
+def audit_one(request: Request, target: Target, showing: Showing, *, resume: bool = False) -> Report:
     """Audit one suspect and write its report.
 
     Args:
         request: the options.
-        suspect: a file, folder or address.
-        out: the report's folder.
+        target: the suspect and the report's folder.
         showing: opens what shows progress, once the audit begins.
         resume: return the report that is there, if it is of the same suspect, claim, command and versions.
     """
@@ -68,14 +67,15 @@ def audit_one(request: Request, suspect: str, out: Path, showing: Showing, *, re
     from ownership.reports.html import save_report
     from ownership.reports.signature import refuse_signed
 
+    out = target.folder
     with alone_in(out, OwnershipError):
         claim = load_claim(request.claim, request.roots)
-        with open_suspect(suspect, request.opening, claim, out) as loaded:
+        with open_suspect(target, request.opening, claim) as loaded:
             if request.preprocess != "none" and loaded.layers is None:
                 raise typer.BadParameter(
                     "--preprocess is for models in files: the program that computes the rows also preprocesses"
                 )
-            command = request.command(suspect)
+            command = request.command(target.suspect)
             earlier = _earlier(out, claim.sha256, loaded.sha256, command) if resume else None
             if earlier is not None:
                 return earlier
@@ -159,5 +159,5 @@ def _one_of_several(request: Request, out: Path, places: dict[str, str], suspect
     from ownership.io.progress import silent
 
     place = places[suspect]
-    report = audit_one(request, suspect, out / place, lambda: nullcontext(silent), resume=True)
+    report = audit_one(request, Target(suspect, out / place), lambda: nullcontext(silent), resume=True)
     return AuditOutcome(name=suspect, folder=place, report=report)

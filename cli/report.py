@@ -23,6 +23,7 @@ from cli.suspects import (
     Pooling,
     ProbeFolder,
     RemoteSuspectOptions,
+    Target,
     TimeLimit,
     Transcript,
     limits_of,
@@ -162,7 +163,7 @@ def reproduce(
         stop_early=stored.options.stop_early,
     )
     folder = report if report.is_dir() else report.parent
-    with open_suspect(suspect, opening, loaded_claim, folder) as loaded, render.progress() as progress:
+    with open_suspect(Target(suspect, folder), opening, loaded_claim) as loaded, render.progress() as progress:
         found = run(
             stored,
             loaded_claim,

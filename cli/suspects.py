@@ -131,6 +131,19 @@ class Opening:
     stop_early: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one audit opens, and where it writes.
+
+    Attributes:
+        suspect: A file, folder, or address, as the user gave it.
+        folder: The report's folder, where an endpoint's responses are kept, too.
+    """
+
+    suspect: str
+    folder: Path
+
+
 def report_folder(suspect: str) -> Path:
     """Return the default folder of a report, named after the suspect's file or its endpoint's host."""
     if suspect.startswith(("https://", "http://")):
@@ -141,14 +154,13 @@ def report_folder(suspect: str) -> Path:
     return Path(f"report-{path.stem}-{path.suffix[1:]}" if path.suffix else f"report-{path.name}")
 
 
-def open_suspect(suspect: str, how: Opening, claim: Claim, out: Path) -> Suspect:
+def open_suspect(target: Target, how: Opening, claim: Claim) -> Suspect:
     """Open a suspect of any form.
 
     Args:
-        suspect: file, folder, or address.
+        target: the suspect and the report's folder.
         how: the options.
         claim: for the number of queries that it will take.
-        out: the report's folder, where an endpoint's responses are kept.
 
     Raises:
         typer.BadParameter: if options do not fit its form.
@@ -159,10 +171,11 @@ def open_suspect(suspect: str, how: Opening, claim: Claim, out: Path) -> Suspect
     from ownership.suspects.formats.model_file import LoadOptions
     from ownership.suspects.recorded.recorded import load_recorded
 
+    suspect = target.suspect
     if is_address(suspect):
         if how.probe_folder is not None or how.load != LoadOptions():
             raise typer.BadParameter("an endpoint takes neither --probe-folder nor options of a model file")
-        return _open_endpoint(suspect, how, claim, out)
+        return _open_endpoint(target, how, claim)
     if how.remote != RemoteSuspectOptions():
         raise typer.BadParameter(
             "--api, --api-model, --request-size, --transcript and --allow-http are for endpoints (https://...)"
@@ -174,14 +187,14 @@ def open_suspect(suspect: str, how: Opening, claim: Claim, out: Path) -> Suspect
     return load_recorded(suspect, how.probe_folder, output_kind=how.output_kind)
 
 
-def _open_endpoint(address: str, how: Opening, claim: Claim, out: Path) -> Suspect:
+def _open_endpoint(target: Target, how: Opening, claim: Claim) -> Suspect:
     from ownership.auditing.session import queries
     from ownership.suspects.endpoint.endpoint import load_endpoint
 
     remote = how.remote
-    folder = remote.transcript or out / "transcript"
+    folder = remote.transcript or target.folder / "transcript"
     opened = load_endpoint(
-        address,
+        target.suspect,
         folder,
         token=os.environ.get("TURNMARK_TOKEN") or None,
         api=remote.api,

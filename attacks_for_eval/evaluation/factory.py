@@ -16,7 +16,7 @@ from attacks_for_eval.evasion.outputs import OUTPUT_TRANSFORMS, average, pca
 from attacks_for_eval.evasion.weights import WEIGHT_TRANSFORMS, fine_tune, prune
 from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig, with_method
-from attacks_for_eval.extraction.extract import extract, fit
+from attacks_for_eval.extraction.extract import Examples, extract, fit
 from attacks_for_eval.extraction.labels import LabelObjective
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, as_input, three_channels
@@ -156,7 +156,7 @@ class ModelFactory:
             self.extraction(replace(spec, images=len(images), method="direct", loss="mse", view="none")),
             surrogate_view="standard" if spec.objective == Objective.SUPERVISED else "color",
         )
-        fit(encoder, objective, config, images, known, generator)
+        fit(encoder, objective, config, Examples(images=images, responses=known), generator)
         return encoder
 
 

@@ -7,6 +7,7 @@ One loop, `fit`, trains every surrogate. What it minimizes is an objective: `Rep
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -121,19 +122,33 @@ def extract(
     responses: Tensor | BlackBox = victim
     if config.victim_view == "none":
         responses = query_all(victim, queried, repeats=config.repeats, progress=progress)
-    fit(surrogate, objective, config, queried, responses, generator, labels=known, device=device, progress=progress)
+    examples = Examples(images=queried, responses=responses, labels=known)
+    fit(surrogate, objective, config, examples, generator, device=device, progress=progress)
     return surrogate
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Examples:
+    """What a surrogate is trained on.
+
+    Attributes:
+        images: `(n, c, h, w)` uint8, the queries.
+        responses: `(n, d)`; or the victim, which is queried with a new view of each image in every epoch.
+        labels: `(n,)` of the images, for objectives that use them.
+    """
+
+    images: Tensor
+    responses: Tensor | BlackBox
+    labels: Tensor | None = None
 
 
 def fit(
     surrogate: Encoder,
     objective: nn.Module,
     config: ExtractionConfig,
-    queried: Tensor,
-    responses: Tensor | BlackBox,
+    examples: Examples,
     generator: torch.Generator,
     *,
-    labels: Tensor | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> None:
@@ -143,10 +158,8 @@ def fit(
         surrogate: changed in place.
         objective: `(representations, responses, labels)` -> loss.
         config: epochs, batch size, optimizer and views.
-        queried: `(n, c, h, w)` uint8.
-        responses: `(n, d)`; or the victim, which is queried with a new view of each image in every epoch.
+        examples: images and the victim's responses to them.
         generator: order and views.
-        labels: `(n,)` of the images, for objectives that use them.
         device: where to compute.
         progress: called after every step.
 
@@ -155,6 +168,7 @@ def fit(
         BudgetError: if the query budget is used up.
     """
     device = torch.device(device)
+    queried, responses, labels = examples.images, examples.responses, examples.labels
     surrogate.to(device).to(memory_format=torch.channels_last).train()
     objective.to(device)
     parameters = [p for m in (surrogate, objective) for p in m.parameters() if p.requires_grad]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attacks_for_eval.extraction.black_box import BlackBox, query_all
 from attacks_for_eval.extraction.config import ExtractionConfig
-from attacks_for_eval.extraction.extract import choose_queries, fit
+from attacks_for_eval.extraction.extract import Examples, choose_queries, fit
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import TrainingError
@@ -135,5 +135,6 @@ def extract_classifier(
     encoder = seeded_architecture(config.arch, generator)
     with seeded(generator):
         objective = LabelObjective(output, nn.Linear(encoder.dim, responses.shape[1]))
-    fit(encoder, objective, config, queried, responses, generator, device=device, progress=progress)
+    examples = Examples(images=queried, responses=responses)
+    fit(encoder, objective, config, examples, generator, device=device, progress=progress)
     return ExtractedClassifier(encoder=encoder, layer=objective.layer)
