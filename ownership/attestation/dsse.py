@@ -6,12 +6,11 @@ signed as one type never passes for another.
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING
 
 from ownership.attestation.keys import fingerprint
 from ownership.errors import ClaimIntegrityError, OwnershipError
-from ownership.io.canonical import canonical_json, parse_canonical, unbase64
+from ownership.io.canonical import base64_text, canonical_json, parse_canonical, unbase64
 from ownership.io.text import printable
 
 if TYPE_CHECKING:
@@ -26,9 +25,9 @@ def sign(payload: bytes, key: Ed25519PrivateKey) -> bytes:
     signature = key.sign(pre_authentication(PAYLOAD_TYPE, payload))
     return canonical_json(
         {
-            "payload": base64.b64encode(payload).decode(),
+            "payload": base64_text(payload),
             "payloadType": PAYLOAD_TYPE,
-            "signatures": [{"keyid": fingerprint(key.public_key()), "sig": base64.b64encode(signature).decode()}],
+            "signatures": [{"keyid": fingerprint(key.public_key()), "sig": base64_text(signature)}],
         }
     )
 

@@ -138,6 +138,58 @@ def read_reply(
     return Timestamp(authority=authority, time=stated, trusted=bool(roots), sha256=sha256(reply))
 
 
+def token_signature(reply: bytes, error: type[OwnershipError] = ClaimIntegrityError) -> bytes:
+    """Return the authority's signature in a timestamp reply: what nobody else could have computed, and nobody can vary.
+
+    Other bytes of a reply are not signed (status text, certificates, unsigned attributes), so its owner can change them
+    and the reply stays valid. The signature is not checked here: `read_reply` does that.
+
+    Args:
+        reply: The reply, a TimeStampResp in DER.
+        error: Class of the exception to raise.
+
+    Raises:
+        OwnershipError: `error`, if it holds no token with exactly one signer.
+    """
+    try:
+        _, token = _elements(_only(reply))[:2]
+        _, wrapped = _elements(token[1])
+        signed = _elements(_only(wrapped[1]))
+        infos = _elements(signed[-1][1])
+        if len(infos) != 1:
+            raise ValueError("not one signer")
+        signatures = [content for tag, content in _elements(infos[0][1]) if tag == _OCTET_STRING]
+        (signature,) = signatures
+    except (ValueError, IndexError) as e:
+        raise error("timestamp: the reply holds no token with one signer", "get the original reply") from e
+    return signature
+
+
+_OCTET_STRING = 0x04
+
+
+def _elements(data: bytes) -> list[tuple[int, bytes]]:
+    """Return tag and content of each DER element in `data`, one after the other."""
+    out, at = [], 0
+    while at < len(data):
+        tag, length = data[at], data[at + 1]
+        at += 2
+        if length & 0x80:
+            size = length & 0x7F
+            length = int.from_bytes(data[at : at + size], "big")
+            at += size
+        if at + length > len(data):
+            raise ValueError("an element is cut off")
+        out.append((tag, data[at : at + length]))
+        at += length
+    return out
+
+
+def _only(data: bytes) -> bytes:
+    ((_, content),) = _elements(data)
+    return content
+
+
 def ask_authority(url: str, query: bytes, *, timeout: float = 30.0) -> bytes:
     """Return the reply of a timestamp authority; redirects are refused, size and time are limited.
 

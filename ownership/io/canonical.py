@@ -69,9 +69,14 @@ def unhex(text: str) -> bytes:
     return value
 
 
+def base64_text(data: bytes) -> str:
+    """Return `data` as canonical base64, the text that `unbase64` reads."""
+    return base64.b64encode(data).decode()
+
+
 def unbase64(text: str) -> bytes:
     """Return the bytes of a canonical base64 text; raise ValueError or TypeError for anything else."""
     value = base64.b64decode(text, validate=True)
-    if base64.b64encode(value).decode() != text:
+    if base64_text(value) != text:
         raise ValueError("not the canonical base64")
     return value

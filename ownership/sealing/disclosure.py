@@ -6,7 +6,6 @@ path to the signed Merkle root and, if wanted, its data. A verifier needs no oth
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ownership.claims.seal import Seal, leaf_hashes, open_statement, plan_sha256
 from ownership.claims.storage import VerifiedFolder, open_folder
 from ownership.encoders.images import image_bytes
 from ownership.errors import ClaimError, ClaimIntegrityError
-from ownership.io.canonical import canonical_json, parse_canonical, sha256, unbase64, unhex
+from ownership.io.canonical import base64_text, canonical_json, parse_canonical, sha256, unbase64, unhex
 from ownership.io.checks import Check
 from ownership.io.text import printable
 
@@ -87,7 +86,7 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
                 "salt": verified.salts[name].hex(),
                 "index": index,
                 "path": [step.hex() for step in inclusion_path(leaves, index)],
-                "data": base64.b64encode(_data(verified, name)).decode() if data else None,
+                "data": base64_text(_data(verified, name)) if data else None,
             }
         )
     disclosure = canonical_json(
@@ -96,7 +95,7 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
             "plan": verified.content["plan"] if PLAN in names else None,
             "statement": verified.seal.envelope.decode(),
             "public_key": verified.seal.public_key.decode(),
-            "timestamps": [base64.b64encode(reply).decode() for reply in verified.seal.replies.values()],
+            "timestamps": [base64_text(reply) for reply in verified.seal.replies.values()],
             "parts": parts,
         }
     )

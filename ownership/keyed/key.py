@@ -1,0 +1,153 @@
+"""The key of the keyed watermark: a secret, what it was committed to, and what is derived from both.
+
+Order of events (docs/explanation/keyed-watermark.md):
+
+1. The owner draws a secret and publishes a *commitment*: a digest of the secret, of the pool of public images, and of
+   the number of directions. No key exists yet.
+2. A timestamp authority signs the commitment. The *anchor* is its reply.
+3. The *seed* is a function of secret, commitment and anchor. It fixes the feature maps, the frame, and which images of
+   the pool are probes.
+
+Nobody can therefore draw keys until one fits a known suspect: each try is a commitment, signed at a time.
+Without an anchor the seed follows from the secret alone, and such a search is not excluded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from ownership.attestation.timestamps import token_signature
+from ownership.errors import ClaimError
+from ownership.io.canonical import base64_text, canonical_json, sha256, unbase64, unhex
+
+FORMAT_VERSION = 1
+SECRET_BYTES = 32
+DIRECTIONS = 8
+"""Marked directions of each feature map where the owner chooses nothing else."""
+MOST_DIRECTIONS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The public images that probes are drawn from, named before the key exists.
+
+    Attributes:
+        sha256: SHA-256 of the digests of the images, one after the other (`pool_of`).
+        images: Number of images.
+        shape: Channels, height and width of an image.
+    """
+
+    sha256: str
+    images: int
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """The secret key of a keyed watermark.
+
+    Attributes:
+        secret: 32 bytes from the system's randomness.
+        pool: The pool of public images.
+        directions: Marked directions r of each feature map.
+        anchor: Reply of a timestamp authority (RFC 3161) to the commitment; None for an unanchored key.
+    """
+
+    secret: bytes = field(repr=False)
+    pool: Pool
+    directions: int = DIRECTIONS
+    anchor: bytes | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != SECRET_BYTES:
+            raise ClaimError(f"key: a secret of {len(self.secret)} bytes", f"{SECRET_BYTES} bytes")
+        if not 1 <= self.directions <= MOST_DIRECTIONS:
+            raise ClaimError(f"key: {self.directions} directions", f"1 to {MOST_DIRECTIONS}")
+
+    @property
+    def commitment(self) -> bytes:
+        """Return the bytes that are published and timestamped before the key exists; they do not reveal the secret."""
+        return canonical_json(
+            {
+                "turnmark_key": FORMAT_VERSION,
+                "secret_sha256": sha256(b"turnmark key secret" + self.secret),
+                "directions": self.directions,
+                "pool": {
+                    "sha256": self.pool.sha256,
+                    "images": self.pool.images,
+                    "shape": list(self.pool.shape),
+                },
+            }
+        )
+
+    @property
+    def commitment_sha256(self) -> str:
+        """Return the SHA-256 of the commitment, by which people name the key."""
+        return sha256(self.commitment)
+
+    def anchored(self, reply: bytes) -> Key:
+        """Return the key with the reply of a timestamp authority to its commitment: another key than without."""
+        return replace(self, anchor=reply)
+
+    def randomness(self, purpose: str) -> RandomState:
+        """Return the stream of random numbers that the key fixes for one purpose.
+
+        The seed is HMAC-SHA-256 under the secret, of the commitment, the signature in the anchor and the purpose. The
+        stream is NumPy's legacy generator, the only one whose numbers are promised to stay the same (NEP 19).
+        """
+        signature = b"" if self.anchor is None else token_signature(self.anchor, ClaimError)
+        stated = [b"turnmark-key-1", self.commitment, signature, purpose.encode()]
+        message = b"".join(len(part).to_bytes(8, "big") + part for part in stated)
+        digest = hmac.new(self.secret, message, hashlib.sha256).digest()
+        return RandomState(np.frombuffer(digest, dtype=">u4").astype(np.uint32))
+
+    def probe_indices(self, n: int) -> NDArray[np.int64]:
+        """Return the indices of the probes in the pool, in the order in which they are used, `(min(n, images),)`."""
+        return self.randomness("probes").permutation(self.pool.images)[:n].astype(np.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the key as JSON-ready values; they are secret."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "secret": self.secret.hex(),
+            "directions": self.directions,
+            "pool": {"sha256": self.pool.sha256, "images": self.pool.images, "shape": list(self.pool.shape)},
+            "anchor": None if self.anchor is None else base64_text(self.anchor),
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Key:
+        """Return the key that `to_dict` stored.
+
+        Raises:
+            ClaimError: If a field is missing, unknown or malformed.
+        """
+        try:
+            if value["format_version"] != FORMAT_VERSION:
+                raise ClaimError(f"key: format version {value['format_version']!r} is unknown", "update turnmark")
+            pool, anchor = value["pool"], value["anchor"]
+            channels, height, width = (int(n) for n in pool["shape"])
+            key = cls(
+                secret=unhex(value["secret"]),
+                pool=Pool(sha256=str(pool["sha256"]), images=int(pool["images"]), shape=(channels, height, width)),
+                directions=int(value["directions"]),
+                anchor=None if anchor is None else unbase64(anchor),
+            )
+        except (KeyError, TypeError, ValueError) as e:
+            raise ClaimError("key: a field is missing or malformed", "restore the original") from e
+        if key.to_dict() != value:
+            raise ClaimError("key: a field is unknown or malformed", "restore the original")
+        return key
+
+
+def new_key(pool: Pool, directions: int = DIRECTIONS) -> Key:
+    """Return a key with a fresh secret from the system's randomness, not yet anchored."""
+    return Key(secret=secrets.token_bytes(SECRET_BYTES), pool=pool, directions=directions)

@@ -1,0 +1,246 @@
+"""Feature maps of the keyed watermark: secret functions from images to uncorrelated numbers.
+
+A map says *what* of an image the watermark is about. It is built of a random network whose weights follow from the key,
+so nobody who lacks the key can look for the marked directions, and it is calibrated on the probes.
+
+- `content`: what lies where in the upright image.
+- `invariant`: what rotating the image leaves unchanged, for surrogates that are trained to ignore rotation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import RandomState
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ownership.encoders.images import as_input, three_channels
+from ownership.errors import ClaimError
+from ownership.keyed.key import Key
+from ownership.watermark import TURN, rotate
+
+SIDE = 32
+"""Larger images are first reduced to this side, so that the cost does not grow with the image."""
+WIDTHS = (3, 32, 64, 64)
+GRID = 3
+"""Cells a side in which the content map pools."""
+N_ROTATIONS = 8
+"""Rotations of an image that the invariant map averages over."""
+LEADING = 8
+"""Leading directions of the averaged features, of which the invariant map is a nonlinear function."""
+FREQUENCIES = 512
+"""Random Fourier features of the invariant map."""
+BANDWIDTH = 0.7
+"""Standard deviation of their frequencies, for inputs of variance 1."""
+MOST_FEATURES = 128
+"""Largest number D of features of a map; with n probes it is at most n / 8."""
+MIN_PROBES = 100
+
+Array = NDArray[np.float64]
+
+
+def feature_count(n_probes: int) -> int:
+    """Return the number D of features of a map that is calibrated on `n_probes` probes."""
+    return min(MOST_FEATURES, n_probes // 8)
+
+
+class RandomNetwork(nn.Module):
+    """Three convolutions with ReLU, their weights drawn from a stream of random numbers (He et al. 2015).
+
+    Args:
+        random: the stream.
+    """
+
+    def __init__(self, random: RandomState) -> None:
+        super().__init__()
+        for i, ((a, b), size) in enumerate(zip(pairwise(WIDTHS), (5, 3, 3), strict=True)):
+            weight = random.standard_normal((b, a, size, size)) * math.sqrt(2 / (a * size * size))
+            self.register_buffer(f"weight_{i}", torch.from_numpy(weight.astype(np.float32)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return feature planes `(n, 64, h / 4, w / 4)` of images `(n, 1 or 3, h, w)` in `[0, 1]`."""
+        x = three_channels(images.float())
+        if max(x.shape[-2:]) > SIDE:
+            x = F.adaptive_avg_pool2d(x, SIDE)
+        for i, stride in enumerate((2, 2, 1)):
+            weight = self.get_buffer(f"weight_{i}")
+            x = F.relu(F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2))
+        return x
+
+
+class Affine(nn.Module):
+    """x -> (x - mean) @ matrix.
+
+    Args:
+        mean: `(c,)`.
+        matrix: `(c, d)`.
+    """
+
+    def __init__(self, mean: Array, matrix: Array) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.from_numpy(mean).float())
+        self.register_buffer("matrix", torch.from_numpy(matrix).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(n, d)` of `(n, c)`."""
+        return (x - self.get_buffer("mean")) @ self.get_buffer("matrix")
+
+
+def whitening(x: Array, first: int, count: int) -> Affine:
+    """Return the map to principal components `first` to `first + count` of x, scaled to variance 1 on x.
+
+    Signs are fixed (the largest loading is positive), so that another linear algebra library gives the same map.
+
+    Args:
+        x: `(n, c)`, n > first + count.
+        first: leading components that are left out.
+        count: components that are kept.
+
+    Raises:
+        ClaimError: If x has fewer directions.
+    """
+    mean = x.mean(0)
+    _, s, vt = np.linalg.svd(x - mean, full_matrices=False)
+    if len(s) < first + count or not s[first + count - 1] > 1e-6 * s[0]:
+        raise ClaimError("key: the probes are too few or too alike for its feature maps", "use more varied images")
+    loadings = vt[first : first + count].T
+    signs = np.sign(loadings[np.abs(loadings).argmax(0), np.arange(count)])
+    return Affine(mean, loadings * signs * math.sqrt(len(x)) / s[first : first + count])
+
+
+class ContentMap(nn.Module):
+    """Features of a random network, pooled in 3 x 3 cells, whitened, without the leading directions.
+
+    Leading directions are brightness, size and pose: every encoder knows them, so they can carry no watermark.
+
+    Args:
+        random: draws the network.
+        probes: `(n, c, h, w)` uint8, on which the map is calibrated.
+    """
+
+    def __init__(self, random: RandomState, probes: Tensor) -> None:
+        super().__init__()
+        self.network = RandomNetwork(random)
+        count = feature_count(len(probes))
+        self.whiten = whitening(_on(probes, self.pooled), count // 8, count)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Return the raw features `(n, 576)`."""
+        return F.adaptive_avg_pool2d(self.network(images), GRID).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features `(n, D)` of float images in `[0, 1]`, uncorrelated and of variance 1 on the probes."""
+        out: Tensor = self.whiten(self.pooled(images))
+        return out
+
+
+class InvariantMap(nn.Module):
+    """Random Fourier features of what rotating the image leaves unchanged.
+
+    The features of a random network are averaged over the image and over its rotations; their leading directions are
+    known to every encoder, rotation-invariant ones included. The cosines of random combinations of them are functions
+    of the same content, but no encoder has reason to make them linearly readable (Rahimi and Recht 2007 for the
+    features). What is linear in the leading directions is projected out.
+
+    Args:
+        random: draws the network and the frequencies.
+        probes: `(n, c, h, w)` uint8, on which the map is calibrated.
+    """
+
+    def __init__(self, random: RandomState, probes: Tensor) -> None:
+        super().__init__()
+        self.network = RandomNetwork(random)
+        averaged = _on(probes, self.averaged)
+        self.leading = whitening(averaged, 0, LEADING)
+        frequencies = random.standard_normal((LEADING, FREQUENCIES)) * BANDWIDTH
+        self.register_buffer("frequencies", torch.from_numpy(frequencies).float())
+        self.register_buffer("phases", torch.from_numpy(random.uniform(0, TURN, FREQUENCIES)).float())
+        raw = _on(probes, self.raw)
+        known = np.c_[np.ones(len(raw)), raw[:, :LEADING]]
+        slope: Array = np.linalg.lstsq(known, raw[:, LEADING:], rcond=None)[0].astype(np.float64)
+        self.linear = Affine(np.zeros(LEADING), slope[1:])
+        self.whiten = whitening(raw[:, LEADING:] - known @ slope, 0, feature_count(len(probes)))
+        self.whiten.get_buffer("mean").add_(torch.from_numpy(slope[0]).float())
+
+    def averaged(self, images: Tensor) -> Tensor:
+        """Return network features averaged over the image and its rotations, `(n, 64)`."""
+        x = three_channels(images.float())
+        if max(x.shape[-2:]) > SIDE:
+            x = F.adaptive_avg_pool2d(x, SIDE)
+        angles = torch.arange(N_ROTATIONS).repeat_interleave(len(x)) * (TURN / N_ROTATIONS)
+        planes = self.network(rotate(x.repeat(N_ROTATIONS, 1, 1, 1), angles.to(x.device)))
+        averaged: Tensor = planes.mean((2, 3)).reshape(N_ROTATIONS, len(x), -1).mean(0)
+        return averaged
+
+    def raw(self, images: Tensor) -> Tensor:
+        """Return the leading directions and the random Fourier features, `(n, LEADING + FREQUENCIES)`."""
+        e = self.leading(self.averaged(images))
+        return torch.cat([e, torch.cos(e @ self.get_buffer("frequencies") + self.get_buffer("phases"))], 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features `(n, D)` of float images in `[0, 1]`, uncorrelated and of variance 1 on the probes."""
+        raw = self.raw(images)
+        out: Tensor = self.whiten(raw[:, LEADING:] - self.linear(raw[:, :LEADING]))
+        return out
+
+
+def _on(probes: Tensor, features: Callable[[Tensor], Tensor]) -> Array:
+    """Return features of uint8 probes in float64, computed in batches without gradients."""
+    with torch.no_grad():
+        return np.concatenate([features(as_input(part)).double().numpy() for part in torch.split(probes, 256)])
+
+
+MAPS: dict[str, type[ContentMap | InvariantMap]] = {"content": ContentMap, "invariant": InvariantMap}
+
+
+class Targets(nn.Module):
+    """What an encoder is taught, and what a suspect is tested on: the features of every map, and the marked directions.
+
+    Args:
+        key: the secret key.
+        probes: `(n, c, h, w)` uint8, the probes that the key draws from its pool, n >= 100.
+
+    Attributes:
+        names: the maps, in order.
+
+    Raises:
+        ClaimError: If there are too few probes, or they are not of the key's shape.
+    """
+
+    def __init__(self, key: Key, probes: Tensor) -> None:
+        super().__init__()
+        if len(probes) < MIN_PROBES:
+            raise ClaimError(f"key: {len(probes)} probes are too few", f"at least {MIN_PROBES}")
+        if tuple(probes.shape[1:]) != key.pool.shape:
+            raise ClaimError(
+                f"key: probes of {tuple(probes.shape[1:])}, its pool has images of {key.pool.shape}",
+                "use the images that the key was made for",
+            )
+        self.names = tuple(MAPS)
+        self.maps = nn.ModuleDict({name: kind(key.randomness(f"map {name}"), probes) for name, kind in MAPS.items()})
+        for name in MAPS:
+            frame = key.randomness(f"frame {name}").standard_normal((feature_count(len(probes)), key.directions))
+            self.register_buffer(f"frame_{name}", torch.from_numpy(frame))
+        self.requires_grad_(False)
+
+    def frame(self, name: str) -> Array:
+        """Return the key's frame of a map, `(D, r)` float64: independent standard normal numbers."""
+        return self.get_buffer(f"frame_{name}").cpu().numpy()
+
+    def features(self, name: str, images: Tensor) -> Array:
+        """Return the features of a map on uint8 images, `(n, D)` float64."""
+        return _on(images, self.maps[name])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the targets of float images in `[0, 1]`, `(n, maps r)`: one column a marked direction, variance 1."""
+        columns = []
+        for name in self.names:
+            frame = F.normalize(self.get_buffer(f"frame_{name}").float(), dim=0)
+            columns.append(self.maps[name](images) @ frame)
+        return torch.cat(columns, 1)

@@ -1,0 +1,230 @@
+"""H0: the suspect does not depend on the key's frames. H1: it predicts the marked directions better. Unit: the key."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.random import RandomState
+from scipy import stats
+from sklearn.linear_model import Ridge
+
+from ownership.errors import ClaimError
+from ownership.keyed.key import Key, Pool
+from ownership.keyed.maps import MAPS, Targets, feature_count, whitening
+from ownership.keyed.regression import FOLDS, RAW, _candidates, cross_fitted
+from ownership.keyed.test import Explained, explained, key_test, moments
+from ownership.watermark import rotate
+
+N, D, R = 240, 30, 4
+
+
+@cache
+def toy() -> tuple[np.ndarray, np.ndarray]:
+    """Features, and representations that know some of them better than others, as any encoder does."""
+    rng = np.random.default_rng(0)
+    raw = rng.standard_normal((N, D))
+    y = whitening(raw, 0, D)(torch.from_numpy(raw).float()).double().numpy()
+    mixing = rng.standard_normal((D, 20)) * np.linspace(2, 0.1, D)[:, None]
+    return y, y @ mixing + 3 * rng.standard_normal((N, 20))
+
+
+def frame(seed: int) -> np.ndarray:
+    return RandomState(seed).standard_normal((D, R))
+
+
+def r_squared(y: np.ndarray, predicted: np.ndarray, w: np.ndarray) -> float:
+    """The oracle: share of the variance of the marked directions that is predicted, one direction after another."""
+    error = variance = 0.0
+    for j in range(w.shape[1]):
+        error += sum((yi - pi) ** 2 for yi, pi in zip(y @ w[:, j], predicted @ w[:, j], strict=True))
+        variance += sum(yi**2 for yi in y @ w[:, j])
+    return 1 - error / variance
+
+
+def test_the_score_is_the_share_of_variance_that_is_predicted() -> None:
+    y, z = toy()
+    result = key_test(explained(z, {"content": y}), {"content": frame(1)}, RandomState(2), decoys=99)
+    assert result.maps["content"].score == pytest.approx(r_squared(y, cross_fitted(z, y), frame(1)), abs=1e-6)
+
+
+def test_decoys_are_scores_of_frames_drawn_anew() -> None:
+    # the chi-square numbers stand for frames: two samples of the statistic have one distribution
+    y, z = toy()
+    matrix = explained(z, {"content": y})["content"].matrix
+    values = np.linalg.eigvalsh(matrix)
+    mean, sd = moments(values, R)
+    naive = []
+    for seed in range(2000):
+        w = frame(seed)
+        naive.append((np.trace(w.T @ matrix @ w) / np.trace(w.T @ w) - mean) / sd)
+    chi = RandomState(0).chisquare(R, (2000, D))
+    assert stats.ks_2samp(naive, (chi @ values / chi.sum(1) - mean) / sd).pvalue > 0.01
+    assert np.mean(naive) == pytest.approx(0, abs=0.1)
+    assert np.std(naive) == pytest.approx(1, abs=0.06)
+
+
+def test_p_is_that_of_scipys_monte_carlo_test_on_the_same_draws() -> None:
+    y, z = toy()
+    matrices, decoys = explained(z, {"content": y}), 499
+    result = key_test(matrices, {"content": frame(3)}, RandomState(4), decoys=decoys)
+    values, vectors = np.linalg.eigh(matrices["content"].matrix)
+    mean, sd = moments(values, R)
+
+    def statistic(weights: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.maximum((weights @ values / weights.sum(-1) - mean) / sd, 0) ** 2
+
+    chi = RandomState(4).chisquare(R, (decoys, D))
+    own = ((vectors.T @ frame(3)) ** 2).sum(1)
+    draws = iter([statistic(chi)])
+    oracle = stats.monte_carlo_test(
+        [float(statistic(own))],
+        rvs=lambda size: next(draws).reshape(size),
+        statistic=lambda x, axis=-1: x.max(axis),
+        n_resamples=decoys,
+        alternative="greater",
+    )
+    assert result.pvalue == pytest.approx(oracle.pvalue)
+
+
+@pytest.mark.parametrize("dependent", [False, True])
+def test_size_is_exact_for_any_suspect(dependent: bool) -> None:
+    """H0 holds: the suspect is fixed, whatever it knows of the features; 2,000 keys. Two maps joined, or one."""
+    y, z = toy()
+    features = {"content": y} | ({"invariant": np.roll(y, 7, 1)} if dependent else {})
+    matrices, draws, ps = explained(z, features), RandomState(5), []
+    for _ in range(2000):
+        frames = {name: draws.standard_normal((D, R)) for name in features}
+        ps.append(key_test(matrices, frames, draws, decoys=99).pvalue)
+    for alpha in (0.01, 0.05, 0.1, 0.5):
+        assert stats.binomtest(int((np.array(ps) <= alpha).sum()), 2000, alpha).pvalue > 0.001
+
+
+def test_a_marked_suspect_is_found_and_references_sharpen_it() -> None:
+    y, z = toy()
+    w = frame(6)
+    marked = z + 3 * (y @ (w / np.linalg.norm(w, axis=0))) @ np.random.default_rng(1).standard_normal((R, 20))
+    plain, found = explained(z, {"content": y}), explained(marked, {"content": y})
+    alone = key_test(found, {"content": w}, RandomState(7))
+    less = key_test(found, {"content": w}, RandomState(7), references=[plain])
+    assert alone.pvalue < 1e-3
+    assert less.maps["content"].z > alone.maps["content"].z
+    assert key_test(plain, {"content": w}, RandomState(7)).pvalue > 0.01
+
+
+def test_a_suspect_that_answers_the_same_for_all_images_scores_nothing() -> None:
+    y, _ = toy()
+    result = key_test(explained(np.ones((N, 5)), {"content": y}), {"content": frame(8)}, RandomState(8))
+    assert result.maps["content"].z == 0
+    assert result.pvalue == 1
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000))
+def test_no_invertible_linear_map_of_the_representation_changes_whitened_predictions(seed: int) -> None:
+    y, z = toy()
+    rng = np.random.default_rng(seed)
+    mixed = z @ rng.standard_normal((20, 20)) + rng.standard_normal(20)
+    whitened = slice(len(RAW), None)
+    assert _candidates(mixed[60:], y[60:], mixed[:60])[whitened] == pytest.approx(
+        _candidates(z[60:], y[60:], z[:60])[whitened], abs=1e-6
+    )
+
+
+def test_padding_duplicates_and_scale_change_no_prediction() -> None:
+    y, z = toy()
+    padded = np.concatenate([z, np.full((N, 3), 7.0), np.zeros((N, 2))], 1) * 100
+    assert cross_fitted(padded, y) == pytest.approx(cross_fitted(z, y), abs=1e-6)
+
+
+def test_the_candidates_are_ridge_regressions() -> None:
+    y, z = toy()
+    x, new = z[60:], z[:60]
+    s = np.linalg.svd(x - x.mean(0), compute_uv=False)
+    for i, penalty in enumerate(RAW):
+        oracle = Ridge(alpha=penalty * (s**2).mean()).fit(x, y[60:])
+        assert _candidates(x, y[60:], new)[i] == pytest.approx(oracle.predict(new) - y[60:].mean(0), abs=1e-8)
+
+
+def test_more_dimensions_than_probes_are_read() -> None:
+    y, z = toy()
+    wide = np.concatenate([z, 0.01 * np.random.default_rng(2).standard_normal((N, 400))], 1)
+    assert float(((y - cross_fitted(wide, y)) ** 2).mean()) < 0.9 * float((y**2).mean())
+
+
+def test_no_row_is_predicted_from_itself() -> None:
+    # noise predicts nothing: in-sample predictions would
+    y, _ = toy()
+    noise = np.random.default_rng(3).standard_normal((N, 100))
+    assert np.trace(explained(noise, {"content": y})["content"].matrix) < 0.05 * D
+    assert FOLDS > 1
+
+
+IMAGES = torch.randint(0, 256, (160, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+KEY = Key(secret=bytes(32), pool=Pool(sha256="", images=160, shape=(3, 20, 20)))
+
+
+@cache
+def targets() -> Targets:
+    return Targets(KEY, IMAGES)
+
+
+def test_features_are_uncorrelated_on_the_probes() -> None:
+    for name in MAPS:
+        y = targets().features(name, IMAGES)
+        assert y.shape == (160, feature_count(160))
+        assert np.cov(y.T, bias=True) == pytest.approx(np.eye(y.shape[1]), abs=1e-3)
+
+
+def test_targets_are_the_features_along_the_frame() -> None:
+    x = IMAGES[:9].float() / 255
+    columns = targets()(x)
+    at = 0
+    for name in MAPS:
+        w = targets().frame(name)
+        expected = targets().features(name, IMAGES[:9]) @ (w / np.linalg.norm(w, axis=0))
+        assert columns[:, at : at + w.shape[1]].numpy() == pytest.approx(expected, abs=1e-4)
+        at += w.shape[1]
+    assert columns.shape == (9, at)
+
+
+def test_another_secret_gives_other_maps_and_other_frames() -> None:
+    other = Targets(Key(secret=bytes([1]) * 32, pool=KEY.pool), IMAGES)
+    for name in MAPS:
+        assert abs(np.corrcoef(other.frame(name).ravel(), targets().frame(name).ravel())[0, 1]) < 0.4
+        assert not np.allclose(other.features(name, IMAGES), targets().features(name, IMAGES))
+
+
+def test_a_quarter_turn_changes_the_content_map_and_hardly_the_invariant_one() -> None:
+    x = IMAGES.float() / 255
+    turned = x.rot90(1, (2, 3))
+    raw = targets().maps["invariant"].averaged
+    assert raw(turned).numpy() == pytest.approx(raw(x).numpy(), rel=0.02)
+    eighth = rotate(x, torch.full((len(x),), torch.pi / 4))
+    content = targets().maps["content"].pooled
+    moved = float((content(eighth) - content(x)).norm() / content(x).norm())
+    assert moved > 3 * float((raw(eighth) - raw(x)).norm() / raw(x).norm())
+
+
+@pytest.mark.parametrize("images", [IMAGES[:99], IMAGES[:, :1], IMAGES[:, :, :19]])
+def test_probes_of_another_shape_or_too_few_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(ClaimError):
+        Targets(KEY, images)
+
+
+def test_images_that_are_all_alike_are_refused() -> None:
+    with pytest.raises(ClaimError, match="alike"):
+        Targets(KEY, IMAGES[:1].expand(160, -1, -1, -1))
+
+
+def test_explained_matrices_are_symmetric_and_references_are_subtracted() -> None:
+    y, z = toy()
+    one, two = explained(z, {"m": y})["m"], explained(z[:, :5], {"m": y})["m"]
+    assert np.array_equal(one.matrix, one.matrix.T)
+    assert one.minus([two, two]).matrix == pytest.approx(one.matrix - two.matrix)
+    assert one.minus([]) is one
+    assert isinstance(one, Explained)
