@@ -139,7 +139,7 @@ def read_reply(
 
 
 def token_signature(reply: bytes, error: type[OwnershipError] = ClaimIntegrityError) -> bytes:
-    """Return the authority's signature in a timestamp reply: what nobody else could have computed, and nobody can vary.
+    """Return the authority's signature in a timestamp reply: what only the authority can compute.
 
     Other bytes of a reply are not signed (status text, certificates, unsigned attributes), so its owner can change them
     and the reply stays valid. The signature is not checked here: `read_reply` does that.

@@ -30,9 +30,13 @@ from ownership.io.canonical import base64_text, canonical_json, sha256, unbase64
 
 FORMAT_VERSION = 1
 SECRET_BYTES = 32
+MIN_PROBES = 100
+"""Fewest probes that the feature maps can be calibrated on."""
 DIRECTIONS = 8
 """Marked directions of each feature map where the owner chooses nothing else."""
 MOST_DIRECTIONS = 64
+PROBES = 2000
+"""Probes that a key draws from its pool where the owner chooses nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,10 @@ class Pool:
     images: int
     shape: tuple[int, int, int]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the pool as JSON-ready values."""
+        return {"sha256": self.sha256, "images": self.images, "shape": list(self.shape)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
@@ -57,18 +65,25 @@ class Key:
     Attributes:
         secret: 32 bytes from the system's randomness.
         pool: The pool of public images.
+        probes: Number of probes that the key draws from the pool; at most all of it.
         directions: Marked directions r of each feature map.
         anchor: Reply of a timestamp authority (RFC 3161) to the commitment; None for an unanchored key.
     """
 
     secret: bytes = field(repr=False)
     pool: Pool
+    probes: int
     directions: int = DIRECTIONS
     anchor: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.secret) != SECRET_BYTES:
             raise ClaimError(f"key: a secret of {len(self.secret)} bytes", f"{SECRET_BYTES} bytes")
+        if not MIN_PROBES <= self.probes <= self.pool.images:
+            raise ClaimError(
+                f"key: {self.probes} probes of a pool of {self.pool.images} images",
+                f"at least {MIN_PROBES}, at most all",
+            )
         if not 1 <= self.directions <= MOST_DIRECTIONS:
             raise ClaimError(f"key: {self.directions} directions", f"1 to {MOST_DIRECTIONS}")
 
@@ -79,12 +94,9 @@ class Key:
             {
                 "turnmark_key": FORMAT_VERSION,
                 "secret_sha256": sha256(b"turnmark key secret" + self.secret),
+                "probes": self.probes,
                 "directions": self.directions,
-                "pool": {
-                    "sha256": self.pool.sha256,
-                    "images": self.pool.images,
-                    "shape": list(self.pool.shape),
-                },
+                "pool": self.pool.to_dict(),
             }
         )
 
@@ -109,17 +121,18 @@ class Key:
         digest = hmac.new(self.secret, message, hashlib.sha256).digest()
         return RandomState(np.frombuffer(digest, dtype=">u4").astype(np.uint32))
 
-    def probe_indices(self, n: int) -> NDArray[np.int64]:
-        """Return the indices of the probes in the pool, in the order in which they are used, `(min(n, images),)`."""
-        return self.randomness("probes").permutation(self.pool.images)[:n].astype(np.int64)
+    def probe_indices(self) -> NDArray[np.int64]:
+        """Return the indices of the probes in the pool, in the order in which they are used, `(probes,)`."""
+        return self.randomness("probes").permutation(self.pool.images)[: self.probes].astype(np.int64)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the key as JSON-ready values; they are secret."""
         return {
             "format_version": FORMAT_VERSION,
             "secret": self.secret.hex(),
+            "probes": self.probes,
             "directions": self.directions,
-            "pool": {"sha256": self.pool.sha256, "images": self.pool.images, "shape": list(self.pool.shape)},
+            "pool": self.pool.to_dict(),
             "anchor": None if self.anchor is None else base64_text(self.anchor),
         }
 
@@ -138,6 +151,7 @@ class Key:
             key = cls(
                 secret=unhex(value["secret"]),
                 pool=Pool(sha256=str(pool["sha256"]), images=int(pool["images"]), shape=(channels, height, width)),
+                probes=int(value["probes"]),
                 directions=int(value["directions"]),
                 anchor=None if anchor is None else unbase64(anchor),
             )
@@ -148,6 +162,13 @@ class Key:
         return key
 
 
-def new_key(pool: Pool, directions: int = DIRECTIONS) -> Key:
-    """Return a key with a fresh secret from the system's randomness, not yet anchored."""
-    return Key(secret=secrets.token_bytes(SECRET_BYTES), pool=pool, directions=directions)
+def new_key(pool: Pool, *, probes: int = PROBES, directions: int = DIRECTIONS) -> Key:
+    """Return a key with a fresh secret from the system's randomness, not yet anchored.
+
+    Args:
+        pool: The public images that its probes are drawn from.
+        probes: Number of probes; a smaller pool is used whole.
+        directions: Marked directions of each feature map.
+    """
+    secret = secrets.token_bytes(SECRET_BYTES)
+    return Key(secret=secret, pool=pool, probes=min(probes, pool.images), directions=directions)

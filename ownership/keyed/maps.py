@@ -40,7 +40,6 @@ BANDWIDTH = 0.7
 """Standard deviation of their frequencies, for inputs of variance 1."""
 MOST_FEATURES = 128
 """Largest number D of features of a map; with n probes it is at most n / 8."""
-MIN_PROBES = 100
 
 Array = NDArray[np.float64]
 
@@ -204,22 +203,20 @@ class Targets(nn.Module):
 
     Args:
         key: the secret key.
-        probes: `(n, c, h, w)` uint8, the probes that the key draws from its pool, n >= 100.
+        probes: `(n, c, h, w)` uint8, the probes that the key draws from its pool.
 
     Attributes:
         names: the maps, in order.
 
     Raises:
-        ClaimError: If there are too few probes, or they are not of the key's shape.
+        ClaimError: If these are not so many probes of the shape that the key draws.
     """
 
     def __init__(self, key: Key, probes: Tensor) -> None:
         super().__init__()
-        if len(probes) < MIN_PROBES:
-            raise ClaimError(f"key: {len(probes)} probes are too few", f"at least {MIN_PROBES}")
-        if tuple(probes.shape[1:]) != key.pool.shape:
+        if tuple(probes.shape) != (key.probes, *key.pool.shape):
             raise ClaimError(
-                f"key: probes of {tuple(probes.shape[1:])}, its pool has images of {key.pool.shape}",
+                f"key: probes of shape {tuple(probes.shape)}, it draws {(key.probes, *key.pool.shape)}",
                 "use the images that the key was made for",
             )
         self.names = tuple(MAPS)

@@ -6,15 +6,23 @@ Nobody picks or edits probes: which images of the pool they are, and in which or
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ownership.encoders.images import check_images, image_bytes
 from ownership.errors import ClaimError, ClaimIntegrityError, DataError
-from ownership.keyed.key import Key, Pool
-from ownership.keyed.maps import MIN_PROBES
+from ownership.io.canonical import canonical_json, parse_json
+from ownership.io.files import read_bytes, write_bytes
+from ownership.io.text import printable
+from ownership.keyed.key import MIN_PROBES, Key, Pool
 
 DIGEST_BYTES = 32
+KEY_FILE, PROBES_FILE = "key.json", "probes.safetensors"
 
 
 def digests_of(images: Tensor) -> bytes:
@@ -37,40 +45,75 @@ def pool_of(images: Tensor) -> Pool:
     return Pool(sha256=digest, images=len(images), shape=(channels, height, width))
 
 
-def draw_probes(key: Key, images: Tensor, n: int) -> Tensor:
-    """Return the probes that a key draws from its pool, `(min(n, images), c, h, w)` uint8.
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class KeyMaterial:
+    """A key with what it draws: all that training, building a claim and testing need.
 
-    Args:
-        key: The key.
-        images: The images of its pool, in their order.
-        n: Number of probes.
-
-    Raises:
-        ClaimError: If these are other images than the key was committed to.
+    Attributes:
+        key: The secret key.
+        probes: The probes, `(n, c, h, w)` uint8, in their order.
+        digests: SHA-256 of each image of the pool, 32 bytes each.
     """
-    if pool_of(images) != key.pool:
-        raise ClaimError(
-            "these public images are not the ones that the key was made for", "give the images of turnmark key new"
-        )
-    return images[key.probe_indices(n)]
 
+    key: Key
+    probes: Tensor
+    digests: bytes
 
-def check_drawn(key: Key, probes: Tensor, digests: bytes) -> None:
-    """Check that probes are what the key draws from its pool.
+    @classmethod
+    def draw(cls, key: Key, images: Tensor) -> KeyMaterial:
+        """Return a key with the probes that it draws from the images of its pool, given in their order.
 
-    Args:
-        key: The key.
-        probes: `(n, c, h, w)` uint8.
-        digests: SHA-256 of each image of the pool (`digests_of`).
+        Raises:
+            ClaimError: If these are other images than the key was committed to.
+        """
+        if pool_of(images) != key.pool:
+            raise ClaimError(
+                "these public images are not the ones that the key was made for", "give the images of turnmark key new"
+            )
+        return cls(key=key, probes=images[key.probe_indices()].contiguous(), digests=digests_of(images))
 
-    Raises:
-        ClaimIntegrityError: If the digests are not those that the key was committed to, or a probe is another image.
-    """
-    whole = len(digests) == DIGEST_BYTES * key.pool.images
-    if not whole or hashlib.sha256(digests).hexdigest() != key.pool.sha256:
-        raise ClaimIntegrityError("claim: the pool is not the one that the key was committed to", "it was changed")
-    stated = [digests[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)] for i in key.probe_indices(len(probes))]
-    if b"".join(stated) != digests_of(probes):
-        raise ClaimIntegrityError(
-            "claim: the public probes are not those that the key draws from its pool: they were picked or edited"
-        )
+    def check(self) -> None:
+        """Check that the probes are what the key draws from its pool.
+
+        Raises:
+            ClaimIntegrityError: If the digests are not those that the key was committed to, or a probe is another
+                image.
+        """
+        pool = self.key.pool
+        whole = len(self.digests) == DIGEST_BYTES * pool.images
+        if not whole or hashlib.sha256(self.digests).hexdigest() != pool.sha256:
+            raise ClaimIntegrityError("key: the pool is not the one that it was committed to", "it was changed")
+        stated = [self.digests[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)] for i in self.key.probe_indices()]
+        if b"".join(stated) != digests_of(self.probes):
+            raise ClaimIntegrityError(
+                "the public probes are not those that the key draws from its pool: they were picked or edited"
+            )
+
+    def save(self, folder: Path) -> None:
+        """Write `key.json` (secret) and `probes.safetensors` into a folder, mode 0600."""
+        pool = torch.frombuffer(bytearray(self.digests), dtype=torch.uint8)
+        write_bytes(folder / PROBES_FILE, save({"probes": self.probes, "pool_digests": pool}), secret=True)
+        write_bytes(folder / KEY_FILE, canonical_json(self.key.to_dict()), secret=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> KeyMaterial:
+        """Return what `save` wrote, checked.
+
+        Raises:
+            ClaimError: If a file is missing or damaged.
+            ClaimIntegrityError: If the probes are not what the key draws.
+        """
+        shown = printable(folder, 300)
+        if not (folder / KEY_FILE).is_file():
+            raise ClaimError(f"{shown} holds no {KEY_FILE}", "give a folder of turnmark key new")
+        key = Key.from_dict(parse_json(read_bytes(folder / KEY_FILE, ClaimError, "key"), ClaimError, KEY_FILE))
+        data = read_bytes(folder / PROBES_FILE, ClaimError, "probes")
+        try:
+            tensors = load(data)
+            probes, pool = tensors["probes"], tensors["pool_digests"]
+            check_images(probes, ClaimError)
+            material = cls(key=key, probes=probes, digests=pool.numpy().tobytes())
+        except (SafetensorError, KeyError, ValueError) as e:
+            raise ClaimError(f"{printable(folder / PROBES_FILE, 300)} is damaged", "restore the original") from e
+        material.check()
+        return material

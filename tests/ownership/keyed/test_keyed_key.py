@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from ownership.attestation.timestamps import token_signature
 from ownership.errors import ClaimError, ClaimIntegrityError, DataError
 from ownership.io.canonical import sha256
 from ownership.keyed.key import Key, Pool, new_key
-from ownership.keyed.pool import check_drawn, digests_of, draw_probes, pool_of
+from ownership.keyed.pool import KeyMaterial, digests_of, pool_of
 
 
 def images(n: int = 120, seed: int = 0) -> torch.Tensor:
@@ -20,24 +22,25 @@ def images(n: int = 120, seed: int = 0) -> torch.Tensor:
 
 
 POOL = pool_of(images())
-KEY = Key(secret=bytes(range(32)), pool=POOL)
+KEY = Key(secret=bytes(range(32)), pool=POOL, probes=100)
 
 
 def test_two_new_keys_share_nothing() -> None:
     first, second = new_key(POOL), new_key(POOL)
     assert first.secret != second.secret
     assert first.commitment != second.commitment
-    assert list(first.probe_indices(9)) != list(second.probe_indices(9))
+    assert list(first.probe_indices()) != list(second.probe_indices())
 
 
 def test_the_commitment_binds_everything_an_owner_could_choose_and_reveals_no_secret() -> None:
     other = Pool(sha256="0" * 64, images=POOL.images, shape=POOL.shape)
     changed = [
-        Key(secret=bytes(32), pool=POOL),
-        Key(secret=KEY.secret, pool=other),
-        Key(secret=KEY.secret, pool=POOL, directions=9),
+        Key(secret=bytes(32), pool=POOL, probes=100),
+        Key(secret=KEY.secret, pool=other, probes=100),
+        Key(secret=KEY.secret, pool=POOL, probes=100, directions=9),
+        Key(secret=KEY.secret, pool=POOL, probes=101),
     ]
-    assert len({KEY.commitment, *(k.commitment for k in changed)}) == 4
+    assert len({KEY.commitment, *(k.commitment for k in changed)}) == 5
     assert KEY.secret.hex().encode() not in KEY.commitment
     assert json.loads(KEY.commitment)["secret_sha256"] != sha256(KEY.secret)  # no digest that other files may hold
 
@@ -45,11 +48,11 @@ def test_the_commitment_binds_everything_an_owner_could_choose_and_reveals_no_se
 def test_numbers_of_a_key_stay_the_same_in_later_versions() -> None:
     # the frames of every claim hang on these numbers; NumPy promises that its legacy stream never changes (NEP 19)
     assert KEY.randomness("frame content").standard_normal(3).round(9).tolist() == FROZEN_FRAME
-    assert KEY.probe_indices(5).tolist() == FROZEN_PROBES
+    assert KEY.probe_indices()[:5].tolist() == FROZEN_PROBES
 
 
-FROZEN_FRAME = [0.799549706, -0.497059854, -1.242052348]
-FROZEN_PROBES = [93, 82, 48, 98, 116]
+FROZEN_FRAME = [-0.598495489, 1.770780991, 0.650790308]
+FROZEN_PROBES = [113, 88, 75, 76, 59]
 
 
 def test_each_purpose_has_its_own_numbers() -> None:
@@ -59,7 +62,7 @@ def test_each_purpose_has_its_own_numbers() -> None:
 
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 64), st.none() | st.binary(min_size=1, max_size=50))
 def test_a_stored_key_is_the_same_key(secret: bytes, directions: int, anchor: bytes | None) -> None:
-    key = Key(secret=secret, pool=POOL, directions=directions, anchor=anchor)
+    key = Key(secret=secret, pool=POOL, probes=100, directions=directions, anchor=anchor)
     assert Key.from_dict(json.loads(json.dumps(key.to_dict()))) == key
 
 
@@ -81,36 +84,54 @@ def test_a_damaged_key_is_refused(field: str, value: object) -> None:
         Key.from_dict({**KEY.to_dict(), field: value})
 
 
-def test_probes_are_drawn_without_replacement_and_more_probes_begin_with_the_same() -> None:
-    few, many = KEY.probe_indices(10), KEY.probe_indices(1000)
-    assert list(many[:10]) == list(few)
-    assert sorted(many) == list(range(120))
+def test_probes_are_drawn_without_replacement() -> None:
+    assert len(set(KEY.probe_indices())) == 100
+    assert sorted(new_key(POOL).probe_indices()) == list(range(120))  # a pool of fewer images than probes is used whole
 
 
 def test_probes_come_from_the_pool_of_the_commitment_only() -> None:
-    probes = draw_probes(KEY, images(), 40)
-    assert torch.equal(probes, images()[KEY.probe_indices(40)])
-    check_drawn(KEY, probes, digests_of(images()))
+    material = KeyMaterial.draw(KEY, images())
+    assert torch.equal(material.probes, images()[KEY.probe_indices()])
+    material.check()
     with pytest.raises(ClaimError, match="not the ones"):
-        draw_probes(KEY, images(seed=1), 40)
+        KeyMaterial.draw(KEY, images(seed=1))
 
 
 def test_a_probe_that_was_moved_by_one_level_is_refused() -> None:
-    probes = draw_probes(KEY, images(), 40)
-    probes[7, 0, 3, 3] ^= 1
+    material = KeyMaterial.draw(KEY, images())
+    material.probes[7, 0, 3, 3] ^= 1
     with pytest.raises(ClaimIntegrityError, match="picked or edited"):
-        check_drawn(KEY, probes, digests_of(images()))
+        material.check()
 
 
 def test_picked_probes_are_refused() -> None:
+    material = KeyMaterial.draw(KEY, images())
     with pytest.raises(ClaimIntegrityError, match="picked or edited"):
-        check_drawn(KEY, images()[:40], digests_of(images()))
+        replace(material, probes=images()[:100]).check()
 
 
 def test_another_pool_is_refused() -> None:
-    other = images(seed=1)
+    material, other = KeyMaterial.draw(KEY, images()), images(seed=1)
     with pytest.raises(ClaimIntegrityError, match="pool"):
-        check_drawn(KEY, other[KEY.probe_indices(40)], digests_of(other))
+        replace(material, probes=other[KEY.probe_indices()], digests=digests_of(other)).check()
+
+
+def test_a_key_folder_is_read_back_and_its_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    material = KeyMaterial.draw(KEY, images())
+    material.save(tmp_path)
+    loaded = KeyMaterial.load(tmp_path)
+    assert loaded.key == KEY
+    assert torch.equal(loaded.probes, material.probes)
+    assert {f.stat().st_mode & 0o777 for f in tmp_path.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("name", ["key.json", "probes.safetensors"])
+@pytest.mark.parametrize("content", [None, b"", b"damaged"])
+def test_a_damaged_key_folder_is_refused(tmp_path: Path, name: str, content: bytes | None) -> None:
+    KeyMaterial.draw(KEY, images()).save(tmp_path)
+    (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
+    with pytest.raises(ClaimError):
+        KeyMaterial.load(tmp_path)
 
 
 def test_a_pool_of_too_few_images_is_refused() -> None:

@@ -18,7 +18,6 @@ from ownership.keyed.key import Key, Pool
 from ownership.keyed.maps import MAPS, Targets, feature_count, whitening
 from ownership.keyed.regression import FOLDS, RAW, _candidates, cross_fitted
 from ownership.keyed.test import Explained, explained, key_test, moments
-from ownership.watermark import rotate
 
 N, D, R = 240, 30, 4
 
@@ -165,7 +164,7 @@ def test_no_row_is_predicted_from_itself() -> None:
 
 
 IMAGES = torch.randint(0, 256, (160, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-KEY = Key(secret=bytes(32), pool=Pool(sha256="", images=160, shape=(3, 20, 20)))
+KEY = Key(secret=bytes(32), pool=Pool(sha256="", images=160, shape=(3, 20, 20)), probes=160)
 
 
 @cache
@@ -193,7 +192,7 @@ def test_targets_are_the_features_along_the_frame() -> None:
 
 
 def test_another_secret_gives_other_maps_and_other_frames() -> None:
-    other = Targets(Key(secret=bytes([1]) * 32, pool=KEY.pool), IMAGES)
+    other = Targets(Key(secret=bytes([1]) * 32, pool=KEY.pool, probes=160), IMAGES)
     for name in MAPS:
         assert abs(np.corrcoef(other.frame(name).ravel(), targets().frame(name).ravel())[0, 1]) < 0.4
         assert not np.allclose(other.features(name, IMAGES), targets().features(name, IMAGES))
@@ -204,10 +203,8 @@ def test_a_quarter_turn_changes_the_content_map_and_hardly_the_invariant_one() -
     turned = x.rot90(1, (2, 3))
     raw = targets().maps["invariant"].averaged
     assert raw(turned).numpy() == pytest.approx(raw(x).numpy(), rel=0.02)
-    eighth = rotate(x, torch.full((len(x),), torch.pi / 4))
     content = targets().maps["content"].pooled
-    moved = float((content(eighth) - content(x)).norm() / content(x).norm())
-    assert moved > 3 * float((raw(eighth) - raw(x)).norm() / raw(x).norm())
+    assert float((content(turned) - content(x)).norm() / content(x).norm()) > 0.1
 
 
 @pytest.mark.parametrize("images", [IMAGES[:99], IMAGES[:, :1], IMAGES[:, :, :19]])
