@@ -111,12 +111,12 @@ def build(
             base_checkpoint_is_private=private_base_checkpoint,
             progress=progress,
         )
-    digest = built.save(out)
+    saved = built.save(out)
     if reference and not built.references:
         render.warn(
             "no reference surrogates (too few unused public images, or no built-in architecture of that dimension)"
         )
-    render.line(f"claim written: {out} (SHA-256 {digest}); keep it secret")
+    render.line(f"claim written: {out} (SHA-256 {saved.sha256}); keep it secret")
     show(out)
 
 
@@ -139,7 +139,7 @@ def show(claim: seal.Folder) -> None:
     inputs.check_claim(claim)
 
     from ownership.claims.claim import Claim
-    from ownership.claims.describe import describe
+    from ownership.reports.claim_text import describe
 
     for line in describe(Claim.load(claim)):
         render.line(line)

@@ -82,11 +82,9 @@ def progress() -> AbstractContextManager[showing.Shown]:
 
 def report(r: Report) -> None:
     """Print a report's verdict, reasons and tests."""
-    from ownership.claims.seal import seal_lines
-    from ownership.io.records import to_json
     from ownership.reports import sentences
-    from ownership.reports.glossary import format_number
-    from ownership.stats import format_p
+    from ownership.reports.claim_text import seal_lines
+    from ownership.reports.glossary import format_number, format_p
     from ownership.verdict.results import PanelCheck
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
@@ -100,7 +98,7 @@ def report(r: Report) -> None:
     out.print(f"{f.queries} queries made to the suspect, repeated queries included{early}")
     for reason in sentences.reasons(r):
         out.print(f"  - {escape(reason)}")
-    for line in seal_lines(to_json(r.claim.seal)):
+    for line in seal_lines(r.claim.seal):
         out.print(f"  - the claim: {escape(line)}", soft_wrap=True)
     for note in sentences.probe_notes(f.probe_quality):
         out.print(f"  - [yellow]the claim's probes:[/] {escape(note)}")
@@ -139,7 +137,7 @@ def report(r: Report) -> None:
 
 def demo(results: Sequence[Row], title: str) -> None:
     """Print the audits of the demo, one row each."""
-    from ownership.stats import format_p
+    from ownership.reports.glossary import format_p
 
     shown = {"partial_rsa_relative": "distance", "watermark_probability": "watermark", "inference_gmm": "data set"}
     out.print(f"{title}; p-values of three tests", markup=False)
@@ -158,7 +156,7 @@ def demo(results: Sequence[Row], title: str) -> None:
 def several(s: BatchSummary) -> None:
     """Print the summary of several suspects."""
     from ownership.reports.batch import warning_sentence
-    from ownership.stats import format_p
+    from ownership.reports.glossary import format_p
 
     table = Table(box=None, padding=(0, 1))
     for name in ("suspect", f"among {len(s.suspects)}", "p", "adjusted p", "its own report"):
@@ -180,8 +178,7 @@ def several(s: BatchSummary) -> None:
 def reproduction(r: Reproduction) -> None:
     """Print a report's numbers beside those of the repeated audit, and each that differs."""
     from ownership.auditing.reproduce import P_TOLERANCE
-    from ownership.reports.glossary import format_number
-    from ownership.stats import format_p
+    from ownership.reports.glossary import format_number, format_p
 
     table = Table(box=None, padding=(0, 1))
     for name in ("test", "queries", "report", "repeated", "p", "repeated", "same"):

@@ -70,15 +70,17 @@ def seal(
     inputs.check_claim(claim)
 
     from ownership.attestation.keys import load_signing_key
+    from ownership.attestation.statement import is_sealed
     from ownership.sealing.create import seal_claim, sealed_claim
 
     trusted = roots_in(roots)
-    made, new = seal_claim(claim, load_signing_key(signing_key, ask_passphrase))
+    before = is_sealed(claim)
+    made = seal_claim(claim, load_signing_key(signing_key, ask_passphrase))
     say(
         [
-            f"sealed: {claim}, {made.leaves} leaves, Merkle root {made.root}"
-            if new
-            else f"already sealed with this key, and nothing changed: {claim}, Merkle root {made.root}",
+            f"already sealed with this key, and nothing changed: {claim}, Merkle root {made.root}"
+            if before
+            else f"sealed: {claim}, {made.leaves} leaves, Merkle root {made.root}",
             f"key {made.public_key_sha256}",
         ]
     )

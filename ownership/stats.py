@@ -252,14 +252,3 @@ def image_level_test(a: ArrayLike, b: ArrayLike, null_hypothesis: str, alternati
         result = stats.ttest_ind(x, y, equal_var=False, alternative=alternative)
         t, p = float(result.statistic), float(result.pvalue)
     return ImageLevelTest(null_hypothesis=null_hypothesis, statistic=t, pvalue=p, n=len(x) + len(y))
-
-
-def format_p(p: float) -> str:
-    """Return a p-value for people. Below 0.001 it would extrapolate a normal tail, and is not printed (rule 3).
-
-    >>> format_p(0.00002), format_p(0.0123), format_p(0.95)
-    ('< 0.001', '0.012', '0.95')
-    """
-    if p < 0.001:
-        return "< 0.001"
-    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

@@ -71,7 +71,7 @@ def scores(group: Group, victim: int, names: list[str]) -> list[Row]:
         panel=tuple(a for _, a in panel),
         teachers=teachers,
         watermark_labels=labels.numpy(),
-        watermark_images=np.tile(np.arange(len(labels) // 2), 2),
+        watermark_sources=np.tile(np.arange(len(labels) // 2), 2),
         predictor=cast(RotationPredictor, predictors),  # the candidates choose one of these by name
     )
     rows = []

@@ -5,18 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ownership.claims.claim import Claim
+from ownership.reports.claim_text import seal_record
 from ownership.suspects.preprocessing import Preprocess
 from ownership.suspects.sandbox.encoder import SandboxedEncoder
 from ownership.suspects.suspect import Suspect
-from ownership.verdict.records import (
-    AuditOptions,
-    ClaimRecord,
-    EncoderEntry,
-    SealRecord,
-    SuspectRecord,
-    TimestampRecord,
-    VictimRecord,
-)
+from ownership.verdict.records import AuditOptions, ClaimRecord, EncoderEntry, SuspectRecord, VictimRecord
 
 
 def claim_record(claim: Claim) -> ClaimRecord:
@@ -43,20 +36,7 @@ def claim_record(claim: Claim) -> ClaimRecord:
         probes={name: len(images) for name, images in sorted(claim.probes.items())},
         image_size=(channels, height, width),
         redaction=tuple(claim.redaction.parts),
-        seal=_seal_record(claim),
-    )
-
-
-def _seal_record(claim: Claim) -> SealRecord | None:
-    if claim.seal is None:
-        return None
-    return SealRecord(
-        public_key_sha256=claim.seal.public_key_sha256,
-        root=claim.seal.root,
-        timestamps=tuple(
-            TimestampRecord(authority=t.authority, time=t.time.isoformat(), trusted=t.trusted)
-            for t in claim.seal.timestamps
-        ),
+        seal=seal_record(claim.seal),
     )
 
 

@@ -82,7 +82,7 @@ def build_claim(
         panel=tuple(responses for _, responses in kept),
         teachers=teachers_among(members),
         watermark_labels=None if watermark_probes is None else watermark_probes.labels.numpy(),
-        watermark_images=None if watermark_probes is None else watermark_probes.sources.numpy(),
+        watermark_sources=None if watermark_probes is None else watermark_probes.sources.numpy(),
         predictor=None if watermark is None else watermark.predictor,
         projection_head=projection_head,
     )

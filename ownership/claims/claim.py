@@ -19,7 +19,7 @@ claim/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class Claim:
             panel=tuple(self.responses[m.name] for m in self.members),
             teachers=teachers_among(self.members),
             watermark_labels=None if probes is None else probes.labels.numpy(),
-            watermark_images=None if probes is None else probes.sources.numpy(),
+            watermark_sources=None if probes is None else probes.sources.numpy(),
             predictor=None if watermark is None else watermark.predictor,
             projection_head=self.projection_head,
         )
@@ -117,11 +117,11 @@ class Claim:
         """Return the panel members of one stratum."""
         return tuple(m for m in self.members if m.kind == kind)
 
-    def save(self, folder: Path) -> str:
+    def save(self, folder: Path) -> Claim:
         """Write the claim to a new folder, completely or not at all.
 
         Returns:
-            The content digest.
+            The claim as written: with its content digest, not sealed yet.
 
         Raises:
             ClaimError: If the folder exists and is not empty, or the claim is redacted.
@@ -129,7 +129,7 @@ class Claim:
         """
         if self.redaction.parts:
             raise ClaimError("a redacted claim cannot be written as a claim", "copy its folder")
-        return write_folder(folder, self._content(), self._parts())
+        return replace(self, sha256=write_folder(folder, self._content(), self._parts()), seal=None)
 
     def _parts(self) -> dict[str, bytes]:
         public = {name: images for name, images in self.probes.items() if name not in PRIVATE_SETS}

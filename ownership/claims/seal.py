@@ -25,13 +25,11 @@ from ownership.attestation.keys import fingerprint, load_public_key, public_pem
 from ownership.attestation.merkle import SALT_BYTES, root_hash, salted_leaf
 from ownership.attestation.statement import (
     ENVELOPE,
-    UNTIMESTAMPED,
     SignedStatement,
     in_toto,
     is_sealed,
     open_in_toto,
     read_part,
-    timestamp_line,
 )
 from ownership.claims.redaction import PRIVATE_PROBES
 from ownership.encoders.images import images_sha256
@@ -45,8 +43,6 @@ FORMAT_VERSION = 1
 PREDICATE_TYPE = "urn:uuid:d2a90f6f-0d56-4374-bd48-732b3f6f7f1f"
 PUBLIC_KEY = "owner.pub"
 SALTS = "salts.json"
-
-UNSEALED = "UNSEALED: no owner signed this claim; anyone who can write to it can replace all of it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +67,6 @@ class Seal(SignedStatement):
     root: str
     leaves: int
     public_key: bytes
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what a report states about the seal."""
-        return {
-            "root": self.root,
-            "public_key_sha256": self.public_key_sha256,
-            "timestamps": [
-                {"authority": t.authority, "time": t.time.isoformat(), "trusted": t.trusted} for t in self.timestamps
-            ],
-        }
 
     def check_tree(self, leaves: list[bytes]) -> None:
         """Raise ClaimIntegrityError unless these leaf hashes, in order, lead to the signed root."""
@@ -224,16 +210,3 @@ def read_salts(folder: Path, names: Mapping[str, Any]) -> dict[str, bytes]:
 def plan_sha256(content: Mapping[str, Any]) -> str:
     """Return the digest of a claim's plan: the SHA-256 of its canonical JSON."""
     return sha256(canonical_json(content.get("plan")))
-
-
-def seal_lines(seal: Mapping[str, Any] | None) -> list[str]:
-    """Return what a report says about a claim's seal.
-
-    Args:
-        seal: From `Seal.to_dict`; None if the claim is not sealed.
-    """
-    if seal is None:
-        return [UNSEALED, UNTIMESTAMPED]
-    lines = [f"sealed with the key {seal['public_key_sha256']}, Merkle root {seal['root']}"]
-    lines += [timestamp_line(t["time"], t["authority"], trusted=t["trusted"]) for t in seal["timestamps"]]
-    return lines if seal["timestamps"] else [*lines, UNTIMESTAMPED]

@@ -112,3 +112,17 @@ def strata_scores(statistic: Statistic, claim: Claim, interim: int | None = None
         elif member.trained_on_private is False:
             groups.setdefault(NOT_TRAINED_ON_PRIVATE, {})[member.name] = scores[member.name]
     return {s: by_name for s, by_name in groups.items() if len(by_name) >= claim.plan.min_stratum}
+
+
+def leave_one_out_rejections(claim: Claim) -> list[str]:
+    """Return the members for which a primary test rejects when tested against the panel without them.
+
+    The result is descriptive: members are no test sample, because they made the thresholds. A rejected member shows
+    that its stratum mixes several kinds of encoder.
+    """
+    level = claim.plan.final_alpha / len(claim.plan.primary)
+    rejected = set()
+    for name in claim.plan.primary:
+        controls = control_scores(claim, name)
+        rejected |= {m for m, score in controls.scores.items() if controls.without(m).exceeds(score, level)}
+    return sorted(rejected)

@@ -90,22 +90,22 @@ class ScoringContext:
     panel: tuple[Responses, ...]
     teachers: dict[str, str] = field(default_factory=dict)  # distilled control -> its teacher in the panel, or ""
     watermark_labels: NDArray[np.int64] | None = None  # (2 w,), 0 or 1
-    watermark_images: NDArray[np.int64] | None = None  # (2 w,), index of the public probe that was rotated
+    watermark_sources: NDArray[np.int64] | None = None  # (2 w,), index of the public probe that was rotated
     predictor: RotationPredictor | None = None
     projection_head: nn.Module | None = None
 
     def first(self, sizes: dict[str, int]) -> ScoringContext:
         """Return the context of an interim analysis: the first `sizes[name]` probes of each named set."""
         watermarked = sizes.get("watermark", 0)
-        labels, images = (
-            None if x is None else x[:watermarked] for x in (self.watermark_labels, self.watermark_images)
+        labels, sources = (
+            None if x is None else x[:watermarked] for x in (self.watermark_labels, self.watermark_sources)
         )
         return replace(
             self,
             victim=self.victim.first(sizes),
             panel=tuple(m.first(sizes) for m in self.panel),
             watermark_labels=labels,
-            watermark_images=images,
+            watermark_sources=sources,
         )
 
     def without(self, member: Responses) -> ScoringContext:

@@ -36,9 +36,9 @@ def watermark_logits(responses: Responses, context: ScoringContext) -> tuple[NDA
     if read.shape[1] != context.victim.dim:
         raise NotApplicable(f"representations have {read.shape[1]} dimensions, the victim's {context.victim.dim}")
     if context.predictor.pairs:
-        if context.watermark_images is None:
+        if context.watermark_sources is None:
             raise NotApplicable("the claim does not say which images its rotated probes show")
-        read = np.concatenate([read, responses.get("public")[context.watermark_images]], axis=1)
+        read = np.concatenate([read, responses.get("public")[context.watermark_sources]], axis=1)
     with torch.inference_mode():
         logits = context.predictor(torch.from_numpy(read.astype(np.float32)))
     return logits.numpy(), context.watermark_labels

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ownership.reports.glossary import format_p
 from ownership.reports.report import Report
 from ownership.reports.sentences import percent, title_of
-from ownership.stats import format_p
 from ownership.verdict.explanations import CHANCE, SAME_DATA, UNPUBLISHED_CHECKPOINT, Consequence, Explanation
 from ownership.verdict.explanations import ExplanationFinding as Finding
 

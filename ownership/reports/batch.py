@@ -11,9 +11,9 @@ from typing import Any
 
 from ownership.io.files import write_bytes, write_json
 from ownership.io.records import to_json
+from ownership.reports.glossary import format_p
 from ownership.reports.html import template
 from ownership.reports.sentences import percent
-from ownership.stats import format_p
 from ownership.verdict.rule import Verdict
 
 SCHEMA_VERSION = 1

@@ -6,8 +6,7 @@ import io
 import re
 from html import escape
 
-from ownership.reports.glossary import format_number
-from ownership.stats import format_p
+from ownership.reports.glossary import format_number, format_p
 from ownership.verdict.results import TestResult
 
 MEMBER, REFERENCE, SUSPECT, LINE = "#46535f", "#7a4f00", "#a01818", "#1b1f24"

@@ -186,3 +186,14 @@ def format_number(x: float | None) -> str:
     if x is None or not math.isfinite(x):
         return "–"
     return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+
+
+def format_p(p: float) -> str:
+    """Return a p-value for people. Below 0.001 it would extrapolate a normal tail, and is not printed (rule 3).
+
+    >>> format_p(0.00002), format_p(0.0123), format_p(0.95)
+    ('< 0.001', '0.012', '0.95')
+    """
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

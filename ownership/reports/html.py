@@ -10,12 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownership.claims.seal import seal_lines
+from ownership.attestation import statement
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import clear_leftovers, write_bytes, write_together
-from ownership.io.records import to_json
 from ownership.plan import STRATA
 from ownership.reports import alternatives, sentences
+from ownership.reports.claim_text import seal_lines
 from ownership.reports.figures import test_figure
 from ownership.reports.glossary import (
     EXPLAINED,
@@ -25,9 +25,9 @@ from ownership.reports.glossary import (
     PLAN_EXPLAINED,
     SUPPORT_LEVELS,
     format_number,
+    format_p,
 )
 from ownership.reports.report import Report
-from ownership.stats import format_p
 from ownership.verdict.results import TestResult
 from ownership.verdict.strength import SCALE
 
@@ -97,7 +97,7 @@ def render_html(report: Report, custody: Custody | None = None) -> str:
         kinds=[f"{count} {kind.replace('_', ' ')}" for kind, count in counts.items() if count],
         plan_explained=PLAN_EXPLAINED,
         glossary=GLOSSARY,
-        sealed=seal_lines(to_json(findings.claim.seal)),
+        sealed=seal_lines(findings.claim.seal),
         format_p=format_p,
         number=format_number,
         percent=sentences.percent(findings.error_rate),
@@ -122,9 +122,13 @@ def _families(results: Sequence[TestResult], numbers: Sequence[dict[str, Any]]) 
 
 @lru_cache(maxsize=1)
 def renderer() -> str:
-    """Return the name of what draws a page: equal renderers make the same bytes from the same numbers."""
+    """Return the name of what draws a page: equal renderers make the same bytes from the same numbers.
+
+    It is a digest of this package and of the one module outside it whose words are on a page: those of a timestamp.
+    """
     here = Path(__file__).parent
-    sources = b"".join(path.read_bytes() for path in (*sorted(here.glob("*.py")), *sorted(here.glob("templates/*"))))
+    files = (*sorted(here.glob("*.py")), *sorted(here.glob("templates/*")), Path(statement.__file__))
+    sources = b"".join(path.read_bytes() for path in files)
     parts = (f"turnmark {version('turnmark')} build {sha256(sources)[:12]}", f"matplotlib {version('matplotlib')}")
     return ", ".join((*parts, f"jinja2 {version('jinja2')}", platform.machine()))
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 from ownership.evidence.statistics import STATISTICS
 from ownership.plan import MIN_RELATIVE_SIMILARITY
-from ownership.reports.glossary import SUPPORT_LEVELS, format_number
+from ownership.reports.glossary import SUPPORT_LEVELS, format_number, format_p
 from ownership.reports.report import Report
-from ownership.stats import format_p
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import (
     AuditorEncoder,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 
-def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool]:
+def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> Seal:
     """Seal a claim: commit to everything in it, sign the commitment, write it to `folder/seal`.
 
     Args:
@@ -33,7 +33,7 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool
         signing_key: The owner's signing key.
 
     Returns:
-        The seal, and whether it is new. A claim that this key has sealed already stays as it is.
+        The seal. A claim that this key has sealed already stays as it is; its seal is returned.
 
     Raises:
         ClaimIntegrityError: If the claim, or the seal it has, does not verify.
@@ -48,7 +48,7 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool
                 f"this claim is sealed already, with the key {verified.seal.public_key_sha256}",
                 "a seal is never replaced, because its timestamps would be lost; build a new claim",
             )
-        return verified.seal, False
+        return verified.seal
     if verified.redaction.parts:
         raise ClaimError("a redacted claim cannot be sealed", "seal the whole claim, then make the redacted copy")
     digests = verified.leaf_digests()
@@ -66,7 +66,7 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> tuple[Seal, bool
     sealed = open_folder(folder).seal
     if sealed is None or sealed.claim_sha256 != verified.sha256:
         raise ClaimError("the claim changed while it was sealed", "seal it again while no other program writes to it")
-    return sealed, True
+    return sealed
 
 
 def sealed_claim(folder: Path) -> Seal:

@@ -58,7 +58,7 @@ def test_the_claim_is_written_as_it_was(tmp_path: Path) -> None:
     assert loaded.watermark is not None
     assert loaded.watermark.key is not None
     assert sum(map(len, loaded.probes.values())) > 200
-    assert loaded.save(tmp_path / "again") == loaded.sha256
+    assert loaded.save(tmp_path / "again").sha256 == loaded.sha256
     for path in (tmp_path / "again").rglob("*.*"):
         assert path.read_bytes() == (CLAIM / path.relative_to(tmp_path / "again")).read_bytes()
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ownership import audit, build_claim
 from ownership.claims.claim import Claim
-from ownership.claims.describe import describe
 from ownership.claims.probes import ClaimImages
 from ownership.claims.record import NamedEncoder
 from ownership.encoders.architectures import Encoder
@@ -23,6 +22,7 @@ from ownership.evidence.querying import ProblemCode
 from ownership.evidence.statistics import STATISTICS
 from ownership.plan import Plan
 from ownership.reports import sentences
+from ownership.reports.claim_text import describe
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
 from ownership.stats import case_control_test

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from ownership.claims.build import build_claim
 from ownership.claims.claim import Claim
-from ownership.claims.describe import describe, leave_one_out_rejections
 from ownership.claims.probes import ClaimImages
 from ownership.claims.record import NamedEncoder
+from ownership.claims.strata import leave_one_out_rejections
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, DataError, OwnershipError
 from ownership.io.canonical import canonical_json, sha256
 from ownership.plan import Plan
+from ownership.reports.claim_text import describe
 from watermark_training.data import Data
 
 
@@ -44,7 +45,8 @@ def test_a_claim_survives_the_disk(claim: Claim, claim_folder: Path) -> None:
 
 
 def test_writing_twice_gives_the_same_bytes(claim: Claim, claim_folder: Path, tmp_path: Path) -> None:
-    claim.save(tmp_path / "again")
+    saved = claim.save(tmp_path / "again")
+    assert saved.sha256 == Claim.load(claim_folder).sha256
     for path in claim_folder.rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "again" / path.relative_to(claim_folder)).read_bytes()
 

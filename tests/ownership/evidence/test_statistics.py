@@ -148,7 +148,7 @@ def test_a_predictor_of_pairs_gets_each_probe_beside_its_image_unrotated(claim: 
     sizes = {"public": 60, "watermark": 21}
     assert watermark_success(hidden.first(sizes), context.first(sizes)) == 1 - 0.5 / 21
     with pytest.raises(NotApplicable, match="which images"):
-        watermark_success(hidden, replace(context, watermark_images=None))
+        watermark_success(hidden, replace(context, watermark_sources=None))
     basis = np.linalg.qr(np.random.default_rng(1).normal(size=(64, 64)))[0].astype(np.float32)
     turned = Responses("y", {name: x @ basis for name, x in hidden.sets.items()})
     assert watermark_success(turned, context) < 0.9

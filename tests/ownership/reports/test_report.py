@@ -19,10 +19,9 @@ from ownership.claims.claim import Claim
 from ownership.errors import ReportError
 from ownership.plan import Plan
 from ownership.reports import sentences
-from ownership.reports.glossary import format_number
+from ownership.reports.glossary import format_number, format_p
 from ownership.reports.html import render_html, write_html
 from ownership.reports.report import Report
-from ownership.stats import format_p
 from ownership.verdict.results import Skip, SkipCode
 from ownership.verdict.rule import ReasonCode, Verdict, too_many_positives
 

@@ -31,11 +31,11 @@ from ownership.attestation.statement import UNTIMESTAMPED
 from ownership.attestation.timestamps import ask_authority, load_roots, parse_date, read_reply
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
-from ownership.claims.describe import describe
-from ownership.claims.seal import UNSEALED, open_statement
+from ownership.claims.seal import open_statement
 from ownership.encoders.images import image_bytes, images_sha256
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
 from ownership.io.canonical import canonical_json, sha256
+from ownership.reports.claim_text import UNSEALED, describe
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
 from ownership.sealing.create import attach, seal_claim, stamp, write_request
@@ -143,8 +143,7 @@ def test_openssl_agrees_about_timestamps(sealed: Sealed) -> None:
 def test_sealing_twice(sealed: Sealed, tmp_path: Path) -> None:
     copy = shutil.copytree(sealed.folder, tmp_path / "claim")
     before = {p: p.read_bytes() for p in copy.rglob("*.*")}
-    again, new = seal_claim(copy, sealed.key)
-    assert not new
+    again = seal_claim(copy, sealed.key)
     assert again == Claim.load(sealed.folder).seal
     assert {p: p.read_bytes() for p in copy.rglob("*.*")} == before
     make_signing_key(tmp_path / "other.key")
@@ -158,8 +157,8 @@ def test_sealing_twice(sealed: Sealed, tmp_path: Path) -> None:
 
 def test_seals_of_one_claim_differ_by_their_salts(claim_folder: Path, sealed: Sealed, tmp_path: Path) -> None:
     copy = shutil.copytree(claim_folder, tmp_path / "claim")
-    seal, new = seal_claim(copy, sealed.key)
-    assert new
+    seal = seal_claim(copy, sealed.key)
+    assert (copy / "seal").is_dir()
     first = Claim.load(sealed.folder).seal
     assert first is not None
     assert (seal.claim_sha256, seal.plan_sha256, seal.leaves) == (first.claim_sha256, first.plan_sha256, first.leaves)

@@ -19,11 +19,11 @@ from torch import nn
 from ownership import audit
 from ownership.auditing.probe_export import export_probes
 from ownership.claims.claim import Claim
-from ownership.claims.describe import describe
 from ownership.claims.redaction import NAME, PRIVATE_PROBES, PRIVATE_SETS, REDACTABLE
 from ownership.encoders.architectures import Encoder
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.io.canonical import canonical_json, sha256
+from ownership.reports.claim_text import describe
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
 from ownership.sealing.create import attach, seal_claim, write_request
@@ -248,8 +248,9 @@ def test_sealing_and_disclosing(sealed: Sealed, redacted: Path, bare: Path, tmp_
         seal_claim(bare, sealed.key)
     assert e.value.exit_code == 2
     assert not (bare / "seal").exists()
-    again, new = seal_claim(redacted, sealed.key)  # sealed with this key already, as its whole is
-    assert not new
+    before = {p: p.read_bytes() for p in redacted.rglob("*.*")}
+    again = seal_claim(redacted, sealed.key)  # sealed with this key already, as its whole is
+    assert {p: p.read_bytes() for p in redacted.rglob("*.*")} == before
     assert again == Claim.load(redacted).seal
     shown = check_disclosure(disclose(redacted, ["predictor.safetensors"], data=True), public_key=sealed.public)
     assert shown.parts == {"predictor.safetensors": (redacted / "predictor.safetensors").read_bytes()}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ownership.attestation.statement import UNTIMESTAMPED, timestamp_line
 from ownership.claims.claim import Claim
 from ownership.claims.redaction import redaction_detail
-from ownership.claims.seal import seal_lines
-from ownership.claims.strata import control_scores
+from ownership.claims.seal import Seal
+from ownership.claims.strata import control_scores, leave_one_out_rejections
 from ownership.io.text import printable
 from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA, ROTATION_INVARIANT_STRATA, STRATA
+from ownership.verdict.records import SealRecord, TimestampRecord
+
+UNSEALED = "UNSEALED: no owner signed this claim; anyone who can write to it can replace all of it"
 
 
 def describe(claim: Claim) -> list[str]:
@@ -34,7 +38,7 @@ def _contents(claim: Claim) -> Iterator[str]:
         yield f"            left out: {printable(reason)}"
     if claim.redaction.parts:
         yield f"redacted    {redaction_detail(claim.redaction)}"
-    for line in seal_lines(None if claim.seal is None else claim.seal.to_dict()):
+    for line in seal_lines(seal_record(claim.seal)):
         yield f"seal        {line}"
 
 
@@ -91,15 +95,23 @@ def _tests(claim: Claim) -> Iterator[str]:
         )
 
 
-def leave_one_out_rejections(claim: Claim) -> list[str]:
-    """Return the members for which a primary test rejects when tested against the panel without them.
+def seal_lines(seal: SealRecord | None) -> list[str]:
+    """Return what is said of a claim's seal; None: it is not sealed."""
+    if seal is None:
+        return [UNSEALED, UNTIMESTAMPED]
+    lines = [f"sealed with the key {seal.public_key_sha256}, Merkle root {seal.root}"]
+    lines += [timestamp_line(t.time, t.authority, trusted=t.trusted) for t in seal.timestamps]
+    return lines if seal.timestamps else [*lines, UNTIMESTAMPED]
 
-    The result is descriptive: members are no test sample, because they made the thresholds. A rejected member shows
-    that its stratum mixes several kinds of encoder.
-    """
-    level = claim.plan.final_alpha / len(claim.plan.primary)
-    rejected = set()
-    for name in claim.plan.primary:
-        controls = control_scores(claim, name)
-        rejected |= {m for m, score in controls.scores.items() if controls.without(m).exceeds(score, level)}
-    return sorted(rejected)
+
+def seal_record(seal: Seal | None) -> SealRecord | None:
+    """Return what a report records of a claim's seal; None: it is not sealed."""
+    if seal is None:
+        return None
+    return SealRecord(
+        public_key_sha256=seal.public_key_sha256,
+        root=seal.root,
+        timestamps=tuple(
+            TimestampRecord(authority=t.authority, time=t.time.isoformat(), trusted=t.trusted) for t in seal.timestamps
+        ),
+    )
