@@ -179,8 +179,8 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     """Return Holm-adjusted p-values in the given order: reject each test whose adjusted p-value is at most alpha.
 
     Controls the probability of any false rejection among the tests, under any dependence. The result is that of
-    statsmodels' `multipletests`, which runs a garbage collection, 50 ms beside torch, at each of the thousands of calls
-    of a simulation.
+    statsmodels' `multipletests`, which runs a garbage collection (50 ms and more beside torch) at each of the thousands
+    of calls of a simulation.
 
     References:
         [1] Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6, 1979.

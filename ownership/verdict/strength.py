@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from scipy import stats
-
+from ownership.stats import binomial_interval
 from ownership.verdict.findings import Findings
 from ownership.verdict.rule import Decision, Verdict, decide, first_rejection
 
@@ -109,7 +108,7 @@ def lower_bound(k: int, n: int) -> float:
     >>> round(lower_bound(3, 3), 4), lower_bound(0, 3)
     (0.3684, 0.0)
     """
-    return float(stats.beta.ppf(1 - CONFIDENCE, k, n - k + 1)) if k else 0.0
+    return binomial_interval(k, n, level=2 * CONFIDENCE - 1)[0]  # a bound alone has (1 + level) / 2
 
 
 def upper_bound(k: int, n: int) -> float:
