@@ -35,7 +35,8 @@ from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.callbacks import Callbacks
 from watermark_training.config import TrainConfig, WatermarkTask
 from watermark_training.data import Data
-from watermark_training.train_folder import load_trained, train_to
+from watermark_training.loaded_encoder import load_trained
+from watermark_training.train_folder import train_to
 
 FORMATS = ("safetensors", "onnx")
 Role = Literal["surrogate", "independent"]

@@ -85,7 +85,7 @@ def build(
     from ownership.plan import Plan
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
-    from watermark_training.train_folder import load_trained
+    from watermark_training.loaded_encoder import load_trained
 
     half = max(2, n_probes // 2)
     plan = Plan(alpha=alpha, n_public=n_probes, n_watermark=half, n_private=half, seed=seed)

@@ -61,7 +61,7 @@ def embed(
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
     from watermark_training.embed import embed_to
-    from watermark_training.train_folder import load_trained
+    from watermark_training.loaded_encoder import load_trained
 
     known = load_trained(encoder, arch)
     key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))

@@ -108,7 +108,7 @@ def evaluate(
     from attacks_for_eval.evaluation.grid import Grid, existing_models, joblib_backend
     from attacks_for_eval.evaluation.rates import rates, write_summary
     from watermark_training.data import load_data
-    from watermark_training.train_folder import load_trained
+    from watermark_training.loaded_encoder import load_trained
 
     known = load_trained(victim, arch)
     default = Grid()

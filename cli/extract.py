@@ -121,7 +121,7 @@ def extract(
     from ownership.suspects.endpoint.client import RemoteEncoder
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
-    from watermark_training.train_folder import load_trained
+    from watermark_training.loaded_encoder import load_trained
 
     optional = {
         "loss": loss,

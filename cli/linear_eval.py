@@ -41,7 +41,7 @@ def linear_eval(
     from attacks_for_eval.evaluation.linear import linear_evaluation
     from ownership.errors import DataError
     from watermark_training.data import load_data
-    from watermark_training.train_folder import load_trained
+    from watermark_training.loaded_encoder import load_trained
 
     loaded = load_trained(encoder, arch)
     learnt, held_out = load_data(data, size=size), load_data(test, size=size)

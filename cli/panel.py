@@ -56,7 +56,7 @@ def panel(
     from watermark_training.callbacks import Callbacks
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
-    from watermark_training.train_folder import load_trained
+    from watermark_training.loaded_encoder import load_trained
 
     config = load_trained(victim).config
     training = victim_training(config)

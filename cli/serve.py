@@ -42,7 +42,7 @@ def serve(
 
     from attacks_for_eval.extraction.black_box import BlackBox, Perturbation
     from attacks_for_eval.serve import make_app
-    from watermark_training.train_folder import load_trained
+    from watermark_training.loaded_encoder import load_trained
 
     perturbation = Perturbation(decimals=decimals, noise=noise)
     box = BlackBox(load_trained(victim, arch).encoder, budget=budget, perturbation=perturbation)

@@ -116,7 +116,8 @@ def train(
     from watermark_training.data import load_data
     from watermark_training.device import pick_device
     from watermark_training.distributed import processes, rank
-    from watermark_training.train_folder import load_trained, train_to, trainable
+    from watermark_training.loaded_encoder import load_trained, trainable
+    from watermark_training.train_folder import train_to
 
     known = None if init_from is None else load_trained(init_from, arch)
     found = None if known is None else trainable(known)[1]

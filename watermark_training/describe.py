@@ -10,7 +10,7 @@ from ownership.errors import SuspectError
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
 from watermark_training.callbacks import METRICS
-from watermark_training.train_folder import PREDICTOR, LoadedEncoder, load_trained
+from watermark_training.loaded_encoder import PREDICTOR, LoadedEncoder, load_trained
 
 WATERMARKS = {"paper": "the paper's public 180-degree rotation task", None: "none"}
 

@@ -11,7 +11,8 @@ from ownership.watermark import WatermarkKey
 from watermark_training.callbacks import Callbacks
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
-from watermark_training.train_folder import LoadedEncoder, TrainFolder, train_to, trainable
+from watermark_training.loaded_encoder import LoadedEncoder, trainable
+from watermark_training.train_folder import TrainFolder, train_to
 
 EMBEDDING_DEFAULTS: dict[str, Any] = {
     "epochs": 8,

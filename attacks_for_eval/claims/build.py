@@ -16,7 +16,7 @@ from ownership.watermark import Watermark
 from watermark_training.augment import fixed_view
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
-from watermark_training.train_folder import LoadedEncoder
+from watermark_training.loaded_encoder import LoadedEncoder
 
 
 def claim_with_references(

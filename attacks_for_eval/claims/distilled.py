@@ -13,7 +13,7 @@ from attacks_for_eval.claims.panel_spec import DISTILLATION_METHOD, PanelSpec, P
 from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.run import Victim, extract_to
 from ownership.io.progress import Progress, silent
-from watermark_training.train_folder import load_trained
+from watermark_training.loaded_encoder import load_trained
 
 DISTILLATION_LOSSES = ("mse", "infonce")
 

@@ -11,7 +11,8 @@ from attacks_for_eval.claims.panel_spec import PanelSpec, PanelTraining, draw_im
 from ownership.errors import TrainingError
 from ownership.io.progress import part
 from watermark_training.callbacks import Callbacks
-from watermark_training.train_folder import CONFIG, train_to, trainable
+from watermark_training.loaded_encoder import CONFIG, trainable
+from watermark_training.train_folder import train_to
 
 
 def train_folders_in(path: Path) -> list[Path]:

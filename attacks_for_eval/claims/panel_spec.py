@@ -15,7 +15,7 @@ from ownership.encoders.architectures import CUSTOM
 from ownership.errors import TrainingError
 from watermark_training.config import TrainConfig, WatermarkTask
 from watermark_training.data import Data
-from watermark_training.train_folder import LoadedEncoder
+from watermark_training.loaded_encoder import LoadedEncoder
 
 DISTILLATION_METHOD = "rotated"
 """Extraction method of distilled controls: the response to the unrotated image, for the image at any rotation."""

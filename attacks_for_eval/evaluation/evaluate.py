@@ -33,7 +33,7 @@ from ownership.io.progress import Progress, silent
 from ownership.reports.report import Report
 from ownership.suspects.suspect import load_encoder, load_suspect
 from watermark_training.data import Data
-from watermark_training.train_folder import load_trained
+from watermark_training.loaded_encoder import load_trained
 
 Row = dict[str, Any]
 """One audit: flat, JSON-ready."""

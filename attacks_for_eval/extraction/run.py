@@ -27,7 +27,8 @@ from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 from watermark_training.data import Data
 from watermark_training.encoder_files import ONNX, onnx_bytes, save_encoder
-from watermark_training.train_folder import CONFIG, LoadedEncoder, describe_data, load_trained, trainable
+from watermark_training.loaded_encoder import CONFIG, LoadedEncoder, load_trained, trainable
+from watermark_training.train_folder import describe_data
 from watermark_training.unfinished import unfinished
 
 OUTPUT_KINDS = ("representations", *CLASSIFIER_OUTPUTS)

@@ -23,7 +23,8 @@ from ownership.suspects.suspect import load_encoder
 from ownership.watermark import TURN, rotate, secret_key
 from watermark_training.data import Data, load_data
 from watermark_training.embed import embed_to
-from watermark_training.train_folder import load_trained, train_to
+from watermark_training.loaded_encoder import load_trained
+from watermark_training.train_folder import train_to
 
 PARTS = {  # name -> split, first image, end
     "fashion-mnist": {

@@ -32,7 +32,7 @@ from ownership.evidence.responses import NotApplicable, ScoringContext
 from ownership.stats import case_control_test
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import RotationPredictor, rotated_pairs
-from watermark_training.train_folder import load_trained
+from watermark_training.loaded_encoder import load_trained
 from watermark_training.watermark import fitted_predictor
 
 

@@ -36,7 +36,8 @@ from ownership.watermark import secret_key
 from watermark_training.callbacks import Callbacks
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
-from watermark_training.train_folder import describe_data, load_trained, save_trained
+from watermark_training.loaded_encoder import load_trained
+from watermark_training.train_folder import describe_data, save_trained
 from watermark_training.training import train
 from watermark_training.watermark import watermark_rate
 

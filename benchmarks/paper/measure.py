@@ -28,7 +28,8 @@ from watermark_training.augment import simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data, load_data
 from watermark_training.device import pick_device, seeded_architecture
-from watermark_training.train_folder import LoadedEncoder, load_trained, train_to
+from watermark_training.loaded_encoder import LoadedEncoder, load_trained
+from watermark_training.train_folder import train_to
 from watermark_training.watermark import watermark_rate
 
 SIDE = 32

@@ -39,7 +39,7 @@ from ownership.encoders.images import EncoderLike, represent
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key
 from watermark_training.embed import embed_to
-from watermark_training.train_folder import LoadedEncoder, load_trained
+from watermark_training.loaded_encoder import LoadedEncoder, load_trained
 from watermark_training.watermark import watermark_rate
 
 ROWS = RowStore("retrofit")

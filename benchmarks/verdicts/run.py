@@ -46,7 +46,8 @@ from ownership.plan import Plan
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key
 from watermark_training.data import Data, load_data, resize
-from watermark_training.train_folder import load_trained, train_to
+from watermark_training.loaded_encoder import load_trained
+from watermark_training.train_folder import train_to
 
 SETTINGS = Hyperparameters()
 PLAN = Plan(n_public=1000, n_watermark=250, n_private=250)

@@ -56,7 +56,7 @@ def test_the_panel_is_what_rule_2_asks(job: Job) -> None:
 
 
 def test_the_keys_of_independent_encoders_differ_from_the_victims(job: Job) -> None:
-    from watermark_training.train_folder import load_trained
+    from watermark_training.loaded_encoder import load_trained
 
     keys = [
         load_trained(job.folder / f"models/{n}").key for n in ("victim", "panel_watermarked_0", "panel_watermarked_2")

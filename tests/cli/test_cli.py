@@ -23,7 +23,7 @@ from support.job import Job
 from ownership.encoders.architectures import Encoder
 from ownership.io.canonical import sha256
 from watermark_training.encoder_files import onnx_bytes, weights_bytes
-from watermark_training.train_folder import load_trained
+from watermark_training.loaded_encoder import load_trained
 
 
 def test_audit_prints_and_writes_the_report(run: Run, job: Job, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from support.command import Run, error_line
 from support.job import Job
 
 from ownership.claims.claim import Claim
-from watermark_training.train_folder import load_trained
+from watermark_training.loaded_encoder import load_trained
 
 
 def test_embed_marks_a_trained_encoder_and_resumes(run: Run, job: Job, tmp_path: Path) -> None:

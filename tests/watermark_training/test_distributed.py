@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from watermark_training.train_folder import load_trained
+from watermark_training.loaded_encoder import load_trained
 
 pytestmark = pytest.mark.heavy
 

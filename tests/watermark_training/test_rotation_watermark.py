@@ -21,8 +21,9 @@ from ownership.watermark import RotationPredictor, WatermarkKey, rotated_pairs
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.embed import embed_to
+from watermark_training.loaded_encoder import LoadedEncoder, load_trained
 from watermark_training.losses import feature_preservation_loss
-from watermark_training.train_folder import LoadedEncoder, describe_data, load_trained, save_trained
+from watermark_training.train_folder import describe_data, save_trained
 from watermark_training.training import Trained, train
 from watermark_training.watermark import RotationWatermark, fitted_predictor, save_predictor, watermark_rate
 

@@ -17,7 +17,8 @@ from watermark_training.callbacks import Callbacks
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.describe import describe
-from watermark_training.train_folder import describe_data, load_trained, save_trained, train_to
+from watermark_training.loaded_encoder import load_trained
+from watermark_training.train_folder import describe_data, save_trained, train_to
 from watermark_training.training import Trained
 
 CONFIG = TrainConfig(arch="tiny", epochs=2, batch_size=32, watermark="none")

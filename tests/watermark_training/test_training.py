@@ -27,8 +27,9 @@ from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.device import pick_device
 from watermark_training.initial import keyed_seed
+from watermark_training.loaded_encoder import load_trained
 from watermark_training.loop import TrainingRun
-from watermark_training.train_folder import load_trained, train_to
+from watermark_training.train_folder import train_to
 from watermark_training.training import Trained, learning_warnings, train
 
 CONFIG = TrainConfig(

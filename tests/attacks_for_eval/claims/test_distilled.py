@@ -19,7 +19,7 @@ from ownership.evidence.similarity import linear_cka
 from ownership.watermark import TURN, rotate
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
-from watermark_training.train_folder import load_trained
+from watermark_training.loaded_encoder import load_trained
 
 pytestmark = pytest.mark.heavy
 

@@ -17,7 +17,8 @@ from ownership.errors import TrainingError
 from watermark_training.callbacks import Callbacks
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
-from watermark_training.train_folder import LoadedEncoder, load_trained, train_to
+from watermark_training.loaded_encoder import LoadedEncoder, load_trained
+from watermark_training.train_folder import train_to
 
 pytestmark = pytest.mark.heavy
 

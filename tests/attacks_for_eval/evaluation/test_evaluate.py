@@ -24,7 +24,7 @@ from ownership.errors import TrainingError
 from ownership.io.canonical import sha256
 from ownership.suspects.suspect import load_encoder
 from watermark_training.data import Data
-from watermark_training.train_folder import load_trained
+from watermark_training.loaded_encoder import load_trained
 
 QUICK = Hyperparameters(batch_size=64, extraction_batch_size=64, flip=False, min_crop=0.3)
 GRID = Grid(

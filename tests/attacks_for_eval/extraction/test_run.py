@@ -17,7 +17,7 @@ from ownership.encoders.images import represent
 from ownership.errors import SuspectError, TrainingError
 from ownership.suspects.suspect import load_encoder
 from watermark_training.data import Data
-from watermark_training.train_folder import load_trained
+from watermark_training.loaded_encoder import load_trained
 from watermark_training.training import Trained
 
 CONFIG = ExtractionConfig(loss="infonce", arch="tiny", queries=1500, epochs=1, batch_size=256)
