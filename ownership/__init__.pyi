@@ -15,7 +15,6 @@ from ownership.auditing.reproduce import load_options as load_options
 from ownership.auditing.reproduce import reproduce as reproduce
 from ownership.claims.build import build_claim as build_claim
 from ownership.claims.claim import Claim as Claim
-from ownership.claims.describe import describe as describe
 from ownership.claims.power import Power as Power
 from ownership.claims.power import claim_power as claim_power
 from ownership.claims.power import power_by_probes as power_by_probes
@@ -55,6 +54,7 @@ from ownership.reports.batch import BatchSummary as BatchSummary
 from ownership.reports.batch import BatchWarning as BatchWarning
 from ownership.reports.batch import SuspectSummary as SuspectSummary
 from ownership.reports.batch import WarningCode as WarningCode
+from ownership.reports.claim_text import describe as describe
 from ownership.reports.custody import Custody as Custody
 from ownership.reports.custody import CustodyItem as CustodyItem
 from ownership.reports.custody import Receipt as Receipt
