@@ -1,1 +1,1 @@
-"""The keyed watermark: secret key, feature maps, exact test. May import: attestation, encoders, stats and below."""
+"""The keyed watermark: secret key, feature maps, exact test. May import: attestation, watermark and below."""
