@@ -60,7 +60,7 @@ class RandomNetwork(nn.Module):
         super().__init__()
         for i, ((a, b), size) in enumerate(zip(pairwise(WIDTHS), (5, 3, 3), strict=True)):
             weight = random.standard_normal((b, a, size, size)) * math.sqrt(2 / (a * size * size))
-            self.register_buffer(f"weight_{i}", torch.from_numpy(weight.astype(np.float32)))
+            self.register_buffer(f"weight_{i}", torch.from_numpy(weight.astype(np.float32)), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return feature planes `(n, 64, h / 4, w / 4)` of images `(n, 1 or 3, h, w)` in `[0, 1]`."""
@@ -83,8 +83,8 @@ class Affine(nn.Module):
 
     def __init__(self, mean: Array, matrix: Array) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.from_numpy(mean).float())
-        self.register_buffer("matrix", torch.from_numpy(matrix).float())
+        self.register_buffer("mean", torch.from_numpy(mean).float(), persistent=False)
+        self.register_buffer("matrix", torch.from_numpy(matrix).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(n, d)` of `(n, c)`."""
@@ -158,8 +158,8 @@ class InvariantMap(nn.Module):
         averaged = _on(probes, self.averaged)
         self.leading = whitening(averaged, 0, LEADING)
         frequencies = random.standard_normal((LEADING, FREQUENCIES)) * BANDWIDTH
-        self.register_buffer("frequencies", torch.from_numpy(frequencies).float())
-        self.register_buffer("phases", torch.from_numpy(random.uniform(0, TURN, FREQUENCIES)).float())
+        self.register_buffer("frequencies", torch.from_numpy(frequencies).float(), persistent=False)
+        self.register_buffer("phases", torch.from_numpy(random.uniform(0, TURN, FREQUENCIES)).float(), persistent=False)
         raw = _on(probes, self.raw)
         known = np.c_[np.ones(len(raw)), raw[:, :LEADING]]
         slope: Array = np.linalg.lstsq(known, raw[:, LEADING:], rcond=None)[0].astype(np.float64)
@@ -172,8 +172,8 @@ class InvariantMap(nn.Module):
         x = three_channels(images.float())
         if max(x.shape[-2:]) > SIDE:
             x = F.adaptive_avg_pool2d(x, SIDE)
-        angles = torch.arange(N_ROTATIONS).repeat_interleave(len(x)) * (TURN / N_ROTATIONS)
-        planes = self.network(rotate(x.repeat(N_ROTATIONS, 1, 1, 1), angles.to(x.device)))
+        angles = torch.arange(N_ROTATIONS, device=x.device).repeat_interleave(len(x)) * (TURN / N_ROTATIONS)
+        planes = self.network(rotate(x.repeat(N_ROTATIONS, 1, 1, 1), angles))
         averaged: Tensor = planes.mean((2, 3)).reshape(N_ROTATIONS, len(x), -1).mean(0)
         return averaged
 
@@ -201,6 +201,8 @@ MAPS: dict[str, type[ContentMap | InvariantMap]] = {"content": ContentMap, "inva
 class Targets(nn.Module):
     """What an encoder is taught, and what a suspect is tested on: the features of every map, and the marked directions.
 
+    Its buffers are secret and follow from the key, so no state dict holds them.
+
     Args:
         key: the secret key.
         probes: `(n, c, h, w)` uint8, the probes that the key draws from its pool.
@@ -221,14 +223,16 @@ class Targets(nn.Module):
             )
         self.names = tuple(MAPS)
         self.maps = nn.ModuleDict({name: kind(key.randomness(f"map {name}"), probes) for name, kind in MAPS.items()})
-        for name in MAPS:
-            frame = key.randomness(f"frame {name}").standard_normal((feature_count(len(probes)), key.directions))
-            self.register_buffer(f"frame_{name}", torch.from_numpy(frame))
+        size = (feature_count(len(probes)), key.directions)
+        self._frames: dict[str, Array] = {n: key.randomness(f"frame {n}").standard_normal(size) for n in MAPS}
+        for name, frame in self._frames.items():  # in float32, the only precision of some devices
+            directions = F.normalize(torch.from_numpy(frame).float(), dim=0)
+            self.register_buffer(f"directions_{name}", directions, persistent=False)
         self.requires_grad_(False)
 
     def frame(self, name: str) -> Array:
         """Return the key's frame of a map, `(D, r)` float64: independent standard normal numbers."""
-        return self.get_buffer(f"frame_{name}").cpu().numpy()
+        return self._frames[name]
 
     def features(self, name: str, images: Tensor) -> Array:
         """Return the features of a map on uint8 images, `(n, D)` float64."""
@@ -236,8 +240,5 @@ class Targets(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the targets of float images in `[0, 1]`, `(n, maps r)`: one column a marked direction, variance 1."""
-        columns = []
-        for name in self.names:
-            frame = F.normalize(self.get_buffer(f"frame_{name}").float(), dim=0)
-            columns.append(self.maps[name](images) @ frame)
+        columns = [self.maps[name](images) @ self.get_buffer(f"directions_{name}") for name in self.names]
         return torch.cat(columns, 1)

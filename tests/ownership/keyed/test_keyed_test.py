@@ -225,3 +225,9 @@ def test_explained_matrices_are_symmetric_and_references_are_subtracted() -> Non
     assert one.minus([two, two]).matrix == pytest.approx(one.matrix - two.matrix)
     assert one.minus([]) is one
     assert isinstance(one, Explained)
+
+
+def test_no_state_dict_holds_what_follows_from_the_secret() -> None:
+    assert not targets().state_dict()
+    assert not list(targets().parameters())
+    assert {b.dtype for b in targets().buffers()} == {torch.float32}  # the widest that some devices have
