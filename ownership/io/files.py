@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,17 +110,29 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(folder)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            with _held(temporary) if sys.platform != "win32" else nullcontext():
-                yield temporary
-                _move(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with _temporary_folder(folder) as temporary:
+            yield temporary
+            _move(temporary, folder)
     except OSError as e:
         raise OwnershipError(
             f"cannot write {printable(folder, 300)} ({e.strerror})", "write elsewhere, or free space"
         ) from e
+
+
+@contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder` that this process holds, and remove it at the end."""
+    with ExitStack() as stack:
+        for _ in range(100):
+            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            if sys.platform == "win32":
+                break
+            with suppress(OSError):  # another run took it for a leftover before it was held
+                stack.enter_context(_held(temporary))
+                if temporary.exists():
+                    break
+        yield temporary
 
 
 def _move(temporary: Path, folder: Path) -> None:

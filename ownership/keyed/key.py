@@ -8,7 +8,7 @@ Order of events (docs/explanation/keyed-watermark.md):
 3. The *seed* is a function of secret, commitment and anchor. It fixes the feature maps, the frame, and which images of
    the pool are probes.
 
-Nobody can therefore draw keys until one fits a known suspect: each try is a commitment, signed at a time.
+An owner can therefore not draw keys until one fits a known suspect: each try is a commitment, signed at a time.
 Without an anchor the seed follows from the secret alone, and such a search is not excluded.
 """
 

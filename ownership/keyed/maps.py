@@ -1,9 +1,9 @@
 """Feature maps of the keyed watermark: secret functions from images to uncorrelated numbers.
 
 A map says *what* of an image the watermark is about. It is built of a random network whose weights follow from the key,
-so nobody who lacks the key can look for the marked directions, and it is calibrated on the probes.
+so an attacker without the key cannot look for the marked directions. It is calibrated on the probes.
 
-- `content`: what lies where in the upright image.
+- `content`: what lies where in the unrotated image.
 - `invariant`: what rotating the image leaves unchanged, for surrogates that are trained to ignore rotation.
 """
 
@@ -50,7 +50,7 @@ def feature_count(n_probes: int) -> int:
 
 
 class RandomNetwork(nn.Module):
-    """Three convolutions with ReLU, their weights drawn from a stream of random numbers (He et al. 2015).
+    """Three convolutions with ReLU, their weights drawn from a stream of random numbers (Kaiming initialization).
 
     Args:
         random: the stream.

@@ -1,6 +1,7 @@
 """The pool of public images: named by the commitment before the key exists, and drawn from by the key afterwards.
 
-Nobody picks or edits probes: which images of the pool they are, and in which order, follows from the anchored key.
+Which images of the pool are probes, and in which order, follows from the anchored key: the owner can neither pick nor
+edit them.
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ def test_weights_open_without_layers_and_the_lack_is_known(tmp_path: Path) -> No
     bare = SandboxedEncoder(tmp_path / "x.safetensors", LoadOptions(), without=without)
     assert bare.layers == {}
     images = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8)
-    assert torch.equal(represent(bare, images), represent(encoder(3), images))
+    torch.testing.assert_close(represent(bare, images), represent(encoder(3), images))  # its kernels may be others
     bare.close()
 
 
