@@ -117,7 +117,7 @@ class Row:
         return self.report.verdict is wanted
 
 
-def run_job(data: Data, out: Path, config: JobConfig, *, progress: Progress = silent) -> list[Row]:
+def run_job(data: Data, out: Path | str, config: JobConfig, *, progress: Progress = silent) -> list[Row]:
     """Run the demo job into a folder.
 
     Args:
@@ -132,6 +132,7 @@ def run_job(data: Data, out: Path, config: JobConfig, *, progress: Progress = si
     Raises:
         DataError: if there are too few images.
     """
+    out = Path(out)
     private, public, others = _split(data, config)
     attacks = _extractions(config, others)
     step = _steps(progress, 3 + len(config.panel) + len(config.independents) + len(attacks))

@@ -68,6 +68,19 @@ def test_every_type_of_an_exported_signature_is_exported(door: str) -> None:
     assert not missing, "\n".join(sorted(missing))
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_exported_functions_take_a_path_as_text_too(door: str) -> None:
+    package, missing = importlib.import_module(door), []
+    for name in package.__all__:
+        for where, function in _public_functions(getattr(package, name)):
+            if inspect.isclass(function):
+                continue  # fields of a record are paths
+            hints = typing.get_type_hints(function, localns=_imported_for_types(sys.modules[function.__module__]))
+            hints.pop("return", None)
+            missing += [f"{where}: {n}" for n, h in hints.items() if Path in _united(h) and str not in _united(h)]
+    assert not missing
+
+
 @pytest.mark.heavy
 def test_import_is_cheap() -> None:
     code = (
@@ -112,6 +125,10 @@ def _types_of(thing: Any) -> Iterator[type]:
     for name, hint in typing.get_type_hints(thing, localns=names).items():
         if not name.startswith("_"):
             yield from _classes(hint)
+
+
+def _united(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) or (hint,)
 
 
 def _classes(hint: Any) -> Iterator[type]:

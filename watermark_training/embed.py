@@ -26,7 +26,7 @@ EMBEDDING_DEFAULTS: dict[str, Any] = {
 
 
 def embed_to(
-    folder: Path,
+    folder: Path | str,
     model: LoadedEncoder,
     data: Data,
     changes: dict[str, Any],

@@ -102,7 +102,7 @@ def trainable(model: LoadedEncoder) -> tuple[Encoder, str]:
     return model.encoder, model.architecture
 
 
-def load_trained(path: Path, arch: str | None = None) -> LoadedEncoder:
+def load_trained(path: Path | str, arch: str | None = None) -> LoadedEncoder:
     """Load a train folder, or an encoder's file.
 
     An encoder's file that lies in its train folder is loaded with what the folder knows about it: the configuration,
@@ -116,6 +116,7 @@ def load_trained(path: Path, arch: str | None = None) -> LoadedEncoder:
         SuspectError: if it is neither, or the folder is unfinished.
         OwnershipError: if a file of the folder is damaged.
     """
+    path = Path(path)
     in_folder = path.name in (WEIGHTS, ONNX) and (path.parent / CONFIG).is_file()
     if not path.is_dir() and not in_folder:
         suspect = load_encoder(path, arch)

@@ -103,7 +103,7 @@ class TrainFolder:
 
 
 def train_to(
-    folder: Path,
+    folder: Path | str,
     data: Data,
     config: TrainConfig,
     *,
@@ -131,6 +131,7 @@ def train_to(
     Raises:
         TrainingError: if the folder holds something else or another process writes into it; as in `train`.
     """
+    folder = Path(folder)
     described = describe_data(data.name, data.images)
     base = start if isinstance(start, LoadedEncoder) else None
     work = {"train": config.to_dict(), "data": described} | ({} if base is None else {"base_checkpoint": base.sha256})

@@ -61,7 +61,7 @@ def train(
     key: WatermarkKey | None = None,
     start: Encoder | None = None,
     device: torch.device | str = "cpu",
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     save_every: float = 300.0,
     callbacks: Callbacks = Callbacks(),  # noqa: B008  (frozen)
 ) -> Trained:
@@ -87,6 +87,7 @@ def train(
     """
     check_images(images, TrainingError, minimum=max(8, min(config.batch_size, 32)))
     run = TrainingRun(config, images, torch.device(device), key, start)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     run.restore(checkpoint)
     for row in run.metrics:
         callbacks.epoch(row)

@@ -110,8 +110,9 @@ class RotationWatermark(nn.Module):
             return
         self.predictor = fitted_predictor(encoder, self.key, images, base_encoder=base_encoder)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the predictor with the key in its header, mode 0600: `build_claim` needs both."""
+        path = Path(path)
         save_predictor(self.predictor, self.key, path)
 
 

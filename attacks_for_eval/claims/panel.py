@@ -24,7 +24,7 @@ def train_folders_in(path: Path) -> list[Path]:
 
 
 def train_panel(
-    out: Path,
+    out: Path | str,
     members: Sequence[PanelSpec],
     training: PanelTraining,
     *,
@@ -46,6 +46,7 @@ def train_panel(
         TrainingError: if there are too few images, or siblings are wanted without a trainable base checkpoint.
         SuspectError: if the teacher of a distilled control is missing.
     """
+    out = Path(out)
     if training.base_checkpoint is not None:
         trainable(training.base_checkpoint)
     elif any(m.from_checkpoint for m in members):

@@ -131,7 +131,7 @@ def draw_roc(rows: Sequence[Row]) -> bytes:
     return out.getvalue()
 
 
-def write_summary(rows: Sequence[Row], out: Path, title: str) -> None:
+def write_summary(rows: Sequence[Row], out: Path | str, title: str) -> None:
     """Write `roc.png` and `summary.html` beside the table.
 
     Args:
@@ -139,6 +139,7 @@ def write_summary(rows: Sequence[Row], out: Path, title: str) -> None:
         out: folder.
         title: what was evaluated.
     """
+    out = Path(out)
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     surrogates = [row for row in rows if row["role"] == "surrogate"]

@@ -72,11 +72,11 @@ class BlackBox:
         budget: int | None = None,
         perturbation: Perturbation = Perturbation(),
         batch_size: int = 256,
-        store: Path | None = None,
+        store: Path | str | None = None,
     ) -> None:
         self._encoder, self._batch_size = encoder, batch_size
         self.budget, self.perturbation = budget, perturbation
-        self._store = None if store is None else ResponseStore(store, name)
+        self._store = None if store is None else ResponseStore(Path(store), name)
         self._seen: set[bytes] = set() if self._store is None else self._store.images()
         self._occurrences: Counter[bytes] = Counter()  # queries of each image in this run
         self._dim: int | None = None  # length of a response, once one was seen

@@ -85,7 +85,7 @@ class ExtractionFolder:
 
 
 def extract_to(
-    folder: Path,
+    folder: Path | str,
     victim: Victim,
     data: Data,
     config: ExtractionConfig,
@@ -115,6 +115,7 @@ def extract_to(
             something else.
         BudgetError: if the query budget is used up; the responses so far are kept.
     """
+    folder = Path(folder)
     config = with_method(config, method)
     _check_method(victim, method, config)
     described = describe_data(data.name, data.images)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 
-def make_signing_key(out: Path, passphrase: str = "") -> str:
+def make_signing_key(out: Path | str, passphrase: str = "") -> str:
     """Write a new signing key to `out` (mode 0600) and its public key to `out`.pub.
 
     Args:
@@ -28,6 +28,7 @@ def make_signing_key(out: Path, passphrase: str = "") -> str:
     Raises:
         OwnershipError: If one of the files exists or cannot be written.
     """
+    out = Path(out)
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -45,7 +46,7 @@ def make_signing_key(out: Path, passphrase: str = "") -> str:
     return fingerprint(key.public_key())
 
 
-def load_signing_key(path: Path, passphrase: Callable[[], str]) -> Ed25519PrivateKey:
+def load_signing_key(path: Path | str, passphrase: Callable[[], str]) -> Ed25519PrivateKey:
     """Read a signing key.
 
     Args:
@@ -55,6 +56,7 @@ def load_signing_key(path: Path, passphrase: Callable[[], str]) -> Ed25519Privat
     Raises:
         OwnershipError: If the file holds no Ed25519 key, or the passphrase is wrong.
     """
+    path = Path(path)
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

@@ -56,12 +56,13 @@ def request(data: bytes) -> TimeStampRequest:
     return TimestampRequestBuilder().data(data).hash_algorithm(HashAlgorithm.SHA512).build()
 
 
-def load_roots(path: Path) -> tuple[Certificate, ...]:
+def load_roots(path: Path | str) -> tuple[Certificate, ...]:
     """Return the certificates in a PEM file.
 
     Raises:
         OwnershipError: If it holds none.
     """
+    path = Path(path)
     from cryptography.x509 import InvalidVersion, load_pem_x509_certificates
 
     data = read_bytes(path, OwnershipError, "roots")

@@ -55,7 +55,7 @@ class Trust:
             )
 
     @classmethod
-    def given(cls, public_key: Path | None, roots: Sequence[Certificate], before: datetime | None) -> Self:
+    def given(cls, public_key: Path | str | None, roots: Sequence[Certificate], before: datetime | None) -> Self:
         """Return the trust that a verifier states.
 
         Args:
@@ -68,7 +68,7 @@ class Trust:
         """
         if public_key is None:
             return cls(roots=roots, before=before)
-        data = read_bytes(public_key, OwnershipError, "public key")
+        data = read_bytes(Path(public_key), OwnershipError, "public key")
         key = load_public_key(data, OwnershipError, f"public key: {printable(public_key, 300)}")
         return cls(signer=fingerprint(key), roots=roots, before=before)
 

@@ -45,7 +45,9 @@ manifest.json has the SHA-256 of every file, to check the copy.
 """
 
 
-def export_probes(claim: Claim, folder: Path, decoys: Tensor | None = None, *, progress: Progress = silent) -> int:
+def export_probes(
+    claim: Claim, folder: Path | str, decoys: Tensor | None = None, *, progress: Progress = silent
+) -> int:
     """Write a claim's probes and decoys as a probe folder.
 
     Args:
@@ -62,6 +64,7 @@ def export_probes(claim: Claim, folder: Path, decoys: Tensor | None = None, *, p
         DataError: If the decoys are not images of that size.
         OwnershipError: If the folder exists and is not empty, or cannot be written.
     """
+    folder = Path(folder)
     refuse_existing(folder, OwnershipError)
     images = [image for part in claim.probes.values() for image in three_channels(part)]
     queries = [*images, *(images[i] for i in repeated_probes(len(images), claim.plan))]

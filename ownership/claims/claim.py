@@ -117,7 +117,7 @@ class Claim:
         """Return the panel members of one stratum."""
         return tuple(m for m in self.members if m.kind == kind)
 
-    def save(self, folder: Path) -> Claim:
+    def save(self, folder: Path | str) -> Claim:
         """Write the claim to a new folder, completely or not at all.
 
         Returns:
@@ -127,6 +127,7 @@ class Claim:
             ClaimError: If the folder exists and is not empty, or the claim is redacted.
             OwnershipError: If the folder cannot be written.
         """
+        folder = Path(folder)
         if self.redaction.parts:
             raise ClaimError("a redacted claim cannot be written as a claim", "copy its folder")
         return replace(self, sha256=write_folder(folder, self._content(), self._parts()), seal=None)
@@ -172,7 +173,7 @@ class Claim:
             ClaimError: If the folder is no claim, or of an unknown format version.
             ClaimIntegrityError: If anything in it was changed.
         """
-        return cls.parse(open_folder(Path(folder)))
+        return cls.parse(open_folder(folder))
 
     @classmethod
     def parse(cls, folder: VerifiedFolder) -> Claim:

@@ -58,13 +58,14 @@ class VerifiedFolder:
         return leaf_digests(self.claim_json, self.parts)
 
 
-def open_folder(folder: Path) -> VerifiedFolder:
+def open_folder(folder: Path | str) -> VerifiedFolder:
     """Return the content of a claim's folder after checking it by rules 1 to 3.
 
     Raises:
         ClaimError: If the folder is no claim, or a claim of an unknown format version.
         ClaimIntegrityError: If anything in it was changed.
     """
+    folder = Path(folder)
     if not (folder / "claim.json").is_file() and not (folder / "seal").exists():
         raise ClaimError(f"{printable(folder, 300)} is no claim: it has no claim.json", "give the claim's folder")
     claim_json = read_bytes(folder / "claim.json", ClaimIntegrityError, "claim")

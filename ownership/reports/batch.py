@@ -122,8 +122,9 @@ class BatchSummary:
             "suspects": to_json(self.suspects),
         }
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write `summary.json` and `summary.html`."""
+        folder = Path(folder)
         write_json(folder / "summary.json", self.to_dict())
         page = template("batch.html.j2").render(
             batch=self,

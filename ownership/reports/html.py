@@ -50,16 +50,18 @@ SECTIONS = (
 """Anchor and title of each section, in the order of the page; the template refers to them by number."""
 
 
-def save_report(report: Report, folder: Path) -> None:
+def save_report(report: Report, folder: Path | str) -> None:
     """Write `report.json` and `report.html`. No page ever lies beside another report's numbers, even after a crash."""
+    folder = Path(folder)
     for name in ("report.json", "report.html"):
         clear_leftovers(folder / name)
     page = render_html(report).encode()
     write_together({folder / "report.json": canonical_json(report.to_dict()), folder / "report.html": page})
 
 
-def write_html(report: Report, path: Path) -> None:
+def write_html(report: Report, path: Path | str) -> None:
     """Write the HTML report, whole or not at all."""
+    path = Path(path)
     write_bytes(path, render_html(report).encode())
 
 

@@ -214,13 +214,15 @@ class Report:
             raise ReportError("report: its verdict or a derived number does not follow from its numbers")
         return report
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the report as canonical JSON."""
+        path = Path(path)
         write_json(path, self.to_dict())
 
     @classmethod
-    def load(cls, path: Path) -> Report:
+    def load(cls, path: Path | str) -> Report:
         """Return the report written by `save`; raise ReportError if it cannot be read."""
+        path = Path(path)
         return cls.from_dict(read_json(path, ReportError, "report"))
 
 

@@ -114,7 +114,7 @@ def signed_report(folder: Path) -> ReportSeal:
 
 
 def sign_report(
-    folder: Path,
+    folder: Path | str,
     signing_key: Ed25519PrivateKey,
     *,
     auditor: str | None = None,
@@ -137,6 +137,7 @@ def sign_report(
         ReportIntegrityError: if the report, or the seal it has, does not verify.
         ReportError: if another key, or the same with another custody, has signed it; or a statement cannot be read.
     """
+    folder = Path(folder)
     report, page, seal = _open(folder)
     key = fingerprint(signing_key.public_key())
     custody = state(
@@ -166,7 +167,11 @@ def sign_report(
 
 
 def verify_report(
-    folder: Path, *, public_key: Path | None = None, roots: Sequence[Certificate] = (), before: datetime | None = None
+    folder: Path | str,
+    *,
+    public_key: Path | str | None = None,
+    roots: Sequence[Certificate] = (),
+    before: datetime | None = None,
 ) -> ReportVerification:
     """Verify a report, signed or not.
 
@@ -182,6 +187,7 @@ def verify_report(
         ReportIntegrityError: at the first check that fails.
         OwnershipError: if there is no report, the public key cannot be read, or `before` is asked for without roots.
     """
+    folder = Path(folder)
     trust = Trust.given(public_key, roots, before)
     report, page, seal = _open(folder)
     digest = sha256(read_bytes(folder / NUMBERS, ReportIntegrityError, "report"))
@@ -221,13 +227,14 @@ def refuse_signed(folder: Path) -> None:
         raise ReportError(f"{printable(folder, 300)} holds a signed report", "choose another --out")
 
 
-def load_report(path: Path) -> Report:
+def load_report(path: Path | str) -> Report:
     """Returns the report in a folder, whose seal must be good if there is one, or in a file.
 
     Raises:
         ReportIntegrityError: if it does not verify.
         ReportError: if it is none.
     """
+    path = Path(path)
     return _open(path)[0] if path.is_dir() else read_report(read_bytes(path, ReportError, "report"))
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 
-def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> Seal:
+def seal_claim(folder: Path | str, signing_key: Ed25519PrivateKey) -> Seal:
     """Seal a claim: commit to everything in it, sign the commitment, write it to `folder/seal`.
 
     Args:
@@ -39,6 +39,7 @@ def seal_claim(folder: Path, signing_key: Ed25519PrivateKey) -> Seal:
         ClaimIntegrityError: If the claim, or the seal it has, does not verify.
         ClaimError: If another key has sealed it, or it is a redacted claim without a seal.
     """
+    folder = Path(folder)
     verified = open_folder(folder)
     Claim.parse(verified)
     key = fingerprint(signing_key.public_key())

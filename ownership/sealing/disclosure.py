@@ -52,7 +52,7 @@ class DisclosureVerification(StatementVerification):
     parts: Mapping[str, bytes | None]
 
 
-def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes:
+def disclose(folder: Path | str, names: Sequence[str], *, data: bool = False) -> bytes:
     """Return a disclosure of parts of a sealed claim.
 
     Args:
@@ -65,6 +65,7 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
         ClaimError: If the claim is not sealed, has no such part, or is a redacted claim without it.
         ClaimIntegrityError: If the claim does not verify.
     """
+    folder = Path(folder)
     verified = open_folder(folder)
     if verified.seal is None:
         raise ClaimError("this claim has no seal", "turnmark claim seal")
@@ -106,7 +107,7 @@ def disclose(folder: Path, names: Sequence[str], *, data: bool = False) -> bytes
 def check_disclosure(
     disclosure: bytes,
     *,
-    public_key: Path | None = None,
+    public_key: Path | str | None = None,
     roots: Sequence[Certificate] = (),
     before: datetime | None = None,
 ) -> DisclosureVerification:

@@ -14,7 +14,7 @@ from ownership.errors import ClaimError
 from ownership.io.files import new_folder, refuse_existing, write_bytes
 
 
-def write_redacted_copy(folder: Path, out: Path) -> Redaction:
+def write_redacted_copy(folder: Path | str, out: Path | str) -> Redaction:
     """Write a redacted copy of a claim to a new folder, completely or not at all.
 
     The copy lacks the private images, the exact key and the projection head. The copy of a sealed claim also lacks
@@ -33,6 +33,7 @@ def write_redacted_copy(folder: Path, out: Path) -> Redaction:
         ClaimError: If `out` exists, or the claim is a redacted copy already.
         OwnershipError: If `out` cannot be written.
     """
+    folder, out = Path(folder), Path(out)
     refuse_existing(out, ClaimError)
     verified = open_folder(folder)
     Claim.parse(verified)

@@ -34,7 +34,11 @@ class ClaimVerification(StatementVerification):
 
 
 def verify_claim(
-    folder: Path, *, public_key: Path | None = None, roots: Sequence[Certificate] = (), before: datetime | None = None
+    folder: Path | str,
+    *,
+    public_key: Path | str | None = None,
+    roots: Sequence[Certificate] = (),
+    before: datetime | None = None,
 ) -> ClaimVerification:
     """Verify a sealed claim.
 
@@ -53,6 +57,7 @@ def verify_claim(
         ClaimError: If the folder is no claim.
         OwnershipError: If the public key cannot be read, or `before` is given without `roots`.
     """
+    folder = Path(folder)
     trust = Trust.given(public_key, roots, before)
     verified = open_folder(folder)
     Claim.parse(verified)

@@ -151,13 +151,14 @@ def load_encoder(path: Path | str, arch: str | None = None) -> Suspect:
     )
 
 
-def load_folder(folder: Path) -> list[tuple[Suspect, str]]:
+def load_folder(folder: Path | str) -> list[tuple[Suspect, str]]:
     """Load every encoder of a folder with its provenance, the text of the `.txt` file of the same name.
 
     Raises:
         SuspectError: if the folder contains no encoder, or one cannot be loaded.
         UnsafeSuspectError: if loading one would run code from its file.
     """
+    folder = Path(folder)
     files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES) if folder.is_dir() else []
     if not files:
         raise SuspectError(f"{printable(folder, 300)} contains no encoders", f"expected {', '.join(SUFFIXES)}")
