@@ -30,9 +30,11 @@ from cli.suspects import (
     Target,
     TimeLimit,
     Transcript,
+    check_options,
     limits_of,
     report_folder,
 )
+from ownership.errors import OwnershipError
 
 HELP = (
     "Test whether a suspect was copied from a claim's victim, and write report.json and report.html. Exit code 0: the "
@@ -43,6 +45,7 @@ HELP = (
 
 
 def audit(
+    context: typer.Context,
     suspect: Annotated[
         list[str],
         typer.Argument(
@@ -111,7 +114,8 @@ def audit(
         )
     inputs.check_preprocess(preprocess)
     for one in suspect:
-        inputs.check_suspect(one, probe_folder)
+        check_options(context, one)
+    _check_suspects(suspect, probe_folder)
     inputs.check_claim(claim)
 
     from ownership.reports.pdf import find_browser
@@ -149,6 +153,20 @@ def audit(
     else:
         target = Target(suspect[0], out or report_folder(suspect[0]))
         _one(request, target, pdf=pdf, as_json=as_json)
+
+
+def _check_suspects(suspects: list[str], probe_folder: Path | None) -> None:
+    """Raise the error of the first suspect if none can be audited; of several, say at once which will be refused."""
+    errors = []
+    for suspect in suspects:
+        try:
+            inputs.check_suspect(suspect, probe_folder)
+        except OwnershipError as e:
+            errors.append(e)
+    if len(errors) == len(suspects):
+        raise errors[0]
+    for refused in errors:
+        render.warn(f"{refused.message}; {refused.hint}; the other suspects are audited")
 
 
 def _one(request: Request, target: Target, *, pdf: bool, as_json: bool) -> None:

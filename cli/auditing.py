@@ -10,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from cli import render
+from cli import inputs, render
 from cli.suspects import Opening, Target, command_words, open_suspect, report_folder
 
 if TYPE_CHECKING:
@@ -71,10 +69,6 @@ def audit_one(request: Request, target: Target, showing: Showing, *, resume: boo
     with alone_in(out, OwnershipError):
         claim = load_claim(request.claim, request.roots)
         with open_suspect(target, request.opening, claim) as loaded:
-            if request.preprocess != "none" and loaded.layers is None:
-                raise typer.BadParameter(
-                    "--preprocess is for models in files: the program that computes the rows also preprocesses"
-                )
             command = request.command(target.suspect)
             earlier = _earlier(out, claim.sha256, loaded.sha256, command) if resume else None
             if earlier is not None:
@@ -158,6 +152,7 @@ def _one_of_several(request: Request, out: Path, places: dict[str, str], suspect
     from ownership.auditing.batch import AuditOutcome
     from ownership.io.progress import silent
 
+    inputs.check_suspect(suspect, request.opening.probe_folder)
     place = places[suspect]
     report = audit_one(request, Target(suspect, out / place), lambda: nullcontext(silent), resume=True)
     return AuditOutcome(name=suspect, folder=place, report=report)

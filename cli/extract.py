@@ -100,7 +100,7 @@ def extract(
     device: Device = "auto",
 ) -> None:
     """Extract a surrogate and write its folder."""
-    remote = victim.startswith(("https://", "http://"))
+    remote = inputs.is_address(victim)
     if not remote:
         inputs.check_encoder(Path(victim), "victim")
     elif surrogate_arch is None:

@@ -49,9 +49,14 @@ def check_claim(folder: Path) -> None:
         )
 
 
+def is_address(text: str) -> bool:
+    """Return whether a suspect or a victim is the address of an endpoint, not a file."""
+    return text.lower().startswith(("https://", "http://"))
+
+
 def check_suspect(suspect: str, probe_folder: Path | None = None) -> None:
     """Check that a suspect is an address, or a file or folder that can hold an encoder or recorded representations."""
-    if suspect.startswith(("https://", "http://")):
+    if is_address(suspect):
         return
     path = Path(suspect)
     _exists(path, "suspect")

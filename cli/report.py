@@ -26,6 +26,7 @@ from cli.suspects import (
     Target,
     TimeLimit,
     Transcript,
+    check_options,
     limits_of,
     open_suspect,
 )
@@ -105,6 +106,7 @@ def verify(report: Folder, public_key: PublicKey = None, roots: Roots = None, be
     short_help="Repeat an audit and compare its numbers.",
 )
 def reproduce(
+    context: typer.Context,
     report: Folder,
     claim: ClaimFolder,
     suspect: Annotated[
@@ -133,6 +135,7 @@ def reproduce(
     allow_http: AllowHttp = False,
 ) -> None:
     """Audit again and print the comparison."""
+    check_options(context, suspect)
     inputs.check_suspect(suspect, probe_folder)
     inputs.check_claim(claim)
 

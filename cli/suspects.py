@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import render
+from cli.inputs import is_address
 from cli.options import choice
+from ownership.io.text import printable
 from ownership.suspects.choices import Pooling as PoolingName
 from ownership.suspects.choices import Protocol
 
@@ -108,6 +110,38 @@ def limits_of(time_limit: float, memory_limit: float | None, max_model_gib: floa
     )
 
 
+OF_A_MODEL = {
+    "arch", "onnx_output", "pooling", "external_data", "allow_torchscript", "time_limit", "memory_limit",
+    "max_model_gib", "preprocess",
+}  # fmt: skip
+OF_AN_ENDPOINT = {"api", "api_model", "request_size", "transcript", "allow_http"}
+"""Parameters of `audit` and `report reproduce` that apply to one form of suspect only."""
+
+
+def check_options(context: typer.Context, suspect: str) -> None:
+    """Refuse the options of a command line that do not apply to the form of a suspect.
+
+    Args:
+        context: of the command; options that were not given are not looked at.
+        suspect: a file, a folder, or an address.
+
+    Raises:
+        typer.BadParameter: if an option was given that has no effect on this suspect.
+    """
+    given = {p for p in context.params if str(context.get_parameter_source(p)).endswith("COMMANDLINE")}
+    if is_address(suspect):
+        form, unfit = "an endpoint", given & (OF_A_MODEL | {"probe_folder"})
+    elif "probe_folder" in given:
+        form, unfit = "recorded representations", given & (OF_A_MODEL | OF_AN_ENDPOINT)
+        unfit |= {"stop_early"} & given
+    else:
+        form, unfit = "a model's file", given & OF_AN_ENDPOINT
+    if unfit:
+        options = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in unfit))
+        said = "does" if len(unfit) == 1 else "do"
+        raise typer.BadParameter(f"{printable(suspect, 300)} is {form}, to which {options} {said} not apply")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteSuspectOptions:
     """How a suspect behind an endpoint is queried."""
@@ -146,7 +180,7 @@ class Target:
 
 def report_folder(suspect: str) -> Path:
     """Return the default folder of a report, named after the suspect's file or its endpoint's host."""
-    if suspect.startswith(("https://", "http://")):
+    if is_address(suspect):
         from ownership.suspects.endpoint.endpoint import host_of
 
         return Path("report-" + re.sub(r"[^\w.-]", "_", host_of(suspect, allow_http=True)) + "-endpoint")
@@ -163,27 +197,16 @@ def open_suspect(target: Target, how: Opening, claim: Claim) -> Suspect:
         claim: for the number of queries that it will take.
 
     Raises:
-        typer.BadParameter: if options do not fit its form.
         SuspectError: if it cannot be opened.
     """
     from ownership import load_suspect
-    from ownership.suspects.endpoint.endpoint import is_address
-    from ownership.suspects.formats.model_file import LoadOptions
     from ownership.suspects.recorded.recorded import load_recorded
 
     suspect = target.suspect
     if is_address(suspect):
-        if how.probe_folder is not None or how.load != LoadOptions():
-            raise typer.BadParameter("an endpoint takes neither --probe-folder nor options of a model file")
         return _open_endpoint(target, how, claim)
-    if how.remote != RemoteSuspectOptions():
-        raise typer.BadParameter(
-            "--api, --api-model, --request-size, --transcript and --allow-http are for endpoints (https://...)"
-        )
     if how.probe_folder is None:
         return load_suspect(suspect, output_kind=how.output_kind, options=how.load, limits=how.limits)
-    if how.stop_early or how.load != LoadOptions():
-        raise typer.BadParameter("recorded representations take neither --stop-early nor options of a model file")
     return load_recorded(suspect, how.probe_folder, output_kind=how.output_kind)
 
 
@@ -212,7 +235,6 @@ def _open_endpoint(target: Target, how: Opening, claim: Claim) -> Suspect:
 def command_words(suspect: str, how: Opening) -> list[str]:
     """Return the beginning of the command that audits a suspect in this way; for people to read."""
     from ownership.suspects.endpoint.endpoint import command_words as endpoint_words
-    from ownership.suspects.endpoint.endpoint import is_address
     from ownership.suspects.formats.model_file import LoadOptions
 
     remote = how.remote

@@ -139,6 +139,18 @@ def wrong(folder: Path) -> dict[str, tuple[str, tuple[object, ...]]]:
         "Did you mean 'imagenet'?": ("audit", folder, "--claim", "x", "--preprocess", "imagnet"),
         "Did you mean 'attack'": ("attak",),
         "--pooling": ("audit", folder, "--claim", "x", "--poolling", "cls"),
+        "is a model's file, to which --allow-http, --api do not apply": (
+            "audit", folder / "encoder.safetensors", "--claim", "x", "--api", "openai", "--allow-http",
+        ),
+        "is an endpoint, to which --arch, --probe-folder do not apply": (
+            "audit", "HTTPS://api.example", "--claim", "x", "--arch", "tiny", "--probe-folder", "x",
+        ),
+        "is recorded representations, to which --preprocess, --stop-early do not apply": (
+            "audit", "rows.npy", "--claim", "x", "--probe-folder", "x", "--preprocess", "clip", "--stop-early",
+        ),
+        "is an endpoint, to which --pooling does not apply": (
+            "report", "reproduce", "r", "--claim", "x", "--suspect", "https://api.example", "--pooling", "cls",
+        ),
         "5 images are too few": ("train", folder, "--out", "x"),
         "is neither a folder, nor a file, nor a known data set": ("train", "digts", "--out", "x"),
         "five is a folder of pictures": (

@@ -13,15 +13,6 @@ from ownership.suspects.endpoint.transcript import CachedEndpoint, Transcript, a
 from ownership.suspects.suspect import Suspect, check_output_kind
 
 
-def is_address(text: str) -> bool:
-    """Return whether a suspect's name is the address of an endpoint, not a file.
-
-    >>> is_address("https://models.example/embed"), is_address("models/embed.onnx")
-    (True, False)
-    """
-    return text.lower().startswith(("https://", "http://"))
-
-
 def host_of(url: str, *, allow_http: bool = False) -> str:
     """Return the host of an address, with its port if it has one.
 

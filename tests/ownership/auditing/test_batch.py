@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.command import Run, turnmark
+from support.command import Run, error_line, turnmark
 from support.encoders import Noisy, as_suspect, encoder
 from support.job import Job
 from support.reports import BAD, changed, simulated
@@ -226,7 +226,7 @@ def test_folders_of_one_name_are_numbered() -> None:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch that was audited once: three suspects, one of which is no model."""
+    """A batch that was audited once: two models, and three suspects that cannot be audited."""
 
     folder: Path
     command: tuple[object, ...]
@@ -249,7 +249,9 @@ def batch(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Batch:
     folder = tmp_path_factory.mktemp("batch")
     (folder / "notes.onnx").write_bytes(b"not a model <b>")
     suspects = [job.folder / f"suspects/{n}.onnx" for n in ("surrogate_mse", "independent_foreign_key")]
-    command = ("audit", *suspects, folder / "notes.onnx", "--claim", job.folder / "claim", "--out", "all")
+    (folder / "photo.png").write_bytes(b"\x89PNG")
+    unfit = [folder / name for name in ("notes.onnx", "gone.onnx", "photo.png")]
+    command = ("audit", *suspects, *unfit, "--claim", job.folder / "claim", "--out", "all")
     return Batch(folder, command, *turnmark(folder, *command, "--jobs", 2))
 
 
@@ -264,14 +266,18 @@ def copied(batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> lis
 def test_the_command(batch: Batch) -> None:
     assert batch.code == 0, batch.err
     rows = batch.summary["suspects"]
-    assert [r["supported"] for r in rows] == [True, False, False]
-    assert "unknown format" in rows[2]["refused"] or "damaged" in rows[2]["refused"]
+    assert [r["supported"] for r in rows] == [True, False, False, False, False]
+    for row, why in zip(rows[2:], ("unknown format", "does not exist", "is a picture, not a model"), strict=True):
+        assert why in row["refused"]
+        assert row["verdict"] is None
+    notes = [line for line in batch.err.splitlines() if line.startswith("note:")]
+    assert ["gone.onnx" in notes[0], "photo.png" in notes[1], len(notes)] == [True, True, 2]  # before any audit
     page = (batch.folder / "all/summary.html").read_text()
     for row in rows[:2]:
         assert (batch.folder / "all" / row["folder"] / "report.json").is_file()
         assert f'href="{row["folder"]}/report.html"' in page
     assert "<script" not in page
-    assert "1 of 3 suspects could not be audited" in batch.out
+    assert "3 of 5 suspects could not be audited" in batch.out
     assert "summary: all/summary.html" in batch.out
 
 
@@ -313,6 +319,10 @@ def test_what_the_command_refuses(run: Run, job: Job, tmp_path: Path) -> None:
         code, _, err = run("audit", suspect, *options, "--claim", job.folder / "claim")
         assert code == 2
         assert err.lower().count("error:") == 1
+    code, _, err = run("audit", "gone.onnx", "lost.onnx", "--claim", job.folder / "claim", "--out", "none")
+    assert code == 2
+    assert "gone.onnx does not exist" in error_line(err)
+    assert not (tmp_path / "none").exists()
     (tmp_path / "a.onnx").write_bytes(b"x")
     (tmp_path / "b.onnx").write_bytes(b"y")
     code, _, _ = run("audit", "a.onnx", "b.onnx", "--claim", job.folder / "claim")
