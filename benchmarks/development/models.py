@@ -15,7 +15,8 @@ from attacks_for_eval.evaluation.factory import ModelFactory
 from attacks_for_eval.evaluation.spec import Hyperparameters, ModelSpec
 from benchmarks.development.candidates import PLAN
 from benchmarks.verdicts import design
-from benchmarks.verdicts.design import DISTILLED, MEMBERS, Scale, independent, surrogate
+from benchmarks.verdicts.design import DISTILLED, MEMBERS, Scale, independent
+from benchmarks.verdicts.suspects import surrogate
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input, as_uint8, represent
 from ownership.evidence.responses import Responses

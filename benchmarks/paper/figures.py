@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from benchmarks.paper.cells import Cell
-from benchmarks.paper.published import tables as published
+from benchmarks.paper.design import tables as published
 from benchmarks.paper.tables import SCALE, done
 
 

@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.common.machine import versions
+from benchmarks.paper.bench import Bench
 from benchmarks.paper.cells import SCALES, Cell
-from benchmarks.paper.measure import MEASURES, Bench
-from benchmarks.paper.published import tables
+from benchmarks.paper.design import tables
+from benchmarks.paper.measure import MEASURES
 from benchmarks.paper.tables import ROWS, done
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from benchmarks.common import markdown
 from benchmarks.common.rows import Row, RowStore
 from benchmarks.paper.cells import SCALES, identity
-from benchmarks.paper.published import Table
-from benchmarks.paper.published import tables as published
+from benchmarks.paper.design import Table
+from benchmarks.paper.design import tables as published
 
 ROWS = RowStore("paper")
 SCALE = "cpu"

@@ -28,9 +28,9 @@ from attacks_for_eval.claims.build import claim_with_references
 from attacks_for_eval.claims.references import ReferenceConfig
 from benchmarks.common.machine import versions
 from benchmarks.common.rows import Row, RowStore
-from benchmarks.verdicts import design
+from benchmarks.verdicts import design, suspects
+from benchmarks.verdicts.bench import PLAN, Bench
 from benchmarks.verdicts.groups import FULL_SIZE
-from benchmarks.verdicts.run import PLAN, Bench
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.claims.record import EncoderRecord, NamedEncoder
@@ -90,14 +90,14 @@ def suspects_of(
     """Yield kind and file of every suspect."""
     yield "the checkpoint itself", bench.checkpoint
     from_checkpoint = "fine-tune of the public checkpoint"
-    for spec in design.independents(bench.scale, bench.checkpoint.name):
+    for spec in suspects.independents(bench.scale, bench.checkpoint.name):
         if spec.kind == from_checkpoint or (spec.kind == "plain, other data" and spec.seed < 5002):
             yield spec.kind, bench.factory.make(spec)
     for whose, source in (("checkpoint", checkpoint), ("retrofitted model", owner)):
         assert isinstance(source.encoder, Encoder)
         factory = replace(bench.factory, folder=folder, victim=(source.encoder, source.sha256))
         for i, loss in enumerate(LOSSES):
-            spec = design.surrogate(bench.scale, victim, "surrogate", 80 + i, loss=loss, images=10_000)
+            spec = suspects.surrogate(bench.scale, victim, "surrogate", 80 + i, loss=loss, images=10_000)
             yield f"surrogate of the {whose}, {loss}", factory.make(spec)
 
 

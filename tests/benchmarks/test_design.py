@@ -11,9 +11,9 @@ import pytest
 from attacks_for_eval.evaluation.evaluate import Cell
 from attacks_for_eval.evaluation.spec import ModelSpec
 from benchmarks.common.rows import Row
-from benchmarks.paper.published import tables as published
+from benchmarks.paper.design import tables as published
 from benchmarks.paper.tables import SCALE, done
-from benchmarks.verdicts import run as verdicts
+from benchmarks.verdicts import bench as verdicts
 from benchmarks.verdicts.design import SCALES
 from benchmarks.verdicts.groups import FULL_SIZE, SMALL_OR_PUBLIC, panel_of
 from benchmarks.verdicts.tables import FINE_TUNED, ROWS
