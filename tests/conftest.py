@@ -42,7 +42,7 @@ from watermark_training.config import TrainConfig
 from watermark_training.data import Data, load_data
 from watermark_training.training import Trained, train
 
-pytest_plugins = ["support.budget"]
+pytest_plugins = ["support.budget", "support.recorded", "support.sealed_claims", "support.signed_reports"]
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +58,12 @@ def key() -> WatermarkKey:
 @pytest.fixture(scope="session")
 def victim() -> Encoder:
     return encoder(1)
+
+
+@pytest.fixture(scope="session")
+def near(victim: Encoder) -> Noisy:
+    """A copy with some noise: its scores are no round numbers."""
+    return Noisy(victim, 7, 0.002)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save
 from support import hostile_files as g
-from support import scripted
+from support import hostile_onnx, scripted
 from support.command import Audit
 from support.encoders import encoder
 from support.warm_sandbox import Open
@@ -63,14 +63,14 @@ CASES: dict[str, tuple[Made, tuple[str, ...], int, str]] = {
     "list": (_just(lambda: g.pt([torch.zeros(2)])), (), 2, "expected a mapping of name to tensor, got list"),
     "number": (_just(lambda: g.pt(3)), (), 2, "got int"),
     "integer keys": (_just(lambda: g.pt({1: torch.zeros(2)})), (), 2, "no named tensor"),
-    "odd names": (_just(g.odd_names), (), 2, "text\\x1b[31m\\n<script>alert(1)</script>\\u202e../../x"),
+    "odd names": (_just(hostile_onnx.odd_names), (), 2, "text\\x1b[31m\\n<script>alert(1)</script>\\u202e../../x"),
     "two members of one name": (_just(g.twice), (), 2, "two members of one name"),
     "nan weights": (
         _just(lambda: save({**g.STATE, "mean": torch.full((1, 3, 1, 1), float("nan"))})), (), 2,
         "tensor mean has 3 values that are not finite",
     ),
     "odd name of a damaged tensor": (
-        _just(lambda: save({g.STRINGS: torch.full((2,), float("nan"))})), (), 2,
+        _just(lambda: save({hostile_onnx.STRINGS: torch.full((2,), float("nan"))})), (), 2,
         "text\\x1b[31m\\n<script>alert(1)</script>\\u202e../../x has 2 values that are not finite",
     ),
     "a name that sounds like memory": (_just(lambda: g.pt({"alloc": torch.eye(3).to_sparse()})), (), 2, "tensor alloc has an unsupported layout"),
@@ -112,48 +112,48 @@ CASES: dict[str, tuple[Made, tuple[str, ...], int, str]] = {
     "pt2 damaged": (_just(lambda: g.pt2_with(**{"models/model.json": lambda _: b"{}"})), (), 2, "cannot read the archive"),
     # 25, 26: ONNX that is not what it says
     "onnx domain": (
-        _just(lambda: g.graph([g.node("Hack", ["images"], ["y"], domain="evil.corp")], domains=("evil.corp",))), (), 2,
+        _just(lambda: hostile_onnx.graph([hostile_onnx.node("Hack", ["images"], ["y"], domain="evil.corp")], domains=("evil.corp",))), (), 2,
         "operator domain 'evil.corp' is not supported",
     ),
-    "onnx compiled": (_just(lambda: g.graph([g.node("EPContext", ["images"], ["y"], domain="com.microsoft")])), (), 2, "EPContext"),
+    "onnx compiled": (_just(lambda: hostile_onnx.graph([hostile_onnx.node("EPContext", ["images"], ["y"], domain="com.microsoft")])), (), 2, "EPContext"),
     "ort file": (_just(lambda: bytes(4) + b"ORTM" + bytes(99)), (), 2, "onnxruntime's compiled form"),
-    "onnx without data": (_just(lambda: g.declares([10**6, 10**6])), (), 2, "initializer w declares"),
-    "onnx negative": (_just(lambda: g.declares([-1, 4])), (), 2, "initializer w declares"),
-    "onnx overflow": (_just(lambda: g.declares([2**40, 2**40])), (), 2, "initializer w declares"),
-    "onnx sparse": (_just(lambda: g.sparse([10**6, 10**6])), (), 2, "sparse initializer declares"),
+    "onnx without data": (_just(lambda: hostile_onnx.declares([10**6, 10**6])), (), 2, "initializer w declares"),
+    "onnx negative": (_just(lambda: hostile_onnx.declares([-1, 4])), (), 2, "initializer w declares"),
+    "onnx overflow": (_just(lambda: hostile_onnx.declares([2**40, 2**40])), (), 2, "initializer w declares"),
+    "onnx sparse": (_just(lambda: hostile_onnx.sparse([10**6, 10**6])), (), 2, "sparse initializer declares"),
     # 27: ONNX that takes all there is
-    "onnx loop": (_just(g.endless_loop), ("--time-limit", "6"), 1, "stopped after 6 s"),
-    "onnx constant": (_just(g.huge_constant), (), 1, "more memory than it may take"),
-    "onnx doubling": (_just(g.doubling), (), 1, "more memory than it may take"),
-    "onnx product": (_just(g.giant_product), ("--time-limit", "8", "--memory-limit", "24"), 1, "suspect: stopped after 8 s"),
+    "onnx loop": (_just(hostile_onnx.endless_loop), ("--time-limit", "6"), 1, "stopped after 6 s"),
+    "onnx constant": (_just(hostile_onnx.huge_constant), (), 1, "more memory than it may take"),
+    "onnx doubling": (_just(hostile_onnx.doubling), (), 1, "more memory than it may take"),
+    "onnx product": (_just(hostile_onnx.giant_product), ("--time-limit", "8", "--memory-limit", "24"), 1, "suspect: stopped after 8 s"),
     # 28: no graph
-    "onnx cycle": (_just(g.cycle), (), 2, "graph is invalid"),
-    "onnx recursive": (_just(g.recursive), (), 2, "graph is invalid"),
-    "onnx deep": (_just(g.deep), (), 2, "ONNX"),
+    "onnx cycle": (_just(hostile_onnx.cycle), (), 2, "graph is invalid"),
+    "onnx recursive": (_just(hostile_onnx.recursive), (), 2, "graph is invalid"),
+    "onnx deep": (_just(hostile_onnx.deep), (), 2, "ONNX"),
     "onnx garbage": (_just(lambda: b"\x08\x07" + bytes(range(256))), (), 2, "damaged ONNX"),
-    "onnx empty": (_just(lambda: g.graph([])), (), 2, "graph is invalid"),
+    "onnx empty": (_just(lambda: hostile_onnx.graph([])), (), 2, "graph is invalid"),
     # 29: no encoder
-    "onnx of doubles": (_just(lambda: g.flat(kind=g.TensorProto.DOUBLE, out_kind=g.TensorProto.DOUBLE)), (), 2, "one float input"),
-    "onnx of one channel": (_just(lambda: g.flat(shape=["n", 1, 16, 16])), (), 2, "takes 1 channels"),
+    "onnx of doubles": (_just(lambda: hostile_onnx.flat(kind=g.TensorProto.DOUBLE, out_kind=g.TensorProto.DOUBLE)), (), 2, "one float input"),
+    "onnx of one channel": (_just(lambda: hostile_onnx.flat(shape=["n", 1, 16, 16])), (), 2, "takes 1 channels"),
     "onnx of strings": (
-        _just(lambda: g.graph([g.node("Cast", ["images"], ["y"], to=g.TensorProto.STRING)], out_kind=g.TensorProto.STRING)),
+        _just(lambda: hostile_onnx.graph([hostile_onnx.node("Cast", ["images"], ["y"], to=g.TensorProto.STRING)], out_kind=g.TensorProto.STRING)),
         (), 2, "no float output",
     ),
     "onnx of one number": (
-        _just(lambda: g.graph([g.node("ReduceMean", ["images"], ["y"], axes=[1, 2, 3], keepdims=0)], out=["n"])), (), 2,
+        _just(lambda: hostile_onnx.graph([hostile_onnx.node("ReduceMean", ["images"], ["y"], axes=[1, 2, 3], keepdims=0)], out=["n"])), (), 2,
         "no float output",
     ),
     "onnx rows off": (
-        _just(lambda: g.graph([g.node("Flatten", ["images"], ["f"]), g.node("Concat", ["f", "f"], ["y"], axis=0)])), (), 2,
+        _just(lambda: hostile_onnx.graph([hostile_onnx.node("Flatten", ["images"], ["f"]), hostile_onnx.node("Concat", ["f", "f"], ["y"], axis=0)])), (), 2,
         "answers to",
     ),
-    "onnx no such output": (_just(g.two_outputs), ("--onnx-output", "nothing"), 2, "no output 'nothing'"),
+    "onnx no such output": (_just(hostile_onnx.two_outputs), ("--onnx-output", "nothing"), 2, "no output 'nothing'"),
     # 29 to 31: answers that cannot be tested end in a report
-    "onnx infinite": (_just(lambda: g.scaled(float("inf"))), (), 1, "not finite"),
-    "onnx constant answers": (_just(g.constant_output), (), 1, "constant"),
-    "onnx one direction": (_just(g.one_direction), (), 1, "one direction only"),
-    "onnx random": (_just(g.random_output), (), 1, "random, stateful or depends"),
-    "onnx batch": (_just(g.batch_dependent), (), 1, "random, stateful or depends"),
+    "onnx infinite": (_just(lambda: hostile_onnx.scaled(float("inf"))), (), 1, "not finite"),
+    "onnx constant answers": (_just(hostile_onnx.constant_output), (), 1, "constant"),
+    "onnx one direction": (_just(hostile_onnx.one_direction), (), 1, "one direction only"),
+    "onnx random": (_just(hostile_onnx.random_output), (), 1, "random, stateful or depends"),
+    "onnx batch": (_just(hostile_onnx.batch_dependent), (), 1, "random, stateful or depends"),
 }  # fmt: skip
 
 
@@ -310,18 +310,18 @@ def external_data(name: str, tmp_path: Path) -> tuple[Path, str]:
     about, said = EXTERNAL[name]
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "weights").write_bytes(g.weights_beside())
-    (tmp_path / "weights").write_bytes(g.weights_beside())
+    (folder / "weights").write_bytes(hostile_onnx.weights_beside())
+    (tmp_path / "weights").write_bytes(hostile_onnx.weights_beside())
     (folder / "link").symlink_to(tmp_path / "weights")
     os.link(tmp_path / "weights", folder / "hard")
     os.mkfifo(folder / "pipe")
-    (folder / "m.onnx").write_bytes(g.external(**about))
+    (folder / "m.onnx").write_bytes(hostile_onnx.external(**about))
     return folder / "m.onnx", said
 
 
 def test_external_data_beside_the_model_is_read(audit_hostile: Audit, tmp_path: Path) -> None:
-    (tmp_path / "weights").write_bytes(g.weights_beside())
-    (tmp_path / "m.onnx").write_bytes(g.external(location="weights"))
+    (tmp_path / "weights").write_bytes(hostile_onnx.weights_beside())
+    (tmp_path / "m.onnx").write_bytes(hostile_onnx.external(location="weights"))
     code, _ = audit_hostile(tmp_path / "m.onnx", "--external-data")
     assert code == 1  # an independent: a report
     recorded = json.loads((tmp_path / "report/report.json").read_text())["suspect"]
@@ -339,7 +339,7 @@ def test_another_extension_and_bfloat16_are_read(open_hostile: Open, tmp_path: P
 def test_names_are_escaped_in_every_output(audit_hostile: Audit, tmp_path: Path) -> None:
     """A suspect's own name, in terminal, page and JSON."""
     name = "<script>x\x1b[2J\u202e.onnx"
-    (tmp_path / name).write_bytes(g.flat())
+    (tmp_path / name).write_bytes(hostile_onnx.flat())
     code, said = audit_hostile(tmp_path / name)
     assert code == 1
     page = (tmp_path / "report/report.html").read_text()

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from support import hostile_files as g
+from support import hostile_onnx
 from support.command import Audit
 from support.warm_sandbox import Open, WarmSandbox
 from torch import nn
@@ -69,7 +70,7 @@ def test_is_arithmetic_accepts_arithmetic_only(text: str) -> None:
 def mutations(count: int, most: int, seed: int) -> Iterator[bytes]:
     """Files of each format in turn with up to so many bytes changed."""
     rng = np.random.default_rng(seed)
-    files = (g.pt(g.STATE), save(g.STATE), g.flat(), g.pt2())
+    files = (g.pt(g.STATE), save(g.STATE), hostile_onnx.flat(), g.pt2())
     for i in range(count):
         changed = bytearray(files[i % len(files)])
         for at in rng.integers(0, min(len(changed), 4000), int(rng.integers(1, most))):

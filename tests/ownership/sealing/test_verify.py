@@ -1,67 +1,36 @@
 """A generated table of tampering with a sealed claim: each line is refused, with exit code 6 and its own message.
 
 A change is a dictionary, file -> new bytes, or None where the file is removed. The independent verifier must agree.
+Fields are in test_verify_fields.py.
 """
 
 from __future__ import annotations
 
-import base64
-import copy
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support import independent_verifier
-from support.claims import Sealed
-from support.tampering import INTRUDER, Bench, Change, edited, files_of, flipped, other
+from support.sealed_claims import PUBLIC, SALTS, STATEMENT
+from support.tampering import INTRUDER, Bench, Change, files_of, flipped
 from support.tsa import make_authority
 
-from ownership.attestation.dsse import PAYLOAD_TYPE, open_envelope, pre_authentication, sign
 from ownership.attestation.keys import public_pem
 from ownership.attestation.timestamps import load_roots, parse_date, read_reply
-from ownership.claims.claim import Claim
 from ownership.errors import ClaimIntegrityError
-from ownership.evidence.responses import Responses
-from ownership.io.canonical import canonical_json, sha256
-from ownership.sealing.create import attach, seal_claim, write_request
-from ownership.sealing.disclosure import check_disclosure
+from ownership.io.canonical import sha256
+from ownership.sealing.create import seal_claim
 from ownership.sealing.verify import verify_claim
-from ownership.watermark import WatermarkKey
-
-STATEMENT, PUBLIC, SALTS = "seal/statement.dsse.json", "seal/owner.pub", "seal/salts.json"
 
 
-@pytest.fixture(scope="module")
-def bench(sealed: Sealed, claim: Claim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    place = tmp_path_factory.mktemp("tamper")
-    older = replace(
-        claim,
-        plan=replace(claim.plan, seed=1),
-        watermark=replace(
-            claim.watermark, key=WatermarkKey(sector_boundaries=(1.0, 1.0 + 3.0), margin=0.3, predictor_seed=4)
-        ),
-        probes={**claim.probes, "private": claim.probes["private"].flip(0)},
-        responses={n: Responses(n, {k: v + 1 for k, v in a.sets.items()}) for n, a in claim.responses.items()},
-    )
-    older.save(place / "older")
-    seal_claim(place / "older", sealed.key)
-    write_request(place / "older", place / "older.tsq")
-    attach(place / "older", sealed.first.reply(place / "older.tsq", place / "older.tsr").read_bytes())
-    folder = shutil.copytree(sealed.folder, place / "claim")
-    pems = [a.roots.read_bytes() for a in (sealed.first, sealed.second)]
-    (place / "roots.pem").write_bytes(b"".join(pems))
-    made = Bench(folder, files_of(folder), files_of(place / "older"), sealed, verify_claim, independent_verifier.verify)
-    yield made
-    assert files_of(folder) == made.files  # every change was undone
-    print(f"\ntamper table: {made.cases} cases")
+@pytest.fixture
+def bench(claim_bench: Bench) -> Bench:
+    return claim_bench
 
 
 def message_about(name: str) -> str:
@@ -156,130 +125,6 @@ def test_replay_of_an_older_claim(bench: Bench) -> None:
     bench.refuses(cases(), at_least=17)
 
 
-# fields
-
-
-@pytest.mark.sampled
-def test_every_field_of_the_claim(bench: Bench) -> None:
-    """A party that rewrites the digest, too, is stopped by the seal: before any other field is looked at."""
-    content = json.loads(bench.files["claim.json"])
-    del content["content_sha256"]
-
-    def cases() -> Iterator[tuple[str, Change, str]]:
-        for name, new in edited(content):
-            whole = {**new, "content_sha256": sha256(canonical_json(new))}
-            yield name, {"claim.json": canonical_json(whole)}, "it is of another claim"
-
-    bench.refuses(cases(), at_least=300)
-
-
-def test_every_part_with_all_digests_rewritten(bench: Bench) -> None:
-    content = json.loads(bench.files["claim.json"])
-    del content["content_sha256"]
-
-    def cases() -> Iterator[tuple[str, Change, str]]:
-        for name in content["parts"]:
-            new, data = copy.deepcopy(content), flipped(bench.files[name], len(bench.files[name]) - 1)
-            new["parts"][name]["sha256"] = sha256(data)
-            whole = {**new, "content_sha256": sha256(canonical_json(new))}
-            yield name, {name: data, "claim.json": canonical_json(whole)}, "it is of another claim"
-
-    bench.refuses(cases(), at_least=14)
-
-
-def _statement(bench: Bench) -> Any:
-    return json.loads(open_envelope(bench.files[STATEMENT], bench.sealed.key.public_key()))
-
-
-def _envelope(bench: Bench, payload: bytes) -> bytes:
-    """The envelope with another payload and the old signature."""
-    content = json.loads(bench.files[STATEMENT])
-    return canonical_json({**content, "payload": base64.b64encode(payload).decode()})
-
-
-def test_every_field_of_the_statement(bench: Bench) -> None:
-    def unsigned() -> Iterator[tuple[str, Change, str]]:
-        for name, new in edited(_statement(bench)):
-            yield name, {STATEMENT: _envelope(bench, canonical_json(new))}, "the signature is wrong"
-
-    def signed(key: Ed25519PrivateKey) -> Iterator[tuple[str, Change, str]]:
-        for name, new in edited(_statement(bench)):
-            message = "is malformed|is no seal|another plan|do not lead to the sealed root"
-            yield (
-                name,
-                {STATEMENT: sign(canonical_json(new), key), PUBLIC: public_pem(key.public_key())},
-                message,
-            )
-
-    bench.refuses(unsigned(), at_least=20)
-    bench.refuses(signed(bench.sealed.key), at_least=20)  # an owner who signs what is not true
-    bench.refuses(signed(INTRUDER), at_least=20)
-
-
-def test_every_field_of_the_envelope(bench: Bench) -> None:
-    content = json.loads(bench.files[STATEMENT])
-    (good,) = content["signatures"]
-    payload = base64.b64decode(content["payload"])
-    bad = {**good, "sig": base64.b64encode(INTRUDER.sign(pre_authentication(PAYLOAD_TYPE, payload))).decode()}
-    plain = {**good, "sig": base64.b64encode(bench.sealed.key.sign(payload)).decode()}
-    other_type = "application/vnd.dsse+json"
-    retyped = {**good, "sig": base64.b64encode(bench.sealed.key.sign(pre_authentication(other_type, payload))).decode()}
-
-    def cases() -> Iterator[tuple[str, Change, str]]:
-        for name, new in edited(content):
-            yield name, {STATEMENT: canonical_json(new)}, r"statement\.dsse\.json"
-        for name, changed, message in (
-            ("stripped", {"signatures": []}, "holds 0 signatures"),
-            ("none", {"signatures": None}, "holds no signatures"),
-            ("doubled", {"signatures": [good, good]}, "holds 2 signatures"),
-            ("one good, one bad", {"signatures": [good, bad]}, "holds 2 signatures"),
-            ("one bad, one good", {"signatures": [bad, good]}, "holds 2 signatures"),
-            ("the intruder's", {"signatures": [bad]}, "the signature is wrong"),
-            ("without pre-authentication", {"signatures": [plain]}, "the signature is wrong"),
-            ("empty", {"signatures": [{**good, "sig": ""}]}, "the signature is wrong"),
-            ("type swapped", {"payloadType": "application/json"}, "is of type application/json"),
-            ("type swapped and signed", {"payloadType": other_type, "signatures": [retyped]}, "is of type"),
-            ("other spelling", {"payload": content["payload"] + "="}, "malformed base64"),
-        ):
-            yield name, {STATEMENT: canonical_json({**content, **changed})}, message
-        yield "written otherwise", {STATEMENT: json.dumps(content).encode()}, "no canonical JSON"
-        yield "no JSON", {STATEMENT: b"\xff"}, "not valid JSON"
-        yield "a list", {STATEMENT: b"[]\n"}, "no JSON object"
-        yield "nested without end", {STATEMENT: b'{"a":' + b"[" * 10**5}, "not valid JSON"
-
-    bench.refuses(cases(), at_least=25)
-
-
-@pytest.mark.sampled
-def test_every_salt(bench: Bench) -> None:
-    content = json.loads(bench.files[SALTS])
-    salts: dict[str, str] = content["salts"]
-
-    def cases() -> Iterator[tuple[str, Change, str]]:
-        for name, salt in salts.items():
-            yield name, {SALTS: _salts({**salts, name: other(salt)})}, "do not lead to the sealed root|malformed salt"
-        for name in ("key.json", "private/0"):
-            less = {k: v for k, v in salts.items() if k != name}
-            yield f"without {name}", {SALTS: _salts(less)}, "does not name what the claim holds"
-            for value in ("", "00", salts[name].upper(), 5, None, [], salts[name] + "00"):
-                yield f"{name} {value}", {SALTS: _salts({**salts, name: value})}, "malformed salt"
-        yield "one more", {SALTS: _salts({**salts, "x": "00" * 32})}, "does not name what the claim holds"
-        swapped = {**salts, "key.json": salts["private/0"], "private/0": salts["key.json"]}
-        yield "two swapped", {SALTS: _salts(swapped)}, "do not lead to the sealed root"
-        for name, new in (("version", {**content, "format_version": 2}), ("field", {**content, "x": 1}), ("none", {})):
-            yield name, {SALTS: canonical_json(new)}, "of another version"
-        yield "a list", {SALTS: canonical_json({**content, "salts": list(salts)})}, "does not name"
-
-    bench.refuses(cases(), at_least=130)
-
-
-def _salts(salts: dict[str, Any]) -> bytes:
-    return canonical_json({"format_version": 1, "salts": salts})
-
-
-# keys
-
-
 def test_the_intruders_own_seal(bench: Bench, claim_folder: Path, tmp_path: Path) -> None:
     """A good seal by someone else: only the owner's public key, from the owner, tells."""
     mine = shutil.copytree(claim_folder, tmp_path / "claim")
@@ -311,9 +156,6 @@ def test_the_public_key_exchanged(bench: Bench) -> None:
         yield "DER", {PUBLIC: der}, "no public key"
 
     bench.refuses(cases(), at_least=6)
-
-
-# timestamps
 
 
 def _as_stored(reply: bytes) -> Change:
@@ -364,33 +206,6 @@ def test_flipped_bits_of_a_token(bench: Bench) -> None:
     for at in good:
         (bench.folder.parent / "flipped.tsr").write_bytes(flipped(reply, at, at % 8))
         assert sealed.first.accepts(bench.folder.parent / "flipped.tsr", path)
-
-
-# disclosures
-
-
-def test_tampered_disclosures(bench: Bench) -> None:
-    content = json.loads(bench.sealed.disclosure)
-    count = 0
-    for name, new in edited(content):
-        if re.fullmatch(r"(timestamps|parts)/\d+ removed", name):
-            continue  # what is not shown is just that
-        count += 1
-        with pytest.raises(ClaimIntegrityError) as e:
-            check_disclosure(canonical_json(new), public_key=bench.sealed.public, roots=bench.sealed.roots)
-        assert e.value.exit_code == 6, name
-    part = content["parts"][0]
-    for field, value in (("salt", part["salt"] + "00"), ("salt", ""), ("sha256", part["sha256"][2:]), ("index", True)):
-        count += 1
-        with pytest.raises(ClaimIntegrityError, match="malformed"):  # else one leaf's bytes could be read as another's
-            check_disclosure(canonical_json({**content, "parts": [{**part, field: value}]}))
-    unstamped = canonical_json({**content, "timestamps": []})  # flipped tokens: above
-    for at in range(0, len(unstamped), 7):
-        count += 1
-        with pytest.raises(ClaimIntegrityError):
-            check_disclosure(flipped(unstamped, at))
-    bench.cases += count
-    assert count > 300
 
 
 @pytest.mark.parametrize("what", ["seal", STATEMENT, "key.json"])
