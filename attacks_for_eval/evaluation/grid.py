@@ -17,6 +17,10 @@ from ownership.errors import TrainingError
 from ownership.io.canonical import sha256
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
+from watermark_training.config import WatermarkTask
+
+WATERMARKS: dict[str, WatermarkTask] = {"": "none", "secret": "secret", "paper": "paper"}
+"""What follows the colon of an independent encoder -> its watermark task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class Grid:
             product(self.independents, self.sources, self.archs, range(self.seeds))
         ):
             objective, _, watermark = kind.partition(":")
-            if objective not in tuple(Objective) or watermark not in ("", "secret", "paper"):
+            if objective not in tuple(Objective) or watermark not in WATERMARKS:
                 raise TrainingError(
                     f"unknown independent encoder {kind!r}",
                     f"OBJECTIVE or OBJECTIVE:secret, OBJECTIVE:paper; objectives: {', '.join(Objective)}",
@@ -74,7 +78,7 @@ class Grid:
                     epochs=self.epochs,
                     seed=10_000 + 100 * i + seed,
                     objective=objective,
-                    watermark=watermark or "none",  # type: ignore[arg-type]  # checked above
+                    watermark=WATERMARKS[watermark],
                 ),
                 "",
             )

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import joblib
 
@@ -53,6 +53,6 @@ def _run(function: Callable[[Shared, Task], Result], path: Path, task: Task) -> 
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path) -> Shared:  # type: ignore[type-var]
+def _read(path: Path) -> Any:
     # written by parallel_map in this run
-    return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]  # noqa: S301
+    return pickle.loads(path.read_bytes())  # noqa: S301

@@ -66,9 +66,12 @@ def load_options(options: AuditOptions, given: LoadOptions) -> LoadOptions:
 
     Permissions (external data, TorchScript) are taken from `given` alone: a report gives a suspect no permission.
     """
-    default = LoadOptions()
-    recorded = {"arch": options.arch, "output": options.onnx_output, "pooling": options.pooling}
-    return replace(given, **{n: v for n, v in recorded.items() if getattr(given, n) == getattr(default, n)})  # type: ignore[arg-type]
+    return replace(
+        given,
+        arch=options.arch if given.arch is None else given.arch,
+        output=options.onnx_output if given.output is None else given.output,
+        pooling=options.pooling if given.pooling == LoadOptions().pooling else given.pooling,
+    )
 
 
 def check_claim(report: Report, claim: Claim) -> None:

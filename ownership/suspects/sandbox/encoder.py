@@ -257,9 +257,9 @@ class _Running:
         if process is None:
             return
         _kill(process)
-        for pipe in (process.stdin, process.stdout):
+        for pipe in filter(None, (process.stdin, process.stdout)):
             with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
+                pipe.close()
 
 
 def _end(running: _Running, folder: Path) -> None:
