@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -173,7 +174,7 @@ def _one(request: Request, target: Target, *, pdf: bool, as_json: bool) -> None:
     from ownership.reports.pdf import write_pdf
     from ownership.verdict.rule import Verdict
 
-    report, out = audit_one(request, target, render.progress), target.folder
+    report, out = audit_one(request, target, partial(render.progress, "reading the claim")), target.folder
     if pdf:
         write_pdf(out / "report.html", out / "report.pdf")
     if as_json:
@@ -191,5 +192,5 @@ def _several(request: Request, suspects: list[str], out: Path, jobs: int, *, as_
         typer.echo(json.dumps(summary.to_dict(), indent=2, sort_keys=True))
     else:
         render.several(summary)
-        render.line(f"summary: {out / 'summary.html'}")
+        render.line(f"summary: {out / 'summary.html'}, with a link to each report")
     raise typer.Exit(summary.exit_code)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cli import inputs, render
 from cli.suspects import Opening, Target, command_words, open_suspect, report_folder
+from ownership.io.text import printable
 
 if TYPE_CHECKING:
     from ownership import Claim, Suspect
@@ -37,8 +39,6 @@ class Request:
 
     def command(self, suspect: str) -> str:
         """Return the command of this audit, for the report's reader: names of files, no paths."""
-        from ownership.io.text import printable
-
         out = [*command_words(suspect, self.opening), "--claim", self.claim.resolve().name]
         out += ["--preprocess", self.preprocess] if self.preprocess != "none" else []
         kind = self.opening.output_kind
@@ -57,7 +57,7 @@ def audit_one(request: Request, target: Target, showing: Showing, *, resume: boo
     Args:
         request: the options.
         target: the suspect and the report's folder.
-        showing: opens what shows progress, once the audit begins.
+        showing: opens what shows progress.
         resume: return the report that is there, if it is of the same suspect, claim, command and versions.
     """
     from ownership.errors import OwnershipError
@@ -66,16 +66,16 @@ def audit_one(request: Request, target: Target, showing: Showing, *, resume: boo
     from ownership.reports.signature import refuse_signed
 
     out = target.folder
-    with alone_in(out, OwnershipError):
+    with alone_in(out, OwnershipError), showing() as progress:
         claim = load_claim(request.claim, request.roots)
+        progress("opening the suspect", 0, 1)
         with open_suspect(target, request.opening, claim) as loaded:
             command = request.command(target.suspect)
             earlier = _earlier(out, claim.sha256, loaded.sha256, command) if resume else None
             if earlier is not None:
                 return earlier
             refuse_signed(out)
-            with showing() as progress:
-                report = _run(request, claim, loaded, command, progress)
+            report = _run(request, claim, loaded, command, progress)
         save_report(report, out)
         return report
 
@@ -143,9 +143,36 @@ def audit_batch(request: Request, suspects: list[str], out: Path, jobs: int) -> 
     places = dict(folders(suspects, lambda s: str(report_folder(s)).removeprefix("report-")))
     with render.progress() as progress:
         audited = run(suspects, partial(_one_of_several, request, out, places), jobs=jobs, progress=progress)
+    shown = short_names(suspects)
+    audited = [replace(o, name=shown[o.name], refused=_without_path(o, shown[o.name])) for o in audited]
     summary = summarize(claim.sha256, claim.plan.alpha, audited)
     summary.save(out)
     return summary
+
+
+def short_names(suspects: Sequence[str]) -> dict[str, str]:
+    """Return for each suspect the shortest end of its path that no other one has; addresses stay whole.
+
+    >>> short_names(["/data/a/x.onnx", "/data/b/x.onnx", "y.onnx"])
+    {'/data/a/x.onnx': 'a/x.onnx', '/data/b/x.onnx': 'b/x.onnx', 'y.onnx': 'y.onnx'}
+    """
+    ends = {s: [s] if inputs.is_address(s) else _ends(Path(s)) for s in suspects}
+    counts = Counter(end for found in ends.values() for end in found)
+    return {s: next((end for end in found if counts[end] == 1), s) for s, found in ends.items()}
+
+
+def _ends(path: Path) -> list[str]:
+    parts = path.parts
+    return [Path(*parts[-n:]).as_posix() for n in range(1, len(parts) + 1)]
+
+
+def _without_path(outcome: AuditOutcome, name: str) -> str | None:
+    """Return why a suspect was refused, without the folders on the auditor's machine."""
+    if outcome.refused is None:
+        return None
+    path, said = Path(outcome.name), outcome.refused.removeprefix("suspect: ")
+    said = said.replace(printable(outcome.name, 300), name)
+    return said.replace(printable(path.parent, 300) + "/", "") if path.is_absolute() else said
 
 
 def _one_of_several(request: Request, out: Path, places: dict[str, str], suspect: str) -> AuditOutcome:

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from cli import inputs, render, seal
-from cli.options import DATA_HELP, N_PROBES_HELP, Arch, AsJson, Device, Out, Private, Seed, Size
+from cli.options import DATA_HELP, N_PROBES_HELP, Arch, AsJson, Device, Out, Private, Seed, Size, positive
+from ownership.errors import ClaimError, OwnershipError
+from ownership.io.files import refuse_existing
 
 app = typer.Typer(help="Build, read, seal and share claims.", no_args_is_help=True)
 
@@ -59,7 +61,12 @@ def build(
     ] = False,
     alpha: Annotated[
         float,
-        typer.Option(help="Probability of a false positive for an independent encoder of the panel's strata."),
+        typer.Option(
+            help="Probability of a false positive for an independent encoder of the panel's strata: above 0, at most "
+            "0.05.",
+            callback=positive,
+            max=0.05,
+        ),
     ] = 0.01,
     arch: Arch = None,
     size: Size = None,
@@ -67,9 +74,6 @@ def build(
     device: Device = "auto",
 ) -> None:
     """Build and write a claim."""
-    from ownership.errors import ClaimError
-    from ownership.io.files import refuse_existing
-
     refuse_existing(out, ClaimError)
     inputs.check_encoder(victim, "victim")
     inputs.check_images(private, what="--private")
@@ -89,7 +93,8 @@ def build(
 
     half = max(2, n_probes // 2)
     plan = Plan(alpha=alpha, n_public=n_probes, n_watermark=half, n_private=half, seed=seed)
-    inside, outside = load_data(private, size=size), load_data(public, size=size)
+    with render.progress(render.LOADING):
+        inside, outside = load_data(private, size=size), load_data(public, size=size)
     owner = load_trained(victim, arch)
     digest = images_sha256(inside.images)
     members = []
@@ -163,6 +168,7 @@ def probes(
 ) -> None:
     """Export a claim's probes."""
     inputs.check_claim(claim)
+    refuse_existing(out, OwnershipError)
     if decoys is not None:
         inputs.check_images(decoys, what="--decoys")
 
@@ -201,7 +207,6 @@ def power(
 
     from ownership.claims.claim import Claim
     from ownership.claims.power import claim_power, power_by_probes
-    from ownership.errors import ClaimError
     from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA
 
     loaded = Claim.load(claim)

@@ -35,7 +35,8 @@ def demo(
     from attacks_for_eval.demo import demo_config, run_job
     from watermark_training.data import Data, load_data
 
-    loaded = load_data(data, size=SIDE)
+    with render.progress(render.LOADING):
+        loaded = load_data(data, size=SIDE)
     if len(loaded) > MOST_IMAGES:
         rows = torch.randperm(len(loaded), generator=torch.Generator().manual_seed(0))[:MOST_IMAGES]
         loaded = Data(name=f"{data}, {MOST_IMAGES} images", images=loaded.images[rows], labels=None)

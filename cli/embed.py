@@ -21,6 +21,7 @@ from cli.options import (
     Out,
     Seed,
     Size,
+    positive,
 )
 
 HELP = (
@@ -37,9 +38,9 @@ def embed(
     data: Annotated[str, typer.Argument(help=DATA_HELP, show_default=False)],
     out: Out,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help=EPOCHS_HELP)] = 8,
-    watermark_weight: Annotated[float, typer.Option("--watermark-weight", help=WEIGHT_HELP)] = 0.1,
-    batch_size: Annotated[int, typer.Option("--batch-size", help=BATCH_HELP)] = 64,
-    lr: Annotated[float, typer.Option("--lr", help=LR_HELP)] = 5e-4,
+    watermark_weight: Annotated[float, typer.Option("--watermark-weight", callback=positive, help=WEIGHT_HELP)] = 0.1,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=8, help=BATCH_HELP)] = 64,
+    lr: Annotated[float, typer.Option("--lr", callback=positive, help=LR_HELP)] = 5e-4,
     key_seed: KeySeed = None,
     arch: Arch = None,
     size: Size = None,
@@ -64,12 +65,14 @@ def embed(
     from watermark_training.loaded_encoder import load_trained
 
     known = load_trained(encoder, arch)
+    with render.progress(render.LOADING):
+        images = load_data(data, size=size)
     key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))
     with render.progress() as progress:
         done = embed_to(
             out,
             known,
-            load_data(data, size=size),
+            images,
             {"epochs": epochs, "watermark_weight": watermark_weight, "batch_size": batch_size, "lr": lr, "seed": seed},
             key=key,
             device=pick_device(device),

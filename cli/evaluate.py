@@ -124,12 +124,13 @@ def evaluate(
         epochs=epochs,
         seeds=seeds,
     )
-    evaluation = Evaluation(
-        out=out,
-        cases={"claim": Case(name="claim", victim=victim, claim=claim)},
-        sources={"queries": load_data(query_data, size=size), "others": load_data(others, size=size)},
-        labeled=(load_data(labeled, size=size), load_data(test, size=size)) if labeled and test else None,
-    )
+    with render.progress(render.LOADING):
+        evaluation = Evaluation(
+            out=out,
+            cases={"claim": Case(name="claim", victim=victim, claim=claim)},
+            sources={"queries": load_data(query_data, size=size), "others": load_data(others, size=size)},
+            labeled=(load_data(labeled, size=size), load_data(test, size=size)) if labeled and test else None,
+        )
     cells = [*grid.cells("claim", sample=sample), *existing_models(independent_file or (), "claim")]
     with joblib_backend(backend, jobs) if backend else nullcontext(), render.progress() as progress:
         rows = run(evaluation, cells, jobs=jobs, progress=progress)

@@ -29,6 +29,7 @@ from cli.options import (
     Size,
     SurrogateArch,
     choice,
+    positive,
 )
 
 HELP = (
@@ -52,7 +53,7 @@ def extract(
     method: Method = "direct",
     loss: Annotated[Loss | None, choice(Loss, "--loss", help=LOSS_HELP)] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", help=TEMPERATURE_HELP, show_default=False)
+        float | None, typer.Option("--temperature", callback=positive, help=TEMPERATURE_HELP, show_default=False)
     ] = None,
     output_kind: OutputKind = "representations",
     task: Annotated[
@@ -92,8 +93,8 @@ def extract(
     ] = None,
     budget: Annotated[int | None, typer.Option("--budget", min=1, help=BUDGET_HELP, show_default=False)] = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help=EPOCHS_HELP)] = 100,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help=BATCH_HELP, show_default=False)] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help=LR_HELP, show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=8, help=BATCH_HELP, show_default=False)] = None,
+    lr: Annotated[float | None, typer.Option("--lr", callback=positive, help=LR_HELP, show_default=False)] = None,
     size: Size = None,
     onnx: Onnx = True,
     seed: Seed = 0,
@@ -132,7 +133,8 @@ def extract(
     }
     given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
     check_method(method, given)
-    images = load_data(data, size=size)
+    with render.progress(render.LOADING):
+        images = load_data(data, size=size)
     arch = surrogate_arch
     if remote:
         target = Victim(encoder=RemoteEncoder(url=victim, token=os.environ.get("TURNMARK_TOKEN")), name=victim)

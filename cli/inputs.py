@@ -5,13 +5,14 @@ They look at names, sizes and first bytes only. The libraries check everything a
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
 
 from cli.options import unknown
-from ownership.errors import ClaimError, DataError, SuspectError
+from ownership.errors import ClaimError, DataError, OwnershipError, ReportError, SuspectError
 from ownership.io.text import printable
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -24,6 +25,8 @@ DATA_SETS = (
     "gtsrb", "imagenette", "kmnist", "mnist", "oxfordiiitpet", "pcam", "renderedsst2", "stl10", "svhn", "usps",
 )  # fmt: skip
 """Data sets that are loaded by name: scikit-learn's digits, and torchvision's that download by themselves."""
+SPLITS = ("train", "test", "val", "trainval", "extra", "unlabeled")
+"""Splits of these data sets; not every data set has every one."""
 _DESCRIPTION = re.compile(r"^(?P<source>.*?)(?::(?P<split>[a-z0-9_]+))?(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
 
 
@@ -39,14 +42,47 @@ def check_preprocess(text: str) -> None:
 
 def check_claim(folder: Path) -> None:
     """Check that a folder looks like a claim."""
-    if not folder.exists():
-        raise ClaimError(f"claim: {printable(folder, 300)} does not exist", "give the folder of turnmark claim build")
-    if not (folder / "claim.json").is_file():
-        what = " It is a train folder." if (folder / "config.json").is_file() else ""
-        raise ClaimError(
-            f"{printable(folder, 300)} is no claim: it has no claim.json.{what}",
-            "give the folder of turnmark claim build",
-        )
+    _exists(folder, "claim", ClaimError)
+    _folder_with(folder, "claim.json", "claim", ClaimError, "give the folder of turnmark claim build")
+
+
+def check_report(folder: Path) -> None:
+    """Check that a folder looks like a report."""
+    _exists(folder, "report", ReportError)
+    _folder_with(folder, "report.json", "report", ReportError, "give the folder that turnmark audit wrote")
+
+
+def check_file(path: Path | None, what: str) -> None:
+    """Check that a path, if one was given, is that of a file."""
+    if path is None:
+        return
+    _exists(path, what, OwnershipError)
+    if path.is_dir():
+        raise OwnershipError(f"{what}: {printable(path, 300)} is a folder, not a file", "give the file itself")
+
+
+HOLDS = {
+    "claim.json": "a claim",
+    "report.json": "a report",
+    "summary.json": "a summary",
+    "config.json": "a train folder",
+}
+"""File -> what a folder with it is."""
+
+
+def _folder_with(folder: Path, name: str, what: str, error: type[OwnershipError], hint: str) -> None:
+    """Raise `error` if a folder has no file of this name; one that was sealed is left to the verification."""
+    shown = printable(folder, 300)
+    if folder.is_file():
+        beside = folder.name == name
+        raise error(f"{shown} is a file, not a {what}", f"give its folder, {folder.parent}" if beside else hint)
+    if (folder / name).is_file():
+        return
+    others = [said for other, said in HOLDS.items() if (folder / other).is_file()]
+    if others:
+        raise error(f"{shown} is no {what}: it is {others[0]}", hint)
+    if not (folder / "seal").exists():
+        raise error(f"{shown} is no {what}: it has no {name}", hint)
 
 
 def is_address(text: str) -> bool:
@@ -73,8 +109,8 @@ def check_suspect(suspect: str, probe_folder: Path | None = None) -> None:
             raise SuspectError(
                 f"suspect: {printable(path, 300)} is a folder without weights", f"expected one of {', '.join(WEIGHTS)}"
             )
-    elif path.suffix.lower() in PICTURES:
-        raise SuspectError(f"suspect: {printable(path, 300)} is a picture, not a model", _MODEL_HINT)
+        return
+    _file_of_a_model(path, "suspect")
 
 
 def check_encoder(path: Path, what: str) -> None:
@@ -93,8 +129,7 @@ def check_encoder(path: Path, what: str) -> None:
                 "give a folder of turnmark train, or a file",
             )
         return
-    if path.suffix.lower() in PICTURES:
-        raise SuspectError(f"{what}: {printable(path, 300)} is a picture, not an encoder", _MODEL_HINT)
+    _file_of_a_model(path, what)
 
 
 STRATA = ("plain", "watermarked", "sibling", "rotation_invariant", "distilled", "small", "public")
@@ -109,6 +144,8 @@ def check_panel(entry: str) -> None:
             raise unknown("stratum", stratum, STRATA)
         path = Path(rest)
     _exists(path, "--panel")
+    for folder in (path, *path.iterdir()) if path.is_dir() else ():
+        _refuse_unfinished(folder, "--panel")
     if path.is_dir() and any((p / "config.json").is_file() for p in path.iterdir() if p.is_dir()):
         return
     check_encoder(path, "--panel")
@@ -117,13 +154,13 @@ def check_panel(entry: str) -> None:
 _MODEL_HINT = "give a train folder, safetensors, a PyTorch state dict (.pt, .pth), torch.export (.pt2) or ONNX"
 
 
-def _exists(path: Path, what: str) -> None:
+def _exists(path: Path, what: str, error: type[OwnershipError] = SuspectError) -> None:
     if path.exists():
         return
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, beside, n=1)
     hint = f"did you mean {printable(path.parent / near[0], 300)}?" if near else "check the path"
-    raise SuspectError(f"{what}: {printable(path, 300)} does not exist", hint)
+    raise error(f"{what}: {printable(path, 300)} does not exist", hint)
 
 
 def _folder_of_a_model(path: Path, what: str) -> None:
@@ -131,11 +168,7 @@ def _folder_of_a_model(path: Path, what: str) -> None:
     shown = f"{what}: {printable(path, 300)}"
     if (path / "claim.json").is_file():
         raise SuspectError(f"{shown} is a claim, not an encoder", _MODEL_HINT)
-    if (path / "checkpoint.pt").is_file() and not (path / "config.json").is_file():
-        raise SuspectError(
-            f"{shown} is unfinished: its training was interrupted",
-            f"run the same turnmark command again with --out {printable(path, 300)}; it goes on where it stopped",
-        )
+    _refuse_unfinished(path, what)
     if any((path / name).is_file() for name in WEIGHTS):
         return
     names = [p.name for _, p in zip(range(2000), path.iterdir(), strict=False)]
@@ -143,6 +176,33 @@ def _folder_of_a_model(path: Path, what: str) -> None:
         return
     if _mostly_pictures(path):
         raise SuspectError(f"{shown} is a folder of pictures, not an encoder", _MODEL_HINT)
+
+
+UNFINISHED = ("unfinished.json", "checkpoint.pt")
+PARTS = {"predictor.safetensors": "a rotation predictor", "projection_head.safetensors": "a projection head"}
+"""Files of a train folder that hold no encoder."""
+
+
+def _file_of_a_model(path: Path, what: str) -> None:
+    """Refuse files whose names say that they hold no encoder."""
+    shown = f"{what}: {printable(path, 300)}"
+    if path.suffix.lower() in PICTURES:
+        raise SuspectError(f"{shown} is a picture, not an encoder", _MODEL_HINT)
+    if path.name in PARTS:
+        raise SuspectError(f"{shown} is {PARTS[path.name]}, not an encoder", "give encoder.safetensors or encoder.onnx")
+
+
+def _refuse_unfinished(folder: Path, what: str) -> None:
+    """Refuse a folder of interrupted training; the hint is the command that continues it, where its note has it."""
+    if (folder / "config.json").is_file() or not any((folder / n).is_file() for n in UNFINISHED):
+        return
+    try:
+        command = json.loads((folder / "unfinished.json").read_text(encoding="utf-8"))["command"]
+    except (OSError, ValueError, KeyError, TypeError):
+        command = ""
+    shown = printable(folder, 300)
+    hint = f"continue it: {printable(command, 1000)}" if command else f"run the command that writes {shown} again"
+    raise SuspectError(f"{what}: {shown} is unfinished: its training was interrupted", hint)
 
 
 def _mostly_pictures(folder: Path) -> bool:
@@ -174,8 +234,8 @@ def check_images(description: str, *, least: int = LEAST, what: str = "data") ->
     whole = Path(description)
     source, split = (description, None) if match is None or whole.exists() else (match["source"], match["split"])
     if match is not None and not whole.exists() and match["stop"]:
-        count = int(match["stop"]) - int(match["start"] or 0)
-        if 0 < count < least:
+        count = max(0, int(match["stop"]) - int(match["start"] or 0))
+        if count < least:
             raise DataError(f"{what}: {printable(description, 300)}: {count} images are too few", f"at least {least}")
     path = Path(source)
     if path.is_dir():
@@ -189,15 +249,25 @@ def check_images(description: str, *, least: int = LEAST, what: str = "data") ->
         return
     name = source.lower().replace("_", "-")
     bare = name.replace("-", "")
-    if bare in {d.replace("-", "") for d in DATA_SETS}:
-        return
     if (Path(os.environ.get("TURNMARK_DATA", "")) / f"{name}-{split or 'train'}.npz").is_file():
+        return
+    if bare in {d.replace("-", "") for d in DATA_SETS}:
+        _known_split(source, name, split, what)
         return
     if os.sep in source or path.suffix or source.startswith("."):
         raise DataError(f"{what}: {printable(source, 300)} does not exist", "check the path")
     near = get_close_matches(name, DATA_SETS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"check the path; data sets: {', '.join(DATA_SETS)}"
     raise DataError(f"{what}: {printable(source, 300)} is neither a folder, nor a file, nor a known data set", hint)
+
+
+def _known_split(source: str, name: str, split: str | None, what: str) -> None:
+    known = () if name == "digits" else SPLITS
+    if split is None or split in known:
+        return
+    near = get_close_matches(split, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(known)}" if known else "leave it out"
+    raise DataError(f"{what}: {printable(source, 300)} has no split {printable(split)!r}", hint)
 
 
 def _folder_of_images(path: Path, least: int, what: str) -> None:

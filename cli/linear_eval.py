@@ -44,7 +44,8 @@ def linear_eval(
     from watermark_training.loaded_encoder import load_trained
 
     loaded = load_trained(encoder, arch)
-    learnt, held_out = load_data(data, size=size), load_data(test, size=size)
+    with render.progress(render.LOADING):
+        learnt, held_out = load_data(data, size=size), load_data(test, size=size)
     if learnt.labels is None or held_out.labels is None:
         raise DataError("linear evaluation needs labels", "class folders, an .npz with y, or a named data set")
     with render.progress() as progress:

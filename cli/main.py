@@ -88,6 +88,10 @@ def main() -> None:
     except OwnershipError as e:
         render.error(e)
         sys.exit(e.exit_code)
+    except SystemExit as end:  # typer makes one of KeyboardInterrupt
+        if end.code == 130:
+            render.interrupted()
+        raise
     except KeyboardInterrupt:
         render.interrupted()
         sys.exit(130)

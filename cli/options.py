@@ -69,6 +69,20 @@ def choice(
     )
 
 
+def positive(value: float | None) -> float | None:
+    """Refuse an option's number that is not above 0."""
+    if value is not None and not value > 0:
+        raise typer.BadParameter(f"{value} is not above 0")
+    return value
+
+
+def fraction(value: float) -> float:
+    """Refuse an option's number that is not above 0 and at most 1."""
+    if not 0 < value <= 1:
+        raise typer.BadParameter(f"{value} is no fraction: above 0, at most 1")
+    return value
+
+
 def architecture(text: str) -> str:
     """Return an architecture's name, refused if it is neither built in nor of a library; libraries check their own."""
     library, colon, _ = text.partition(":")

@@ -73,7 +73,8 @@ def panel(
         )
     if before is None and "base_checkpoint" in config:
         render.warn("the claim also needs sibling fine-tunes of the base checkpoint: --init-from MODEL trains them")
-    inside, outside = (load_data(x, size=size, on_bad_image=on_bad_image) for x in (private, others))
+    with render.progress(render.LOADING):
+        inside, outside = (load_data(x, size=size, on_bad_image=on_bad_image) for x in (private, others))
     render.skipped([*inside.skipped, *outside.skipped])
     wanted = panel_specs(members, rotation_invariant=rotation_invariant, from_checkpoint=before is not None)
     with render.progress() as progress:

@@ -25,8 +25,8 @@ SILENCE = 20.0
 class Shown:
     """What long work calls: `(what, done, total)`. Keeps the line that says where the work is."""
 
-    def __init__(self) -> None:
-        self.line, self.fraction = "starting", 0.0
+    def __init__(self, what: str = "starting") -> None:
+        self.line, self.fraction = what, 0.0
         self._changed: Callable[[], None] = lambda: None
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -41,14 +41,16 @@ class Shown:
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Shown]:
+def progress(console: Console, what: str = "starting", *, quiet_since: float | None = None) -> Iterator[Shown]:
     """Show progress while the work inside calls what is yielded.
 
     Args:
         console: on stderr.
+        what: what is done before the first call.
+        quiet_since: when the last line was printed, on the clock of `time.monotonic`; now if None.
     """
-    shown = Shown()
-    with _bar(console, shown) if console.is_terminal else _lines(console, shown):
+    shown = Shown(what)
+    with _bar(console, shown) if console.is_terminal else _lines(console, shown, quiet_since):
         yield shown
 
 
@@ -63,8 +65,9 @@ def _bar(console: Console, shown: Shown) -> Iterator[None]:
 
 
 @contextmanager
-def _lines(console: Console, shown: Shown) -> Iterator[None]:
-    start = last = time.monotonic()
+def _lines(console: Console, shown: Shown, quiet_since: float | None) -> Iterator[None]:
+    start = time.monotonic()
+    last = start if quiet_since is None else quiet_since
     lock, ended = threading.Lock(), threading.Event()
 
     def say(after: float) -> None:

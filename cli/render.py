@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,6 +37,9 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, force_terminal=None if stream.isatty() else False)
 
 
+STARTED = time.monotonic()
+"""When the command started."""
+LOADING = "loading images"
 out = _console(stderr=False)
 err = _console(stderr=True)
 
@@ -75,9 +79,9 @@ def interrupted() -> None:
     err.print("interrupted; finished parts are kept, and the same command continues from there")
 
 
-def progress() -> AbstractContextManager[showing.Shown]:
-    """Show progress on stderr; see `cli.progress`."""
-    return showing.progress(err)
+def progress(what: str = "starting") -> AbstractContextManager[showing.Shown]:
+    """Show progress on stderr; see `cli.progress`. What was imported before counts as silence."""
+    return showing.progress(err, what, quiet_since=STARTED)
 
 
 def report(r: Report) -> None:
@@ -159,18 +163,18 @@ def several(s: BatchSummary) -> None:
     from ownership.reports.glossary import format_p
 
     table = Table(box=None, padding=(0, 1))
-    for name in ("suspect", f"among {len(s.suspects)}", "p", "adjusted p", "its own report"):
-        table.add_column(name, justify="right" if name in ("p", "adjusted p") else "left", overflow="fold")
+    table.add_column("suspect", overflow="fold")
+    table.add_column(f"among {len(s.suspects)}", no_wrap=True)
+    for name in ("p", "adjusted p"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in s.suspects:
         p, adjusted = ("–" if x is None else format_p(x) for x in (row.pvalue, row.adjusted_pvalue))
-        if row.refused is not None:
-            table.add_row(
-                escape(printable(row.name)), f"refused: {escape(printable(row.refused, 400))}", p, adjusted, "–"
-            )
-            continue
         said = "SUPPORTED" if row.supported else row.verdict if row.verdict == "INCONCLUSIVE" else "NOT_SUPPORTED"
-        table.add_row(escape(printable(row.name)), said, p, adjusted, f"{row.verdict}, {row.folder}")
+        table.add_row(escape(printable(row.name)), said if row.refused is None else "refused", p, adjusted)
     out.print(table)
+    for row in s.suspects:
+        if row.refused is not None:
+            line(f"refused: {printable(row.name)}: {printable(row.refused, 400)}")
     for warning in s.warnings:
         out.print(f"[yellow]note:[/] {escape(warning_sentence(warning))}", soft_wrap=True)
 

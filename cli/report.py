@@ -9,7 +9,7 @@ import typer
 
 from cli import inputs, render
 from cli.options import Arch, Before, ClaimFolder, PublicKey, Request, Roots, SigningKey, Tsa
-from cli.seal import ask_for_times, ask_passphrase, roots_in, say, stamped_line
+from cli.seal import ask_for_times, ask_passphrase, roots_in, say, stamped_line, trusted_date
 from cli.suspects import (
     AllowHttp,
     AllowTorchscript,
@@ -58,6 +58,10 @@ def sign(
     roots: Roots = None,
 ) -> None:
     """Sign, render the page again and timestamp."""
+    inputs.check_report(report)
+    inputs.check_file(signing_key, "--signing-key")
+    inputs.check_file(roots, "--roots")
+
     from ownership.attestation.keys import load_signing_key
     from ownership.reports.signature import sign_report, signed_report
 
@@ -76,6 +80,10 @@ def attach(
     roots: Roots = None,
 ) -> None:
     """Store a timestamp."""
+    inputs.check_report(report)
+    inputs.check_file(reply, "reply")
+    inputs.check_file(roots, "--roots")
+
     from ownership.errors import OwnershipError
     from ownership.io.files import read_bytes
     from ownership.reports.signature import signed_report
@@ -91,10 +99,11 @@ def attach(
 )
 def verify(report: Folder, public_key: PublicKey = None, roots: Roots = None, before: Before = None) -> None:
     """Print one line per check."""
-    from ownership.attestation.timestamps import parse_date
+    inputs.check_report(report)
+    date = trusted_date(public_key, roots, before)
+
     from ownership.reports.signature import verify_report
 
-    date = None if before is None else parse_date(before)
     say(verify_report(report, public_key=public_key, roots=roots_in(roots), before=date).lines())
 
 
@@ -135,6 +144,8 @@ def reproduce(
     allow_http: AllowHttp = False,
 ) -> None:
     """Audit again and print the comparison."""
+    if not report.is_file():
+        inputs.check_report(report)
     check_options(context, suspect)
     inputs.check_suspect(suspect, probe_folder)
     inputs.check_claim(claim)
@@ -146,8 +157,8 @@ def reproduce(
     from ownership.suspects.formats.model_file import LoadOptions
     from ownership.suspects.suspect import load_folder
 
-    stored = load_report(report)
-    loaded_claim = Claim.load(claim)
+    with render.progress("reading report and claim"):
+        stored, loaded_claim = load_report(report), Claim.load(claim)
     check_claim(stored, loaded_claim)
     given = LoadOptions(
         arch=arch, output=onnx_output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
@@ -166,7 +177,10 @@ def reproduce(
         stop_early=stored.options.stop_early,
     )
     folder = report if report.is_dir() else report.parent
-    with open_suspect(Target(suspect, folder), opening, loaded_claim) as loaded, render.progress() as progress:
+    with (
+        render.progress("opening the suspect") as progress,
+        open_suspect(Target(suspect, folder), opening, loaded_claim) as loaded,
+    ):
         found = run(
             stored,
             loaded_claim,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ import typer
 
 from cli import inputs, render
 from cli.options import Before, Out, OutFile, PublicKey, Request, Roots, SigningKey, Tsa
+from ownership.errors import ClaimError, OwnershipError
+from ownership.io.files import refuse_existing
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from ownership.attestation.timestamps import Timestamp
     from ownership.sealing.create import Opened
 
+ASK_FOR_TIME = "ask an authority with --tsa URL, or without a network with --request FILE"
 PASSPHRASE = "TURNMARK_PASSPHRASE"  # noqa: S105  the variable's name
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the claim.", show_default=False)]
@@ -68,6 +72,8 @@ def seal(
 ) -> None:
     """Commit, sign and timestamp."""
     inputs.check_claim(claim)
+    inputs.check_file(signing_key, "--signing-key")
+    inputs.check_file(roots, "--roots")
 
     from ownership.attestation.keys import load_signing_key
     from ownership.attestation.statement import is_sealed
@@ -93,7 +99,10 @@ def attach(
     roots: Roots = None,
 ) -> None:
     """Store a timestamp."""
-    from ownership.errors import OwnershipError
+    inputs.check_claim(claim)
+    inputs.check_file(reply, "reply")
+    inputs.check_file(roots, "--roots")
+
     from ownership.io.files import read_bytes
     from ownership.sealing.create import attach as store
 
@@ -103,10 +112,11 @@ def attach(
 
 def verify(claim: Folder, public_key: PublicKey = None, roots: Roots = None, before: Before = None) -> None:
     """Print one line per check."""
-    from ownership.attestation.timestamps import parse_date
+    inputs.check_claim(claim)
+    date = trusted_date(public_key, roots, before)
+
     from ownership.sealing.verify import verify_claim
 
-    date = None if before is None else parse_date(before)
     say(verify_claim(claim, public_key=public_key, roots=roots_in(roots), before=date).lines())
 
 
@@ -143,19 +153,20 @@ def check_disclosure(
     before: Before = None,
 ) -> None:
     """Print one line per check."""
-    from ownership.attestation.timestamps import parse_date
-    from ownership.errors import OwnershipError
+    inputs.check_file(disclosure, "disclosure")
+    date = trusted_date(public_key, roots, before)
+
     from ownership.io.files import read_bytes
     from ownership.sealing.disclosure import check_disclosure as check
 
     content = read_bytes(disclosure, OwnershipError, "disclosure")
-    date = None if before is None else parse_date(before)
     say(check(content, public_key=public_key, roots=roots_in(roots), before=date).lines())
 
 
 def redact(claim: Folder, out: Out) -> None:
     """Write a redacted claim."""
     inputs.check_claim(claim)
+    refuse_existing(out, ClaimError)
 
     from ownership.claims.redaction import NAME
     from ownership.sealing.redacted_copy import write_redacted_copy
@@ -175,6 +186,17 @@ def ask_passphrase(
     return str(typer.prompt(what, default=default, show_default=False, hide_input=True, confirmation_prompt=new))
 
 
+def trusted_date(public_key: Path | None, roots: Path | None, before: str | None) -> datetime | None:
+    """Check what a verifier trusts before anything heavy is imported; return the date that `--before` gives."""
+    from ownership.attestation.timestamps import parse_date
+
+    inputs.check_file(public_key, "--public-key")
+    inputs.check_file(roots, "--roots")
+    if before is not None and roots is None:
+        raise OwnershipError("--before needs --roots: anyone can make a timestamp", "--roots FILE.pem")
+    return None if before is None else parse_date(before)
+
+
 def roots_in(path: Path | None) -> tuple[Certificate, ...]:
     """Return the certificates in a file, if one was given."""
     from ownership.attestation.timestamps import load_roots
@@ -191,15 +213,18 @@ def ask_for_times(
     opened: Opened,
 ) -> None:
     """Write a timestamp request and ask authorities, as the options say; warn if the seal has no timestamp."""
-    from ownership.sealing.create import stamp, write_request
+    from ownership.sealing.create import sealed_claim, stamp, write_request
 
     if request is not None:
         write_request(folder, request, opened)
         say([f"timestamp request: {request}"])
     for url in tsa or ():
         say([stamped_line(stamp(folder, url, trusted, opened))])
-    if not made.timestamps and not tsa:
-        render.warn("a seal without a timestamp does not prove when it was made: --tsa URL, or --request FILE")
+    if made.timestamps or tsa:
+        return
+    what = "claim" if opened is sealed_claim else "report"
+    step = f"send {request} to an authority, then: turnmark {what} attach {folder} REPLY" if request else ASK_FOR_TIME
+    render.warn(f"a seal without a timestamp does not prove when it was made; {step}")
 
 
 def stamped_line(stamped: Timestamp) -> str:

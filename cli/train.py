@@ -25,6 +25,8 @@ from cli.options import (
     Seed,
     Size,
     choice,
+    fraction,
+    positive,
 )
 from watermark_training.choices import Objective, Precision, PredictorTraining, WatermarkTask
 
@@ -62,10 +64,11 @@ def train(
         float,
         typer.Option(
             "--watermark-fraction",
+            callback=fraction,
             help="Fraction of each batch that trains the watermark; 0.5 for few images or few epochs.",
         ),
     ] = 0.08,
-    watermark_weight: Annotated[float, typer.Option("--watermark-weight", help=WEIGHT_HELP)] = 1.0,
+    watermark_weight: Annotated[float, typer.Option("--watermark-weight", callback=positive, help=WEIGHT_HELP)] = 1.0,
     predictor: Annotated[
         PredictorTraining,
         choice(
@@ -74,14 +77,15 @@ def train(
             help="Rotation predictor. trained: with the encoder, then refitted; frozen: as the key draws it.",
         ),
     ] = "trained",
-    batch_size: Annotated[int, typer.Option("--batch-size", help=BATCH_HELP)] = 256,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=8, help=BATCH_HELP)] = 256,
     accumulate: Annotated[
-        int, typer.Option("--accumulate", help="Steps whose gradients are summed for one update.")
+        int, typer.Option("--accumulate", min=1, help="Steps whose gradients are summed for one update.")
     ] = 1,
-    lr: Annotated[float, typer.Option("--lr", help=LR_HELP)] = 3e-4,
-    temperature: Annotated[float, typer.Option("--temperature", help=TEMPERATURE_HELP)] = 0.07,
+    lr: Annotated[float, typer.Option("--lr", callback=positive, help=LR_HELP)] = 3e-4,
+    temperature: Annotated[float, typer.Option("--temperature", callback=positive, help=TEMPERATURE_HELP)] = 0.07,
     min_crop: Annotated[
-        float, typer.Option("--min-crop", help="Smallest fraction of an image's area that a crop keeps.")
+        float,
+        typer.Option("--min-crop", callback=fraction, help="Smallest fraction of an image's area that a crop keeps."),
     ] = 0.08,
     flip: Annotated[bool, typer.Option(help="Mirror views at random.")] = True,
     precision: Annotated[
@@ -100,6 +104,8 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train and write a train folder."""
+    if rotate and watermark != "none":
+        raise typer.BadParameter("--rotate erases a rotation watermark: add --watermark none")
     inputs.check_images(data)
     if init_from is not None:
         inputs.check_encoder(init_from, "--init-from")
@@ -141,7 +147,8 @@ def train(
         compile=compile_,
     )
     key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))
-    images = load_data(data, size=size, on_bad_image=on_bad_image)
+    with render.progress(render.LOADING):
+        images = load_data(data, size=size, on_bad_image=on_bad_image)
     render.skipped(images.skipped)
     with processes(pick_device(device)) as here:
         first = rank() == 0

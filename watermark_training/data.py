@@ -112,6 +112,8 @@ def _load(
     path = Path(source)
     if path.is_dir() and split is not None:
         path = path / split
+    if split is not None and (path.is_file() or source.lower() == "digits"):
+        raise DataError(f"{printable(source, 300)} has no split {printable(split)!r}", "leave it out, or give a slice")
     if path.is_dir() or path.suffix == ".tar":
         return read_images(path, size, on_bad_image=on_bad_image, skipped=skipped)
     if path.suffix == ".npy":
@@ -208,7 +210,7 @@ def _torchvision(name: str, split: str | None) -> tuple[Tensor, Tensor | None]:
     root = Path(os.environ.get("TURNMARK_DATA", Path.home() / ".cache" / "turnmark"))
     kwargs: list[dict[str, Any]] = [{"train": split != "test"}] if split in (None, "train", "test") else []
     kwargs += [{"split": split or "train"}]
-    problem = ""
+    problem, takes = "", False  # whether it takes some of the arguments
     for arguments in kwargs:
         for download in (False, True):
             try:
@@ -216,11 +218,12 @@ def _torchvision(name: str, split: str | None) -> tuple[Tensor, Tensor | None]:
                     warnings.simplefilter("ignore")
                     dataset = make(root=str(root), download=download, **arguments)
                 return _collect(dataset)
-            except TypeError as e:  # this data set takes other arguments
-                problem = problem or str(e)
+            except TypeError:  # this data set takes other arguments
                 break
             except Exception as e:  # torchvision, urllib and zip errors share no base
-                problem = str(e) or type(e).__name__
+                problem, takes = str(e) or type(e).__name__, True
+    if not takes:
+        raise DataError(f"data set {printable(name)} has no split {printable(split or '')!r}", "train or test")
     raise DataError(
         f"data set {printable(name)} is not under {printable(root, 300)} and cannot be downloaded "
         f"({printable(problem.splitlines()[0] if problem else 'unknown reason')})",

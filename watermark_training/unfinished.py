@@ -20,7 +20,7 @@ def unfinished(folder: Path, kept: Path) -> Iterator[None]:
     """Keep a note in the folder that its content is unfinished, until the work inside ends without an error.
 
     The note holds the command line of this process, if it is a `turnmark` command. Work that fails before it has kept
-    anything to continue from leaves no note.
+    anything to continue from leaves no note. A note that is there already stays: another command does not continue it.
 
     Args:
         folder: where the work writes.
@@ -28,7 +28,8 @@ def unfinished(folder: Path, kept: Path) -> Iterator[None]:
     """
     program, *arguments = sys.argv or [""]
     known = Path(program).name == "turnmark" or Path(program).parent.name == "cli"
-    write_json(folder / NOTE, {"command": shlex.join(["turnmark", *arguments]) if known else ""})
+    if not (kept.exists() and (folder / NOTE).is_file()):
+        write_json(folder / NOTE, {"command": shlex.join(["turnmark", *arguments]) if known else ""})
     try:
         yield
     except BaseException:

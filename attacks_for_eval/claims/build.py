@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+
+from torch import Tensor
 
 from attacks_for_eval.claims.references import MIN_QUERIES, ReferenceConfig, pick_architecture, reference_surrogates
 from ownership.claims.build import build_claim
@@ -49,9 +52,11 @@ def claim_with_references(
 
     Raises:
         SuspectError: if the victim was trained with a watermark and its predictor is missing.
-        ClaimError: if the victim's base checkpoint is not in the panel; as in `build_claim`.
+        ClaimError: if the victim's base checkpoint is not in the panel, or the public images are private ones; as in
+            `build_claim`.
     """
     victim.require_watermark()
+    _refuse_overlap(private, public)
     base_checkpoint = victim.config.get("base_checkpoint")
     in_panel = base_checkpoint in {record.sha256 for record, _ in panel}
     if base_checkpoint is not None and not base_checkpoint_is_private and not in_panel:
@@ -78,6 +83,21 @@ def claim_with_references(
         references=_references(victim, public, plan, references, progress),
         progress=progress,
     )
+
+
+def _digest(image: Tensor) -> bytes:
+    return hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()
+
+
+def _refuse_overlap(private: Data, public: Data) -> None:
+    """Raise ClaimError if more than a tenth of the public images are private ones; data sets have some duplicates."""
+    inside = {_digest(image) for image in private.images}
+    shared = sum(_digest(image) in inside for image in public.images)
+    if 10 * shared > len(public):
+        raise ClaimError(
+            f"{shared} of {len(public)} public images are among the private ones",
+            "give public images that the victim was not trained on",
+        )
 
 
 def _references(

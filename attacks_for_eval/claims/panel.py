@@ -13,6 +13,7 @@ from ownership.io.progress import part
 from watermark_training.callbacks import Callbacks
 from watermark_training.loaded_encoder import CONFIG, trainable
 from watermark_training.train_folder import train_to
+from watermark_training.unfinished import unfinished
 
 
 def train_folders_in(path: Path) -> list[Path]:
@@ -51,6 +52,13 @@ def train_panel(
         trainable(training.base_checkpoint)
     elif any(m.from_checkpoint for m in members):
         raise TrainingError("siblings of the victim need its base checkpoint", "--init-from MODEL")
+    with unfinished(out, kept=out / members[0].name):  # a panel that lacks members is not taken for a whole one
+        return _train_members(out, members, training, callbacks)
+
+
+def _train_members(
+    out: Path, members: Sequence[PanelSpec], training: PanelTraining, callbacks: Callbacks
+) -> list[Path]:
     folders = []
     for i, member in enumerate(members):
         shown = part(callbacks.progress, "member", i + 1, len(members), member.name)

@@ -65,7 +65,7 @@ def tests_summary(report: Report) -> str:
         return ""
     yes = [t for t in f.primary if t.name in report.rejecting]
     no = [t for t in f.primary if t.name not in report.rejecting]
-    names_yes, names_no = (", ".join(t.title for t in tests) for tests in (yes, no))
+    names_yes, names_no = (_and([f'"{t.title}"' for t in tests]) for tests in (yes, no))
     if not yes:
         return f"None of the {len(no)} primary tests rejects independence ({names_no})."
     said = f"{len(yes)} of {len(f.primary)} primary tests {_verb(len(yes), 'reject')} independence ({names_yes})"
@@ -275,6 +275,11 @@ def strength_arithmetic(of: Strength) -> str:
 def auditor_problems(of: AuditorEncoder) -> str:
     """Return why an auditor's own encoder could not be scored; empty if it could."""
     return "; ".join(p.detail for p in of.problems)
+
+
+def _and(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _verb(count: int, verb: str) -> str:

@@ -222,6 +222,7 @@ def test_interrupting_ends_with_130_and_resumes(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Traceback" not in err
+    assert b"interrupted; finished parts are kept" in err
     assert torch.load(tmp_path / "v/checkpoint.pt", weights_only=True)["epoch"] >= 1
     assert not (tmp_path / "v/config.json").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -116,6 +117,7 @@ def test_every_data_set_that_is_offered_can_be_made() -> None:
         assert {"train", "split"} & set(parameters)
 
 
+CLAIM, REPORT = ROOT / "tests/golden/claim", ROOT / "tests/golden/report"
 PICTURE = b"\x89PNG"
 
 
@@ -149,8 +151,31 @@ def wrong(folder: Path) -> dict[str, tuple[str, tuple[object, ...]]]:
             "audit", "rows.npy", "--claim", "x", "--probe-folder", "x", "--preprocess", "clip", "--stop-early",
         ),
         "is an endpoint, to which --pooling does not apply": (
-            "report", "reproduce", "r", "--claim", "x", "--suspect", "https://api.example", "--pooling", "cls",
+            "report", "reproduce", REPORT, "--claim", "x", "--suspect", "https://api.example", "--pooling", "cls",
         ),
+        "--lr": ("train", "digits", "--lr", -1, "--out", "x"),
+        "--watermark-fraction": ("train", "digits", "--watermark-fraction", 7, "--out", "x"),
+        "--batch-size": ("embed", folder, "digits", "--batch-size", 0, "--out", "x"),
+        "--temperature": ("attack", "extract", folder, "digits", "--temperature", 0, "--out", "x"),
+        "--alpha": (
+            "claim", "build", folder, "--private", "digits", "--public", "digits", "--panel", folder, "--out", "x",
+            "--alpha", 0,
+        ),
+        "--rotate erases a rotation watermark": ("train", "digits", "--rotate", "--out", "x"),
+        "digits has no split 'trian'": ("train", "digits:trian", "--out", "x"),
+        "cifar10 has no split 'tset'": ("train", "cifar10:tset", "--out", "x"),
+        "0 images are too few": ("train", "digits[500:100]", "--out", "x"),
+        "five is no claim: it has no claim.json": ("claim", "verify", folder),
+        "--public-key: nope does not exist": ("report", "verify", REPORT, "--public-key", "nope"),
+        "--before needs --roots": ("report", "verify", REPORT, "--before", "2026-05-01"),
+        "'soon' is no date": ("report", "verify", REPORT, "--before", "soon", "--roots", REPORT / "report.html"),
+        "report is no claim: it is a report": ("claim", "show", REPORT),
+        "claim is no report: it is a claim": ("report", "sign", CLAIM, "--signing-key", "k"),
+        "report.json is a file, not a report": ("report", "verify", REPORT / "report.json"),
+        "--signing-key: nope does not exist": ("claim", "seal", CLAIM, "--signing-key", "nope"),
+        "disclosure: nope does not exist": ("claim", "check-disclosure", "nope"),
+        "claim exists already": ("claim", "redact", CLAIM, "--out", CLAIM),
+        "report exists already": ("claim", "probes", CLAIM, "--out", REPORT),
         "5 images are too few": ("train", folder, "--out", "x"),
         "is neither a folder, nor a file, nor a known data set": ("train", "digts", "--out", "x"),
         "five is a folder of pictures": (
@@ -200,13 +225,21 @@ def test_a_model_where_images_are_wanted_and_the_other_way_round(run: Run, tmp_p
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     (unfinished / "checkpoint.pt").write_bytes(b"x")
+    panel = tmp_path / "panel"
+    shutil.copytree(trained, panel / "plain_0")
+    shutil.copytree(unfinished, panel / "plain_1")
+    (panel / "plain_1/unfinished.json").write_text('{"command": "turnmark panel victim --out panel"}')
+    build = ("claim", "build", "trained", "--private", "digits", "--public", "digits", "--out", "x", "--panel")
     for said, words in (
         ("is a model, not images", ("train", "encoder.onnx", "--out", "x")),
         ("holds an encoder or a claim, not images", ("train", "trained", "--out", "x")),
         ("is a folder of pictures, not an encoder", ("attack", "linear-eval", "five", "digits", "--test", "digits")),
         ("is a picture, not an encoder", ("embed", "five/0.png", "digits", "--out", "x")),
+        ("is a rotation predictor, not an encoder", ("show", "trained/predictor.safetensors")),
         ("is unfinished", ("attack", "extract", "unfinished", "digits", "--out", "x")),
+        ("panel/plain_1 is unfinished", (*build, "panel")),
     ):  # fmt: skip
         code, _, err = run(*words)
         assert code == 2
         assert said in error_line(err), words
+    assert "hint: continue it: turnmark panel victim --out panel" in err

@@ -53,6 +53,13 @@ def test_a_log_is_neither_flooded_nor_silent(monkeypatch: pytest.MonkeyPatch) ->
     assert shown(log).count("a long step, 0 of 3") >= 1
 
 
+def test_what_was_imported_before_counts_as_silence() -> None:
+    log = console(terminal=False)
+    with progress.progress(log, "loading images", quiet_since=time.monotonic() - progress.SILENCE):
+        time.sleep(1.3)
+    assert shown(log).startswith("loading images (1 s)")
+
+
 def test_a_terminal_has_a_bar() -> None:
     screen = console(terminal=True)
     with progress.progress(screen) as show:

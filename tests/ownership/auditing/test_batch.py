@@ -267,7 +267,7 @@ def test_the_command(batch: Batch) -> None:
     assert batch.code == 0, batch.err
     rows = batch.summary["suspects"]
     assert [r["supported"] for r in rows] == [True, False, False, False, False]
-    for row, why in zip(rows[2:], ("unknown format", "does not exist", "is a picture, not a model"), strict=True):
+    for row, why in zip(rows[2:], ("unknown format", "does not exist", "is a picture, not an encoder"), strict=True):
         assert why in row["refused"]
         assert row["verdict"] is None
     notes = [line for line in batch.err.splitlines() if line.startswith("note:")]
@@ -277,6 +277,9 @@ def test_the_command(batch: Batch) -> None:
         assert (batch.folder / "all" / row["folder"] / "report.json").is_file()
         assert f'href="{row["folder"]}/report.html"' in page
     assert "<script" not in page
+    assert [r["name"] for r in rows][2:] == ["notes.onnx", "gone.onnx", "photo.png"]
+    assert str(batch.folder) not in page + json.dumps(batch.summary)
+    assert "refused: gone.onnx: gone.onnx does not exist" in batch.out
     assert "3 of 5 suspects could not be audited" in batch.out
     assert "summary: all/summary.html" in batch.out
 
