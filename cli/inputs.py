@@ -16,6 +16,7 @@ from ownership.errors import ClaimError, DataError, OwnershipError, ReportError,
 from ownership.io.text import printable
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+ROWS = {".npy", ".npz", ".parquet"}
 MODELS = {".onnx", ".safetensors", ".pt", ".pth", ".pt2", ".bin"}
 WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.bin", "model.onnx", "encoder.onnx")
 LEAST = 32
@@ -111,6 +112,11 @@ def check_suspect(suspect: str, probe_folder: Path | None = None) -> None:
             )
         return
     _file_of_a_model(path, "suspect")
+    if path.suffix.lower() in ROWS:
+        raise SuspectError(
+            f"suspect: {printable(path, 300)} holds rows of numbers, not a model",
+            "recorded representations need --probe-folder, the folder of turnmark claim probes",
+        )
 
 
 def check_encoder(path: Path, what: str) -> None:

@@ -72,7 +72,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.arch != CUSTOM and not is_architecture(self.arch):
-            raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {known_architectures()}")
+            raise TrainingError(f"unknown architecture {self.arch!r}", known_architectures(self.arch))
         for what, value, known in (
             ("watermark", self.watermark, WATERMARK_TASKS),
             ("method", self.method, (*METHODS, "embed")),

@@ -90,7 +90,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if not is_architecture(self.arch):
-            raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {known_architectures()}")
+            raise TrainingError(f"unknown architecture {self.arch!r}", known_architectures(self.arch))
         if self.role not in ("surrogate", "independent"):
             raise TrainingError(f"unknown role {self.role!r}", "surrogate or independent")
         if self.objective not in tuple(Objective):

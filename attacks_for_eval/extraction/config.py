@@ -72,7 +72,7 @@ class ExtractionConfig:
             if value not in known:
                 raise TrainingError(f"unknown {what} {value!r}", f"one of: {', '.join(known)}")
         if not is_architecture(self.arch):
-            raise TrainingError(f"unknown architecture {self.arch!r}", f"one of: {known_architectures()}")
+            raise TrainingError(f"unknown architecture {self.arch!r}", known_architectures(self.arch))
         for name, low in (("queries", 8), ("epochs", 1), ("batch_size", 8), ("repeats", 1), ("view_weight", 0)):
             value = getattr(self, name)
             if value is not None and value < low:

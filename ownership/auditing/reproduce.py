@@ -8,7 +8,7 @@ from typing import Any
 
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
-from ownership.errors import ReportIntegrityError
+from ownership.errors import ReportError, ReportIntegrityError
 from ownership.io.progress import Progress, silent
 from ownership.io.records import to_json
 from ownership.io.text import printable
@@ -75,8 +75,18 @@ def load_options(options: AuditOptions, given: LoadOptions) -> LoadOptions:
 
 
 def check_claim(report: Report, claim: Claim) -> None:
-    """Raise ReportIntegrityError unless this is the claim of the report."""
+    """Raise unless this is the claim of the report.
+
+    Raises:
+        ReportIntegrityError: If it is another claim.
+        ReportError: If only one of the two is redacted: then other tests are made.
+    """
     _check_digest("claim", report.claim.sha256, claim.sha256)
+    if set(report.claim.redaction) == set(claim.redaction.parts):
+        return
+    if report.claim.redaction:
+        raise ReportError("this report is of a redacted claim", "give the redacted copy (turnmark claim redact)")
+    raise ReportError("this claim is a redacted copy, and the report is of the whole claim", "give the whole claim")
 
 
 def reproduce(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from ownership.encoders.backbones import is_backbone, make_backbone
+from ownership.encoders.backbones import backbones, is_backbone, make_backbone
 
 
 class Encoder(nn.Module):
@@ -188,9 +189,11 @@ CUSTOM = "custom"
 """The architecture of an encoder that only its ONNX form can be loaded from: the user's own module."""
 
 
-def known_architectures() -> str:
-    """Return the names that `make_encoder` takes, for messages."""
-    return f"{', '.join(ARCHITECTURES)}, torchvision:MODEL, timm:MODEL"
+def known_architectures(wrong: str = "") -> str:
+    """Return the names that `make_encoder` takes, for messages; before them the one that resembles a wrong name."""
+    near = get_close_matches(wrong[:100], sorted({*ARCHITECTURES, *backbones(wrong.partition(":")[0])}), n=1)
+    known = f"one of: {', '.join(ARCHITECTURES)}, torchvision:MODEL, timm:MODEL"
+    return f"did you mean {near[0]}? {known}" if near else known
 
 
 def is_architecture(name: str) -> bool:

@@ -19,22 +19,28 @@ HEADS = ("fc.", "classifier.", "head.", "heads.", "head_drop.", "AuxLogits.", "a
 """Prefixes of the classifier's weights in the two libraries; `as_encoder_state` leaves them out."""
 
 
-@lru_cache(maxsize=4096)
-def is_backbone(name: str) -> bool:
-    """Return whether a name is `torchvision:MODEL` or `timm:MODEL` for a model that the library lists."""
-    library, _, model = name.partition(":")
+@lru_cache(maxsize=4)
+def backbones(library: str) -> frozenset[str]:
+    """Return the names `torchvision:MODEL` or `timm:MODEL` of a library; none for another library."""
     if library == "torchvision":
         require("torchvision")
         from torchvision import models
 
         # SqueezeNet ends in a convolution over classes: there is no representation before it to cut at
-        return model in models.list_models(module=models) and not model.startswith("squeezenet")
-    if library == "timm":
+        listed = [m for m in models.list_models(module=models) if not m.startswith("squeezenet")]
+    elif library == "timm":
         require("timm")
         import timm
 
-        return model in timm.list_models()
-    return False
+        listed = timm.list_models()
+    else:
+        listed = []
+    return frozenset(f"{library}:{model}" for model in listed)
+
+
+def is_backbone(name: str) -> bool:
+    """Return whether a name is `torchvision:MODEL` or `timm:MODEL` for a model that the library lists."""
+    return name in backbones(name.partition(":")[0])
 
 
 def make_backbone(name: str) -> tuple[nn.Module, int, tuple[float, ...], tuple[float, ...]]:

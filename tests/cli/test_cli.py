@@ -146,6 +146,7 @@ def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_pat
         (2, "too small", ("train", "small.npz", "--out", "v")),
         (2, "nor a known data set", ("train", "nowhere", "--out", "v")),
         (2, "unknown architecture", ("train", "digits", "--out", "v", "--arch", "x")),
+        (2, "unknown architecture", ("train", "digits", "--out", "v", "--arch", "torchvision:resnet81")),
         (2, "unknown watermark", ("train", "digits", "--out", "v", "--watermark", "x")),
         (2, "unknown device", ("train", "digits", "--out", "v", "--device", "quantum")),
         (2, "queries from", (*extract, "digits[:40]", "--out", "t")),

@@ -127,6 +127,7 @@ def pictures(tmp_path: Path) -> Path:
     folder.mkdir()
     for i in range(5):
         (folder / f"{i}.png").write_bytes(PICTURE)
+    (folder / "rows.npy").write_bytes(b"x")
     return folder
 
 
@@ -153,6 +154,7 @@ def wrong(folder: Path) -> dict[str, tuple[str, tuple[object, ...]]]:
         "is an endpoint, to which --pooling does not apply": (
             "report", "reproduce", REPORT, "--claim", "x", "--suspect", "https://api.example", "--pooling", "cls",
         ),
+        "rows.npy holds rows of numbers, not a model": ("audit", folder / "rows.npy", "--claim", "x"),
         "--lr": ("train", "digits", "--lr", -1, "--out", "x"),
         "--watermark-fraction": ("train", "digits", "--watermark-fraction", 7, "--out", "x"),
         "--batch-size": ("embed", folder, "digits", "--batch-size", 0, "--out", "x"),

@@ -11,10 +11,11 @@ from support import independent_verifier
 
 from ownership import audit, load_suspect
 from ownership.attestation.timestamps import load_roots, parse_date
-from ownership.auditing.reproduce import reproduce
+from ownership.auditing.reproduce import check_claim, reproduce
 from ownership.claims.claim import Claim
 from ownership.claims.redaction import REDACTABLE
 from ownership.claims.storage import FORMAT_VERSION
+from ownership.errors import ReportError
 from ownership.io.canonical import canonical_json
 from ownership.reports.html import render_html
 from ownership.reports.report import SCHEMA_VERSION, Report
@@ -98,3 +99,8 @@ def test_the_redacted_copy_verifies_and_leads_to_the_same_verdict(redacted: Path
     again = audit(loaded, load_suspect(MODELS / "suspect.onnx"))
     assert again.verdict is stored.verdict
     assert again.adjusted_pvalues == pytest.approx(stored.adjusted_pvalues, rel=1e-3)
+    check_claim(again, loaded)
+    with pytest.raises(ReportError, match="this claim is a redacted copy"):
+        check_claim(stored, loaded)
+    with pytest.raises(ReportError, match="this report is of a redacted claim"):
+        check_claim(again, Claim.load(CLAIM))

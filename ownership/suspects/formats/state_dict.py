@@ -73,7 +73,7 @@ def load_weights(
         architecture = next((n for n in hints.architectures if _fits(state, n)), hints.architectures[0])
     named = architecture if architecture is not None else _matching(state)
     if not is_architecture(named):
-        raise SuspectError(f"unknown architecture {printable(named)!r}", f"one of: {known_architectures()}")
+        raise SuspectError(f"unknown architecture {printable(named)!r}", known_architectures(named))
     expected = _expected(named)
     given = state if named in ARCHITECTURES else as_encoder_state(state, expected)
     missing = [k for k in expected if k not in given]
@@ -85,7 +85,7 @@ def load_weights(
         raise SuspectError(
             f"suspect does not fit {named}: {len(missing)} tensors missing, {len(unexpected)} unexpected, "
             f"{len(misshaped)} of another shape; first: {printable(first)}",
-            f"did you mean {better}?" if better else f"name the right one with --arch ({known_architectures()})",
+            f"did you mean {better}?" if better else f"name the right one with --arch, {known_architectures()}",
         )
     encoder = make_encoder(named)
     filled = {k: v for k, v in given.items() if not v.is_meta}  # weights of timm or torchvision: no mean and std
@@ -122,5 +122,5 @@ def _matching(state: dict[str, Tensor]) -> str:
     first = printable(next(iter(state))) if state else "none"
     raise SuspectError(
         f"suspect: {len(state)} tensors fit no known architecture (first: {first})",
-        f"name it with --arch ({known_architectures()}), or export the model to ONNX",
+        f"name it with --arch, {known_architectures()}; or export the model to ONNX",
     )
