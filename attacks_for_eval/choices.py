@@ -1,8 +1,13 @@
-"""The values that attack options take, as types. Nothing heavy is imported, so that the command line can list them."""
+"""The values that attack options take, and what methods mean.
+
+Nothing heavy is imported, so that the command line can list the values, and refuse contradictions, at once.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from ownership.errors import TrainingError
 
 ExtractionMethod = Literal[
     "direct",
@@ -15,7 +20,7 @@ ExtractionMethod = Literal[
     "rotated",
     "averaging",
 ]
-"""Extraction attack, a key of `extraction.config.METHODS`."""
+"""Extraction attack, a key of `METHODS`."""
 Loss = Literal["mse", "unit_l2", "infonce", "softnn", "wasserstein", "supcon", "barlow", "symmetrized"]
 """Extraction loss, a key of `extraction.losses.LOSSES`."""
 View = Literal["none", "standard", "rotation", "rotated", "color"]
@@ -35,3 +40,60 @@ IndependentObjective = Literal[
     "simclr", "simsiam", "barlow", "rotated", "supervised", "rotation", "untrained", "distilled"
 ]  # fmt: skip
 """How an independent encoder is trained, a value of `evaluation.spec.Objective` (without "file")."""
+
+TEMPERED = frozenset({"infonce", "softnn", "supcon"})
+"""Losses that have a temperature."""
+
+METHODS: dict[str, dict[str, Any]] = {
+    "direct": {},
+    "recreate-head": {},
+    "access-head": {},
+    "stolen-encoder": {"loss": "unit_l2", "view_weight": 9.0},
+    "cont-steal": {
+        "loss": "infonce",
+        "temperature": 0.5,
+        "victim_view": "standard",
+        "surrogate_view": "standard",
+    },
+    "rotated-queries": {"victim_view": "rotation"},
+    "rotation-invariant": {"surrogate_view": "rotation"},
+    "rotated": {"surrogate_view": "rotated"},
+    "averaging": {"repeats": 10},
+}
+"""Name of an extraction attack -> the fields of `ExtractionConfig` that define it.
+
+| method | what the attacker does | source |
+|---|---|---|
+| direct | compares representations | the paper, Algorithm 1 |
+| recreate-head | compares latent vectors behind a recreated projection head | the paper, Algorithm 2 |
+| access-head | compares latent vectors behind the victim's projection head | the paper, Table 1 |
+| stolen-encoder | requires the same response for a color view (lambda 9, one view a step) | Liu et al., CCS 2022 |
+| cont-steal | InfoNCE between different views | Sha et al., CVPR 2023 |
+| rotated-queries | queries rotated views | the paper, Table 17 |
+| rotation-invariant | trains the surrogate on rotated SimCLR views, to remove the watermark | adaptive |
+| rotated | trains the surrogate on the rotated image itself, to remove the watermark | adaptive |
+| averaging | averages repeated queries against noise | adaptive |
+
+A two-stage attack is two extractions, the second one from the first surrogate.
+"""
+
+
+def check_method(method: str, given: dict[str, Any]) -> None:
+    """Refuse fields that contradict the definition of the method.
+
+    Raises:
+        TrainingError: if the method is unknown, or a field is given another value than the method's.
+    """
+    if method not in METHODS:
+        raise TrainingError(f"unknown method {method!r}", f"one of: {', '.join(METHODS)}")
+    for name, value in METHODS[method].items():
+        if given.get(name, value) != value:
+            raise TrainingError(
+                f"{method} means {name} {value}, not {given[name]}", f"leave {name} out, or use --method direct"
+            )
+
+
+def check_temperature(loss: str, temperature: float | None) -> None:
+    """Raise TrainingError if a temperature is given to a loss that has none."""
+    if temperature is not None and loss not in TEMPERED:
+        raise TrainingError(f"the loss {loss} has no temperature", f"one of these has: {', '.join(sorted(TEMPERED))}")

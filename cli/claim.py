@@ -74,6 +74,8 @@ def build(
     device: Device = "auto",
 ) -> None:
     """Build and write a claim."""
+    if private == public:
+        raise typer.BadParameter("--private and --public are the same images")
     refuse_existing(out, ClaimError)
     inputs.check_encoder(victim, "victim")
     inputs.check_images(private, what="--private")

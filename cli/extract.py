@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attacks_for_eval.choices import Loss, SurrogateView, View
+from attacks_for_eval.choices import METHODS, Loss, SurrogateView, View, check_method, check_temperature
 from cli import inputs, render
 from cli.options import (
     BATCH_HELP,
@@ -101,6 +101,16 @@ def extract(
     device: Device = "auto",
 ) -> None:
     """Extract a surrogate and write its folder."""
+    optional = {
+        "loss": loss,
+        "temperature": temperature,
+        "victim_view": victim_view,
+        "surrogate_view": surrogate_view,
+        "repeats": repeats,
+    }
+    given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
+    check_method(method, given)
+    check_temperature(given.get("loss") or METHODS[method].get("loss", "mse"), temperature)
     remote = inputs.is_address(victim)
     if not remote:
         inputs.check_encoder(Path(victim), "victim")
@@ -116,7 +126,7 @@ def extract(
 
     require("onnxscript")  # before anything long
     from attacks_for_eval.claims.references import pick_architecture
-    from attacks_for_eval.extraction.config import ExtractionConfig, check_method
+    from attacks_for_eval.extraction.config import ExtractionConfig
     from attacks_for_eval.extraction.run import Victim, classifier_victim, extract_to
     from ownership.errors import TrainingError
     from ownership.suspects.endpoint.client import RemoteEncoder
@@ -124,15 +134,6 @@ def extract(
     from watermark_training.device import pick_device
     from watermark_training.loaded_encoder import load_trained
 
-    optional = {
-        "loss": loss,
-        "temperature": temperature,
-        "victim_view": victim_view,
-        "surrogate_view": surrogate_view,
-        "repeats": repeats,
-    }
-    given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
-    check_method(method, given)
     with render.progress(render.LOADING):
         images = load_data(data, size=size)
     arch = surrogate_arch

@@ -27,7 +27,7 @@ WATERMARKS: dict[str, WatermarkTask] = {"": "none", "secret": "secret", "paper":
 class Grid:
     """Every combination of method, loss, architecture, queries and seed, with each transform; and independents."""
 
-    methods: tuple[str, ...] = ("direct",)  # names in attacks_for_eval.extraction.config.METHODS
+    methods: tuple[str, ...] = ("direct",)  # names in attacks_for_eval.choices.METHODS
     losses: tuple[str, ...] = ("mse", "infonce", "softnn")
     archs: tuple[str, ...] = ("small",)
     queries: tuple[int, ...] = (2048,)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from attacks_for_eval.extraction.config import METHODS, View
+from attacks_for_eval.choices import METHODS, View
 from ownership.encoders.architectures import is_architecture, known_architectures
 from ownership.errors import TrainingError
 from watermark_training.config import METHODS as TRAINING_METHODS

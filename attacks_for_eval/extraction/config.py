@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks_for_eval.choices import SurrogateView
+from attacks_for_eval.choices import METHODS, SurrogateView, check_method, check_temperature
 from attacks_for_eval.choices import View as View
-from attacks_for_eval.extraction.losses import LOSSES, TEMPERED
+from attacks_for_eval.extraction.losses import LOSSES
 from ownership.encoders.architectures import is_architecture, known_architectures
 from ownership.errors import TrainingError
 from ownership.watermark import TURN, rotate
@@ -81,10 +81,7 @@ class ExtractionConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise TrainingError(f"{name} is {value}", "must be above 0")
-        if self.temperature is not None and self.loss not in TEMPERED:
-            raise TrainingError(
-                f"the loss {self.loss} has no temperature", f"one of these has: {', '.join(sorted(TEMPERED))}"
-            )
+        check_temperature(self.loss, self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -129,39 +126,6 @@ none, standard and rotation are NoAug, Standard and +Rotation of the paper's Tab
 rotated by any angle; color is StolenEncoder's view.
 """
 
-METHODS: dict[str, dict[str, Any]] = {
-    "direct": {},
-    "recreate-head": {},
-    "access-head": {},
-    "stolen-encoder": {"loss": "unit_l2", "view_weight": 9.0},
-    "cont-steal": {
-        "loss": "infonce",
-        "temperature": 0.5,
-        "victim_view": "standard",
-        "surrogate_view": "standard",
-    },
-    "rotated-queries": {"victim_view": "rotation"},
-    "rotation-invariant": {"surrogate_view": "rotation"},
-    "rotated": {"surrogate_view": "rotated"},
-    "averaging": {"repeats": 10},
-}
-"""Name of an extraction attack -> the fields of `ExtractionConfig` that define it.
-
-| method | what the attacker does | source |
-|---|---|---|
-| direct | compares representations | the paper, Algorithm 1 |
-| recreate-head | compares latent vectors behind a recreated projection head | the paper, Algorithm 2 |
-| access-head | compares latent vectors behind the victim's projection head | the paper, Table 1 |
-| stolen-encoder | requires the same response for a color view (lambda 9, one view a step) | Liu et al., CCS 2022 |
-| cont-steal | InfoNCE between different views | Sha et al., CVPR 2023 |
-| rotated-queries | queries rotated views | the paper, Table 17 |
-| rotation-invariant | trains the surrogate on rotated SimCLR views, to remove the watermark | adaptive |
-| rotated | trains the surrogate on the rotated image itself, to remove the watermark | adaptive |
-| averaging | averages repeated queries against noise | adaptive |
-
-A two-stage attack is two extractions, the second one from the first surrogate.
-"""
-
 
 def with_method(config: ExtractionConfig, method: str) -> ExtractionConfig:
     """Return the configuration with a method's fields set.
@@ -171,18 +135,3 @@ def with_method(config: ExtractionConfig, method: str) -> ExtractionConfig:
     """
     check_method(method, {})
     return replace(config, **METHODS[method])
-
-
-def check_method(method: str, given: dict[str, Any]) -> None:
-    """Refuse fields that contradict the definition of the method.
-
-    Raises:
-        TrainingError: if the method is unknown, or a field is given another value than the method's.
-    """
-    if method not in METHODS:
-        raise TrainingError(f"unknown method {method!r}", f"one of: {', '.join(METHODS)}")
-    for name, value in METHODS[method].items():
-        if given.get(name, value) != value:
-            raise TrainingError(
-                f"{method} means {name} {value}, not {given[name]}", f"leave {name} out, or use --method direct"
-            )

@@ -125,7 +125,5 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 LABELED = frozenset({"supcon"})
 HEADED = frozenset({"symmetrized"})
-TEMPERED = frozenset({"infonce", "softnn", "supcon"})
-"""Losses that take a temperature."""
 REFERENCE_LOSSES = ("mse", "infonce", "softnn")
 """The three losses that the paper recommends; reference surrogates are trained with them."""

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from attacks_for_eval.choices import METHODS
 from attacks_for_eval.defences.similarity import SimilarityNoiseBlackBox
 from attacks_for_eval.extraction.black_box import BlackBox, Perturbation
-from attacks_for_eval.extraction.config import METHODS, with_method
+from attacks_for_eval.extraction.config import with_method
 from attacks_for_eval.extraction.extract import extract
 from attacks_for_eval.extraction.heads import HeadConfig, recreate_head
 from attacks_for_eval.extraction.labels import Classifier, extract_classifier, fit_layer

@@ -126,7 +126,8 @@ def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_pat
         p for m in ("plain", "watermarked") for i in range(5) for p in ("--panel", job.folder / f"models/panel_{m}_{i}")
     ]
     build = ("claim", "build", job.folder / "models/victim", "--private", "digits[:50]", "--public", "digits[50:400]")
-    extract = ("attack", "extract", job.folder / "models/victim")
+    victim = job.folder / "models/victim"
+    extract = ("attack", "extract", victim)
     cases: list[tuple[int, str, tuple[object, ...]]] = [
         (2, "does not exist", ("audit", "nothing.onnx", "--claim", claim)),
         (2, "folder without weights", ("audit", job.folder, "--claim", claim)),
@@ -140,6 +141,10 @@ def test_bad_input_is_one_line_and_a_documented_code(run: Run, job: Job, tmp_pat
         (6, "does not match its digest", ("claim", "show", broken)),
         (2, "cannot write", ("audit", good, "--claim", claim, "--out", tmp_path / "in the way" / "x")),
         (2, "too small a panel", (*build, *panel, "--out", "c", "--no-reference")),
+        (2, "200 of 400 public images are among the private ones", (
+            "claim", "build", victim, "--private", "digits[:200]", "--public", "digits[:400]", *whole, "--out", "c",
+            "--no-reference",
+        )),
         (2, "exists already", (*build, *whole, "--out", claim, "--no-reference")),
         (2, "is not a train folder", (*build, "--panel", tmp_path, "--out", "c")),
         (2, "not a readable", ("train", "grey.npz", "--out", "v")),

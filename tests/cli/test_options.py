@@ -16,7 +16,7 @@ from support.command import Run, error_line
 
 from attacks_for_eval import choices as attacks
 from attacks_for_eval.evaluation import factory, linear, spec
-from attacks_for_eval.extraction.config import METHODS, VIEWS
+from attacks_for_eval.extraction.config import VIEWS
 from attacks_for_eval.extraction.losses import LOSSES
 from cli import inputs, options
 from cli.main import app
@@ -86,7 +86,7 @@ def test_help_is_plain_and_complete(words: str, run: Run) -> None:
 
 def test_every_choice_is_one_that_the_libraries_know() -> None:
     for kind, known in (
-        (attacks.ExtractionMethod, METHODS),
+        (attacks.ExtractionMethod, attacks.METHODS),
         (attacks.Loss, LOSSES),
         (attacks.View, VIEWS),
         (attacks.SurrogateView, ("same", *VIEWS)),
@@ -155,6 +155,13 @@ def wrong(folder: Path) -> dict[str, tuple[str, tuple[object, ...]]]:
             "report", "reproduce", REPORT, "--claim", "x", "--suspect", "https://api.example", "--pooling", "cls",
         ),
         "rows.npy holds rows of numbers, not a model": ("audit", folder / "rows.npy", "--claim", "x"),
+        "cont-steal means loss infonce, not mse": (
+            "attack", "extract", folder, "digits", "--method", "cont-steal", "--loss", "mse", "--out", "x",
+        ),
+        "the loss mse has no temperature": ("attack", "extract", folder, "digits", "--temperature", 1, "--out", "x"),
+        "--private and --public are the same images": (
+            "claim", "build", folder, "--private", "digits", "--public", "digits", "--panel", folder, "--out", "x",
+        ),
         "--lr": ("train", "digits", "--lr", -1, "--out", "x"),
         "--watermark-fraction": ("train", "digits", "--watermark-fraction", 7, "--out", "x"),
         "--batch-size": ("embed", folder, "digits", "--batch-size", 0, "--out", "x"),
@@ -181,10 +188,10 @@ def wrong(folder: Path) -> dict[str, tuple[str, tuple[object, ...]]]:
         "5 images are too few": ("train", folder, "--out", "x"),
         "is neither a folder, nor a file, nor a known data set": ("train", "digts", "--out", "x"),
         "five is a folder of pictures": (
-            "claim", "build", folder, "--private", folder, "--public", folder, "--panel", folder, "--out", "x",
+            "claim", "build", folder, "--private", folder, "--public", "digits", "--panel", folder, "--out", "x",
         ),
         "unknown stratum 'plane'. Did you mean 'plain'?": (
-            "claim", "build", folder / "encoder.safetensors", "--private", "digits", "--public", "digits",
+            "claim", "build", folder / "encoder.safetensors", "--private", "digits[:500]", "--public", "digits",
             "--panel", "plane:x", "--out", "x",
         ),
     }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from attacks_for_eval.claims.build import claim_with_references
-from ownership.errors import SuspectError
+from ownership.errors import SuspectError, TrainingError
 from ownership.plan import Plan
 from ownership.watermark import WatermarkKey
 from watermark_training.callbacks import Callbacks
@@ -78,6 +78,12 @@ def test_an_unfinished_folder_is_called_so_with_the_command_that_continues_it(
     with pytest.raises(KeyboardInterrupt):
         train_to(tmp_path / "x", data, CONFIG, callbacks=Callbacks(epoch=stop))
     with pytest.raises(SuspectError, match="x is unfinished") as said:
+        load_trained(tmp_path / "x")
+    assert said.value.hint == "continue it: turnmark train 'my photos/' --out x"
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/turnmark", "train", "my photos/", "--out", "x", "--seed", "9"])
+    with pytest.raises(TrainingError, match="another configuration"):
+        train_to(tmp_path / "x", data, replace(CONFIG, seed=9))
+    with pytest.raises(SuspectError) as said:
         load_trained(tmp_path / "x")
     assert said.value.hint == "continue it: turnmark train 'my photos/' --out x"
     train_to(tmp_path / "x", data, CONFIG)

@@ -13,7 +13,7 @@ from attacks_for_eval.claims.panel import train_folders_in, train_panel
 from attacks_for_eval.claims.panel_spec import PanelTraining, draw_images, panel_specs, victim_training
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import images_sha256
-from ownership.errors import TrainingError
+from ownership.errors import SuspectError, TrainingError
 from watermark_training.callbacks import Callbacks
 from watermark_training.config import TrainConfig
 from watermark_training.data import Data
@@ -106,6 +106,22 @@ def test_a_growing_panel_keeps_its_members(victim: Path, digits: Data, tmp_path:
     assert both[0] == first
     assert (first / "encoder.safetensors").stat().st_mtime_ns == kept
     assert len({load_trained(f).sha256 for f in both}) == 2
+
+
+def test_an_interrupted_panel_is_unfinished_until_the_same_call_has_finished_it(digits: Data, tmp_path: Path) -> None:
+    members = tuple(m for m in panel_specs() if m.name in ("plain_3", "plain_4"))
+    training = PanelTraining(config=CONFIG, private=_part(digits, 0, 64), others=_part(digits, 64, 200))
+
+    def stop(what: str, _done: int, _total: int) -> None:
+        if what.startswith("member 2 of 2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_panel(tmp_path / "panel", members, training, callbacks=Callbacks(progress=stop))
+    with pytest.raises(SuspectError, match="panel is unfinished"):
+        load_trained(train_folders_in(tmp_path / "panel")[0])
+    both = train_panel(tmp_path / "panel", members, training)
+    assert train_folders_in(tmp_path / "panel") == both
 
 
 def test_siblings_start_from_the_base_checkpoint(victim: Path, digits: Data, tmp_path: Path) -> None:

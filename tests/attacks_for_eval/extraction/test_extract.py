@@ -12,15 +12,15 @@ import torch
 from scipy.stats import wasserstein_distance
 from support.encoders import encoder
 
+from attacks_for_eval.choices import METHODS, TEMPERED, check_method
 from attacks_for_eval.extraction.black_box import BlackBox, BudgetError, Perturbation, query_all
-from attacks_for_eval.extraction.config import METHODS, RELEASED, ExtractionConfig, check_method, with_method
+from attacks_for_eval.extraction.config import RELEASED, ExtractionConfig, with_method
 from attacks_for_eval.extraction.extract import RepresentationObjective, extract
 from attacks_for_eval.extraction.losses import (
     HEADED,
     LABELED,
     LOSSES,
     REFERENCE_LOSSES,
-    TEMPERED,
     infonce_loss,
     unit_l2_loss,
 )

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from attacks_for_eval.choices import METHODS
 from attacks_for_eval.extraction.black_box import BudgetError
-from attacks_for_eval.extraction.config import METHODS, ExtractionConfig
+from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.labels import CLASSIFIER_OUTPUTS
 from attacks_for_eval.extraction.run import STORE, Victim, classifier_victim, extract_to
 from ownership.encoders.images import represent
