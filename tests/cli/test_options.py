@@ -171,7 +171,7 @@ def wrong(folder: Path) -> dict[str, tuple[str, tuple[object, ...]]]:
             "--alpha", 0,
         ),
         "--rotate erases a rotation watermark": ("train", "digits", "--rotate", "--out", "x"),
-        "digits has no split 'trian'": ("train", "digits:trian", "--out", "x"),
+        "digits has no split 'trayn'": ("train", "digits:trayn", "--out", "x"),
         "cifar10 has no split 'tset'": ("train", "cifar10:tset", "--out", "x"),
         "0 images are too few": ("train", "digits[500:100]", "--out", "x"),
         "five is no claim: it has no claim.json": ("claim", "verify", folder),
