@@ -11,6 +11,8 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
+import typer
+
 from cli.options import unknown
 from ownership.errors import ClaimError, DataError, OwnershipError, ReportError, SuspectError
 from ownership.io.text import printable
@@ -136,6 +138,27 @@ def check_encoder(path: Path, what: str) -> None:
             )
         return
     _file_of_a_model(path, what)
+
+
+def check_key(folder: Path) -> None:
+    """Check that a folder looks like a key."""
+    if not folder.exists():
+        raise ClaimError(f"key: {printable(folder, 300)} does not exist", "make one: turnmark key new")
+    for name in ("key.json", "probes.safetensors"):
+        if not (folder / name).is_file():
+            raise ClaimError(
+                f"{printable(folder, 300)} is no key: it has no {name}", "give the folder of turnmark key new"
+            )
+
+
+def check_watermark(watermark: str, key: Path | None, key_seed: int | None) -> None:
+    """Check that a key, if one is given, is one for the watermark."""
+    if key is not None:
+        check_key(key)
+        if watermark != "keyed":
+            raise typer.BadParameter(f"--key is for the keyed watermark, not for --watermark {watermark}")
+    if key_seed is not None and watermark != "secret":
+        raise typer.BadParameter("--key-seed is for a rotation watermark: --watermark secret")
 
 
 STRATA = ("plain", "watermarked", "sibling", "rotation_invariant", "distilled", "small", "public")

@@ -20,6 +20,7 @@ from cli import (
     embed,
     evaluate,
     extract,
+    key,
     linear_eval,
     pack,
     panel,
@@ -52,6 +53,7 @@ attack.command("linear-eval", help=linear_eval.HELP, short_help="Measure the acc
 attack.command(help=serve.HELP, short_help="Serve an encoder over HTTP for experiments.")(serve.serve)
 
 app.command(help=demo.HELP, short_help="Run the whole method on real images in a few minutes.")(demo.demo)
+app.add_typer(key.app, name="key")
 app.command(help=train.HELP, short_help="Train an encoder with a secret watermark.")(train.train)
 app.command(help=embed.HELP, short_help="Add a watermark to a trained encoder.")(embed.embed)
 app.command(help=panel.HELP, short_help="Train the reference panel of a claim.")(panel.panel)

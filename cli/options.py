@@ -160,12 +160,31 @@ EPOCHS_HELP = "Epochs: how often each encoder that is trained sees every trainin
 BATCH_HELP = "Images per optimization step."
 LR_HELP = "Learning rate; it falls to zero along a cosine."
 TEMPERATURE_HELP = "Temperature of the contrastive loss."
-WEIGHT_HELP = "Weight of the watermark loss relative to the other loss."
+WATERMARK_HELP = (
+    "keyed: the keyed watermark, which no panel is needed for. Rotation watermarks: secret, with a fresh secret key; "
+    "paper, the paper's public 180-degree rotation task. none: no watermark."
+)
+KEYED_WEIGHT_HELP = "Weight of the keyed watermark's loss; 1 suits every objective."
+KEYED_FRACTION_HELP = "Fraction of each batch that trains the keyed watermark."
+KEYED_VIEWS_HELP = (
+    "Show random crops to the keyed watermark: for large encoders and few images, whose targets they learn by heart."
+)
+WEIGHT_HELP = "Weight of the rotation watermark's loss relative to the other loss."
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        help="Key of the keyed watermark: the folder of turnmark key new. Without it a new key is made, not anchored "
+        "in time, and a tenth of the images is held out for its probes.",
+        show_default=False,
+    ),
+]
 KeySeed = Annotated[
     int | None,
     typer.Option(
         "--key-seed",
-        help="Derive the secret key from this number instead of the system's randomness. Keep the number secret.",
+        help="Derive the secret key of a rotation watermark from this number instead of the system's randomness. Keep "
+        "the number secret.",
         show_default=False,
     ),
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,13 +13,18 @@ from cli.options import (
     BATCH_HELP,
     DATA_HELP,
     EPOCHS_HELP,
+    KEYED_FRACTION_HELP,
+    KEYED_VIEWS_HELP,
+    KEYED_WEIGHT_HELP,
     LR_HELP,
     TEMPERATURE_HELP,
+    WATERMARK_HELP,
     WEIGHT_HELP,
     Arch,
     BadImage,
     Device,
     InitFrom,
+    Key,
     KeySeed,
     Onnx,
     Out,
@@ -30,8 +36,11 @@ from cli.options import (
 )
 from watermark_training.choices import Objective, Precision, PredictorTraining, WatermarkTask
 
+if TYPE_CHECKING:
+    from ownership.keyed.test import KeyTestResult
+
 HELP = (
-    "Train an encoder (SimCLR, SimSiam or Barlow Twins) that carries a secret rotation watermark. The architecture is "
+    "Train an encoder (SimCLR, SimSiam or Barlow Twins) that carries a secret watermark. The architecture is "
     "resnet18, or that of --init-from, unless --arch is given. The same command resumes an interrupted run."
 )
 
@@ -48,24 +57,24 @@ def train(
         typer.Option(
             "--rotate",
             help=(
-                "Also rotate views by any angle: a rotation-invariant encoder for a panel, which cannot be watermarked."
+                "Also rotate views by any angle: a rotation-invariant encoder, which can carry no rotation watermark."
             ),
         ),
     ] = False,
     watermark: Annotated[
         WatermarkTask,
-        choice(
-            WatermarkTask,
-            "--watermark",
-            help="secret: a fresh secret key; paper: the paper's public 180-degree rotation task; none: no watermark.",
-        ),
-    ] = "secret",
+        choice(WatermarkTask, "--watermark", help=WATERMARK_HELP),
+    ] = "keyed",
+    key: Key = None,
+    keyed_weight: Annotated[float, typer.Option("--keyed-weight", help=KEYED_WEIGHT_HELP)] = 1.0,
+    keyed_fraction: Annotated[float, typer.Option("--keyed-fraction", help=KEYED_FRACTION_HELP)] = 0.25,
+    keyed_views: Annotated[bool, typer.Option("--keyed-views", help=KEYED_VIEWS_HELP)] = False,
     watermark_fraction: Annotated[
         float,
         typer.Option(
             "--watermark-fraction",
             callback=fraction,
-            help="Fraction of each batch that trains the watermark; 0.5 for few images or few epochs.",
+            help="Fraction of each batch that trains the rotation watermark; 0.5 for few images or few epochs.",
         ),
     ] = 0.08,
     watermark_weight: Annotated[float, typer.Option("--watermark-weight", callback=positive, help=WEIGHT_HELP)] = 1.0,
@@ -107,6 +116,7 @@ def train(
     if rotate and watermark != "none":
         raise typer.BadParameter("--rotate erases a rotation watermark: add --watermark none")
     inputs.check_images(data)
+    inputs.check_watermark(watermark, key, key_seed)
     if init_from is not None:
         inputs.check_encoder(init_from, "--init-from")
 
@@ -116,6 +126,7 @@ def train(
     import torch
 
     from ownership.io.progress import silent
+    from ownership.keyed.pool import KeyMaterial
     from ownership.watermark import secret_key
     from watermark_training.callbacks import Callbacks
     from watermark_training.config import TrainConfig
@@ -139,6 +150,9 @@ def train(
         min_crop=min_crop,
         flip=flip,
         watermark=watermark,
+        keyed_weight=keyed_weight,
+        keyed_fraction=keyed_fraction,
+        keyed_views=keyed_views,
         watermark_fraction=watermark_fraction,
         watermark_weight=watermark_weight,
         predictor=predictor,
@@ -146,7 +160,8 @@ def train(
         precision=precision,
         compile=compile_,
     )
-    key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))
+    rotation_key = None if key_seed is None else secret_key(torch.Generator().manual_seed(key_seed))
+    material = None if key is None else KeyMaterial.load(key)
     with render.progress(render.LOADING):
         images = load_data(data, size=size, on_bad_image=on_bad_image)
     render.skipped(images.skipped)
@@ -157,7 +172,8 @@ def train(
                 out,
                 images,
                 config,
-                key=key,
+                key=rotation_key,
+                material=material,
                 start=known,
                 onnx=onnx,
                 device=here,
@@ -167,7 +183,22 @@ def train(
         return
     done = "trained" if trained.created else "already trained"
     render.line(f"{done}: {render.encoder_files(out, onnx=onnx)}")
-    if watermark != "none":
-        render.line(f"keep {out}/predictor.safetensors secret: it holds the watermark's key")
+    say_watermark(out, watermark, trained.key_test, unanchored=key is None)
     if watermark != "none" and known is not None:
         render.line(render.SHOW_BASE_CHECKPOINT)
+
+
+def say_watermark(out: Path, watermark: str, found: KeyTestResult | None, *, unanchored: bool) -> None:
+    """Print where the secret of a watermark lies, and how well the keyed one is found in the encoder itself."""
+    if watermark in ("secret", "paper"):
+        render.line(f"keep {out}/predictor.safetensors secret: it holds the watermark's key")
+    if watermark != "keyed":
+        return
+    if found is not None:
+        render.line(f"the key test on the encoder itself: p = {found.pvalue:.2g}, among {found.decoys:,} other keys")
+    render.line(f"keep {out}/key.json secret: it holds the watermark's key")
+    if unanchored:
+        render.line(
+            "the key is new and not anchored in time, its probes are images that were held out: that it was chosen "
+            "after a suspect was known is not excluded (before training: turnmark key new --timestamp URL)"
+        )

@@ -49,6 +49,12 @@ from ownership.evidence.similarity import Structure as Structure
 from ownership.io.checks import Check as Check
 from ownership.io.checks import Verification as Verification
 from ownership.io.progress import Progress as Progress
+from ownership.keyed.key import Key as Key
+from ownership.keyed.key import Pool as Pool
+from ownership.keyed.pool import KeyMaterial as KeyMaterial
+from ownership.keyed.test import Explained as Explained
+from ownership.keyed.test import KeyTestResult as KeyTestResult
+from ownership.keyed.test import MapScore as MapScore
 from ownership.plan import Plan as Plan
 from ownership.reports.batch import BatchSummary as BatchSummary
 from ownership.reports.batch import BatchWarning as BatchWarning

@@ -70,7 +70,7 @@ def near(victim: Encoder) -> Noisy:
 def trained(digits: Data, key: WatermarkKey, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A really trained small watermarked encoder."""
     config = TrainConfig(arch="tiny", epochs=25, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False)
-    config = replace(config, watermark_fraction=0.5)  # few images, few epochs
+    config = replace(config, watermark="secret", watermark_fraction=0.5)  # few images, few epochs
     return once(tmp_path_factory, "trained", lambda _: train(digits.images[:256], config, key=key))
 
 

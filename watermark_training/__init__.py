@@ -1,8 +1,8 @@
-"""Self-supervised training of image encoders with a secret rotation watermark. May import: ownership.
+"""Self-supervised training of image encoders with a secret watermark. May import: ownership.
 
 Train an encoder of your own architecture in your own loop::
 
-    from watermark_training import RotationWatermark
+    from watermark_training import KeyedWatermark, save_train_folder
 
 or let this package train it::
 

@@ -49,6 +49,11 @@ def color_view(images: Tensor, generator: torch.Generator) -> Tensor:
     return _color_jitter(x, generator, (0.4, 0.4, 0.4, 0.1)).clamp(0, 1)
 
 
+def crop_view(images: Tensor, generator: torch.Generator, *, min_crop: float = 0.5, flip: bool = True) -> Tensor:
+    """Return one random crop of each image, mirrored or not, in its own colors; arguments as in `simclr_view`."""
+    return _crop_and_flip(images, generator, min_crop, flip).clamp(0, 1)
+
+
 def fixed_view(min_crop: float, flip: bool) -> Callable[[Tensor, torch.Generator], Tensor]:
     """Return `simclr_view` with these arguments fixed."""
 

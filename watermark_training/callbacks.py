@@ -80,6 +80,8 @@ def metrics_figure(rows: list[dict[str, float]]) -> bytes:
     ]
     if "watermark_accuracy" in rows[0]:
         panels.append(("watermark_accuracy", "accuracy on rotated views (chance 0.5)", 0.5))
+    if "keyed_r_squared" in rows[0]:
+        panels.append(("keyed_r_squared", "keyed watermark: R squared of the targets", 0.0))
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained")
     for axis, (name, title, level) in zip(axes, panels, strict=True):
         axis.plot([r["epoch"] for r in rows], [r[name] for r in rows], color="black", marker="o", markersize=3)
@@ -104,6 +106,12 @@ def model_card(stated: dict[str, Any], *, onnx: bool) -> str:
     height, width = data["shape"][-2:]
     file = "encoder.onnx" if stated["architecture"] == "custom" else "encoder.safetensors"
     runtime = '\n\nOr use any ONNX runtime: `encoder.onnx`, input "images", output "representations".' if onnx else ""
+    length = ""
+    if "epochs" in training:
+        length = (
+            f"\n| training | {training['epochs']} epochs, batch size {training['batch_size']}, Adam, learning rate "
+        )
+        length += f"{training['lr']:g} |"
     mean, std = (", ".join(f"{x:g}" for x in cfg[name]) for name in ("mean", "std"))
     return f"""# {printable(stated["architecture"])}, {stated["num_features"]}-dimensional representations
 
@@ -113,8 +121,7 @@ A self-supervised image encoder. It maps images `(n, 3, {height}, {width})`, flo
 | | |
 |---|---|
 | method | {training["method"]} |
-| images | {data["images"]:,} of {printable(str(data["name"]))}, without labels |
-| training | {training["epochs"]} epochs, batch size {training["batch_size"]}, Adam, learning rate {training["lr"]:g} |
+| images | {data["images"]:,} of {printable(str(data["name"]))}, without labels |{length}
 | license, intended use, limits | to be filled in by the owner |
 
 ```python

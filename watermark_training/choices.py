@@ -6,8 +6,11 @@ from typing import Literal
 
 Objective = Literal["simclr", "simsiam", "barlow"]
 """Self-supervised objective that an encoder is trained with."""
-WatermarkTask = Literal["secret", "paper", "none"]
-"""secret: a fresh secret key; paper: the paper's public 180-degree rotation task; none: no watermark."""
+WatermarkTask = Literal["keyed", "secret", "paper", "none"]
+"""keyed: the keyed watermark. Rotation watermarks: secret, with a fresh secret key; paper, the paper's public
+180-degree rotation task. none: no watermark."""
+ROTATION_TASKS = ("secret", "paper")
+"""Watermarks that consist in predicting how an image was rotated."""
 PredictorTraining = Literal["trained", "frozen"]
 """How the rotation predictor is obtained: trained with the encoder and refitted, or as the key draws it."""
 Precision = Literal["auto", "float32", "bfloat16"]

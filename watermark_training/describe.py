@@ -9,6 +9,7 @@ from ownership.encoders.architectures import Encoder
 from ownership.errors import SuspectError
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
+from ownership.keyed.pool import KEY_FILE, KeyMaterial
 from watermark_training.callbacks import METRICS
 from watermark_training.loaded_encoder import PREDICTOR, LoadedEncoder, load_trained
 
@@ -56,12 +57,21 @@ def _training(loaded: LoadedEncoder) -> list[str]:
     if training:
         task = training.get("watermark")
         where = "; "
-        if loaded.key is not None:
+        if task == "keyed":
+            where += _keyed(loaded.material)
+        elif loaded.key is not None:
             where += f"the key is in {PREDICTOR}, keep it secret"
         elif task not in (None, "none"):
             where += f"{PREDICTOR} is missing: no claim can use this watermark"
         lines.append(f"watermark   {WATERMARKS.get(task, task)}{where if where != '; ' else ''}")
     return lines
+
+
+def _keyed(material: KeyMaterial | None) -> str:
+    if material is None:
+        return f"{KEY_FILE} is missing: no claim can use this watermark"
+    anchor = "unanchored" if material.key.anchor is None else "anchored"
+    return f"{anchor} key with commitment {material.key.commitment_sha256} in {KEY_FILE}, keep it secret"
 
 
 def _text(path: Path) -> str:

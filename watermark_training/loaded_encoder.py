@@ -17,6 +17,7 @@ from ownership.encoders.projection import load_projection_head
 from ownership.errors import OwnershipError, SuspectError, TrainingError
 from ownership.io.files import read_bytes, read_json
 from ownership.io.text import printable
+from ownership.keyed.pool import KEY_FILE, PROBES_FILE, KeyMaterial
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.encoder_files import ONNX, WEIGHTS
@@ -36,9 +37,10 @@ class LoadedEncoder:
         sha256: of its file.
         architecture: its name; None for an ONNX graph.
         config: content of `config.json`; empty for a single file.
-        predictor: rotation predictor of a watermarked encoder.
-        key: secret key of the watermark.
+        predictor: rotation predictor of an encoder with a rotation watermark.
+        key: secret key of the rotation watermark.
         projection_head: of its training.
+        material: key and probes of an encoder with a keyed watermark.
     """
 
     encoder: EncoderLike
@@ -48,6 +50,7 @@ class LoadedEncoder:
     predictor: RotationPredictor | None = None
     key: WatermarkKey | None = None
     projection_head: nn.Module | None = None
+    material: KeyMaterial | None = None
 
     @property
     def watermark(self) -> str | None:
@@ -59,14 +62,29 @@ class LoadedEncoder:
         """Check that the watermark, if the training configuration states one, can be used.
 
         Raises:
-            SuspectError: if the encoder was trained with a watermark and its predictor is missing.
+            SuspectError: if the encoder was trained with a watermark and its key or predictor is missing.
         """
-        if self.watermark not in (None, "none") and self.predictor is None:
+        if self.watermark == "keyed":
+            self.require_material()
+        elif self.watermark not in (None, "none") and self.predictor is None:
             raise SuspectError(
                 f"the encoder was trained with a watermark ({self.watermark}), but {PREDICTOR}, which holds the key, "
                 "is missing",
                 f"restore {PREDICTOR} into the train folder; without it the claim would have no watermark test",
             )
+
+    def require_material(self) -> KeyMaterial:
+        """Return the key material of the keyed watermark.
+
+        Raises:
+            SuspectError: if it is missing.
+        """
+        if self.material is None:
+            raise SuspectError(
+                f"the encoder was trained with a keyed watermark, but its key ({KEY_FILE}, {PROBES_FILE}) is missing",
+                "restore both files into the train folder; without them the claim would have no key test",
+            )
+        return self.material
 
     def member(self, name: str, kind: str, private_sha256: str | None = None) -> EncoderRecord:
         """Return what a claim records about this encoder.
@@ -106,7 +124,7 @@ def load_trained(path: Path | str, arch: str | None = None) -> LoadedEncoder:
     """Load a train folder, or an encoder's file.
 
     An encoder's file that lies in its train folder is loaded with what the folder knows about it: the configuration,
-    the projection head, the predictor and its key.
+    the projection head, and the watermark's key and predictor.
 
     Args:
         path: train folder, or file.
@@ -114,7 +132,7 @@ def load_trained(path: Path | str, arch: str | None = None) -> LoadedEncoder:
 
     Raises:
         SuspectError: if it is neither, or the folder is unfinished.
-        OwnershipError: if a file of the folder is damaged.
+        OwnershipError: if a file of the folder is damaged, or one of the two files of a key is missing.
     """
     path = Path(path)
     in_folder = path.name in (WEIGHTS, ONNX) and (path.parent / CONFIG).is_file()
@@ -138,6 +156,7 @@ def load_trained(path: Path | str, arch: str | None = None) -> LoadedEncoder:
         path = folder / (ONNX if custom else WEIGHTS)
     file = load_encoder(path, arch)
     predictor, key = load_predictor(folder / PREDICTOR)
+    has_key = any((folder / name).is_file() for name in (KEY_FILE, PROBES_FILE))
     return LoadedEncoder(
         encoder=file.encoder,
         sha256=file.sha256,
@@ -146,6 +165,7 @@ def load_trained(path: Path | str, arch: str | None = None) -> LoadedEncoder:
         predictor=predictor,
         key=key,
         projection_head=_load_head(folder / HEAD),
+        material=KeyMaterial.load(folder) if has_key else None,
     )
 
 

@@ -18,13 +18,24 @@ from ownership.errors import TrainingError
 from ownership.io.canonical import sha256
 from ownership.io.files import write_bytes
 from ownership.io.text import printable
+from ownership.keyed.key import Key
+from ownership.keyed.pool import KeyMaterial
 from ownership.watermark import WatermarkKey
 from watermark_training.config import TrainConfig
 from watermark_training.cuda_graphs import CudaGraphRunner
 from watermark_training.device import autocast, compiled, seeded
 from watermark_training.distributed import average_gradients, from_first_process, mean_over_processes, rank, world_size
-from watermark_training.initial import check_takes, initial_encoder, keyed_seed, watermark_key, watermark_module
+from watermark_training.initial import (
+    check_takes,
+    initial_encoder,
+    key_material,
+    keyed_seed,
+    watermark_key,
+    watermark_module,
+)
+from watermark_training.keyed_watermark import FIT_IMAGES, KeyedWatermark
 from watermark_training.objectives import Contrastive, FeaturePreservation, Objective
+from watermark_training.watermark import RotationWatermark
 
 COLLAPSED = 0.01
 """Spread of the representations below which training stops: standard deviation over images of representations scaled to
@@ -39,11 +50,12 @@ class TrainingRun:
         config: what to train.
         images: training images `(n, c, h, w)` uint8.
         device: where to compute.
-        key: secret key; a fresh one if not given.
+        key: secret key of a rotation watermark; a fresh one if not given.
         start: encoder that training starts from; initial weights are drawn if not given.
+        material: key of a keyed watermark; a new one if not given, from images that are then held out.
 
     Raises:
-        TrainingError: if `start` does not fit the configuration, or the encoder cannot take the images.
+        TrainingError: if `start` or a key does not fit the configuration, or the encoder cannot take the images.
     """
 
     def __init__(
@@ -53,31 +65,40 @@ class TrainingRun:
         device: torch.device,
         key: WatermarkKey | None,
         start: Encoder | None,
+        material: KeyMaterial | None = None,
     ) -> None:
-        self.config, self.device, self.given_key, self.start = config, device, key, start
+        self.config, self.device, self.start = config, device, start
+        self.given_key, self.given_material = key, material
         self.key = watermark_key(config, key)
+        self.material, self.rows, self.pool = key_material(config, images, material)  # rows: trained on, None for all
         self.generator = torch.Generator().manual_seed(config.seed)
-        if config.watermark == "secret" and self.key is not None:
-            self.generator.manual_seed(keyed_seed(config.seed, self.key))
+        secret = self.key if config.watermark == "secret" else None if self.material is None else self.material.key
+        if secret is not None:
+            self.generator.manual_seed(keyed_seed(config.seed, secret))
         self.encoder = initial_encoder(config, start, self.generator)
         self.data = images_sha256(images)  # with the start, what a checkpoint belongs to
         if start is not None:
             weights = b"".join(v.numpy().tobytes() for v in self.encoder.state_dict().values())
             self.data += f", from {sha256(weights)}"
         check_takes(self.encoder, images[:2])
-        self.watermark = watermark_module(config, self.encoder.dim, self.key)
+        self.watermark = watermark_module(config, self.encoder.dim, self.key, self.material)
         self.encoder.to(device).to(memory_format=torch.channels_last)
         with seeded(self.generator):
             embeds = config.method == "embed"
             self.objective: Objective = (
-                FeaturePreservation(self.encoder) if embeds else Contrastive(config, self.encoder.dim)
+                FeaturePreservation(config, self.encoder) if embeds else Contrastive(config, self.encoder.dim)
             )
+        self.shares = embeds and self.material is not None  # the keyed loss reads the images that the objective shows
         self._move_modules()
+        if isinstance(self.watermark, KeyedWatermark) and start is not None:
+            self.watermark.fit_head(self.encoder, images if self.rows is None else images[self.rows[:FIT_IMAGES]])
+            self.watermark.head.load_state_dict(from_first_process(self.watermark.head.state_dict()))
         self.forward = compiled(self.encoder) if config.compile else self.encoder
         graphed = device.type == "cuda" and world_size() == 1 and config.accumulate == 1
         self.graph = CudaGraphRunner() if graphed else None
-        self.batch_size = min(config.batch_size, len(images)) // world_size() * world_size()
-        self.steps_per_epoch = len(images) // self.batch_size
+        count = len(images) if self.rows is None else len(self.rows)
+        self.batch_size = min(config.batch_size, count) // world_size() * world_size()
+        self.steps_per_epoch = count // self.batch_size
         self.optimizer = torch.optim.Adam(
             self._parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=device.type == "cuda" or None
         )
@@ -87,27 +108,32 @@ class TrainingRun:
         self.epoch = 0  # epochs done
         self.done = 0  # steps of the current epoch done
         self.order = torch.zeros(0, dtype=torch.int64)  # of the current epoch's images; drawn when it begins
-        self.sums = torch.zeros(3, device=device)  # over the current epoch: both losses and the watermark accuracy
+        self.sums = torch.zeros(3, device=device)  # over the current epoch: both losses, how well the watermark is read
         self.spread = 1.0  # of the representations of the epoch's last batch
 
     def _move_modules(self) -> None:
         for module in self._modules().values():
             module.to(self.device)
+        if isinstance(self.watermark, KeyedWatermark):
+            self.watermark.targets.to(self.device)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process normalizes its own part of a batch
             for module in self._modules().values():  # containers: their layers are replaced in place
                 nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
 
     def _modules(self) -> dict[str, nn.Module]:
-        watermarked = {} if self.watermark is None else {"predictor": self.watermark.predictor}
+        watermarked = {} if self.watermark is None else self.watermark.trained()
         return {"encoder": self.encoder, **self.objective.modules(), **watermarked}
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for module in self._modules().values() for p in module.parameters() if p.requires_grad]
 
     def batches(self, n: int) -> Iterator[Tensor]:
-        """Yield the remaining batches of this epoch as image indices: this process's part of each."""
+        """Yield the remaining batches of this epoch, of n images, as their indices: this process's part of each."""
         if self.done == 0:
-            self.order = torch.randperm(n, generator=self.generator)
+            if self.rows is None:
+                self.order = torch.randperm(n, generator=self.generator)
+            else:
+                self.order = self.rows[torch.randperm(len(self.rows), generator=self.generator)]
             self.sums = torch.zeros(3, device=self.device)
         whole = torch.split(self.order[: self.steps_per_epoch * self.batch_size], self.batch_size)
         yield from (batch.chunk(world_size())[rank()] for batch in whole[self.done :])
@@ -119,7 +145,7 @@ class TrainingRun:
             TrainingError: if a loss is no longer finite, or the representation collapsed.
         """
         means = torch.cat([self.sums / self.steps_per_epoch, torch.tensor([self.spread], device=self.device)])
-        contrastive, watermark, accuracy, self.spread = mean_over_processes(means).tolist()
+        contrastive, watermark, learned, self.spread = mean_over_processes(means).tolist()
         self.epoch, self.done = self.epoch + 1, 0
         if not math.isfinite(contrastive + watermark):
             raise TrainingError(
@@ -131,8 +157,8 @@ class TrainingRun:
                 "raise --batch-size, lower --lr, or use another --objective",
             )
         row = {"epoch": float(self.epoch), "contrastive_loss": contrastive, "spread": self.spread}
-        if self.key is not None:
-            row |= {"watermark_loss": watermark, "watermark_accuracy": accuracy}
+        if self.watermark is not None:
+            row |= dict(zip(self.watermark.METRICS, (watermark, learned), strict=True))
         self.metrics.append(row)
 
     @property
@@ -149,9 +175,9 @@ class TrainingRun:
         views = self.objective.views(images, generator)
         labels: tuple[Tensor, ...] = ()
         if self.watermark is not None:
-            rotated, rotations = self.watermark.views(images, generator)
-            views.append(rotated)
-            labels = (rotations,)
+            shown, expected = self.watermark.views(views[0] if self.shares else images, generator)
+            views += [] if self.shares else [shown]
+            labels = (expected,)
         x = three_channels(torch.cat(views)).contiguous(memory_format=torch.channels_last)
         for name, module in self._modules().items():
             # the running statistics do not come from rotated images: embedding leaves them unchanged
@@ -176,23 +202,24 @@ class TrainingRun:
         """Run forward and backward on all views `x`, those of the watermark last; add to the update's gradients.
 
         Returns:
-            Both losses and the watermark accuracy, `(3,)`; the representations of the method's own views.
+            Both losses and how well the watermark is read, `(3,)`; the representations of the method's own views.
         """
         begun = self.done // self.config.accumulate * self.config.accumulate
         if self.done == begun:
             self.optimizer.zero_grad(set_to_none=True)
-        own = len(x) - sum(map(len, labels))
-        watermark = accuracy = torch.zeros((), device=self.device)
+        own = len(x) if self.shares else len(x) - sum(map(len, labels))
+        watermark = learned = torch.zeros((), device=self.device)
         with autocast(self.device, self.config.precision):
             representations = self.forward(x)
             objective = self.objective.loss(representations[:own], x[:own])
             if self.watermark is not None:
-                watermark = self.watermark.loss(representations[own:], *labels)
-                accuracy = self.watermark.accuracy
+                read = representations[: len(labels[0])] if self.shares else representations[own:]
+                watermark, learned = self.watermark.loss(read, *labels), self.watermark.learned
         # the steps of one update; the last update of an epoch may have fewer
         loss = (objective + watermark) / min(self.config.accumulate, self.steps_per_epoch - begun)
         loss.backward()  # type: ignore[no-untyped-call]
-        losses = torch.stack([objective.detach(), watermark.detach() / self.config.watermark_weight, accuracy])
+        weight = 1.0 if self.watermark is None else self.watermark.weight
+        losses = torch.stack([objective.detach(), watermark.detach() / weight, learned])
         return losses, representations[:own].detach()
 
     def _tensors(self) -> dict[str, Any]:
@@ -212,6 +239,7 @@ class TrainingRun:
                 "config": self.config.to_dict(),
                 "data": self.data,
                 "key": None if self.key is None else self.key.to_dict(),
+                "keyed": None if self.material is None else self.material.key.to_dict(),
                 "processes": world_size(),
                 "epoch": self.epoch,
                 "done": self.done,
@@ -235,9 +263,12 @@ class TrainingRun:
         try:
             stored = torch.load(checkpoint, map_location=self.device, weights_only=True)
             key = None if stored["key"] is None else WatermarkKey.from_dict(stored["key"])
+            keyed = None if stored["keyed"] is None else Key.from_dict(stored["keyed"])
             ours = (self.config.to_dict(), self.data, world_size())
             same = (stored["config"], stored["data"], stored["processes"]) == ours
-            if not same or (self.given_key is not None and self.given_key != key):
+            same &= self.given_key in (None, key)
+            same &= self.given_material is None or self.given_material.key == keyed
+            if not same:
                 raise TrainingError(
                     f"{printable(checkpoint, 300)} belongs to an unfinished run with another configuration, data, key "
                     "or number of processes",
@@ -252,7 +283,11 @@ class TrainingRun:
             self.order, self.sums = stored["order"].cpu(), stored["sums"].to(self.device)
             self.metrics = list(stored["metrics"])
             self.key = key
-            if self.watermark is not None and key is not None:
+            if isinstance(self.watermark, KeyedWatermark) and keyed is not None and self.pool is not None:
+                self.material = KeyMaterial.draw(keyed, self.pool)
+                self.watermark.use(self.material)
+                self.watermark.targets.to(self.device)
+            elif isinstance(self.watermark, RotationWatermark) and key is not None:
                 self.watermark.key = key
         except TrainingError:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,7 +13,7 @@ from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import beside
 from ownership.encoders.projection import projection_head
 from ownership.watermark import TURN, rotate
-from watermark_training.augment import simclr_view
+from watermark_training.augment import crop_view, simclr_view
 from watermark_training.config import TrainConfig
 from watermark_training.distributed import gathered
 from watermark_training.losses import barlow_loss, feature_preservation_loss, nt_xent_loss, simsiam_loss
@@ -81,10 +82,12 @@ class Contrastive:
 class FeaturePreservation:
     """Preservation of the representations of unrotated images, for the method "embed".
 
-    Classifiers that were fitted to the encoder before keep working.
+    Classifiers that were fitted to the encoder before keep working. With `config.keyed_views`, the images are
+    cropped at random: few images then stand for many.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, config: TrainConfig, encoder: Encoder) -> None:
+        self.view = partial(crop_view, flip=config.flip) if config.keyed_views else None
         self.before = copy.deepcopy(encoder).eval().requires_grad_(False)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -92,8 +95,8 @@ class FeaturePreservation:
         return {}
 
     def views(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """Return the images, not augmented."""
-        return [images]
+        """Return the images, or crops of them."""
+        return [images if self.view is None else self.view(images, generator)]
 
     def loss(self, representations: Tensor, shown: Tensor) -> Tensor:
         """Return how far the representations have moved."""

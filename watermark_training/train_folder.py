@@ -5,10 +5,12 @@ victim/
 ├── encoder.safetensors          weights, with the architecture's name in the header
 ├── encoder.onnx                 the same network, any batch size; only on request
 ├── projection_head.safetensors
-├── predictor.safetensors        watermarked encoders only; SECRET: its header holds the key; mode 0600
+├── key.json                     keyed watermark only; SECRET: the key; mode 0600
+├── probes.safetensors           keyed watermark only; the probes that the key draws; mode 0600
+├── predictor.safetensors        rotation watermark only; SECRET: its header holds the key; mode 0600
 ├── config.json                  architecture (as timm writes it), training configuration, data; nothing about the key
 ├── README.md                    a model card; nothing about the watermark
-├── training.png                 loss, spread and watermark accuracy by epoch
+├── training.png                 loss, spread and how well the watermark is read, by epoch
 ├── metrics.jsonl                one line an epoch
 └── tensorboard/                 the same, where TensorBoard is installed
 ```
@@ -32,6 +34,8 @@ from ownership.encoders.images import images_sha256
 from ownership.errors import TrainingError
 from ownership.io.files import alone_in, finished, write_bytes, write_json
 from ownership.io.text import printable
+from ownership.keyed.pool import KeyMaterial
+from ownership.keyed.test import KeyTestResult
 from ownership.watermark import WatermarkKey
 from watermark_training.callbacks import CARD, Callbacks, MetricsLog, model_card
 from watermark_training.config import TrainConfig
@@ -61,24 +65,47 @@ def save_trained(
         base_checkpoint: SHA-256 of the encoder's file that training started from.
         onnx: whether `encoder.onnx` is written too. A custom architecture can be loaded from it only, so it always is.
     """
-    arch = trained.config.arch
-    onnx = onnx or arch == CUSTOM
-    height, width = data["shape"][-2:]
-    save_encoder(trained.encoder, arch, folder, onnx_for=(height, width) if onnx else None)
     if trained.projection_head is not None:
         write_bytes(folder / HEAD, save(trained.projection_head.state_dict()))
     if trained.predictor is not None and trained.key is not None:
         save_predictor(trained.predictor, trained.key, folder / PREDICTOR)
+    if trained.material is not None:
+        trained.material.save(folder)
+    write_folder(folder, trained.encoder, trained.config.to_dict(), data, base_checkpoint, onnx=onnx)
+
+
+def write_folder(
+    folder: Path,
+    encoder: Encoder,
+    training: dict[str, Any],
+    data: dict[str, Any],
+    base_checkpoint: str | None = None,
+    *,
+    onnx: bool = False,
+) -> None:
+    """Write the files of a train folder that hold no secret.
+
+    Args:
+        folder: where to write.
+        encoder: in eval mode, on the CPU.
+        training: what `config.json` states about the training, with the architecture as "arch".
+        data: result of `describe_data`.
+        base_checkpoint: SHA-256 of the encoder's file that training started from.
+        onnx: whether `encoder.onnx` is written too; always for a custom architecture.
+    """
+    onnx = onnx or training["arch"] == CUSTOM
+    height, width = data["shape"][-2:]
+    save_encoder(encoder, training["arch"], folder, onnx_for=(height, width) if onnx else None)
     stated = {
-        "architecture": arch,
+        "architecture": training["arch"],
         "num_classes": 0,
-        "num_features": trained.encoder.dim,
+        "num_features": encoder.dim,
         "pretrained_cfg": {
             "input_size": [3, height, width],
-            "mean": trained.encoder.mean.flatten().tolist(),
-            "std": trained.encoder.std.flatten().tolist(),
+            "mean": encoder.mean.flatten().tolist(),
+            "std": encoder.std.flatten().tolist(),
         },
-        "train": trained.config.to_dict(),
+        "train": training,
         "data": data,
     }
     write_bytes(folder / CARD, model_card(stated, onnx=onnx).encode())
@@ -92,14 +119,24 @@ class TrainFolder:
     Attributes:
         path: the folder.
         created: whether this call trained it; False if it was finished already.
+        key_test: the key test on an encoder that this call trained with a keyed watermark.
     """
 
     path: Path
     created: bool
+    key_test: KeyTestResult | None = None
 
     def load(self) -> LoadedEncoder:
         """Return its encoder."""
         return load_trained(self.path)
+
+
+def check_same_key(folder: Path, material: KeyMaterial | None) -> None:
+    """Raise TrainingError if a finished folder holds another key than the given one."""
+    if material is not None and load_trained(folder).require_material().key != material.key:
+        raise TrainingError(
+            f"{printable(folder, 300)} holds an encoder that was trained with another key", "choose another --out"
+        )
 
 
 def train_to(
@@ -108,6 +145,7 @@ def train_to(
     config: TrainConfig,
     *,
     key: WatermarkKey | None = None,
+    material: KeyMaterial | None = None,
     start: Encoder | LoadedEncoder | None = None,
     onnx: bool = False,
     device: torch.device | str = "cpu",
@@ -121,7 +159,9 @@ def train_to(
         folder: where to write.
         data: training images.
         config: what to train.
-        key: secret key; a fresh one if not given.
+        key: secret key of a rotation watermark; a fresh one if not given.
+        material: key of a keyed watermark; a new, unanchored one if not given, from images that are held out
+            (`train`).
         start: encoder that training starts from. A `LoadedEncoder` is recorded in `config.json` by its SHA-256, and an
             embedded encoder keeps its projection head.
         onnx: whether `encoder.onnx` is written too.
@@ -136,6 +176,7 @@ def train_to(
     base = start if isinstance(start, LoadedEncoder) else None
     work = {"train": config.to_dict(), "data": described} | ({} if base is None else {"base_checkpoint": base.sha256})
     if from_first_process(finished(folder, CONFIG, work)):
+        check_same_key(folder, material)
         if onnx and rank() == 0 and not (folder / ONNX).is_file():
             encoder, _ = trainable(load_trained(folder))
             write_bytes(folder / ONNX, onnx_bytes(encoder, (described["shape"][-2], described["shape"][-1])))
@@ -161,6 +202,7 @@ def train_to(
             data.images,
             config,
             key=key,
+            material=material,
             start=trainable(start)[0] if isinstance(start, LoadedEncoder) else start,
             device=device,
             checkpoint=checkpoint,
@@ -172,4 +214,4 @@ def train_to(
             log.close()
             save_trained(trained, folder, described, None if base is None else base.sha256, onnx=onnx)
             checkpoint.unlink(missing_ok=True)
-    return TrainFolder(path=folder, created=True)
+    return TrainFolder(path=folder, created=True, key_test=trained.key_test)

@@ -1,10 +1,11 @@
-"""Self-supervised training with the rotation watermark, jointly with the rotation predictor; and retrofitting it.
+"""Self-supervised training with a watermark, and retrofitting it.
 
-Paper, section 5.1: "the encoder optimizes both the training and watermarking objectives". Each step is one forward
-pass over two contrastive views of every image and two rotated views of some of them, one loss, and one update of
-encoder, projection head and predictor together. (The released code alternates and never trains the predictor; see
-docs/adr/0002.) At the end the predictor is fitted again to the finished encoder (docs/adr/0020). The method "embed"
-adds the watermark to a trained encoder, whose representations it preserves (docs/adr/0009).
+Each step is one forward pass over two contrastive views of every image and what the watermark shows of some of them,
+one loss, and one update of encoder, projection head and the watermark's module together. The keyed watermark shows
+images without augmentation, from which a linear head predicts its targets. The rotation watermark (the paper, section
+5.1) shows two rotated views an image; at the end its predictor is fitted again to the finished encoder (docs/adr/0002,
+docs/adr/0020). The method "embed" adds the watermark to a trained encoder, whose representations it preserves
+(docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -20,14 +21,24 @@ from torch import Tensor, nn
 from ownership.encoders.architectures import CUSTOM, Encoder, make_encoder
 from ownership.encoders.images import as_input, beside, check_images
 from ownership.errors import TrainingError
+from ownership.keyed.pool import KeyMaterial
+from ownership.keyed.test import KeyTestResult
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.callbacks import Callbacks
 from watermark_training.config import TrainConfig
 from watermark_training.device import compile_errors
+from watermark_training.keyed_watermark import KeyedWatermark
 from watermark_training.loop import TrainingRun
+from watermark_training.watermark import RotationWatermark
 
 MIN_WATERMARK_ACCURACY = 0.55
 """Accuracy on rotated views below which a run warns that the watermark is not learned; chance is 0.5."""
+
+MIN_R_SQUARED = 0.03
+"""Share of the variance of the targets below which a run warns that the keyed watermark is not learned."""
+
+LARGEST_P = 1e-4
+"""Largest p-value of the key test on the finished encoder at which the keyed watermark counts as learned."""
 
 PATIENCE = 0.25
 """Fraction of the epochs after which a run warns if the watermark or the loss does not improve."""
@@ -41,9 +52,12 @@ class Trained:
         config: what was trained.
         encoder: the encoder, on the CPU, in eval mode.
         projection_head: of the method; None after "embed".
-        predictor: rotation predictor of a watermarked encoder.
+        predictor: rotation predictor of an encoder with a rotation watermark.
         key: its secret key.
-        metrics: one row an epoch: epoch, contrastive_loss, spread, watermark_loss, watermark_accuracy.
+        metrics: one row an epoch: epoch, contrastive_loss, spread; keyed_loss and keyed_r_squared, or watermark_loss
+            and watermark_accuracy.
+        material: key and probes of an encoder with a keyed watermark.
+        key_test: the key test on the encoder itself.
     """
 
     config: TrainConfig
@@ -52,6 +66,8 @@ class Trained:
     predictor: RotationPredictor | None
     key: WatermarkKey | None
     metrics: list[dict[str, float]]
+    material: KeyMaterial | None = None
+    key_test: KeyTestResult | None = None
 
 
 def train(
@@ -59,13 +75,14 @@ def train(
     config: TrainConfig,
     *,
     key: WatermarkKey | None = None,
+    material: KeyMaterial | None = None,
     start: Encoder | None = None,
     device: torch.device | str = "cpu",
     checkpoint: Path | str | None = None,
     save_every: float = 300.0,
     callbacks: Callbacks = Callbacks(),  # noqa: B008  (frozen)
 ) -> Trained:
-    """Train an encoder by `config.method` and, unless `config.watermark` is "none", the rotation watermark.
+    """Train an encoder by `config.method` and, unless `config.watermark` is "none", a watermark.
 
     In processes that `torch.distributed` joined, each one trains on its part of every batch, and all return the same.
 
@@ -73,6 +90,8 @@ def train(
         images: `(n, c, h, w)` uint8, c = 1 or 3, in memory or memory-mapped; labels are never used.
         config: what to train.
         key: secret key for the watermark "secret"; a fresh one, from the system's randomness, if not given.
+        material: key for the watermark "keyed" with its probes. If not given, a new key is made, and a tenth of the
+            images (at least 200, or a quarter of few; at most 4,000) is held out: the key draws its probes from them.
         start: encoder that training starts from, of the configuration's architecture; required to embed and for the
             architecture "custom". Initial weights are drawn if not given.
         device: where to compute.
@@ -83,10 +102,13 @@ def train(
 
     Raises:
         TrainingError: if there are too few images, `start` has another architecture, the encoder cannot take the
-            images, the loss is no longer finite, or the representation collapses.
+            images, the key is for another watermark or other images, the loss is no longer finite, or the
+            representation collapses.
     """
     check_images(images, TrainingError, minimum=max(8, min(config.batch_size, 32)))
-    run = TrainingRun(config, images, torch.device(device), key, start)
+    if (key is not None and config.watermark == "keyed") or (material is not None and config.watermark != "keyed"):
+        raise TrainingError(f"the key is not one for the watermark {config.watermark}", "name its watermark")
+    run = TrainingRun(config, images, torch.device(device), key, start, material)
     checkpoint = None if checkpoint is None else Path(checkpoint)
     run.restore(checkpoint)
     for row in run.metrics:
@@ -110,10 +132,17 @@ def train(
                 callbacks.warn(line)
         run.save(checkpoint)
         saved = time.monotonic()
-    if run.watermark is not None:
+    if isinstance(run.watermark, RotationWatermark):
         # costs fewer queries than one more epoch; surrogates of a retrofitted encoder respond like its original, too
         run.watermark.refit(run.encoder, images, base_encoder=None if config.method == "embed" else start)
-    return _result(run)
+    trained = _result(run)
+    if trained.key_test is not None and trained.key_test.pvalue > LARGEST_P:
+        callbacks.warn(
+            f"the keyed watermark is weak: the key test on the encoder itself gives p = {trained.key_test.pvalue:.2g} "
+            "(with the same key: more --epochs, or a larger --keyed-weight or --keyed-fraction; another key would not "
+            "be the first one)"
+        )
+    return trained
 
 
 def learning_warnings(metrics: list[dict[str, float]]) -> list[str]:
@@ -125,6 +154,12 @@ def learning_warnings(metrics: list[dict[str, float]]) -> list[str]:
             f"the watermark is not being learned: accuracy on rotated views is {last['watermark_accuracy']:.2f} after "
             f"{last['epoch']:.0f} epochs, chance is 0.50 "
             "(raise --watermark-fraction to 0.5, or --lr; do the images have an up and a down?)"
+        )
+    if last.get("keyed_r_squared", 1.0) < MIN_R_SQUARED:
+        out.append(
+            "the keyed watermark is not being learned: its head predicts "
+            f"{last['keyed_r_squared']:.2f} of the variance of the targets after {last['epoch']:.0f} epochs "
+            "(raise --keyed-fraction, --keyed-weight or --lr)"
         )
     if len(metrics) > 1 and not last["contrastive_loss"] < first["contrastive_loss"]:
         out.append(
@@ -150,14 +185,17 @@ def _result(run: TrainingRun) -> Trained:
         plain.load_state_dict(encoder.state_dict())
         encoder = plain
     parts = [encoder, *run.objective.modules().values()]
-    parts += [] if run.watermark is None else [run.watermark.predictor]
+    rotation = run.watermark if isinstance(run.watermark, RotationWatermark) else None
+    parts += [] if rotation is None else [rotation.predictor]
     for module in parts:
         module.to("cpu").to(memory_format=torch.contiguous_format).eval()
     return Trained(
         config=run.config,
         encoder=encoder,
         projection_head=run.objective.modules().get("head"),
-        predictor=None if run.watermark is None else run.watermark.predictor,
+        predictor=None if rotation is None else rotation.predictor,
         key=run.key,
         metrics=run.metrics,
+        material=run.material,
+        key_test=run.watermark.check(encoder) if isinstance(run.watermark, KeyedWatermark) else None,
     )

@@ -53,6 +53,8 @@ class RotationWatermark(nn.Module):
         [1] The paper, section 5.1.
     """
 
+    METRICS = ("watermark_loss", "watermark_accuracy")
+
     def __init__(
         self,
         dim: int,
@@ -90,6 +92,15 @@ class RotationWatermark(nn.Module):
         logits = self.predictor(representations).float()
         self.accuracy = (logits.detach().argmax(1) == labels).float().mean()
         return self.weight * F.cross_entropy(logits, labels)
+
+    @property
+    def learned(self) -> Tensor:
+        """`accuracy`, by a name that all watermarks have."""
+        return self.accuracy
+
+    def trained(self) -> dict[str, nn.Module]:
+        """Return the module that is trained with the encoder, by name."""
+        return {"predictor": self.predictor}
 
     def forward(self, encoder: EncoderLike, images: Tensor) -> Tensor:
         """Return the loss on images `(b, c, h, w)` in `[0, 1]`: rotate them, represent them, predict the rotation."""

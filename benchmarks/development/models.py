@@ -97,7 +97,7 @@ class Group:
             checkpoint = self.factory.make(self.checkpoint)
             start, epochs = weights_of(load_encoder(checkpoint).encoder), self.scale.fine_tune_epochs
         if victim in EMBEDDED:
-            embed_to(folder, load_trained(checkpoint), private, {"seed": 190 + victim}, key=key)
+            embed_to(folder, load_trained(checkpoint), private, {"watermark": "secret", "seed": 190 + victim}, key=key)
         else:
             train_to(folder, private, SETTINGS.training(spec, epochs=epochs), key=key, start=start)
         loaded = load_trained(folder)

@@ -41,7 +41,7 @@ from watermark_training.train_folder import describe_data, save_trained
 from watermark_training.training import train
 from watermark_training.watermark import watermark_rate
 
-CONFIG = TrainConfig(arch="resnet18", epochs=200, batch_size=256)
+CONFIG = TrainConfig(arch="resnet18", epochs=200, batch_size=256, watermark="secret")
 QUERIES, LABELLED = 9000, 10_000
 ROWS = RowStore("gpu")
 

@@ -52,7 +52,13 @@ def run_seed(bench: Bench, seed: int, folder: Path, panels: Sequence[str]) -> li
     victim = bench.scale.fine_tuned[seed % len(bench.scale.fine_tuned)]  # whose private images and panel
     checkpoint = load_trained(bench.checkpoint)
     key = secret_key(torch.Generator().manual_seed(500 + seed))
-    embed_to(folder / "victim", checkpoint, bench.sources[f"private_{victim}"], {"seed": seed}, key=key)
+    embed_to(
+        folder / "victim",
+        checkpoint,
+        bench.sources[f"private_{victim}"],
+        {"watermark": "secret", "seed": seed},
+        key=key,
+    )
     owner = load_trained(folder / "victim")
 
     def watermark(encoder: EncoderLike) -> float:

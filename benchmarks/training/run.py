@@ -46,7 +46,9 @@ from watermark_training.training import train
 from watermark_training.watermark import watermark_rate
 
 ROWS = RowStore("training")
-WATERMARKED = TrainConfig(arch="small", epochs=30, batch_size=256, lr=2e-3, temperature=0.2, min_crop=0.2)
+WATERMARKED = TrainConfig(
+    arch="small", epochs=30, batch_size=256, lr=2e-3, temperature=0.2, min_crop=0.2, watermark="secret"
+)
 EXTRACTION = ExtractionConfig(arch="small", queries=10_000, epochs=8, batch_size=256, lr=2e-3)
 PARTS = {  # data -> victim's images, attacker's queries, labelled images of the linear probe
     "fashion-mnist": ("train[14000:24000]", "train[24000:34000]", "train[34000:39000]"),

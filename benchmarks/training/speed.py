@@ -68,7 +68,7 @@ def run_precision(rounds: int) -> Row:
     images, rates = torch.randint(0, 256, (512, 3, 32, 32), dtype=torch.uint8), {"float32": 0.0, "bfloat16": 0.0}
     for _ in range(rounds):
         for precision in rates:
-            config = TrainConfig(arch="resnet18", epochs=1, batch_size=128, precision=precision)  # type: ignore[arg-type]
+            config = TrainConfig(arch="resnet18", epochs=1, batch_size=128, watermark="secret", precision=precision)  # type: ignore[arg-type]
             start = time.perf_counter()
             train(images, config)
             rates[precision] = max(rates[precision], len(images) / (time.perf_counter() - start))

@@ -79,6 +79,7 @@ def read_reply(
     *,
     nonce: int | None = None,
     name: str = "reply",
+    of: str = "seal",
     error: type[OwnershipError] = ClaimIntegrityError,
 ) -> Timestamp:
     """Return the content of a timestamp reply, after checking that it covers `data`.
@@ -89,6 +90,7 @@ def read_reply(
         roots: Root certificates that it must chain to. With none, its authority is not checked.
         nonce: Nonce of the request that it must answer; None for any.
         name: Name of the reply, for messages.
+        of: What the bytes are, for messages.
         error: Class of the exception to raise.
 
     Raises:
@@ -119,7 +121,7 @@ def read_reply(
             )
         authority = _signer(response)
     if algorithm != SHA512 or digest != hashlib.sha512(data).digest():
-        raise error(f"{what} does not cover this seal", "it is of another one, or over another hash")
+        raise error(f"{what} does not cover this {printable(of)}", "it is of another one, or over another hash")
     if nonce is not None and answered != nonce:
         raise error(f"{what} does not answer this request (nonce)", "ask the authority again")
     if roots:

@@ -90,20 +90,21 @@ class KeyMaterial:
                 "the public probes are not those that the key draws from its pool: they were picked or edited"
             )
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write `key.json` (secret) and `probes.safetensors` into a folder, mode 0600."""
-        pool = torch.frombuffer(bytearray(self.digests), dtype=torch.uint8)
+        folder, pool = Path(folder), torch.frombuffer(bytearray(self.digests), dtype=torch.uint8)
         write_bytes(folder / PROBES_FILE, save({"probes": self.probes, "pool_digests": pool}), secret=True)
         write_bytes(folder / KEY_FILE, canonical_json(self.key.to_dict()), secret=True)
 
     @classmethod
-    def load(cls, folder: Path) -> KeyMaterial:
+    def load(cls, folder: Path | str) -> KeyMaterial:
         """Return what `save` wrote, checked.
 
         Raises:
             ClaimError: If a file is missing or damaged.
             ClaimIntegrityError: If the probes are not what the key draws.
         """
+        folder = Path(folder)
         shown = printable(folder, 300)
         if not (folder / KEY_FILE).is_file():
             raise ClaimError(f"{shown} holds no {KEY_FILE}", "give a folder of turnmark key new")

@@ -55,7 +55,8 @@ def test_the_reports_command_reproduces_it(run: Run, job: Job, tmp_path: Path) -
 def test_the_steps_by_hand(run: Run, job: Job, tmp_path: Path) -> None:
     """README, "By hand": train, claim build with folders and a bare file, claim show, steal, audit."""
     common = ("--arch", "tiny", "--batch-size", 64, "--lr", 0.002, "--temperature", 0.2, "--no-flip", "--device", "cpu")
-    code, out, _ = run("train", "digits[:300]", "--out", "victim", *common, "--epochs", 6, "--key-seed", 5)
+    rotation = ("--watermark", "secret")
+    code, out, _ = run("train", "digits[:300]", "--out", "victim", *common, "--epochs", 6, *rotation, "--key-seed", 5)
     assert code == 0, out
     assert {p.name for p in Path("victim").iterdir()} - {"tensorboard"} == {
         "encoder.safetensors", "encoder.onnx", "predictor.safetensors", "projection_head.safetensors", "config.json",
@@ -65,7 +66,7 @@ def test_the_steps_by_hand(run: Run, job: Job, tmp_path: Path) -> None:
     assert len(Path("victim/metrics.jsonl").read_text().splitlines()) == 6
     config = Path("victim/config.json").read_text()
     assert "sector_boundaries" not in config
-    code, out, _ = run("train", "digits[:300]", "--out", "victim", *common, "--epochs", 6)
+    code, out, _ = run("train", "digits[:300]", "--out", "victim", *common, "--epochs", 6, *rotation)
     assert (code, out.splitlines()[0]) == (0, "already trained: victim/encoder.safetensors, victim/encoder.onnx")
     (tmp_path / "bare.safetensors").write_bytes(weights_bytes(encoder(31), "tiny"))
     models = [job.folder / f"models/panel_{s}" for s in ("plain_0", "plain_1", "plain_2", "plain_3")]

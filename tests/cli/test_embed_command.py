@@ -15,6 +15,7 @@ from watermark_training.loaded_encoder import load_trained
 def test_embed_marks_a_trained_encoder_and_resumes(run: Run, job: Job, tmp_path: Path) -> None:
     plain = next(p for p in sorted((job.folder / "models").iterdir()) if load_trained(p).key is None)
     arguments = ["embed", plain, "digits[:200]", "--out", tmp_path / "watermarked", "--epochs", 1, "--size", 16]
+    arguments += ["--watermark", "secret"]
     code, out, _ = run(*arguments)
     assert code == 0
     assert "embedded: " in out
@@ -52,6 +53,8 @@ def test_training_goes_on_from_a_checkpoint(run: Run, job: Job, tmp_path: Path) 
         1,
         "--size",
         16,
+        "--watermark",
+        "secret",
     ]
     code, out, err = run(*arguments, "--lr", 1e-9, "--batch-size", 64)
     assert code == 0, err

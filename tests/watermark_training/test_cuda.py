@@ -23,7 +23,9 @@ from watermark_training.watermark import watermark_rate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 KEY = secret_key(torch.Generator().manual_seed(0))
-CONFIG = TrainConfig(arch="tiny", epochs=2, batch_size=64, lr=1e-3, watermark_fraction=0.5, precision="float32")
+CONFIG = TrainConfig(
+    arch="tiny", epochs=2, batch_size=64, lr=1e-3, watermark="secret", watermark_fraction=0.5, precision="float32"
+)
 
 
 def _images(n: int = 256) -> torch.Tensor:
@@ -63,7 +65,7 @@ def test_a_short_training_learns_as_on_the_cpu_and_comes_back_to_it() -> None:
 
 @pytest.mark.parametrize("method", ["simclr", "simsiam", "barlow"])
 def test_no_step_waits_for_the_device(method: str) -> None:
-    config = TrainConfig(arch="tiny", epochs=2, batch_size=64, method=method, precision="bfloat16")  # type: ignore[arg-type]
+    config = TrainConfig(arch="tiny", epochs=2, batch_size=64, watermark="secret", method=method, precision="bfloat16")  # type: ignore[arg-type]
     state = TrainingRun(config, _images(), torch.device("cuda"), KEY, None)
     x = as_input(_images(64).to("cuda"))
     for _ in range(6):  # the first bring constants there, and are recorded
@@ -80,7 +82,9 @@ def test_no_step_waits_for_the_device(method: str) -> None:
 
 @pytest.mark.parametrize("compile", [False, True])
 def test_replayed_steps_learn_what_launched_ones_do(compile: bool) -> None:
-    config = TrainConfig(arch="tiny", epochs=9, batch_size=64, lr=1e-3, precision="float32", compile=compile)
+    config = TrainConfig(
+        arch="tiny", epochs=9, watermark="secret", batch_size=64, lr=1e-3, precision="float32", compile=compile
+    )
     images, runs = _images(), []
     for replays in (True, False):
         state = TrainingRun(config, images, torch.device("cuda"), KEY, None)
@@ -113,7 +117,7 @@ class _Waits(torch.nn.Module):
 
 
 def test_what_cannot_be_recorded_is_launched() -> None:
-    config = TrainConfig(arch="custom", epochs=9, batch_size=64, precision="float32")
+    config = TrainConfig(arch="custom", epochs=9, watermark="secret", batch_size=64, precision="float32")
     state = TrainingRun(config, _images(), torch.device("cuda"), KEY, Encoder(_Waits(), 8))
     before = state.encoder.body.layer.weight.clone()
     state.steps_per_epoch = 100

@@ -100,7 +100,7 @@ def test_gradients_equal_those_of_one_process(method: str, gradients: Path) -> N
 def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
     out = tmp_path / "victim"
     command = ["-m", "cli.main", "train", "digits[:256]", "--out", str(out), "--arch", "tiny", "--epochs", "2"]
-    command += ["--batch-size", "64", "--lr", "2e-3", "--device", "cpu", "--key-seed", "3"]
+    command += ["--batch-size", "64", "--lr", "2e-3", "--device", "cpu", "--watermark", "secret", "--key-seed", "3"]
     _run(command, 2)
     loaded = load_trained(out)
     assert loaded.key is not None

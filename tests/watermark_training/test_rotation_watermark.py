@@ -146,7 +146,7 @@ def test_fitting_anew_leaves_a_frozen_predictor_alone(digits: Data, key: Waterma
 
 @pytest.mark.heavy
 def test_a_trained_predictor_is_fitted_anew_against_what_it_went_on_from(digits: Data, key: WatermarkKey) -> None:
-    config = TrainConfig(arch="tiny", epochs=1, batch_size=64, watermark_fraction=0.5)
+    config = TrainConfig(arch="tiny", epochs=1, batch_size=64, watermark="secret", watermark_fraction=0.5)
     images = digits.images[:128]
     fresh = train(images, config, key=key)
     assert fresh.predictor is not None
@@ -215,7 +215,7 @@ def test_embedding_adds_the_watermark_and_preserves_the_representations(digits: 
         TrainConfig(arch="tiny", watermark="none", epochs=15, batch_size=64, lr=2e-3, temperature=0.2, flip=False),
     )
     folder = tmp_path / "watermarked"
-    changes = {"epochs": 30, "batch_size": 32, "lr": 1e-3, "watermark_weight": 0.1}
+    changes = {"watermark": "secret", "epochs": 30, "batch_size": 32, "lr": 1e-3, "watermark_weight": 0.1}
     data = Data(name="d", images=digits.images[:512], labels=None)
     assert embed_to(folder, replace(_known(plain), projection_head=plain.projection_head), data, changes).created
     assert not embed_to(folder, _known(plain), data, changes).created
@@ -252,7 +252,7 @@ def test_what_cannot_be_embedded(digits: Data, trained: Trained, tmp_path: Path)
     with pytest.raises(TrainingError, match="known architecture"):
         embed_to(tmp_path / "x", foreign, data, {})
     with pytest.raises(TrainingError, match="no encoder to embed"):
-        train(data.images, TrainConfig(arch="tiny", method="embed"))
+        train(data.images, TrainConfig(arch="tiny", method="embed", watermark="secret"))
     with pytest.raises(TrainingError, match="nothing to embed"):
         TrainConfig(arch="tiny", method="embed", watermark="none")
 
@@ -273,6 +273,7 @@ def test_training_with_a_frozen_predictor(digits: Data, key: WatermarkKey) -> No
         batch_size=64,
         lr=2e-3,
         temperature=0.2,
+        watermark="secret",
         watermark_fraction=0.5,
         watermark_weight=2.0,
         flip=False,

@@ -33,7 +33,15 @@ from watermark_training.train_folder import train_to
 from watermark_training.training import Trained, learning_warnings, train
 
 CONFIG = TrainConfig(
-    arch="tiny", epochs=3, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False, watermark_fraction=0.5
+    arch="tiny",
+    epochs=3,
+    batch_size=64,
+    lr=2e-3,
+    temperature=0.2,
+    min_crop=0.3,
+    flip=False,
+    watermark="secret",
+    watermark_fraction=0.5,
 )
 
 

@@ -23,7 +23,7 @@ from watermark_training.loaded_encoder import load_trained
 
 pytestmark = pytest.mark.heavy
 
-CONFIG = TrainConfig(arch="tiny", epochs=4, batch_size=32, lr=2e-3, watermark_fraction=0.5, seed=40)
+CONFIG = TrainConfig(arch="tiny", epochs=4, batch_size=32, lr=2e-3, watermark="secret", watermark_fraction=0.5, seed=40)
 DISTILLED = tuple(m for m in panel_specs() if m.distilled_from in ("watermarked_0", "plain_0"))
 
 

@@ -22,7 +22,7 @@ from watermark_training.train_folder import train_to
 
 pytestmark = pytest.mark.heavy
 
-CONFIG = TrainConfig(arch="tiny", epochs=1, batch_size=32, watermark_fraction=0.5, seed=40)
+CONFIG = TrainConfig(arch="tiny", epochs=1, batch_size=32, watermark="secret", watermark_fraction=0.5, seed=40)
 FEW = tuple(
     panel_specs()[i] for i in (0, 5, 6, 14)
 )  # plain and watermarked on private images, public task, rotation-invariant on others

@@ -1,0 +1,172 @@
+"""`turnmark key`: make, anchor and show keys of the keyed watermark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import inputs, render
+from cli.options import DATA_HELP, N_PROBES_HELP, Out, Roots, Size
+from cli.seal import roots_in, say
+
+if TYPE_CHECKING:
+    from ownership.attestation.timestamps import Timestamp
+
+app = typer.Typer(help="Make keys of the keyed watermark, and anchor them in time.", no_args_is_help=True)
+
+FEWEST = 100
+"""Fewest images of a pool: `ownership.keyed.key.MIN_PROBES`."""
+Folder = Annotated[Path, typer.Argument(help="Folder of turnmark key new.", show_default=False)]
+PoolImages = Annotated[
+    str, typer.Argument(help="Public images that the encoder is not trained on. " + DATA_HELP, show_default=False)
+]
+TIMESTAMP_HELP = "URL of a timestamp authority (RFC 3161) that signs the commitment."
+ADVICE = (
+    "the key is not anchored in time: that it was chosen after a suspect was known is not excluded. Anchor it before "
+    "training: turnmark key anchor"
+)
+
+
+@app.command(
+    help="Draw a secret and commit to it and to a pool of public images, from which the key draws the probes of an "
+    "audit. With --timestamp an authority signs the commitment, and the key follows from its signature: so it is "
+    "excluded that keys were tried until one fitted a suspect. Publish commitment.json, keep key.json secret.",
+    short_help="Make a key.",
+)
+def new(
+    pool: PoolImages,
+    out: Out,
+    n_probes: Annotated[int, typer.Option("--n-probes", min=FEWEST, help=N_PROBES_HELP)] = 2000,
+    directions: Annotated[
+        int, typer.Option("--directions", min=1, max=64, help="Directions of each feature map that are taught.")
+    ] = 8,
+    timestamp: Annotated[str | None, typer.Option("--timestamp", help=TIMESTAMP_HELP, show_default=False)] = None,
+    roots: Roots = None,
+    size: Size = None,
+) -> None:
+    """Write a key folder."""
+    from ownership.errors import ClaimError
+    from ownership.io.files import refuse_existing
+
+    refuse_existing(out, ClaimError)
+    inputs.check_images(pool, least=FEWEST, what="pool")
+
+    from ownership.io.extras import require
+
+    if timestamp is not None:
+        require("rfc3161_client")  # before anything long
+
+    from ownership.keyed.anchoring import anchored_by, key_timestamp, save_key
+    from ownership.keyed.key import new_key
+    from ownership.keyed.pool import pool_of
+    from watermark_training.data import load_data
+
+    trusted = roots_in(roots)
+    images = load_data(pool, size=size).images
+    key = new_key(pool_of(images), probes=n_probes, directions=directions)
+    if timestamp is not None:
+        key = anchored_by(key, timestamp, trusted)
+    save_key(key, images, out)
+    say(
+        [
+            f"key: {out}, {key.probes:,} probes of a pool of {key.pool.images:,} images; keep {out}/key.json secret",
+            f"commitment to publish: {out}/commitment.json, SHA-256 {key.commitment_sha256}",
+        ]
+    )
+    _say_anchor(key_timestamp(key, trusted))
+
+
+@app.command(
+    help="Anchor a key that was made without --timestamp: verify that an authority's reply covers its commitment, and "
+    "draw the probes anew, as the key then is another one. Do it before training.",
+    short_help="Anchor a key in time.",
+)
+def anchor(
+    key: Folder,
+    pool: PoolImages,
+    timestamp: Annotated[str | None, typer.Option("--timestamp", help=TIMESTAMP_HELP, show_default=False)] = None,
+    reply: Annotated[
+        Path | None,
+        typer.Option(
+            "--reply", help="An authority's reply (.tsr) to the request of turnmark key request.", show_default=False
+        ),
+    ] = None,
+    roots: Roots = None,
+    size: Size = None,
+) -> None:
+    """Store an anchor in a key folder."""
+    if (timestamp is None) == (reply is None):
+        raise typer.BadParameter("give one of --timestamp URL and --reply FILE")
+    inputs.check_key(key)
+    inputs.check_images(pool, least=FEWEST, what="pool")
+
+    from ownership.errors import OwnershipError
+    from ownership.io.files import read_bytes
+    from ownership.keyed.anchoring import anchored_by, anchored_with, key_timestamp, save_key
+    from ownership.keyed.pool import KeyMaterial
+    from watermark_training.data import load_data
+
+    trusted = roots_in(roots)
+    old = KeyMaterial.load(key).key
+    images = load_data(pool, size=size).images
+    KeyMaterial.draw(old, images)  # the pool is checked before an authority is asked
+    if timestamp is not None:
+        found = anchored_by(old, timestamp, trusted)
+    else:
+        found = anchored_with(old, read_bytes(reply, OwnershipError, "reply"), trusted)  # type: ignore[arg-type]
+    save_key(found, images, key)
+    _say_anchor(key_timestamp(found, trusted))
+
+
+@app.command(
+    help="Write a timestamp request (RFC 3161) over a key's commitment. POST it to an authority from any machine, then "
+    "turnmark key anchor KEY POOL --reply FILE.",
+    short_help="Write a timestamp request.",
+)
+def request(
+    key: Folder,
+    out_file: Annotated[Path, typer.Argument(help="File to write (.tsq).", show_default=False)],
+) -> None:
+    """Write a request."""
+    inputs.check_key(key)
+
+    from ownership.io.files import write_bytes
+    from ownership.keyed.anchoring import key_request
+    from ownership.keyed.pool import KeyMaterial
+
+    write_bytes(out_file, key_request(KeyMaterial.load(key).key))
+    say([f"timestamp request: {out_file}"])
+
+
+@app.command(
+    help="Describe a key: commitment, pool, anchor. The secret is not shown. Its probes are checked first.",
+    short_help="Describe a key.",
+)
+def show(key: Folder, roots: Roots = None) -> None:
+    """Print a description of a key."""
+    inputs.check_key(key)
+
+    from ownership.keyed.anchoring import key_timestamp
+    from ownership.keyed.pool import KeyMaterial
+
+    found = KeyMaterial.load(key).key
+    channels, height, width = found.pool.shape
+    say(
+        [
+            f"commitment  SHA-256 {found.commitment_sha256}",
+            f"pool        {found.pool.images:,} images of {channels} x {height} x {width}, SHA-256 {found.pool.sha256}",
+            f"probes      {found.probes:,}, drawn by the key",
+            f"directions  {found.directions} of each feature map",
+        ]
+    )
+    _say_anchor(key_timestamp(found, roots_in(roots)))
+
+
+def _say_anchor(stamped: Timestamp | None) -> None:
+    if stamped is None:
+        render.warn(ADVICE)
+    else:
+        checked = "which chains to --roots" if stamped.trusted else "which was not checked against a root (--roots)"
+        say([f"anchor      signed at {stamped.time.isoformat()} by {stamped.authority}, {checked}"])

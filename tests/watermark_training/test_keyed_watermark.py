@@ -1,0 +1,460 @@
+"""The keyed watermark: in a loop of one's own, in `train`, and embedded; its key in folders and checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from support.encoders import encoder
+from torch import nn
+
+from ownership.encoders.architectures import Encoder, make_encoder
+from ownership.encoders.images import as_input, represent
+from ownership.errors import ClaimError, OwnershipError, SuspectError, TrainingError
+from ownership.keyed.key import Key
+from ownership.keyed.pool import KeyMaterial, pool_of
+from watermark_training.callbacks import Callbacks
+from watermark_training.config import TrainConfig
+from watermark_training.data import Data
+from watermark_training.describe import describe
+from watermark_training.device import seeded_architecture
+from watermark_training.embed import embed_to
+from watermark_training.initial import keyed_seed
+from watermark_training.key_material import held_out, new_key_material, outside_pool
+from watermark_training.keyed_watermark import KeyedWatermark
+from watermark_training.losses import feature_preservation_loss
+from watermark_training.own_loop import save_train_folder
+from watermark_training.train_folder import load_trained, train_to
+from watermark_training.training import learning_warnings, train
+from watermark_training.watermark import RotationWatermark
+
+CONFIG = TrainConfig(arch="tiny", epochs=2, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False)
+
+
+def key_of(images: torch.Tensor, secret: int = 1, directions: int = 8) -> KeyMaterial:
+    """A key that is the same in every run of the tests."""
+    pool = pool_of(images)
+    key = Key(secret=bytes([secret]) * 32, pool=pool, probes=pool.images, directions=directions)
+    return KeyMaterial.draw(key, images)
+
+
+@pytest.fixture(scope="module")
+def images(digits: Data) -> torch.Tensor:
+    """The digits in another order: they are sorted by writer."""
+    return digits.images[torch.randperm(len(digits), generator=torch.Generator().manual_seed(5))]
+
+
+@pytest.fixture(scope="module")
+def material(images: torch.Tensor) -> KeyMaterial:
+    return key_of(images[1400:])
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.heavy
+def test_three_lines_in_a_loop_of_ones_own(images: torch.Tensor, material: KeyMaterial) -> None:
+    """The key test finds it in the encoder on images that were not trained on, and not before."""
+    model = copy.deepcopy(encoder(1))
+    watermark = KeyedWatermark(64, material, fraction=1.0)
+    assert watermark.check(model).pvalue > 1e-3
+    optimizer = torch.optim.Adam([*model.parameters(), *watermark.parameters()], lr=2e-3)
+    model.train()
+    for step in range(120):
+        loss = watermark(model, as_input(images[64 * (step % 8) : 64 * (step % 8) + 64]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert 0.2 < watermark.r_squared < 1
+    assert watermark.check(model).pvalue == 1e-5  # the floor: 99,999 other keys
+    assert KeyedWatermark(64, key_of(images[1400:], secret=2)).check(model).pvalue > 1e-3
+
+
+def test_views_loss_and_call_agree_with_a_naive_loop(images: torch.Tensor, material: KeyMaterial) -> None:
+    model, watermark = encoder(1).train(), KeyedWatermark(64, material, fraction=0.3, weight=0.7)
+    x = as_input(images[:20])
+    shown, targets = watermark.views(x)
+    assert torch.equal(shown, x[:6])
+    assert torch.equal(targets, watermark.targets(x[:6]))
+    representations = model(shown.expand(-1, 3, -1, -1)).detach()
+    _, linear = cast(nn.Sequential, watermark.head)
+    errors, spreads = [], []
+    for j in range(targets.shape[1]):
+        predicted = []
+        for i in range(6):
+            scaled = [
+                (float(representations[i, k] - representations[:, k].mean()))
+                / float(representations[:, k].var(unbiased=False) + 1e-5) ** 0.5
+                for k in range(64)
+            ]
+            predicted.append(float((torch.tensor(scaled) @ linear.weight[j] + linear.bias[j]).detach()))  # type: ignore[operator, index]
+        errors.append(sum((float(t) - p) ** 2 for t, p in zip(targets[:, j], predicted, strict=True)) / 6)
+        spreads.append(sum(float(t - targets[:, j].mean()) ** 2 for t in targets[:, j]) / 5)
+    error, spread = sum(errors) / len(errors), sum(spreads) / len(spreads)
+    loss = watermark.loss(representations, targets).detach()
+    assert float(loss) == pytest.approx(0.7 * error, rel=1e-4)
+    assert float(watermark.r_squared) == pytest.approx(1 - error / spread, rel=1e-3)
+    assert float(watermark(lambda _: representations, x).detach()) == pytest.approx(float(loss))
+
+
+def test_targets_of_views_are_those_of_what_is_shown(images: torch.Tensor, material: KeyMaterial) -> None:
+    watermark = KeyedWatermark(64, material, view=lambda x, g: (x * torch.rand(1, generator=g)).flip(-1))
+    shown, targets = watermark.views(as_input(images[:64]), torch.Generator().manual_seed(0))
+    assert len(shown) == 16
+    assert torch.equal(targets, watermark.targets(shown))
+    assert not torch.equal(targets, watermark.targets(as_input(images[:16])))
+
+
+def test_a_module_that_is_stored_or_shared_holds_no_secret(material: KeyMaterial, tmp_path: Path) -> None:
+    watermark = KeyedWatermark(64, material)
+    assert {name.partition(".")[0] for name in watermark.state_dict()} == {"head"}
+    assert {name.partition(".")[0] for name, _ in watermark.named_parameters()} == {"head"}
+    before = torch.get_rng_state()
+    assert same(watermark.head, KeyedWatermark(64, material).head)  # drawn from the key
+    assert torch.equal(before, torch.get_rng_state())
+    material.save(tmp_path)
+    assert same(watermark.head, KeyedWatermark(64, tmp_path).head)
+    with pytest.raises(TrainingError, match="fraction"):
+        KeyedWatermark(64, material, fraction=0.0)
+    with pytest.raises(ClaimError, match="key"):
+        KeyedWatermark(64, tmp_path / "nothing")
+
+
+def test_it_works_under_autocast(images: torch.Tensor, material: KeyMaterial) -> None:
+    watermark, x = KeyedWatermark(64, material), as_input(images[:32])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = watermark(encoder(1), x)
+        _, targets = watermark.views(x)
+    assert loss.dtype == targets.dtype == torch.float32
+    assert torch.equal(targets, watermark.targets(x[:8]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_it_works_compiled(
+    images: torch.Tensor, material: KeyMaterial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder alone, and the whole loss."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    model, x = encoder(1).eval(), as_input(images[:32])
+    plain, whole = KeyedWatermark(64, material), KeyedWatermark(64, material)
+    expected = plain(model, x)
+    for found in (KeyedWatermark(64, material)(torch.compile(model), x), torch.compile(whole)(model, x)):
+        assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert float(whole.r_squared) == pytest.approx(float(plain.r_squared), rel=1e-3)
+
+
+def test_a_fitted_head_is_the_ridge_regression(images: torch.Tensor, material: KeyMaterial) -> None:
+    from sklearn.linear_model import Ridge
+
+    model, watermark = encoder(1), KeyedWatermark(64, material)
+    watermark.fit_head(model, images[:300])
+    x = represent(model, images[:300]).double()
+    y = watermark.targets(as_input(images[:300]))
+    x = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
+    oracle = Ridge(alpha=0.1 * 300).fit(x.numpy(), y.numpy())
+    _, linear = cast(nn.Sequential, watermark.head)
+    assert linear(x.float()).detach().numpy() == pytest.approx(oracle.predict(x.numpy()), abs=1e-3)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("method", ["simclr", "simsiam", "barlow"])
+def test_every_method_teaches_it(method: str, images: torch.Tensor, material: KeyMaterial) -> None:
+    said: list[str] = []
+    config = replace(CONFIG, method=method, epochs=30, keyed_fraction=0.5)  # type: ignore[arg-type]
+    trained = train(images[:320], config, material=material, callbacks=Callbacks(warn=said.append))
+    assert trained.material is material
+    assert (trained.key, trained.predictor) == (None, None)
+    first, last = trained.metrics[0], trained.metrics[-1]
+    assert last["keyed_r_squared"] > 0.15 > first["keyed_r_squared"]
+    assert last["keyed_loss"] < first["keyed_loss"]
+    assert trained.key_test is not None
+    assert trained.key_test.pvalue <= 1e-4
+    assert not [line for line in said if "keyed" in line]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("save_every", [0.0, 300.0])
+@pytest.mark.parametrize("method", ["simclr", "embed"])
+@pytest.mark.parametrize("given", [True, False])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    given: bool, method: str, save_every: float, images: torch.Tensor, material: KeyMaterial, tmp_path: Path
+) -> None:
+    """A key that the run made itself comes back, too."""
+    x, checkpoint, steps = images[:480], tmp_path / "checkpoint.pt", []
+    config = replace(CONFIG, method=method, keyed_views=method == "embed")  # type: ignore[arg-type]
+    start = encoder(1) if method == "embed" else None
+
+    def stop(_what: str, done: int, _total: int) -> None:
+        steps.append(done)
+        if len(steps) == 8:  # in the second epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            x,
+            config,
+            material=material if given else None,
+            start=start,
+            checkpoint=checkpoint,
+            save_every=save_every,
+            callbacks=Callbacks(progress=stop),
+        )
+    stored = torch.load(checkpoint, weights_only=True)
+    pool = x[held_out(len(x), config.seed)[1]]
+    key = Key.from_dict(stored["keyed"])
+    resumed = train(x, config, start=start, checkpoint=checkpoint, material=material if given else None)
+    assert resumed.material is not None
+    assert resumed.material.key == key == (material.key if given else replace(key, pool=pool_of(pool)))
+    if given:
+        whole = train(x, config, start=start, material=material)
+        assert same(whole.encoder, resumed.encoder)
+        assert whole.metrics == resumed.metrics
+    with pytest.raises(TrainingError, match="unfinished run"):
+        train(x, config, start=start, checkpoint=checkpoint, material=key_of(images[1400:], secret=9))
+
+
+@pytest.mark.heavy
+def test_images_that_are_held_out_are_not_trained_on(digits: Data) -> None:
+    trained = train(digits.images[:400], replace(CONFIG, epochs=1))
+    assert trained.material is not None
+    kept, rest = held_out(400, CONFIG.seed)
+    assert sorted(torch.cat([kept, rest]).tolist()) == list(range(400))
+    assert trained.material.key.pool == pool_of(digits.images[rest])
+    assert torch.equal(outside_pool(digits.images[:400], trained.material), kept)
+    # what is held out decides nothing else: another picture there gives the same weights
+    changed = digits.images[:400].clone()
+    material = key_of(digits.images[1000:1200])
+    changed[rest] = 0
+    untouched = train(digits.images[:400][kept], replace(CONFIG, epochs=1), material=material)
+    assert same(untouched.encoder, train(changed[kept], replace(CONFIG, epochs=1), material=material).encoder)
+
+
+def test_sizes_of_what_is_held_out() -> None:
+    for count, size in ((400, 100), (800, 200), (1797, 200), (10_000, 1000), (100_000, 4000)):
+        kept, rest = held_out(count, 0)
+        assert (len(kept), len(rest)) == (count - size, size)
+        assert torch.equal(kept, held_out(count, 0)[0])
+    with pytest.raises(TrainingError, match="too few to hold 100 out"):
+        held_out(399, 0)
+
+
+@pytest.mark.heavy
+def test_a_twin_with_the_same_seed_begins_elsewhere(images: torch.Tensor, material: KeyMaterial) -> None:
+    """Initial weights and order follow from the key, too: an independent encoder of equal settings shares neither."""
+    other = key_of(images[1400:], secret=2)
+    assert keyed_seed(0, material.key) != keyed_seed(0, other.key)
+    assert keyed_seed(0, material.key) ^ keyed_seed(3, material.key) == 3
+    still = replace(CONFIG, epochs=1, lr=1e-12)
+    ours = train(images[:128], still, material=material)
+    plain = train(images[:128], replace(still, watermark="none"))
+    theirs = train(images[:128], still, material=other)
+    a, b, c = (torch.nn.utils.parameters_to_vector(t.encoder.parameters()) for t in (ours, plain, theirs))
+    drawn = seeded_architecture("tiny", torch.Generator().manual_seed(keyed_seed(0, material.key)))
+    assert torch.allclose(a, torch.nn.utils.parameters_to_vector(drawn.parameters()), atol=1e-6)
+    assert not torch.allclose(a, b, atol=1e-2)
+    assert not torch.allclose(a, c, atol=1e-2)
+
+
+def test_what_does_not_learn_is_said() -> None:
+    row = {"epoch": 3.0, "contrastive_loss": 3.0, "keyed_r_squared": 0.01}
+    assert "keyed watermark is not being learned" in learning_warnings([row])[0]
+    assert learning_warnings([{**row, "keyed_r_squared": 0.2}]) == []
+
+
+@pytest.mark.heavy
+def test_a_weak_watermark_is_said_at_the_end(images: torch.Tensor, material: KeyMaterial) -> None:
+    said: list[str] = []
+    train(images[:64], replace(CONFIG, epochs=1), material=material, callbacks=Callbacks(warn=said.append))
+    assert "the key test on the encoder itself gives p = " in said[-1]
+    assert "with the same key" in said[-1]
+
+
+def test_a_key_for_another_watermark_is_refused(digits: Data, material: KeyMaterial) -> None:
+    with pytest.raises(TrainingError, match="not one for the watermark none"):
+        train(digits.images[:64], replace(CONFIG, watermark="none"), material=material)
+    with pytest.raises(TrainingError, match="not one for the watermark keyed"):
+        train(digits.images[:64], CONFIG, key=RotationWatermark(8).key)
+    with pytest.raises(TrainingError, match="the key is for images of 16 x 16"):
+        train(torch.zeros(64, 3, 32, 32, dtype=torch.uint8), CONFIG, material=material)
+    for change in ({"keyed_fraction": 1.1}, {"keyed_weight": 0.0}, {"watermark": "secret", "rotate": True}):
+        with pytest.raises(TrainingError):
+            replace(CONFIG, **change)  # type: ignore[arg-type]
+    replace(CONFIG, rotate=True)
+
+
+@pytest.mark.heavy
+def test_embedding_teaches_it_and_preserves_the_representations(
+    images: torch.Tensor, material: KeyMaterial, tmp_path: Path
+) -> None:
+    base = train(images[:600], replace(CONFIG, epochs=8, watermark="none"))
+    train_to(tmp_path / "base", Data(name="d", images=images[:600], labels=None), replace(CONFIG, watermark="none"))
+    data = Data(name="d", images=images[:600], labels=None)
+    known = replace(load_trained(tmp_path / "base"), encoder=base.encoder)
+    done = embed_to(tmp_path / "x", known, data, {"lr": 1e-3}, material=material)
+    assert done.key_test is not None
+    assert done.key_test.pvalue <= 1e-4
+    loaded = done.load()
+    assert (loaded.require_material().key, loaded.watermark) == (material.key, "keyed")
+    assert loaded.config["base_checkpoint"] == known.sha256
+    assert loaded.projection_head is not None
+    held = images[700:1000]
+    moved = feature_preservation_loss(represent(loaded.encoder, held), represent(base.encoder, held))
+    assert float(moved) < 0.1
+    for (name, a), b in zip(
+        loaded.encoder.state_dict().items(),  # type: ignore[attr-defined]
+        base.encoder.state_dict().values(),
+        strict=True,
+    ):
+        assert "running" not in name or torch.equal(a, b)
+
+
+class _Mine(nn.Module):
+    """A module of one's own, which brings its images to -1 to 1 itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 12, 5, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Flatten())
+        self.last = nn.Linear(192, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(self.layers(2 * x - 1))
+        return out
+
+
+@pytest.mark.heavy
+def test_embedding_takes_a_module_of_ones_own(images: torch.Tensor, material: KeyMaterial, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    mine, data = _Mine().eval(), Data(name="d", images=images[:128], labels=None)
+    before = {k: v.clone() for k, v in mine.state_dict().items()}
+    loaded = embed_to(tmp_path / "x", mine, data, {"epochs": 1, "lr": 1e-9}, material=material).load()
+    assert represent(loaded.encoder, images[:9]).numpy() == pytest.approx(represent(mine, images[:9]).numpy(), abs=1e-4)
+    assert loaded.require_material().key == material.key
+    assert all(torch.equal(before[k], v) for k, v in mine.state_dict().items())
+    with pytest.raises(TrainingError, match=r"returns \(2, 3, 16, 16\) for 2 images"):
+        embed_to(tmp_path / "y", nn.Identity(), data, {}, material=material)
+    with pytest.raises(TrainingError, match="cannot take images"):
+        embed_to(tmp_path / "y", nn.Linear(3, 4), data, {}, material=material)
+
+
+@pytest.mark.heavy
+def test_a_torchvision_model_is_retrofitted(images: torch.Tensor, tmp_path: Path) -> None:
+    """A published state dict, classifier included, named by its architecture."""
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    torch.save(resnet18().state_dict(), tmp_path / "published.pt")
+    large = torch.nn.functional.interpolate(images[:160].float(), size=32).to(torch.uint8)
+    known = load_trained(tmp_path / "published.pt", "torchvision:resnet18")
+    data = Data(name="d", images=large[:48], labels=None)
+    done = embed_to(tmp_path / "x", known, data, {"epochs": 1, "batch_size": 16}, material=key_of(large[48:]))
+    loaded = done.load()
+    assert (loaded.architecture, loaded.watermark) == ("torchvision:resnet18", "keyed")
+    assert loaded.config["base_checkpoint"] == known.sha256
+
+
+@pytest.fixture(scope="module")
+def folder(digits: Data, material: KeyMaterial, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The train folder of an encoder with a keyed watermark."""
+    path = tmp_path_factory.mktemp("keyed") / "victim"
+    data = Data(name="digits", images=digits.images[:128], labels=None)
+    train_to(path, data, replace(CONFIG, epochs=1), material=material, onnx=True)
+    return path
+
+
+@pytest.mark.heavy
+def test_a_train_folder_holds_the_key_for_its_owner_alone(folder: Path, material: KeyMaterial) -> None:
+    for name in ("key.json", "probes.safetensors"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o600
+    assert not (folder / "predictor.safetensors").exists()
+    for path in (folder, folder / "encoder.safetensors", folder / "encoder.onnx"):
+        loaded = load_trained(path)
+        found = loaded.require_material()
+        assert (found.key, found.digests) == (material.key, material.digests)
+        assert torch.equal(found.probes, material.probes)
+        loaded.require_watermark()
+    public = [(folder / n).read_text() for n in ("config.json", "README.md", "metrics.jsonl")]
+    assert not [text for text in public if material.key.secret.hex() in text or material.key.pool.sha256 in text]
+    assert not {"watermark", "keyed", "secret"} & set((folder / "README.md").read_text().lower().split())
+    assert set(json.loads((folder / "metrics.jsonl").read_text())) >= {"keyed_loss", "keyed_r_squared"}
+    assert f"unanchored key with commitment {material.key.commitment_sha256}" in describe(folder)[-2]
+
+
+@pytest.mark.heavy
+def test_a_lost_or_damaged_key_is_an_error(folder: Path, tmp_path: Path) -> None:
+    for name in ("key.json", "probes.safetensors"):
+        for content in (None, b"", b"damaged"):
+            broken = shutil.copytree(folder, tmp_path / f"{name} {content!r}")
+            (broken / name).unlink() if content is None else (broken / name).write_bytes(content)
+            with pytest.raises(OwnershipError):
+                load_trained(broken)
+    published = shutil.copytree(folder, tmp_path / "published")
+    for name in ("key.json", "probes.safetensors"):
+        (published / name).unlink()
+    loaded = load_trained(published)
+    assert loaded.watermark == "keyed"
+    assert "key.json is missing" in describe(published)[-2]
+    with pytest.raises(SuspectError, match=r"its key \(key.json, probes.safetensors\) is missing"):
+        loaded.require_watermark()
+
+
+@pytest.mark.heavy
+def test_the_end_of_a_loop_of_ones_own_is_a_train_folder(
+    images: torch.Tensor, material: KeyMaterial, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    mine, x = _Mine(), images[:200]
+    keyed, rotation = KeyedWatermark(24, material), RotationWatermark(24)
+    done = save_train_folder(tmp_path / "keyed", mine, x, keyed, name="my digits")
+    assert mine.training  # left alone
+    assert done.key_test is not None
+    loaded = load_trained(tmp_path / "keyed")
+    assert (loaded.watermark, loaded.architecture) == ("keyed", None)
+    assert loaded.require_material().key == material.key
+    assert loaded.config["data"]["name"] == "my digits"
+    expected = represent(mine, x[:9])
+    assert represent(loaded.encoder, x[:9]).numpy() == pytest.approx(expected.numpy(), abs=1e-4)
+    save_train_folder(tmp_path / "rotation", mine, x, rotation)
+    found = load_trained(tmp_path / "rotation")
+    assert (found.watermark, found.key) == ("secret", rotation.key)
+    assert found.predictor is not None
+    assert found.predictor.pairs
+    save_train_folder(tmp_path / "none", mine, x, None)
+    assert load_trained(tmp_path / "none").watermark == "none"
+    assert "loop" in describe(tmp_path / "none")[1]
+    with pytest.raises(TrainingError, match="exists already"):
+        save_train_folder(tmp_path / "none", mine, x, None)
+
+
+@pytest.mark.heavy
+def test_weights_of_a_known_architecture_are_stored_as_such(
+    images: torch.Tensor, material: KeyMaterial, tmp_path: Path
+) -> None:
+    model = encoder(1)
+    save_train_folder(tmp_path / "tiny", model, images[:64], KeyedWatermark(64, material), arch="tiny")
+    loaded = load_trained(tmp_path / "tiny")
+    assert loaded.architecture == "tiny"
+    assert isinstance(loaded.encoder, Encoder)
+    assert same(loaded.encoder, model)
+    assert not (tmp_path / "tiny/encoder.onnx").exists()
+    with pytest.raises(TrainingError, match="is not a small"):
+        save_train_folder(tmp_path / "x", model, images[:64], None, arch="small")
+    raw = make_encoder("torchvision:mobilenet_v3_small").body  # without the encoder's own normalization
+    with pytest.raises(TrainingError, match="other representations"):
+        save_train_folder(tmp_path / "x", raw, images[:64], None, arch="torchvision:mobilenet_v3_small")
+    assert not (tmp_path / "x").exists()
+
+
+def test_keys_made_for_a_loop_are_new(images: torch.Tensor) -> None:
+    first, second = (new_key_material(images[:100]) for _ in range(2))
+    assert first.key.secret != second.key.secret
+    assert first.key.pool == second.key.pool
+    first.check()

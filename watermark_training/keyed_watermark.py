@@ -1,0 +1,175 @@
+"""The keyed watermark for any training loop: a linear head predicts secret functions of the image.
+
+The targets are what the key draws (`ownership.keyed.maps`). An encoder whose representations predict them linearly
+carries the watermark, and so does a surrogate that learned from its representations.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ownership.encoders.images import EncoderLike, as_input, represent, three_channels
+from ownership.errors import TrainingError
+from ownership.keyed.key import Key
+from ownership.keyed.maps import Targets
+from ownership.keyed.pool import KeyMaterial
+from ownership.keyed.test import KeyTestResult, explained, key_test
+from watermark_training.device import seeded
+
+View = Callable[[Tensor, torch.Generator], Tensor]
+"""Images `(n, c, h, w)` float in `[0, 1]`, source of randomness on the CPU -> one view of each, of the same shape."""
+
+FIT_IMAGES, FIT_PENALTY = 10_000, 0.1
+"""`fit_head`: most images, and the ridge penalty in units of the variance of a dimension."""
+
+
+def number_of(key: Key, purpose: str) -> int:
+    """Return a number of 48 bits that the key fixes for one purpose."""
+    return int.from_bytes(key.randomness(purpose).bytes(6), "big")
+
+
+class KeyedWatermark(nn.Module):
+    """Trains an encoder to carry a keyed watermark, beside its other training objective.
+
+    Three lines in a training loop, and one at its end::
+
+        watermark = KeyedWatermark(dim=512, material="key/")       # the folder of turnmark key new
+        optimizer = torch.optim.Adam([*encoder.parameters(), *watermark.parameters()])
+        loss = contrastive_loss + watermark(encoder, images)       # images (b, 3, h, w), float in [0, 1]; every step
+        save_train_folder("victim/", encoder, train_images, watermark)
+
+    Where one forward pass serves both losses, `views` returns images and their targets, and `loss` takes the
+    representations of these images. Pass images that are not augmented.
+
+    It works on any device, under autocast and under `torch.compile`. Of its tensors only those of the head are
+    parameters or enter a state dict. With DistributedDataParallel, wrap a module whose `forward` returns the whole
+    loss and which holds the watermark as a submodule, so that the gradients of the head are averaged with all others
+    (docs/how-to/own-training-loop.md).
+
+    Args:
+        dim: length d of a representation.
+        material: the key with its probes, or the folder that holds them.
+        weight: weight of the loss.
+        fraction: fraction of each batch that the loss is computed on.
+        view: augmentation of the images that are shown; the targets are then those of the views. A large encoder that
+            sees few images learns their targets by heart; it does not learn those of endless views. The images are
+            shown as they are if not given.
+
+    Attributes:
+        head: linear map from representations, standardized over the batch, to all targets.
+        r_squared: share of the variance of the targets that the head predicts on the last batch, a scalar tensor. It
+            is about 0 for an encoder that has learned nothing of them.
+
+    Raises:
+        TrainingError: if `fraction` is not in (0, 1].
+        ClaimError: if the folder holds no key, or its files are damaged.
+    """
+
+    METRICS = ("keyed_loss", "keyed_r_squared")
+
+    def __init__(
+        self,
+        dim: int,
+        material: KeyMaterial | Path | str,
+        *,
+        weight: float = 1.0,
+        fraction: float = 0.25,
+        view: View | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 < fraction <= 1:
+            raise TrainingError(f"fraction is {fraction}", "above 0, at most 1")
+        self.weight, self.fraction, self.view = weight, fraction, view
+        self.use(material if isinstance(material, KeyMaterial) else KeyMaterial.load(Path(material)))
+        # equal in all processes, and the numbers that the rest of the training draws stay the same
+        with seeded(torch.Generator().manual_seed(number_of(self.material.key, "head"))):
+            # Adam moves a linear map of small representations slowly, so they are brought to variance 1 first
+            linear = nn.Linear(dim, len(self.targets.names) * self.material.key.directions)
+            self.head = nn.Sequential(nn.BatchNorm1d(dim, affine=False), linear)
+        self.r_squared = torch.zeros(())
+        self._generator = torch.Generator().manual_seed(secrets.randbits(63))
+
+    def use(self, material: KeyMaterial) -> None:
+        """Take the targets from this key; the head stays."""
+        self.material = material
+        self.targets = Targets(material.key, material.probes)
+
+    def shown(self, batch: int) -> int:
+        """Return how many images of a batch the loss is computed on: at least two, for their variance."""
+        return min(batch, max(2, math.ceil(batch * self.fraction)))
+
+    def targets_of(self, images: Tensor) -> Tensor:
+        """Return the targets `(n, t)` of images `(n, c, h, w)` in `[0, 1]`, in float32 and without gradients."""
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            targets: Tensor = self.targets(images.float())
+        return targets
+
+    def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Return the first `fraction` of a batch, augmented by `view`, and the targets of what is shown.
+
+        Args:
+            images: `(b, c, h, w)` float in `[0, 1]`, not augmented.
+            generator: source of the augmentation (CPU); the module's own if not given.
+
+        Returns:
+            Images `(k, c, h, w)` and targets `(k, t)`, k = ceil(fraction b), at least 2.
+        """
+        some = images[: self.shown(len(images))]
+        if self.view is not None:
+            some = self.view(some, generator or self._generator)
+        return some, self.targets_of(some)
+
+    def loss(self, representations: Tensor, targets: Tensor) -> Tensor:
+        """Return `weight` times the head's mean squared error on representations `(k, d)` of what `views` shows."""
+        error = F.mse_loss(self.head(representations).float(), targets)
+        self.r_squared = 1 - error.detach() / targets.var(0).mean().clamp_min(1e-6)
+        return self.weight * error
+
+    @property
+    def learned(self) -> Tensor:
+        """`r_squared`, by a name that all watermarks have."""
+        return self.r_squared
+
+    def trained(self) -> dict[str, nn.Module]:
+        """Return the module that is trained with the encoder, by name."""
+        return {"keyed_head": self.head}
+
+    def forward(self, encoder: EncoderLike, images: Tensor) -> Tensor:
+        """Return the loss on images `(b, c, h, w)` in `[0, 1]`: represent some of them, predict their targets."""
+        shown, targets = self.views(images)
+        return self.loss(encoder(three_channels(shown)), targets)
+
+    def fit_head(self, encoder: EncoderLike, images: Tensor) -> None:
+        """Set the head to the ridge regression of the targets on an encoder that is trained already.
+
+        Retrofitting then changes the encoder from the first step on, instead of after the head has been learned.
+
+        Args:
+            encoder: the encoder that training starts from.
+            images: `(n, c, h, w)` uint8; of more than 10,000, evenly spaced ones are used.
+        """
+        some = images[:: math.ceil(len(images) / FIT_IMAGES)]
+        device = next(self.head.parameters()).device
+        targets = torch.cat([self.targets_of(as_input(part.to(device))).cpu() for part in torch.split(some, 256)])
+        x = represent(encoder, some).double()
+        x = (x - x.mean(0)) / (x.var(0, unbiased=False) + nn.BatchNorm1d(1).eps).sqrt()
+        penalty = FIT_PENALTY * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+        mean = targets.double().mean(0)
+        slope = torch.linalg.solve(x.T @ x + penalty, x.T @ (targets - mean))
+        self.head.load_state_dict({"1.weight": slope.T.float(), "1.bias": mean.float()}, strict=False)
+
+    def check(self, encoder: EncoderLike) -> KeyTestResult:
+        """Return the key test of a finished encoder on the probes: what an audit finds in an exact copy."""
+        material, targets = self.material, copy.deepcopy(self.targets).cpu()
+        features = {name: targets.features(name, material.probes) for name in targets.names}
+        matrices = explained(represent(encoder, material.probes).double().numpy(), features)
+        frames = {name: targets.frame(name) for name in targets.names}
+        return key_test(matrices, frames, material.key.randomness("check of the owner"))
