@@ -26,6 +26,7 @@ from cli.suspects import (
     PanelModels,
     Pooling,
     ProbeFolder,
+    Published,
     RemoteSuspectOptions,
     RequestSize,
     Target,
@@ -61,6 +62,7 @@ def audit(
     arch: Arch = None,
     auditor_panel: AuditorPanel = None,
     panel_models: PanelModels = None,
+    published: Published = None,
     stop_early: Annotated[
         bool,
         typer.Option(
@@ -147,6 +149,7 @@ def audit(
         auditor_panel=auditor_panel,
         panel_models=panel_models,
         paper_tests=paper_tests,
+        published=inputs.check_date(published),
         roots=roots,
     )
     if len(suspect) > 1:

@@ -35,6 +35,7 @@ class Request:
     auditor_panel: Path | None = None
     panel_models: Path | None = None
     paper_tests: bool = False
+    published: str | None = None
     roots: Path | None = None
 
     def command(self, suspect: str) -> str:
@@ -47,6 +48,7 @@ class Request:
             value = getattr(self, name)
             out += [f"--{name.replace('_', '-')}", value.resolve().name] if value else []
         out += ["--stop-early"] if self.opening.stop_early else []
+        out += ["--published", self.published] if self.published else []
         out += ["--paper-tests"] if self.paper_tests else []
         return printable(shlex.join(out), 4000)
 
@@ -91,6 +93,7 @@ def _run(request: Request, claim: Claim, suspect: Suspect, command: str, progres
         AuditOptions(
             stop_early=request.opening.stop_early,
             paper_tests=request.paper_tests,
+            published=request.published,
             preprocessings=tuple(p.name for p in parse_preprocess(request.preprocess)),
         ),
         auditor_panel=load_folder(request.auditor_panel) if request.auditor_panel else [],
@@ -120,15 +123,13 @@ def _earlier(out: Path, claim: str, suspect: str, command: str) -> Report | None
 
 def load_claim(folder: Path, roots: Path | None) -> Claim:
     """Return a claim; its timestamps are checked against root certificates if there are any."""
-    from ownership import Claim, ClaimError
+    from ownership import Claim
     from ownership.attestation.timestamps import load_roots
 
     claim = Claim.load(folder)
     if roots is None:
         return claim
-    if claim.seal is None:
-        raise ClaimError("the claim is not sealed, so it has no timestamps to check", "leave out --roots")
-    return replace(claim, seal=claim.seal.under(load_roots(roots)))
+    return claim.under(load_roots(roots))
 
 
 def audit_batch(request: Request, suspects: list[str], out: Path, jobs: int) -> BatchSummary:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli import inputs, render, seal
-from cli.options import DATA_HELP, N_PROBES_HELP, Arch, AsJson, Device, Out, Private, Seed, Size, positive
+from cli.options import DATA_HELP, N_PROBES_HELP, Arch, AsJson, Device, OptionalPrivate, Out, Seed, Size, positive
 from ownership.errors import ClaimError, OwnershipError
 from ownership.io.files import refuse_existing
 
@@ -24,26 +24,29 @@ app = typer.Typer(help="Build, read, seal and share claims.", no_args_is_help=Tr
 )
 def build(
     victim: Annotated[Path, typer.Argument(help="Train folder, or any encoder file.", show_default=False)],
-    private: Private,
-    public: Annotated[
-        str,
-        typer.Option(
-            help="Images that the victim was not trained on, described like --private. Probes are drawn from them.",
-            show_default=False,
-        ),
-    ],
-    panel: Annotated[
-        list[str],
-        typer.Option(
-            help="Independent encoder, [STRATUM:]PATH, or a folder of turnmark panel. Repeat for several. STRATUM is "
-            "plain, watermarked (another watermark), sibling (fine-tuned from the victim's base checkpoint), "
-            "rotation_invariant (trained on rotated views), distilled (distilled to be rotation-invariant), small (of "
-            "less capacity than the victim) or public (published by others). At least 5 in a stratum. Without plain or "
-            "watermarked ones a suspect must also be close to the owner's own surrogates.",
-            show_default=False,
-        ),
-    ],
     out: Out,
+    public: Annotated[
+        str | None,
+        typer.Option(
+            help="Images that the victim was not trained on, described like --private: with a key, the images that it "
+            "was made for. Probes are drawn from them; reference surrogates are extracted with the others [default: "
+            "the probes of the victim's key].",
+            show_default=False,
+        ),
+    ] = None,
+    private: OptionalPrivate = None,
+    panel: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Independent encoder, [STRATUM:]PATH, or a folder of turnmark panel. Repeat for several. Needed for a "
+            "victim without a key, and a second kind of evidence for one with a key. STRATUM is plain, watermarked "
+            "(another watermark), sibling (fine-tuned from the victim's base checkpoint), rotation_invariant (trained "
+            "on rotated views), distilled (distilled to be rotation-invariant), small (of less capacity than the "
+            "victim) or public (published by others). At least 5 in a stratum. Without plain or watermarked ones a "
+            "suspect must also be close to the owner's own surrogates.",
+            show_default=False,
+        ),
+    ] = None,
     reference: Annotated[
         bool, typer.Option(help="Extract reference surrogates, which show what the claim can detect.")
     ] = True,
@@ -59,11 +62,23 @@ def build(
             ),
         ),
     ] = False,
+    keys_tried: Annotated[
+        int,
+        typer.Option(min=1, help="Keys that you committed to for this victim, abandoned ones included; p times this."),
+    ] = 1,
+    key_alpha: Annotated[
+        float,
+        typer.Option(
+            help="Probability that the key test rejects for an independent suspect of any kind: above 0, at most 0.05.",
+            callback=positive,
+            max=0.05,
+        ),
+    ] = 1e-4,
     alpha: Annotated[
         float,
         typer.Option(
-            help="Probability of a false positive for an independent encoder of the panel's strata: above 0, at most "
-            "0.05.",
+            help="Probability that the panel's tests do for an independent encoder of the panel's strata: above 0, at "
+            "most 0.05.",
             callback=positive,
             max=0.05,
         ),
@@ -74,13 +89,16 @@ def build(
     device: Device = "auto",
 ) -> None:
     """Build and write a claim."""
-    if private == public:
+    if private is not None and private == public:
         raise typer.BadParameter("--private and --public are the same images")
     refuse_existing(out, ClaimError)
     inputs.check_encoder(victim, "victim")
-    inputs.check_images(private, what="--private")
-    inputs.check_images(public, what="--public")
-    for entry in panel:
+    for images, name in ((private, "--private"), (public, "--public")):
+        if images is not None:
+            inputs.check_images(images, what=name)
+    if panel and private is None:
+        raise typer.BadParameter("--panel needs --private: members are told apart by whether they saw those images")
+    for entry in panel or ():
         inputs.check_panel(entry)
 
     from attacks_for_eval.claims.build import claim_with_references
@@ -89,18 +107,25 @@ def build(
     from ownership.claims.record import NamedEncoder
     from ownership.encoders.images import images_sha256
     from ownership.plan import Plan
-    from watermark_training.data import load_data
+    from watermark_training.data import Data, load_data
     from watermark_training.device import pick_device
     from watermark_training.loaded_encoder import load_trained
 
     half = max(2, n_probes // 2)
-    plan = Plan(alpha=alpha, n_public=n_probes, n_watermark=half, n_private=half, seed=seed)
-    with render.progress(render.LOADING):
-        inside, outside = load_data(private, size=size), load_data(public, size=size)
+    plan = Plan(key_alpha=key_alpha, alpha=alpha, n_public=n_probes, n_watermark=half, n_private=half, seed=seed)
     owner = load_trained(victim, arch)
-    digest = images_sha256(inside.images)
+    with render.progress(render.LOADING):
+        inside = None if private is None else load_data(private, size=size)
+        given = None if public is None else load_data(public, size=size)
+    if given is not None:
+        outside = given
+    elif owner.material is not None:
+        outside = Data(name="the probes of the key", images=owner.material.probes, labels=None)
+    else:
+        raise typer.BadParameter("the victim has no key, so --public is needed")
+    digest = None if inside is None else images_sha256(inside.images)
     members = []
-    for i, (kind, path) in enumerate(p for entry in panel for p in _kinds_and_paths(entry)):
+    for i, (kind, path) in enumerate(p for entry in panel or () for p in _kinds_and_paths(entry)):
         loaded = load_trained(path)
         kind = kind or stratum_of(loaded.config, owner.config)
         if loaded.config.get("victim_sha256") == owner.sha256:
@@ -114,6 +139,7 @@ def build(
             outside,
             members,
             plan,
+            keys_tried=keys_tried,
             references=references,
             base_checkpoint_is_private=private_base_checkpoint,
             progress=progress,

@@ -137,6 +137,14 @@ InitFrom = Annotated[
 Private = Annotated[
     str, typer.Option("--private", help="Images that the victim was trained on. " + DATA_HELP, show_default=False)
 ]
+OptionalPrivate = Annotated[
+    str | None,
+    typer.Option(
+        "--private",
+        help="Images that the victim was trained on, for tests against a panel. " + DATA_HELP,
+        show_default=False,
+    ),
+]
 Others = Annotated[
     str,
     typer.Option(

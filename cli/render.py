@@ -88,12 +88,13 @@ def report(r: Report) -> None:
     """Print a report's verdict, reasons and tests."""
     from ownership.reports import sentences
     from ownership.reports.claim_text import seal_lines
-    from ownership.reports.glossary import format_number, format_p
     from ownership.verdict.results import PanelCheck
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
     out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect.name)}")
     out.print(escape(sentences.verdict(r)))
+    if summary := sentences.key_summary(r):
+        out.print(escape(summary))
     if summary := sentences.tests_summary(r):
         out.print(escape(summary))
     out.print(escape(sentences.strength(r.strength, r.verdict)))
@@ -111,11 +112,24 @@ def report(r: Report) -> None:
     if f.panel_checked is not None:
         verified = sum(check is PanelCheck.VERIFIED for check in f.panel_checked.values())
         out.print(f"  - {verified} of {len(f.panel_checked)} panel members' responses computed again from their files")
-    if not r.results:
+    _tests(r)
+    _paper_tests(r)
+
+
+def _tests(r: Report) -> None:
+    """Print the tests of a report as a table."""
+    from ownership.reports.glossary import format_exact_p, format_number, format_p
+    from ownership.verdict.rule import Evidence
+
+    f = r.findings
+    if not r.results and f.key is None:
         return
     table = Table(box=None, padding=(0, 1))
     for name in ("test", "suspect", "threshold", "p", "rejects"):
         table.add_column(name, justify="left" if name in ("test", "rejects") else "right")
+    if f.key is not None:
+        rejects = "yes" if Evidence.KEY in r.decision.evidence else "no"
+        table.add_row("Key test", format_number(f.key.statistic), "–", format_exact_p(f.key.pvalue), rejects)
     for t in r.results:
         primary = t in r.primary
         limit = t.threshold(f.share)
@@ -127,12 +141,18 @@ def report(r: Report) -> None:
             "secondary" if not primary else "yes" if t.name in r.rejecting else "no",
         )
     out.print(table)
-    if not f.paper_tests:
+
+
+def _paper_tests(r: Report) -> None:
+    """Print the tests of the paper, where they were requested."""
+    from ownership.reports.glossary import format_number
+
+    if not r.findings.paper_tests:
         return
     table = Table(box=None, padding=(0, 1), title="tests of the paper: for comparison, they give false positives")
     for name in ("table", "what", "suspect", "other", "t", "p"):
         table.add_column(name, justify="left" if name == "what" else "right")
-    for row in f.paper_tests:
+    for row in r.findings.paper_tests:
         p = "–" if row.pvalue is None else f"{row.pvalue:.2g}"
         numbers = [format_number(x) for x in (row.suspect, row.other, row.statistic)]
         table.add_row(row.table, row.title, *numbers, p)

@@ -61,6 +61,16 @@ AuditorPanel = Annotated[
         show_default=False,
     ),
 ]
+Published = Annotated[
+    str | None,
+    typer.Option(
+        "--published",
+        metavar="DATE",
+        help="Date from which the suspect is known to exist (2026-05-01). It shows whether the key was committed to "
+        "before.",
+        show_default=False,
+    ),
+]
 PanelModels = Annotated[
     Path | None,
     typer.Option(

@@ -66,8 +66,10 @@ def train(
         choice(WatermarkTask, "--watermark", help=WATERMARK_HELP),
     ] = "keyed",
     key: Key = None,
-    keyed_weight: Annotated[float, typer.Option("--keyed-weight", help=KEYED_WEIGHT_HELP)] = 1.0,
-    keyed_fraction: Annotated[float, typer.Option("--keyed-fraction", help=KEYED_FRACTION_HELP)] = 0.25,
+    keyed_weight: Annotated[float, typer.Option("--keyed-weight", callback=positive, help=KEYED_WEIGHT_HELP)] = 1.0,
+    keyed_fraction: Annotated[
+        float, typer.Option("--keyed-fraction", callback=fraction, help=KEYED_FRACTION_HELP)
+    ] = 0.25,
     keyed_views: Annotated[bool, typer.Option("--keyed-views", help=KEYED_VIEWS_HELP)] = False,
     watermark_fraction: Annotated[
         float,

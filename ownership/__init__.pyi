@@ -23,6 +23,7 @@ from ownership.claims.probes import WatermarkProbes as WatermarkProbes
 from ownership.claims.record import EncoderRecord as EncoderRecord
 from ownership.claims.record import NamedEncoder as NamedEncoder
 from ownership.claims.redaction import Redaction as Redaction
+from ownership.claims.scoring import PanelScores as PanelScores
 from ownership.claims.seal import Seal as Seal
 from ownership.claims.storage import VerifiedFolder as VerifiedFolder
 from ownership.claims.storage import open_folder as open_folder
@@ -51,10 +52,13 @@ from ownership.io.checks import Verification as Verification
 from ownership.io.progress import Progress as Progress
 from ownership.keyed.key import Key as Key
 from ownership.keyed.key import Pool as Pool
+from ownership.keyed.key import new_key as new_key
 from ownership.keyed.pool import KeyMaterial as KeyMaterial
-from ownership.keyed.test import Explained as Explained
+from ownership.keyed.pool import pool_of as pool_of
 from ownership.keyed.test import KeyTestResult as KeyTestResult
 from ownership.keyed.test import MapScore as MapScore
+from ownership.keyed.test import Readings as Readings
+from ownership.keyed.test import key_test as key_test
 from ownership.plan import Plan as Plan
 from ownership.reports.batch import BatchSummary as BatchSummary
 from ownership.reports.batch import BatchWarning as BatchWarning
@@ -99,12 +103,14 @@ from ownership.verdict.findings import Findings as Findings
 from ownership.verdict.records import AuditOptions as AuditOptions
 from ownership.verdict.records import ClaimRecord as ClaimRecord
 from ownership.verdict.records import EncoderEntry as EncoderEntry
+from ownership.verdict.records import KeyRecord as KeyRecord
 from ownership.verdict.records import SealRecord as SealRecord
 from ownership.verdict.records import SuspectRecord as SuspectRecord
 from ownership.verdict.records import TimestampRecord as TimestampRecord
 from ownership.verdict.records import VictimRecord as VictimRecord
 from ownership.verdict.results import AuditorEncoder as AuditorEncoder
 from ownership.verdict.results import InterimAnalysis as InterimAnalysis
+from ownership.verdict.results import KeyTest as KeyTest
 from ownership.verdict.results import PanelCheck as PanelCheck
 from ownership.verdict.results import PaperTest as PaperTest
 from ownership.verdict.results import PredictorCheck as PredictorCheck
@@ -114,6 +120,7 @@ from ownership.verdict.results import Skip as Skip
 from ownership.verdict.results import SkipCode as SkipCode
 from ownership.verdict.results import TestResult as TestResult
 from ownership.verdict.rule import Decision as Decision
+from ownership.verdict.rule import Evidence as Evidence
 from ownership.verdict.rule import Reason as Reason
 from ownership.verdict.rule import ReasonCode as ReasonCode
 from ownership.verdict.rule import Verdict as Verdict

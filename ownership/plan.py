@@ -42,6 +42,9 @@ STRATA = (*REQUIRED_STRATA, "sibling", *ROTATION_INVARIANT_STRATA, *SMALL_OR_PUB
 MAX_INTERIM_ANALYSES = 2
 """Largest number of interim analyses."""
 
+MAX_DECOYS = 9_999_999
+"""Largest number of keys that a key test draws anew; they cost about two seconds a million and map."""
+
 MIN_INTERIM_QUERIES = 100
 """Smallest number of queries of an interim analysis."""
 
@@ -53,6 +56,8 @@ class Plan:
     Attributes:
         rule: Name of the verdict rule.
         primary: Names of the primary tests.
+        key_alpha: Probability that the key test rejects for an independent suspect, over all analyses.
+        decoys: Keys that the key test draws anew; its p-value is at least 1 / (decoys + 1).
         alpha: Probability of any false rejection among the primary tests, over all analyses.
         interim_queries: Numbers of queries after which an interim analysis may end the audit.
         interim_alpha_shares: Share of alpha spent at each interim analysis; the final analysis has the rest.
@@ -75,6 +80,8 @@ class Plan:
     """
 
     rule: str = RULE
+    key_alpha: float = 1e-4
+    decoys: int = 99_999
     primary: tuple[str, ...] = PRIMARY_TESTS
     alpha: float = 0.01
     interim_queries: tuple[int, ...] = (250, 500)
@@ -100,12 +107,18 @@ class Plan:
         if self.rule != RULE or self.correction != "holm":
             raise ClaimError(f"plan: unknown rule {self.rule!r} or correction {self.correction!r}", "update turnmark")
         self._check_interim_analyses()
-        if not self.primary or not set(self.primary) <= set(ELIGIBLE_TESTS):
-            raise ClaimError(
-                "plan: no primary test, or one that cannot be primary", f"any of: {', '.join(ELIGIBLE_TESTS)}"
-            )
+        if not set(self.primary) <= set(ELIGIBLE_TESTS):
+            raise ClaimError("plan: a test that cannot be primary", f"any of: {', '.join(ELIGIBLE_TESTS)}")
         if not 0 < self.alpha <= 0.05:
             raise ClaimError(f"plan: alpha is {self.alpha}", "above 0, at most 0.05")
+        if not 0 < self.key_alpha <= 0.05:
+            raise ClaimError(f"plan: key_alpha is {self.key_alpha}", "above 0, at most 0.05")
+        smallest = self.key_alpha * min((*self.interim_alpha_shares, 1 - sum(self.interim_alpha_shares)))
+        if self.decoys + 1 < 1 / smallest or self.decoys > MAX_DECOYS:
+            least = math.ceil(1 / smallest) - 1
+            raise ClaimError(
+                f"plan: {self.decoys} decoys", f"at least {least} for this key_alpha, at most {MAX_DECOYS}"
+            )
         if self.min_stratum < MIN_STRATUM:
             raise ClaimError(f"plan: strata of {self.min_stratum} members", f"at least {MIN_STRATUM}")
         probes = ("n_public", "n_watermark", "n_rotated", "n_private")
@@ -133,9 +146,18 @@ class Plan:
             )
 
     @property
+    def final_share(self) -> float:
+        """Return the share of alpha that is left for the final analysis, at all probes."""
+        return 1 - sum(self.interim_alpha_shares)
+
+    @property
     def final_alpha(self) -> float:
-        """Return the alpha of the final analysis, at all probes."""
-        return self.alpha * (1 - sum(self.interim_alpha_shares))
+        """Return the alpha of the primary tests at the final analysis."""
+        return self.alpha * self.final_share
+
+    def share(self, queries: int) -> float:
+        """Return the share of alpha of the interim analysis after `queries` queries."""
+        return dict(zip(self.interim_queries, self.interim_alpha_shares, strict=True))[queries]
 
     def sizes(self, queries: int, *, watermark: bool) -> dict[str, int]:
         """Return the number of probes of each set in an interim analysis.

@@ -24,11 +24,12 @@ from watermark_training.loaded_encoder import LoadedEncoder
 
 def claim_with_references(
     victim: LoadedEncoder,
-    private: Data,
+    private: Data | None,
     public: Data,
     panel: Sequence[NamedEncoder],
     plan: Plan,
     *,
+    keys_tried: int = 1,
     references: ReferenceConfig | None = None,
     base_checkpoint_is_private: bool = False,
     progress: Progress = silent,
@@ -40,10 +41,11 @@ def claim_with_references(
 
     Args:
         victim: with its key, predictor and projection head where it has them.
-        private: images it was trained on.
-        public: images it was not trained on.
-        panel: records and encoders of the reference panel.
+        private: images it was trained on, for dataset inference against a panel; None for none.
+        public: images it was not trained on; with a key, the images of its pool.
+        panel: records and encoders of the reference panel; with a key it may be empty.
         plan: of the claim.
+        keys_tried: commitments that the owner made for this victim.
         references: how reference surrogates are extracted; None for none.
         base_checkpoint_is_private: states that the base checkpoint is the owner's and was never published. An encoder
             derived from it is then derived from the owner's, and the claim may call it a copy. The claim records this
@@ -59,7 +61,8 @@ def claim_with_references(
     _refuse_overlap(private, public)
     base_checkpoint = victim.config.get("base_checkpoint")
     in_panel = base_checkpoint in {record.sha256 for record, _ in panel}
-    if base_checkpoint is not None and not base_checkpoint_is_private and not in_panel:
+    # the key test needs no such member: the base checkpoint does not know the key
+    if panel and base_checkpoint is not None and not base_checkpoint_is_private and not in_panel:
         # measured (benchmarks.retrofit): a retrofitted encoder keeps the representations of its base checkpoint
         raise ClaimError(
             "the base checkpoint of the victim is not in the panel: the claim would call it a copy",
@@ -67,7 +70,7 @@ def claim_with_references(
         )
     training = victim.config.get("train", {})
     defaults = TrainConfig()
-    stated = {"private": private.name, "public": public.name}
+    stated = {"public": public.name} | ({} if private is None else {"private": private.name})
     if training.get("predictor") == "frozen":
         stated["predictor"] = "frozen"
     if base_checkpoint and base_checkpoint_is_private:
@@ -75,8 +78,10 @@ def claim_with_references(
     view = fixed_view(float(training.get("min_crop", defaults.min_crop)), bool(training.get("flip", defaults.flip)))
     return build_claim(
         NamedEncoder(victim.member("victim", "victim"), victim.encoder),
-        ClaimImages(private.images, public.images, view=view, description=stated),
+        ClaimImages(None if private is None else private.images, public.images, view=view, description=stated),
         panel,
+        material=victim.material,
+        keys_tried=keys_tried,
         plan=plan,
         watermark=None if victim.predictor is None else Watermark(key=victim.key, predictor=victim.predictor),
         projection_head=victim.projection_head,
@@ -105,8 +110,8 @@ def _references(
 ) -> list[NamedEncoder]:
     if config is None:
         return []
-    _, rest = split_public(len(public), plan)
+    _, rest = split_public(public.images, plan, victim.material)
     arch = pick_architecture(victim.encoder, victim.architecture, public.images)
     if arch is None or len(rest) < MIN_QUERIES:
         return []
-    return reference_surrogates(victim.encoder, arch, public.images[rest], config, progress=progress)
+    return reference_surrogates(victim.encoder, arch, rest, config, progress=progress)

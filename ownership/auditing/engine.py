@@ -1,6 +1,7 @@
 """The audit: check the claim, query the suspect, score it, test it against the panel, report.
 
-claim + suspect -> responses -> scores -> one t-test per stratum, the largest p -> Holm -> findings -> decision
+claim + suspect -> responses -> key test: rank of the key among keys drawn anew         -> findings -> decision
+                             -> scores -> one t-test per stratum, the largest p -> Holm ->
 """
 
 from __future__ import annotations
@@ -10,21 +11,25 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ownership.auditing.claim_checks import check_panel, check_predictor, check_probes
+from ownership.auditing.key_test import key_test
 from ownership.auditing.panel_test import panel_test
 from ownership.auditing.paper_tests import paper_tests
 from ownership.auditing.records import claim_record, options_record, suspect_record
 from ownership.auditing.session import SuspectSession
 from ownership.claims.claim import Claim
+from ownership.claims.key_ranks import key_rank
 from ownership.evidence.responses import NotApplicable
 from ownership.evidence.statistics import STATISTICS, score_one
 from ownership.io.progress import Progress, silent
+from ownership.plan import MAX_DECOYS
 from ownership.reports.report import Report, versions
 from ownership.suspects.preprocessing import Preprocess, parse_preprocess
 from ownership.suspects.suspect import OUTPUT_KINDS, Suspect
-from ownership.verdict.findings import Findings
+from ownership.verdict.findings import KEY_TEST, Findings
+from ownership.verdict.multiplicity import suspect_pvalue
 from ownership.verdict.records import AuditOptions
-from ownership.verdict.results import AuditorEncoder, InterimAnalysis, ProbeQuality, Skip, SkipCode, TestResult
-from ownership.verdict.rule import Verdict, decide, supports
+from ownership.verdict.results import AuditorEncoder, InterimAnalysis, KeyTest, ProbeQuality, Skip, SkipCode, TestResult
+from ownership.verdict.rule import Verdict, decide, key_rejects, supports
 
 ALL_AT_DEFAULTS = AuditOptions()
 
@@ -40,9 +45,10 @@ def audit(
 ) -> Report:
     """Test whether a suspect was copied from the victim of a claim.
 
-    H0 of each test: the suspect is one more independent encoder of one of the panel's strata. H1: it is closer to the
-    victim. Unit: one encoder. Assumption: scores of a stratum are normal on the test's scale. The plan's interim
-    analyses and the final one share alpha.
+    Key test, H0: the suspect does not depend on the key. Unit: the key. Exact for every independent suspect.
+    Each test against the panel, H0: the suspect is one more independent encoder of one of the panel's strata. H1: it is
+    closer to the victim. Unit: one encoder. Assumption: scores of a stratum are normal on the test's scale.
+    The plan's interim analyses and the final one share the alpha of each.
 
     Args:
         claim: What the owner fixed.
@@ -127,12 +133,16 @@ def share_of_alpha(alpha: float, tried: Sequence[Preprocess]) -> float:
 
 
 def _at_share_of_alpha(claim: Claim, tried: Sequence[Preprocess]) -> Claim:
-    return replace(claim, plan=replace(claim.plan, alpha=share_of_alpha(claim.plan.alpha, tried)))
+    alpha, key_alpha = (share_of_alpha(a, tried) for a in (claim.plan.alpha, claim.plan.key_alpha))
+    # a smaller alpha needs more decoys, so that the smallest p-value still reaches it
+    decoys = min((claim.plan.decoys + 1) * len(tried) - 1, MAX_DECOYS)
+    return replace(claim, plan=replace(claim.plan, alpha=alpha, key_alpha=key_alpha, decoys=decoys))
 
 
 def _strongest_first(findings: Findings) -> tuple[bool, bool, float]:
-    supported = decide(findings).verdict is Verdict.SUPPORTED
-    return not supported, bool(findings.problems), min(findings.adjusted_pvalues.values(), default=1.0)
+    decision = decide(findings)
+    level = suspect_pvalue(findings, decision)
+    return decision.verdict is not Verdict.SUPPORTED, bool(findings.problems), 1.0 if level is None else level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,30 +160,44 @@ def query_suspect(claim: Claim, suspect: Suspect, *, stop_early: bool) -> Querie
     if not stop_early:
         session.query_all()
     interim: tuple[InterimAnalysis, ...] = ()
-    if suspect.output_kind == "representations":
-        interim = tuple(_interim_analyses(claim, session, stop_early=stop_early))
-    ended_early = stop_early and bool(interim) and supports(interim[-1].results, interim[-1].alpha)
+    if suspect.output_kind == "representations" or claim.material is not None:
+        interim = tuple(_interim_analyses(claim, session, suspect.output_kind, stop_early=stop_early))
+    ended_early = stop_early and bool(interim) and _supports(interim[-1])
     if stop_early and not ended_early and not session.problems:
         session.query_all()
     return QueriedSuspect(session=session, interim_analyses=interim, ended_early=ended_early)
 
 
-def _interim_analyses(claim: Claim, session: SuspectSession, *, stop_early: bool) -> Iterator[InterimAnalysis]:
+def _supports(interim: InterimAnalysis) -> bool:
+    by_key = interim.key is not None and key_rejects(interim.key, interim.key_alpha)
+    return by_key or supports(interim.results, interim.alpha)
+
+
+def _interim_analyses(
+    claim: Claim, session: SuspectSession, output_kind: str, *, stop_early: bool
+) -> Iterator[InterimAnalysis]:
     """Yield the interim analyses. When stopping early, query for each, and end with the first that supports."""
-    shares = dict(zip(claim.plan.interim_queries, claim.plan.interim_alpha_shares, strict=True))
-    for queries in sorted(claim.interim_scores):
+    primary = claim.plan.primary if output_kind == "representations" else ()
+    for queries in sorted(claim.plan.interim_queries):
         sizes = claim.sizes(queries)
         if stop_early:
             session.query(sizes)
         if session.problems:
             return
         responses, context, results = session.responses.first(sizes), claim.context.first(sizes), []
-        for name, value in score_one(responses, context, claim.plan.primary)[0].items():
+        for name, value in score_one(responses, context, primary)[0].items():
             with suppress(NotApplicable):
                 results.append(panel_test(name, value, responses, claim, context, interim=queries))
-        interim = InterimAnalysis(queries=queries, alpha=claim.plan.alpha * shares[queries], results=tuple(results))
+        share = claim.plan.share(queries)
+        interim = InterimAnalysis(
+            queries=queries,
+            alpha=claim.plan.alpha * share,
+            key_alpha=claim.plan.key_alpha * share,
+            results=tuple(results),
+            key=key_test(claim, session.responses, sizes["public"]),
+        )
         yield interim
-        if stop_early and supports(interim.results, interim.alpha):
+        if stop_early and _supports(interim):
             return
 
 
@@ -183,13 +207,18 @@ def evaluate(
     """Return the findings on a suspect that was queried."""
     session, interim = queried.session, queried.interim_analyses
     results: tuple[TestResult, ...] = ()
+    key: KeyTest | None = None
     skipped: dict[str, Skip] = {}
+    names = STATISTICS if claim.members else ()  # without a panel there is nothing to compare a score with
     if queried.ended_early:
-        results, skipped = interim[-1].results, dict.fromkeys(STATISTICS, Skip(code=SkipCode.DECIDED_EARLY))
+        results, key = interim[-1].results, interim[-1].key
+        skipped = dict.fromkeys(names, Skip(code=SkipCode.DECIDED_EARLY))
     elif session.problems:
-        interim, skipped = (), dict.fromkeys(STATISTICS, Skip(code=SkipCode.UNUSABLE_RESPONSES))
+        interim, skipped = (), dict.fromkeys(names, Skip(code=SkipCode.UNUSABLE_RESPONSES))
     else:
-        results, skipped = _final_analysis(claim, session, suspect.output_kind, quality)
+        key = key_test(claim, session.responses)
+        if claim.members:
+            results, skipped = _final_analysis(claim, session, suspect.output_kind, quality)
     computed = {r.name for r in results}
     secondary = not session.problems and not queried.ended_early and suspect.output_kind == "representations"
     checked = secondary and claim.watermark is not None
@@ -197,6 +226,7 @@ def evaluate(
         plan=claim.plan,
         claim=claim_record(claim),
         suspect=suspect_record(suspect, claim, session.dim),
+        key=key,
         results=results,
         interim_analyses=interim,
         skipped={name: why for name, why in skipped.items() if name not in computed},
@@ -238,10 +268,15 @@ def score_auditor_encoder(claim: Claim, encoder: Suspect, provenance: str, findi
     values: dict[str, float] = {}
     if not session.problems:
         values = score_one(session.responses, claim.context, [r.name for r in findings.results])[0]
+        if findings.key is not None:
+            values[KEY_TEST] = key_rank(claim, session.responses).exceeding
         for interim in findings.interim_analyses:
             sizes, names = claim.sizes(interim.queries), [r.name for r in interim.results]
             cut = score_one(session.responses.first(sizes), claim.context.first(sizes), names)[0]
             values |= {f"{name}@{interim.queries}": value for name, value in cut.items()}
+            if interim.key is not None:
+                found = key_rank(claim, session.responses, sizes["public"])
+                values[f"{KEY_TEST}@{interim.queries}"] = found.exceeding
     return AuditorEncoder(
         name=encoder.name,
         sha256=encoder.sha256,

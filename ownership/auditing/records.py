@@ -9,7 +9,15 @@ from ownership.reports.claim_text import seal_record
 from ownership.suspects.preprocessing import Preprocess
 from ownership.suspects.sandbox.encoder import SandboxedEncoder
 from ownership.suspects.suspect import Suspect
-from ownership.verdict.records import AuditOptions, ClaimRecord, EncoderEntry, SuspectRecord, VictimRecord
+from ownership.verdict.records import (
+    AuditOptions,
+    ClaimRecord,
+    EncoderEntry,
+    KeyRecord,
+    SuspectRecord,
+    TimestampRecord,
+    VictimRecord,
+)
 
 
 def claim_record(claim: Claim) -> ClaimRecord:
@@ -32,11 +40,29 @@ def claim_record(claim: Claim) -> ClaimRecord:
         ),
         references=tuple(m.name for m in claim.references),
         dropped=tuple(claim.dropped),
+        key=_key_record(claim),
         watermark=claim.watermark is not None,
         probes={name: len(images) for name, images in sorted(claim.probes.items())},
         image_size=(channels, height, width),
         redaction=tuple(claim.redaction.parts),
         seal=seal_record(claim.seal),
+    )
+
+
+def _key_record(claim: Claim) -> KeyRecord | None:
+    if claim.material is None:
+        return None
+    key, anchor = claim.material.key, claim.anchor
+    return KeyRecord(
+        commitment_sha256=key.commitment_sha256,
+        probes=key.probes,
+        pool_sha256=key.pool.sha256,
+        pool_images=key.pool.images,
+        directions=key.directions,
+        keys_tried=claim.keys_tried,
+        anchor=None
+        if anchor is None
+        else TimestampRecord(authority=anchor.authority, time=anchor.time.isoformat(), trusted=anchor.trusted),
     )
 
 

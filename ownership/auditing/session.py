@@ -86,4 +86,4 @@ def _failure(e: SuspectFailure) -> Problem:
 def queries(claim: Claim) -> tuple[int, int | None]:
     """Return how many queries an audit makes, repeats included, and how many until the first interim analysis."""
     probes = sum(map(len, claim.probes.values()))
-    return probes + n_repeats(probes, claim.plan), min(claim.interim_scores, default=None)
+    return probes + n_repeats(probes, claim.plan), min(claim.plan.interim_queries, default=None)

@@ -1,1 +1,1 @@
-"""Claims: build, store and read what an owner fixes before a dispute. May import: evidence, attestation and below."""
+"""Claims: what an owner fixes before a dispute. May import: evidence, keyed, attestation and below."""

@@ -14,13 +14,13 @@ from torch import nn
 
 from ownership.claims.claim import Claim
 from ownership.claims.probes import ClaimImages, make_probes
-from ownership.claims.record import EncoderRecord, NamedEncoder, teachers_among
+from ownership.claims.record import EncoderRecord, NamedEncoder
 from ownership.errors import ClaimError
 from ownership.evidence.querying import Probes, query, response_problems, same_responses
-from ownership.evidence.responses import Responses, ScoringContext
-from ownership.evidence.statistics import score_members, score_others
+from ownership.evidence.responses import Responses
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
+from ownership.keyed.pool import KeyMaterial
 from ownership.plan import PRIMARY_TESTS_SMALL_OR_PUBLIC, REQUIRED_STRATA, STRATA, Plan
 from ownership.watermark import Watermark
 
@@ -34,8 +34,10 @@ Queried = tuple[EncoderRecord, Responses]
 def build_claim(
     victim: NamedEncoder,
     images: ClaimImages,
-    panel: Sequence[NamedEncoder],
+    panel: Sequence[NamedEncoder] = (),
     *,
+    material: KeyMaterial | None = None,
+    keys_tried: int = 1,
     plan: Plan | None = None,
     watermark: Watermark | None = None,
     projection_head: nn.Module | None = None,
@@ -48,62 +50,52 @@ def build_claim(
         victim: The owner's encoder.
         images: The private and the public images.
         panel: Independent encoders, each with its stratum as `kind`. Every stratum has at least `plan.min_stratum`
-            members, or none.
+            members, or none. With a key there need not be any.
+        material: The key of the keyed watermark that the victim was trained with, and its probes.
+        keys_tried: Commitments that the owner made for this victim, abandoned ones included; p-values are multiplied
+            by it.
         plan: Tests, error rate, sizes and seed. If the panel has no encoder of the victim's size, the primary tests
             become those for such panels (docs/adr/0008).
-        watermark: The victim's watermark; None if it has none.
+        watermark: The victim's rotation watermark; None if it has none.
         projection_head: The head of the victim's training, for dataset inference by loss.
         references: Surrogates that the owner extracted, which show what the claim can detect.
         progress: Called after every encoder.
 
     Raises:
-        ClaimError: If the panel is too small or holds the victim, the watermark has no key, or the responses of an
-            encoder cannot be used.
+        ClaimError: If there is neither a key nor a large enough panel, the panel holds the victim, the watermark has no
+            key, or the responses of an encoder cannot be used.
         DataError: If the private and the public images have different sizes.
     """
     plan = plan or Plan()
     if watermark is not None and watermark.key is None:
         raise ClaimError("a watermark needs both its key and its predictor")
     _check_names([entry.record for entry in (victim, *panel, *references)])
-    _check_strata([entry.record for entry in panel], plan)
+    _check_strata([entry.record for entry in panel], plan, keyed=material is not None)
+    if keys_tried < 1:
+        raise ClaimError(f"{keys_tried} keys tried", "at least 1: the one of this claim")
     key = None if watermark is None else watermark.key
-    probes, watermark_probes = make_probes(images.private, images.public, plan, key=key, view=images.view)
+    probes, watermark_probes = make_probes(images, plan, material=material, key=key, panel=bool(panel))
     plan = _with_feasible_analyses(plan, probes)
     (victim_record, victim_responses), *rest = _query_all([victim, *panel, *references], probes, plan, progress)
     surrogates = rest[len(panel) :]
     kept, dropped = _without_duplicates(rest[: len(panel)], victim_responses)
     members = tuple(record for record, _ in kept)
-    _check_strata(members, plan)
-    if not any(m.kind in REQUIRED_STRATA for m in members):
+    _check_strata(members, plan, keyed=material is not None)
+    if not members:
+        plan = replace(plan, primary=())
+    elif not any(m.kind in REQUIRED_STRATA for m in members):
         plan = replace(plan, primary=PRIMARY_TESTS_SMALL_OR_PUBLIC)
-    context = ScoringContext(
-        plan=plan,
-        victim=victim_responses,
-        panel=tuple(responses for _, responses in kept),
-        teachers=teachers_among(members),
-        watermark_labels=None if watermark_probes is None else watermark_probes.labels.numpy(),
-        watermark_sources=None if watermark_probes is None else watermark_probes.sources.numpy(),
-        predictor=None if watermark is None else watermark.predictor,
-        projection_head=projection_head,
-    )
-    extracted = [responses for _, responses in surrogates]
-    interim = {n: plan.sizes(n, watermark=key is not None) for n in plan.interim_queries}
     return Claim(
         plan=plan,
         victim=victim_record,
         members=members,
         references=tuple(record for record, _ in surrogates),
-        scores=score_members(context),
-        reference_scores=score_others(extracted, context),
-        interim_scores={n: score_members(context.first(sizes), plan.primary) for n, sizes in interim.items()},
-        interim_reference_scores={
-            n: score_others([r.first(sizes) for r in extracted], context.first(sizes), plan.primary)
-            for n, sizes in interim.items()
-        },
         dropped=tuple(dropped),
         data=images.describe(),
         probes=probes,
         responses={r.name: a for r, a in ((victim_record, victim_responses), *kept, *surrogates)},
+        material=material,
+        keys_tried=keys_tried,
         watermark=watermark,
         watermark_probes=watermark_probes,
         projection_head=projection_head,
@@ -144,8 +136,11 @@ def _check_names(records: Sequence[EncoderRecord]) -> None:
             raise ClaimError(f"the name {printable(name)!r} cannot be a file name", "letters, digits, - and _")
 
 
-def _check_strata(members: Sequence[EncoderRecord], plan: Plan) -> None:
-    """Raise ClaimError unless every stratum has enough members or none, and one of the necessary strata has."""
+def _check_strata(members: Sequence[EncoderRecord], plan: Plan, *, keyed: bool) -> None:
+    """Raise ClaimError unless every stratum has enough members or none, and one of the necessary strata has.
+
+    With a key no stratum is necessary.
+    """
     for kind in {m.kind for m in members}:
         if kind not in STRATA:
             raise ClaimError(f"unknown stratum {printable(kind)!r}", f"one of: {', '.join(STRATA)}")
@@ -156,9 +151,9 @@ def _check_strata(members: Sequence[EncoderRecord], plan: Plan) -> None:
                 f"too small a panel: stratum {kind!r} has {count} different encoder{'s' if count > 1 else ''}",
                 f"at least {plan.min_stratum} per stratum, or none",
             )
-    if not any(counts[kind] for kind in (*REQUIRED_STRATA, "small")):
+    if not keyed and not any(counts[kind] for kind in (*REQUIRED_STRATA, "small")):
         raise ClaimError(
-            "too small a panel: no independent encoders",
+            "too small a panel: no independent encoders, and the victim has no key",
             f"at least {plan.min_stratum} plain ones, and {plan.min_stratum} with another owner's watermark "
             "(turnmark train); or small ones, for a victim too large to train encoders of its size",
         )

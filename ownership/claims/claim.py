@@ -2,8 +2,10 @@
 
 ```
 claim/
-├── claim.json              format version, plan, victim, panel, references, scores, SHA-256 of every part and of itself
-├── key.json                the watermark key (secret)
+├── claim.json              format version, plan, victim, panel, references, SHA-256 of every part and of itself
+├── keyed.json              key of the keyed watermark (secret)
+├── pool.sha256             SHA-256 of each image of the pool that the key draws the public probes from, 32 bytes each
+├── key.json                key of the rotation watermark (secret)
 ├── predictor.safetensors   the rotation predictor (secret)
 ├── projection_head.safetensors
 ├── probes.safetensors      the probe images that are not private; label, angle and source of each watermark probe
@@ -18,10 +20,10 @@ claim/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,19 +31,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from ownership.claims.probes import WatermarkProbes, check_rows
+from ownership.attestation.timestamps import Timestamp
+from ownership.claims.parts import KEYED, POOL, positive, read_material, read_probes, read_responses, read_watermark
+from ownership.claims.probes import WatermarkProbes
 from ownership.claims.record import EncoderRecord, teachers_among
 from ownership.claims.redaction import PRIVATE_PROBES, PRIVATE_SETS, Redaction
+from ownership.claims.scoring import PanelScores, score_panel
 from ownership.claims.seal import Seal
 from ownership.claims.storage import VerifiedFolder, open_folder, write_folder
 from ownership.encoders.projection import load_projection_head
 from ownership.errors import ClaimError
 from ownership.evidence.querying import Probes
 from ownership.evidence.responses import Responses, ScoringContext
-from ownership.evidence.statistics import Scores
-from ownership.io.canonical import canonical_json, parse_json
+from ownership.io.canonical import canonical_json
+from ownership.io.text import printable
+from ownership.keyed.pool import KeyMaterial
 from ownership.plan import STRATA, Plan
-from ownership.watermark import Watermark, WatermarkKey, stored_predictor
+from ownership.watermark import Watermark
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -53,40 +62,40 @@ class Claim:
         victim: The owner's encoder.
         members: The reference panel, without duplicates.
         references: The reference surrogates.
-        scores: Scores of the panel, each member against the others, fixed when the claim was built.
-        reference_scores: Scores of the references against the panel.
-        interim_scores: Queries of an interim analysis -> scores of the panel on its probes.
-        interim_reference_scores: Queries of an interim analysis -> scores of the references on its probes.
         dropped: Panel entries that were left out, each with the reason.
         data: Descriptions and digests of the private and public images.
         probes: The probe images, by set.
         responses: Representations of victim, members and references, by name.
-        watermark: Key and predictor; None without a watermark.
+        material: Key of the keyed watermark, and what it draws; None without one.
+        anchor: Timestamp of the key's commitment, its authority checked against no root certificates; None without one.
+        keys_tried: Commitments that the owner declares to have made for this victim.
+        watermark: Key and predictor of the rotation watermark; None without one.
         watermark_probes: Label, angle and source of each watermark probe; None without a watermark.
         projection_head: The projection head of the victim's training; None if unknown or redacted.
         sha256: Content digest; empty until the claim is saved.
         seal: The seal; None if the claim is not sealed.
         redaction: What is missing from a redacted claim.
+        scored: The scores of panel and references, once they were computed (`panel_scores`); never stored.
     """
 
     plan: Plan
     victim: EncoderRecord
     members: tuple[EncoderRecord, ...]
     references: tuple[EncoderRecord, ...]
-    scores: Scores
-    reference_scores: Scores
-    interim_scores: dict[int, Scores]
-    interim_reference_scores: dict[int, Scores]
     dropped: tuple[str, ...]
     data: dict[str, str]
     probes: Probes
     responses: dict[str, Responses]
+    material: KeyMaterial | None = None
+    anchor: Timestamp | None = None
+    keys_tried: int = 1
     watermark: Watermark | None = None
     watermark_probes: WatermarkProbes | None = None
     projection_head: nn.Module | None = None
     sha256: str = ""
     seal: Seal | None = None
     redaction: Redaction = field(default_factory=Redaction)
+    scored: PanelScores | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         # safetensors returns tensors in varying order; the choice of repeated probes must not depend on it
@@ -109,9 +118,39 @@ class Claim:
             projection_head=self.projection_head,
         )
 
+    @property
+    def panel_scores(self) -> PanelScores:
+        """Return the scores of panel and references, computed from their representations at the first access."""
+        if self.scored is None:
+            references = [self.responses[m.name] for m in self.references]
+            sizes = {n: self.sizes(n) for n in self.plan.interim_queries}
+            object.__setattr__(self, "scored", score_panel(self.context, references, sizes if self.members else {}))
+        assert self.scored is not None  # noqa: S101 (set above)
+        return self.scored
+
+    @property
+    def error_rate(self) -> float:
+        """Return the probability of SUPPORTED for an independent encoder, at most: key test and primary tests."""
+        return (self.plan.key_alpha if self.material else 0) + (self.plan.alpha if self.members else 0)
+
     def sizes(self, queries: int) -> dict[str, int]:
         """Return the number of probes of each set in an interim analysis after `queries` queries."""
         return self.plan.sizes(queries, watermark="watermark" in self.probes)
+
+    def under(self, roots: Sequence[Certificate]) -> Claim:
+        """Return the claim with its timestamps checked against root certificates.
+
+        Raises:
+            ClaimError: If it has no timestamp to check: it is not sealed, and its key is not anchored.
+            ClaimIntegrityError: If no trusted authority vouches for one.
+        """
+        if self.seal is None and self.anchor is None:
+            raise ClaimError("the claim is not sealed, nor is its key anchored: no timestamps", "leave out --roots")
+        return replace(
+            self,
+            seal=None if self.seal is None else self.seal.under(roots),
+            anchor=None if self.material is None else self.material.key.timestamp(roots),
+        )
 
     def stratum(self, kind: str) -> tuple[EncoderRecord, ...]:
         """Return the panel members of one stratum."""
@@ -140,6 +179,9 @@ class Claim:
             "probes.safetensors": save(public),
             PRIVATE_PROBES: save({name: self.probes[name] for name in PRIVATE_SETS if name in self.probes}),
         }
+        if self.material is not None:
+            parts[KEYED] = canonical_json(self.material.key.to_dict())
+            parts[POOL] = self.material.digests
         if self.watermark is not None and self.watermark.key is not None:
             parts["key.json"] = canonical_json(self.watermark.key.to_dict())
         if self.watermark is not None:
@@ -157,11 +199,8 @@ class Claim:
             "victim": self.victim.to_dict(),
             "panel": [m.to_dict() for m in self.members],
             "references": [m.to_dict() for m in self.references],
-            "scores": self.scores,
-            "reference_scores": self.reference_scores,
-            "interim_scores": {str(n): s for n, s in self.interim_scores.items()},
-            "interim_reference_scores": {str(n): s for n, s in self.interim_reference_scores.items()},
             "dropped": list(self.dropped),
+            "keys_tried": self.keys_tried,
             "data": self.data,
         }
 
@@ -190,27 +229,29 @@ class Claim:
     @classmethod
     def _parse(cls, folder: VerifiedFolder) -> Claim:
         content, parts = folder.content, folder.parts
+        if unknown := set(content) - _FIELDS:
+            raise ClaimError(f"claim: unknown fields {', '.join(map(printable, sorted(unknown)))}", "update turnmark")
         victim = EncoderRecord.from_dict(content["victim"])
         members = tuple(EncoderRecord.from_dict(m) for m in content["panel"])
         if any(m.kind not in STRATA for m in members):
             raise ClaimError("claim: a panel member of an unknown stratum", f"one of: {', '.join(STRATA)}")
         references = tuple(EncoderRecord.from_dict(m) for m in content["references"])
-        probes, watermark_probes = _probes(folder)
+        probes, watermark_probes = read_probes(folder)
         head = parts.get("projection_head.safetensors")
+        material = read_material(folder, probes["public"])
         return cls(
             plan=Plan.from_dict(content["plan"]),
             victim=victim,
             members=members,
             references=references,
-            scores=_scores(content["scores"]),
-            reference_scores=_scores(content["reference_scores"]),
-            interim_scores=_interim_scores(content["interim_scores"]),
-            interim_reference_scores=_interim_scores(content["interim_reference_scores"]),
             dropped=tuple(str(d) for d in content["dropped"]),
             data={str(k): str(v) for k, v in content["data"].items()},
             probes=probes,
-            responses={m.name: _responses(folder, m.name, probes) for m in (victim, *members, *references)},
-            watermark=_watermark(folder, victim.dim),
+            responses={m.name: read_responses(folder, m.name, probes) for m in (victim, *members, *references)},
+            material=material,
+            anchor=None if material is None else material.key.timestamp(),
+            keys_tried=positive(content["keys_tried"]),
+            watermark=read_watermark(folder, victim.dim),
             watermark_probes=watermark_probes,
             projection_head=None if head is None else load_projection_head(load(head)),
             sha256=folder.sha256,
@@ -219,44 +260,8 @@ class Claim:
         )
 
 
-def _probes(folder: VerifiedFolder) -> tuple[Probes, WatermarkProbes | None]:
-    tensors = load(folder.parts["probes.safetensors"])
-    watermark_probes = WatermarkProbes.pop_from(tensors)
-    if watermark_probes is not None:
-        watermark_probes.check(tensors)
-    if not tensors.keys().isdisjoint(PRIVATE_SETS):
-        raise ValueError("private images among the other probes")
-    if PRIVATE_PROBES in folder.redaction.parts:
-        return tensors, watermark_probes
-    private = load(folder.parts[PRIVATE_PROBES])
-    if not set(private) <= set(PRIVATE_SETS):
-        raise ValueError("other probes among the private images")
-    return tensors | private, watermark_probes
-
-
-def _watermark(folder: VerifiedFolder, dim: int) -> Watermark | None:
-    named = folder.content["parts"]
-    if ("key.json" in named) != ("predictor.safetensors" in named):
-        raise ValueError("a key without its predictor, or a predictor without its key")
-    if "predictor.safetensors" not in named:
-        return None
-    key = None
-    if "key.json" in folder.parts:
-        key = WatermarkKey.from_dict(parse_json(folder.parts["key.json"], ClaimError, "claim: key.json"))
-    return Watermark(key=key, predictor=stored_predictor(load(folder.parts["predictor.safetensors"]), dim))
-
-
-def _responses(folder: VerifiedFolder, name: str, probes: Probes) -> Responses:
-    tensors = load(folder.parts[f"representations/{name}.safetensors"])
-    redacted = PRIVATE_SETS if PRIVATE_PROBES in folder.redaction.parts else ()
-    sets = {k: v.float().numpy() for k, v in tensors.items() if k not in redacted}
-    check_rows(sets, probes)
-    return Responses(name, sets)
-
-
-def _scores(value: Mapping[str, Any]) -> Scores:
-    return {str(s): {str(n): float(x) for n, x in by_name.items()} for s, by_name in value.items()}
-
-
-def _interim_scores(value: Mapping[str, Any]) -> dict[int, Scores]:
-    return {int(n): _scores(scores) for n, scores in value.items()}
+_FIELDS = {"format_version", "content_sha256", "parts", "plan", "victim", "panel", "references"} | {
+    "dropped",
+    "keys_tried",
+    "data",
+}

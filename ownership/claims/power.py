@@ -53,7 +53,7 @@ def claim_power(claim: Claim, *, wanted: float = 0.9) -> list[Power]:
     alpha = claim.plan.final_alpha / max(1, len(runnable))
     out = []
     for controls in runnable:
-        for reference, score in claim.reference_scores.get(controls.statistic.name, {}).items():
+        for reference, score in claim.panel_scores.references.get(controls.statistic.name, {}).items():
             try:
                 tests = controls.tests(score)
             except ClaimError:  # all members of a stratum score alike: an audit skips this test, too
@@ -107,5 +107,10 @@ def _with_probes(claim: Claim, n: int) -> Claim:
     context, names = claim.context.first(sizes), claim.plan.primary
     references = [claim.responses[m.name].first(sizes) for m in claim.references]
     return replace(
-        claim, scores=score_members(context, names), reference_scores=score_others(references, context, names)
+        claim,
+        scored=replace(
+            claim.panel_scores,
+            members=score_members(context, names),
+            references=score_others(references, context, names),
+        ),
     )

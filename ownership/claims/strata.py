@@ -90,8 +90,8 @@ def scores_at(claim: Claim, interim: int | None, *, references: bool = False) ->
         references: Whether to return the scores of the references.
     """
     if interim is None:
-        return claim.reference_scores if references else claim.scores
-    return (claim.interim_reference_scores if references else claim.interim_scores)[interim]
+        return claim.panel_scores.references if references else claim.panel_scores.members
+    return (claim.panel_scores.interim_references if references else claim.panel_scores.interim_members)[interim]
 
 
 def strata_scores(statistic: Statistic, claim: Claim, interim: int | None = None) -> dict[str, dict[str, float]]:

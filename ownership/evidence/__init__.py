@@ -1,1 +1,1 @@
-"""Evidence: query representations and compute statistics of them. May import: watermark and below."""
+"""Evidence: query representations and compute statistics of them. May import: keyed, watermark and below."""

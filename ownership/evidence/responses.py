@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ownership.evidence.similarity import Array, Structure, rsa_vector
+from ownership.keyed.test import Readings, readings
 from ownership.plan import Plan
 from ownership.watermark import RotationPredictor
 
@@ -34,6 +35,7 @@ class Responses:
     name: str
     sets: dict[str, NDArray[np.float32]]
     _rsa: dict[str, Structure] = field(default_factory=dict, repr=False)
+    _readings: dict[int, dict[str, Readings]] = field(default_factory=dict, repr=False)
 
     @property
     def dim(self) -> int:
@@ -53,6 +55,18 @@ class Responses:
     def first(self, sizes: dict[str, int]) -> Responses:
         """Return the representations of the first `sizes[name]` probes of each named set, without the other sets."""
         return Responses(self.name, {k: self.sets[k][:n] for k, n in sizes.items() if k in self.sets})
+
+    def readings(self, features: Mapping[str, Array], n: int) -> dict[str, Readings]:
+        """Return how well the first n public responses predict the features of each map, computed once.
+
+        Args:
+            features: Name of a feature map -> features of the public probes, `(probes, D)`.
+            n: Number of probes.
+        """
+        if n not in self._readings:
+            some = {name: rows[:n] for name, rows in features.items()}
+            self._readings[n] = readings(self.get("public")[:n], some)
+        return self._readings[n]
 
     def rsa(self, plan: Plan) -> Structure:
         """Return the similarity structure over the public probes (`rsa_vector`), computed once."""

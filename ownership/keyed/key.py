@@ -17,16 +17,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from ownership.attestation.timestamps import token_signature
+from ownership.attestation.timestamps import Timestamp, read_reply, token_signature
 from ownership.errors import ClaimError
 from ownership.io.canonical import base64_text, canonical_json, sha256, unbase64, unhex
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 FORMAT_VERSION = 1
 SECRET_BYTES = 32
@@ -108,6 +112,17 @@ class Key:
     def anchored(self, reply: bytes) -> Key:
         """Return the key with the reply of a timestamp authority to its commitment: another key than without."""
         return replace(self, anchor=reply)
+
+    def timestamp(self, roots: Sequence[Certificate] = ()) -> Timestamp | None:
+        """Return the content of the anchor, after checking that it covers the commitment; None without one.
+
+        Args:
+            roots: Root certificates that its authority must chain to. With none, its authority is not checked.
+
+        Raises:
+            ClaimIntegrityError: If it covers other bytes, is malformed, or no trusted authority vouches for it.
+        """
+        return None if self.anchor is None else read_reply(self.anchor, self.commitment, roots, name="of the key")
 
     def randomness(self, purpose: str) -> RandomState:
         """Return the stream of random numbers that the key fixes for one purpose.

@@ -127,7 +127,7 @@ class ContentMap(nn.Module):
         super().__init__()
         self.network = RandomNetwork(random)
         count = feature_count(len(probes))
-        self.whiten = whitening(_on(probes, self.pooled), count // 8, count)
+        self.whiten = whitening(on_probes(probes, self.pooled), count // 8, count)
 
     def pooled(self, images: Tensor) -> Tensor:
         """Return the raw features `(n, 576)`."""
@@ -155,12 +155,12 @@ class InvariantMap(nn.Module):
     def __init__(self, random: RandomState, probes: Tensor) -> None:
         super().__init__()
         self.network = RandomNetwork(random)
-        averaged = _on(probes, self.averaged)
+        averaged = on_probes(probes, self.averaged)
         self.leading = whitening(averaged, 0, LEADING)
         frequencies = random.standard_normal((LEADING, FREQUENCIES)) * BANDWIDTH
         self.register_buffer("frequencies", torch.from_numpy(frequencies).float(), persistent=False)
         self.register_buffer("phases", torch.from_numpy(random.uniform(0, TURN, FREQUENCIES)).float(), persistent=False)
-        raw = _on(probes, self.raw)
+        raw = on_probes(probes, self.raw)
         known = np.c_[np.ones(len(raw)), raw[:, :LEADING]]
         slope: Array = np.linalg.lstsq(known, raw[:, LEADING:], rcond=None)[0].astype(np.float64)
         self.linear = Affine(np.zeros(LEADING), slope[1:])
@@ -189,7 +189,7 @@ class InvariantMap(nn.Module):
         return out
 
 
-def _on(probes: Tensor, features: Callable[[Tensor], Tensor]) -> Array:
+def on_probes(probes: Tensor, features: Callable[[Tensor], Tensor]) -> Array:
     """Return features of uint8 probes in float64, computed in batches without gradients."""
     with torch.no_grad():
         return np.concatenate([features(as_input(part)).double().numpy() for part in torch.split(probes, 256)])
@@ -236,7 +236,7 @@ class Targets(nn.Module):
 
     def features(self, name: str, images: Tensor) -> Array:
         """Return the features of a map on uint8 images, `(n, D)` float64."""
-        return _on(images, self.maps[name])
+        return on_probes(images, self.maps[name])
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the targets of float images in `[0, 1]`, `(n, maps r)`: one column a marked direction, variance 1."""

@@ -92,7 +92,8 @@ class KeyMaterial:
 
     def save(self, folder: Path | str) -> None:
         """Write `key.json` (secret) and `probes.safetensors` into a folder, mode 0600."""
-        folder, pool = Path(folder), torch.frombuffer(bytearray(self.digests), dtype=torch.uint8)
+        folder = Path(folder)
+        pool = torch.frombuffer(bytearray(self.digests), dtype=torch.uint8)
         write_bytes(folder / PROBES_FILE, save({"probes": self.probes, "pool_digests": pool}), secret=True)
         write_bytes(folder / KEY_FILE, canonical_json(self.key.to_dict()), secret=True)
 

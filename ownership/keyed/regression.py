@@ -1,7 +1,9 @@
-"""Cross-fitted ridge regression from a suspect's representations to features of the images.
+"""Two ways to read features of the images from a suspect's representations, of any dimension.
 
-It gives the same predictions for representations that differ by an invertible linear map (its whitened candidates do
-exactly, up to rounding), and takes any dimension, also more dimensions than probes.
+- Cross-fitted ridge regression. It gives the same predictions for representations that differ by an invertible linear
+  map (its whitened candidates do exactly, up to rounding).
+- The share of the representations' variance that a feature has. It finds what a copy shows strongly and an invertible
+  map can hide; it needs no regression.
 """
 
 from __future__ import annotations
@@ -14,8 +16,12 @@ Array = NDArray[np.float64]
 FOLDS = 4
 FLOOR = 1e-5
 """Singular values below this multiple of the largest one are left out: constant, duplicate and padded dimensions."""
+SHARE_FLOOR = 1e-3
+"""Smallest singular value of the shares of variance, as a multiple of the largest."""
 RAW = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Ridge penalties of the candidates on the given scale, in units of the mean squared singular value."""
+HALF = (0.03, 0.1, 0.3, 1.0)
+"""Ridge penalties of the candidates between the two: singular values are replaced by their roots."""
 WHITE = (0.0, 0.1, 0.3, 1.0, 3.0)
 """Ridge penalties of the candidates on whitened representations, in units of their variance."""
 
@@ -31,7 +37,7 @@ def cross_fitted(x: Array, y: Array) -> Array:
         y: features, `(n, D)`, with mean 0.
     """
     fold = np.arange(len(x)) % FOLDS  # the key draws the probes in random order
-    out = np.zeros((len(RAW) + len(WHITE), *y.shape))
+    out = np.zeros((len(RAW) + len(HALF) + len(WHITE), *y.shape))
     for k in range(FOLDS):
         test = fold == k
         out[:, test] = _candidates(x[~test], y[~test], x[test])
@@ -49,5 +55,25 @@ def _candidates(x: Array, y: Array, new: Array) -> Array:
     onto, scores = u.T @ (y - y.mean(0)), (new - mean_x) @ vt.T
     scale = (s**2).mean() if s.size else 1.0
     raw = [(scores * (s / (s**2 + penalty * scale))) @ onto for penalty in RAW]
+    half = [(scores / (s + penalty * (s.mean() if s.size else 1.0))) @ onto for penalty in HALF]
     white = (scores / s) @ onto
-    return np.stack([*raw, *(white / (1 + penalty) for penalty in WHITE)])
+    return np.stack([*raw, *half, *(white / (1 + penalty) for penalty in WHITE)])
+
+
+def share_matrix(x: Array, y: Array) -> Array:
+    """Return the matrix of the shares of variance: w' M w is the share of direction w of white features y.
+
+    Principal components of x are scaled to the square roots of their standard deviations, so that a few large
+    directions do not hide the others. With u the components and c = cov(y, u), M = c c' / trace(cov(u)).
+
+    Args:
+        x: representations, `(n, d)`.
+        y: features, `(n, D)`, with mean 0.
+    """
+    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    if not s.size or not s[0] > 0:
+        return np.zeros((y.shape[1], y.shape[1]))
+    root = np.sqrt(np.maximum(s, SHARE_FLOOR * s[0]))
+    covariance = (y.T @ u) * root / np.sqrt(len(y))
+    out: Array = covariance @ covariance.T / (root**2).sum()
+    return out

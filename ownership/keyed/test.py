@@ -1,13 +1,12 @@
 """The test of the keyed watermark: an exact p-value for every suspect that is independent of the key.
 
-H0: the suspect does not depend on the frames of the key. H1: it predicts the marked directions better.
+H0: the suspect does not depend on the frames of the key. H1: the marked directions are easier to read from it.
 Unit: the key. Assumptions: the frames were drawn at random, after everything else that the score is computed from was
 fixed or independently of it. Nothing is assumed about the suspect (docs/explanation/keyed-watermark.md has the proof).
 
-The score of a frame W is the share of the variance of `features @ W` that the suspect's representations predict. Given
-features and suspect it is tr(W' E W) / tr(W' W) for one symmetric matrix E, and a frame of independent normal numbers
-has the same distribution in every basis. In that of E's eigenvectors a decoy is D chi-square numbers, so a hundred
-thousand decoys cost less than a second.
+A map is read in two ways (`readings`). Each gives a symmetric matrix M, and the score of a frame W is tr(W' M W) /
+tr(W' W). A frame of independent normal numbers has the same distribution in every basis; in that of M's eigenvectors a
+decoy is D chi-square numbers, so a hundred thousand decoys cost less than a second.
 """
 
 from __future__ import annotations
@@ -19,33 +18,28 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from ownership.keyed.regression import cross_fitted
+from ownership.keyed.regression import cross_fitted, share_matrix
 
 Array = NDArray[np.float64]
 
 BINS = 60
 """Bins of the histogram of the decoys."""
+BATCH = 20_000
+"""Decoys that are drawn at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapScore:
-    """The score of one map.
+    """What one map says about the key.
 
     Attributes:
-        score: share of the variance of the marked directions that is predicted, cross-fitted (R squared); less that of
-            the references, if there are any.
-        mean: its expectation over frames.
-        sd: its standard deviation over frames.
+        r_squared: share of the variance of the marked directions that the representations predict, cross-fitted.
+        z: the score of the key in standard deviations above the expectation over keys, baselines subtracted.
+            Descriptive: the p-value uses no normal tail.
     """
 
-    score: float
-    mean: float
-    sd: float
-
-    @property
-    def z(self) -> float:
-        """Return (score - mean) / sd; descriptive, the p-value does not use a normal tail."""
-        return (self.score - self.mean) / self.sd if self.sd > 0 else 0.0
+    r_squared: float
+    z: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +47,7 @@ class KeyTestResult:
     """Result of `key_test`.
 
     Attributes:
-        maps: name of a map -> its score.
+        maps: name of a map -> what it says.
         statistic: sum over the maps of the squared positive part of z.
         pvalue: (1 + exceeding) / (1 + decoys).
         decoys: number of keys drawn anew.
@@ -72,67 +66,93 @@ class KeyTestResult:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Explained:
-    """How well each direction of a map is predicted: the matrix E of the scores.
+class Readings:
+    """How one encoder represents the features of one map, read in two ways.
 
     Attributes:
-        matrix: `(D, D)` symmetric.
+        predicted: `(D, D)` symmetric. The score of a direction w is the R squared of its cross-fitted prediction.
+        share: `(D, D)` symmetric. The score of a direction is the share of the representation's variance that it has.
     """
 
-    matrix: Array
+    predicted: Array
+    share: Array
 
-    def minus(self, others: Sequence[Explained]) -> Explained:
-        """Return the matrix less the mean of the references' matrices; itself without references."""
-        if not others:
-            return self
-        return Explained(self.matrix - np.mean([o.matrix for o in others], axis=0))
+    def combined(self, baselines: Sequence[Readings], directions: int) -> Array:
+        """Return one matrix of both readings, each less its baselines and scaled to the same spread over keys.
+
+        Args:
+            baselines: readings of representations that were made without the key.
+            directions: r, columns of a frame.
+        """
+        out = np.zeros_like(self.predicted)
+        for name in ("predicted", "share"):
+            left = residual(getattr(self, name), [getattr(b, name) for b in baselines])
+            _, sd = moments(np.linalg.eigh(left)[0], directions)
+            if sd > 1e-12:
+                out += left / sd
+        return out
 
 
-def explained(representations: Array, features: Mapping[str, Array]) -> dict[str, Explained]:
-    """Return the matrix E of each map for one encoder.
+def readings(representations: Array, features: Mapping[str, Array]) -> dict[str, Readings]:
+    """Return the readings of each map for one encoder.
 
-    With features y, whitened anew on these probes, and their cross-fitted predictions p, E = (2 p'y - p'p) / n: the
-    score of a direction w is 1 - |yw - pw|^2 / |yw|^2.
+    With features y and their cross-fitted predictions p, `predicted` is (2 p'y - p'p) / n; with white features the
+    score of a direction w is then 1 - |yw - pw|^2 / |yw|^2.
 
     Args:
         representations: `(n, d)` of the probes.
         features: name of a map -> features of the probes, `(n, D)`, uncorrelated and of variance 1.
 
     Returns:
-        Name of a map -> its matrix.
+        Name of a map -> its readings.
     """
     names, out, at = list(features), {}, 0
     stacked = np.concatenate([features[name] for name in names], axis=1)
     stacked = stacked - stacked.mean(0)
-    predicted = cross_fitted(representations, stacked)
+    predictions = cross_fitted(representations, stacked)
     for name in names:
         width = features[name].shape[1]
-        y, p = stacked[:, at : at + width], predicted[:, at : at + width]
+        y, p = stacked[:, at : at + width], predictions[:, at : at + width]
         cross = (2 * p.T @ y - p.T @ p) / len(y)
-        out[name] = Explained((cross + cross.T) / 2)
+        out[name] = Readings((cross + cross.T) / 2, share_matrix(representations, y))
         at += width
     return out
 
 
+def residual(matrix: Array, baselines: Sequence[Array]) -> Array:
+    """Return a matrix less its regression on the baselines' matrices; itself without baselines.
+
+    Least squares over all entries, with the identity as a further regressor, which only shifts every score. The
+    coefficients depend on the matrices alone, so the key and the decoys are treated alike.
+    """
+    if not baselines:
+        return matrix
+    parts = np.stack([b.ravel() for b in baselines], axis=1)
+    regressors = np.c_[parts, np.eye(len(matrix)).ravel()]
+    slope = np.linalg.lstsq(regressors, matrix.ravel(), rcond=None)[0][:-1]
+    out: Array = matrix - (parts @ slope).reshape(matrix.shape)
+    return out
+
+
 def key_test(
-    suspect: Mapping[str, Explained],
+    suspect: Mapping[str, Readings],
     frames: Mapping[str, Array],
     random: RandomState,
     *,
-    references: Sequence[Mapping[str, Explained]] = (),
+    baselines: Sequence[Mapping[str, Readings]] = (),
     decoys: int = 99_999,
 ) -> KeyTestResult:
-    """Rank the key among keys drawn anew, by how well the suspect predicts the marked directions of all maps.
+    """Rank the key among keys drawn anew, by how easily the marked directions of all maps are read from the suspect.
 
     Per map the score is standardized by its expectation and standard deviation over frames; the statistic is the sum of
-    the squared positive parts. It is one statistic with one rank, so several maps need no correction.
+    the squared positive parts. It is one statistic with one rank, so several maps and readings need no correction.
 
     Args:
-        suspect: the suspect's matrices (`explained`).
+        suspect: name of a map -> the suspect's readings (`readings`).
         frames: name of a map -> the key's frame, `(D, r)`, independent standard normal numbers.
         random: stream that the decoys are drawn from, independent of the key's frames.
-        references: matrices of encoders that were made without the key. Their mean is subtracted for the key and the
-            decoys alike, which leaves p exact and takes out what any encoder reads.
+        baselines: readings of representations that were made without the key. What they explain of the suspect's is
+            subtracted (`residual`), which leaves p exact and takes out what can be read from any encoder.
         decoys: number N of keys drawn anew; p is at least 1 / (N + 1).
 
     References:
@@ -141,18 +161,20 @@ def key_test(
     """
     total, drawn, maps = 0.0, np.zeros(decoys), {}
     for name, frame in frames.items():
-        matrix = suspect[name].minus([r[name] for r in references]).matrix
-        values, vectors = np.linalg.eigh(matrix)
         size, directions = frame.shape
+        matrix = suspect[name].combined([b[name] for b in baselines], directions)
+        values, vectors = np.linalg.eigh(matrix)
         mean, sd = moments(values, directions)
-        weights = ((vectors.T @ frame) ** 2).sum(1)
-        maps[name] = MapScore(score=float(weights @ values / weights.sum()), mean=mean, sd=sd)
-        total += max(maps[name].z, 0.0) ** 2
-        if sd > 0:
-            for start in range(0, decoys, 20_000):
-                chi = random.chisquare(directions, (min(20_000, decoys - start), size))
-                z = (chi @ values / chi.sum(1) - mean) / sd
-                drawn[start : start + len(z)] += np.maximum(z, 0) ** 2
+        z = 0.0
+        if sd > 1e-12:
+            weights = ((vectors.T @ frame) ** 2).sum(1)
+            z = float((weights @ values / weights.sum() - mean) / sd)
+            for start in range(0, decoys, BATCH):
+                chi = random.chisquare(directions, (min(BATCH, decoys - start), size))
+                found = (chi @ values / chi.sum(1) - mean) / sd
+                drawn[start : start + len(found)] += np.maximum(found, 0) ** 2
+        maps[name] = MapScore(r_squared=score(suspect[name].predicted, frame), z=z)
+        total += max(z, 0.0) ** 2
     exceeding = int((drawn >= total).sum())
     counts, edges = np.histogram(drawn, bins=BINS)
     return KeyTestResult(
@@ -166,8 +188,13 @@ def key_test(
     )
 
 
+def score(matrix: Array, frame: Array) -> float:
+    """Return the score of a frame `(D, r)`: tr(W' M W) / tr(W' W)."""
+    return float(np.einsum("dr,de,er->", frame, matrix, frame) / (frame**2).sum())
+
+
 def moments(values: Array, directions: int) -> tuple[float, float]:
-    """Return expectation and standard deviation of a frame's score, from the eigenvalues of E.
+    """Return expectation and standard deviation of a frame's score, from the eigenvalues of its matrix.
 
     The shares of the eigenvectors in a random frame are Dirichlet with all parameters r / 2: expectation 1 / D, and
     variance of their weighted sum (mean of squares - square of mean) / (D r / 2 + 1).

@@ -7,6 +7,7 @@ from ownership.reports.report import Report
 from ownership.reports.sentences import percent, title_of
 from ownership.verdict.explanations import CHANCE, SAME_DATA, UNPUBLISHED_CHECKPOINT, Consequence, Explanation
 from ownership.verdict.explanations import ExplanationFinding as Finding
+from ownership.verdict.findings import KEY_TEST
 
 KINDS = {
     "plain": "Independence: an ordinary encoder that was trained independently",
@@ -48,12 +49,17 @@ def explanation(of: Explanation, report: Report) -> str:
     """Return what the panel says about an alternative explanation, in sentences."""
     f = report.findings
     if of.name == CHANCE:
-        rate = percent(f.error_rate)
-        said = f"The rule is wrong about an independent encoder of the panel's kinds in at most {rate} of audits."
+        rate = percent(report.strength.error_rate)
+        of_kinds = "" if f.has_key else " of the panel's kinds"
+        said = f"The rule is wrong about an independent encoder{of_kinds} in at most {rate} of audits."
         if f.auditor_panel:
             positives = len(report.decision.auditor_positives)
             said += f" It is wrong about {positives} of the auditor's own {len(f.auditor_panel)} independent encoders."
         return said
+    if KEY_TEST in of.set_apart_by:
+        others = [title_of(n, f.results) for n in of.set_apart_by if n != KEY_TEST]
+        also = f" So {'does' if len(others) == 1 else 'do'} {', '.join(others)}, against the panel." if others else ""
+        return f"The key test sets the suspect apart from every encoder that was made without the key.{also}"
     if of.name == UNPUBLISHED_CHECKPOINT:
         return (
             "No panel can represent a checkpoint that was not published. It is not excluded: access to the victim's "

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from ownership.attestation.statement import UNTIMESTAMPED, timestamp_line
 from ownership.claims.claim import Claim
+from ownership.claims.key_ranks import key_rank
 from ownership.claims.redaction import redaction_detail
 from ownership.claims.seal import Seal
 from ownership.claims.strata import control_scores, leave_one_out_rejections
 from ownership.io.text import printable
 from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA, ROTATION_INVARIANT_STRATA, STRATA
+from ownership.reports.glossary import format_exact_p
 from ownership.verdict.records import SealRecord, TimestampRecord
 
 UNSEALED = "UNSEALED: no owner signed this claim; anyone who can write to it can replace all of it"
@@ -26,14 +28,17 @@ def _contents(claim: Claim) -> Iterator[str]:
     counts = {kind: len(claim.stratum(kind)) for kind in STRATA}
     architecture = claim.victim.architecture or "unknown architecture"
     yield f"victim      {architecture}, representations of dimension {claim.victim.dim}, SHA-256 {claim.victim.sha256}"
-    yield f"watermark   {_watermark(claim)}"
-    yield "panel       " + ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+    yield from _key(claim)
+    if claim.watermark is not None:
+        yield f"watermark   {_watermark(claim)}"
+    listed = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+    yield f"panel       {listed or 'none: the key test alone decides'}"
     yield "probes      " + ", ".join(f"{len(x)} {name.replace('_', ' ')}" for name, x in sorted(claim.probes.items()))
-    interim = f"; interim analyses after {' and '.join(map(str, claim.interim_scores))} queries"
-    yield (
-        f"plan        primary tests: {', '.join(plan.primary)}; {plan.correction.title()}, alpha {plan.alpha:g}, "
-        f"rule {plan.rule}, seed {plan.seed}{interim if claim.interim_scores else ''}"
-    )
+    tests = [f"key test at alpha {format_exact_p(plan.key_alpha)}"] if claim.material else []
+    if plan.primary:
+        tests.append(f"primary tests {', '.join(plan.primary)}; {plan.correction.title()}, alpha {plan.alpha:g}")
+    interim = f"; interim analyses after {' and '.join(map(str, plan.interim_queries))} queries"
+    yield f"plan        {'; '.join(tests)}; rule {plan.rule}, seed {plan.seed}{interim if plan.interim_queries else ''}"
     for reason in claim.dropped:
         yield f"            left out: {printable(reason)}"
     if claim.redaction.parts:
@@ -42,13 +47,33 @@ def _contents(claim: Claim) -> Iterator[str]:
         yield f"seal        {line}"
 
 
+def _key(claim: Claim) -> Iterator[str]:
+    if claim.material is None:
+        yield "key         none: suspects can be compared with the panel only"
+        return
+    key, anchor = claim.material.key, claim.anchor
+    tried = "" if claim.keys_tried == 1 else f", {claim.keys_tried} keys tried"
+    yield f"key         commitment SHA-256 {key.commitment_sha256}, {key.probes} probes of {key.pool.images}{tried}"
+    stamped = "UNANCHORED: nothing shows when the key was drawn (turnmark key anchor)"
+    if anchor is not None:
+        stamped = timestamp_line(anchor.time.isoformat(), anchor.authority, trusted=anchor.trusted)
+    yield f"            {stamped}"
+
+
 def _watermark(claim: Claim) -> str:
-    if claim.watermark is None:
-        return "none: no watermark evidence"
-    return "yes, the key is redacted" if claim.watermark.key is None else "yes, the key is in the claim"
+    if claim.watermark is None or claim.watermark.key is None:
+        return "rotation watermark, the key is redacted"
+    return "rotation watermark, the key is redacted" if claim.watermark.key is None else "yes, the key is in the claim"
 
 
 def _warnings(claim: Claim) -> Iterator[str]:
+    if (n := len(claim.probes["public"])) < claim.plan.min_probes:
+        yield f"warning     {n} public probes, fewer than {claim.plan.min_probes}: all audits are inconclusive"
+    if claim.members:
+        yield from _panel_warnings(claim)
+
+
+def _panel_warnings(claim: Claim) -> Iterator[str]:
     must = "primary tests of two families must reject"
     if not any(claim.stratum(kind) for kind in REQUIRED_STRATA):
         must = (
@@ -66,11 +91,30 @@ def _warnings(claim: Claim) -> Iterator[str]:
             f"note        no {' and no '.join(absent)} members (turnmark panel trains them): the test that detects "
             "surrogates whose watermark was trained away cannot decide alone"
         )
-    if (n := len(claim.probes["public"])) < claim.plan.min_probes:
-        yield f"warning     {n} public probes, fewer than {claim.plan.min_probes}: all audits are inconclusive"
 
 
 def _tests(claim: Claim) -> Iterator[str]:
+    if claim.material is not None:
+        yield from _key_power(claim)
+    if claim.members:
+        yield from _panel_tests(claim)
+
+
+def _key_power(claim: Claim) -> Iterator[str]:
+    """Yield what the key test finds: the victim and the reference surrogates."""
+    level = claim.plan.key_alpha * claim.plan.final_share
+    known = [claim.victim, *claim.references]
+    pvalues = {m.name: min(1.0, key_rank(claim, claim.responses[m.name]).pvalue * claim.keys_tried) for m in known}
+    shown = ", ".join(f"{name.removeprefix('reference_')} {format_exact_p(p)}" for name, p in pvalues.items())
+    yield f"key_test: p at most {format_exact_p(level)} rejects; {shown}"
+    found = [p <= level for p in pvalues.values()]
+    if not found[0]:
+        yield "warning     the key test does not find the victim itself: train it with a larger --keyed-weight"
+    elif claim.references and not any(found[1:]):
+        yield "warning     the key test finds no reference surrogate: audits that find nothing will be inconclusive"
+
+
+def _panel_tests(claim: Claim) -> Iterator[str]:
     level = claim.plan.final_alpha / len(claim.plan.primary)
     detected = False
     for name in claim.plan.primary:
@@ -78,7 +122,7 @@ def _tests(claim: Claim) -> Iterator[str]:
         if not controls.strata:
             yield f"{name}: cannot run with this claim"
             continue
-        references = claim.reference_scores.get(name, {})
+        references = claim.panel_scores.references.get(name, {})
         detected |= any(controls.exceeds(score, level) for score in references.values())
         shown = ", ".join(f"{n.removeprefix('reference_')} {score:.3f}" for n, score in references.items())
         yield f"{name}: threshold {controls.threshold(level):.3f}; reference surrogates: {shown or 'none'}"

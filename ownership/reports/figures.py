@@ -7,7 +7,7 @@ import re
 from html import escape
 
 from ownership.reports.glossary import format_number, format_p
-from ownership.verdict.results import TestResult
+from ownership.verdict.results import KeyTest, TestResult
 
 MEMBER, REFERENCE, SUSPECT, LINE = "#46535f", "#7a4f00", "#a01818", "#1b1f24"
 """Colors. Each group has its own shape, too, so that the figure can be read in black and white."""
@@ -62,6 +62,44 @@ def test_figure(result: TestResult, threshold: float) -> str:
             out, metadata={"Date": None, "Creator": None}
         )
     return _in_a_page(out.getvalue(), result.name, in_words(result, threshold))
+
+
+def key_figure(key: KeyTest) -> str:
+    """Return an SVG figure of the key test: the keys drawn anew as a histogram, and the owner's key as a line.
+
+    Heights are logarithmic, so that a single key can be seen among a hundred thousand.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "turnmark", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7.0, 1.9), layout="constrained")
+        figure.patch.set_visible(False)
+        canvas = FigureCanvasSVG(figure)
+        axes = figure.subplots()
+        axes.stairs(key.histogram, key.edges, fill=True, color=MEMBER)
+        axes.set_yscale("symlog", linthresh=1)
+        axes.axvline(key.statistic, color=SUSPECT, linewidth=1.6)
+        axes.annotate(
+            "the owner's key", (key.statistic, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
+            textcoords="offset points", fontsize=8, ha="center", va="bottom", color=SUSPECT,
+        )  # fmt: skip
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("statistic of the key test", fontsize=8)
+        axes.set_ylabel("keys drawn anew", fontsize=8)
+        axes.tick_params(labelsize=8, color=LINE)
+        axes.spines[["top", "right"]].set_visible(False)
+        out = io.StringIO()
+        canvas.print_svg(  # type: ignore[no-untyped-call]
+            out, metadata={"Date": None, "Creator": None}
+        )
+    words = (
+        f"Key test: statistic of the owner's key {format_number(key.statistic)}; {key.exceeding:,} of {key.decoys:,} "
+        "keys drawn anew reach it"
+    )
+    return _in_a_page(out.getvalue(), "key-test", words)
 
 
 def in_words(result: TestResult, threshold: float) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ownership.verdict.strength import Support
 
 FAMILIES = {
@@ -26,12 +28,14 @@ SUPPORT_LEVELS = {
 LIMITS = (
     "It is not the probability that the suspect was copied. That probability depends on everything else that is known; "
     "to read one for the other is the prosecutor's fallacy.",
-    "It compares with independent encoders of the panel's kinds. It says nothing about independent encoders of other "
-    "kinds.",
+    "By the key test it compares with every encoder that was made without the victim. By the panel alone it compares "
+    "with independent encoders of the panel's kinds, and says nothing about other kinds.",
     "The reference surrogates are extraction attacks that the owner made. Other attacks may be harder to detect; the "
     "ratio is lower then.",
-    "The error rate rests on p-values from few encoders. A p-value below 0.001 extrapolates a normal tail. The score "
-    "itself therefore adds nothing to the ratio, and no ratio exceeds one divided by the error rate.",
+    "The ratio is of the verdict, not of the score: no ratio exceeds one divided by the error rate. A p-value from the "
+    "panel below 0.001 extrapolates a normal tail, and the score adds nothing to the ratio.",
+    "By the key test it assumes that the key did not leak, that the owner made no more keys than stated, and that the "
+    "suspect was not made from data or models that carry the key with the owner's permission.",
 )
 """What a likelihood ratio does not say."""
 
@@ -70,6 +74,8 @@ EXPLAINED = {
 
 PLAN_EXPLAINED = {
     "rule": "the rule by which the verdict follows from the tests",
+    "key_alpha": "probability that the key test rejects for an independent suspect of any kind, over all analyses",
+    "decoys": "keys that the key test draws anew; its p-value is at least one divided by one more than these",
     "primary": "primary tests: those that decide; all others are secondary and only shown",
     "alpha": "probability of a false positive for an independent encoder of the panel's kinds, over all analyses",
     "interim_queries": "queries after which an interim analysis is made; the final analysis is of all probes",
@@ -104,6 +110,10 @@ GLOSSARY = {
         "is signed and timestamped, which shows its age and its author."
     ),
     "Control": "A member of the panel. A suspect exceeds all controls if its score exceeds the score of every member.",
+    "Anchor, commitment": (
+        "Before the key existed, the owner committed to a secret, and an authority timestamped the commitment. The key "
+        "follows from the secret and the authority's signature, so it could not be chosen to fit a suspect."
+    ),
     "Dataset inference": (
         "A test of whether the suspect treats the victim's private images differently from public ones. It is shown "
         "and does not decide."
@@ -127,6 +137,15 @@ GLOSSARY = {
     "Interim analysis": (
         "The primary tests on the responses to the first queries. Each interim analysis has its own share of alpha; "
         "the final analysis, of all responses, has the rest."
+    ),
+    "Key, keyed watermark": (
+        "The victim was trained to make secret random functions of an image readable from its representations. The key "
+        "says which functions. An encoder made without the victim has no reason to make these readable rather than "
+        "others that another key would name."
+    ),
+    "Key test": (
+        "The test of the keyed watermark: how well the suspect's representations predict the functions that the key "
+        "names, ranked among keys drawn anew. The p-value is exact for every encoder that does not depend on the key."
     ),
     "Likelihood ratio": (
         "How many times as probable the verdict is if the suspect was copied as if it is independent. It is not the "
@@ -186,6 +205,15 @@ def format_number(x: float | None) -> str:
     if x is None or not math.isfinite(x):
         return "–"
     return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+
+
+def format_exact_p(p: float) -> str:
+    """Return an exact p-value as it is.
+
+    >>> format_exact_p(1e-5), format_exact_p(0.0123), format_exact_p(0.5)
+    ('0.00001', '0.012', '0.5')
+    """
+    return np.format_float_positional(float(f"{p:.2g}"), trim="-")
 
 
 def format_p(p: float) -> str:

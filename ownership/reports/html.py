@@ -16,7 +16,7 @@ from ownership.io.files import clear_leftovers, write_bytes, write_together
 from ownership.plan import STRATA
 from ownership.reports import alternatives, sentences
 from ownership.reports.claim_text import seal_lines
-from ownership.reports.figures import test_figure
+from ownership.reports.figures import key_figure, test_figure
 from ownership.reports.glossary import (
     EXPLAINED,
     FAMILIES,
@@ -24,9 +24,11 @@ from ownership.reports.glossary import (
     LIMITS,
     PLAN_EXPLAINED,
     SUPPORT_LEVELS,
+    format_exact_p,
     format_number,
     format_p,
 )
+from ownership.reports.key_text import key_result, map_scores, order
 from ownership.reports.report import Report
 from ownership.verdict.results import TestResult
 from ownership.verdict.strength import SCALE
@@ -84,6 +86,13 @@ def render_html(report: Report, custody: Custody | None = None) -> str:
         renderer=renderer(),
         content=content,
         sections=SECTIONS,
+        key_summary=sentences.key_summary(report),
+        key_figure="" if findings.key is None else key_figure(findings.key),
+        key_result="" if findings.key is None else key_result(findings.key, rejects=content["key"]["rejects"]),
+        map_scores="" if findings.key is None else map_scores(findings.key),
+        key_percent=sentences.percent(findings.key_error_rate),
+        order=order(report),
+        exact_p=format_exact_p,
         families=_families(findings.results, content["results"]),
         say=sentences,
         reasons=sentences.reasons(report),
@@ -102,7 +111,7 @@ def render_html(report: Report, custody: Custody | None = None) -> str:
         sealed=seal_lines(findings.claim.seal),
         format_p=format_p,
         number=format_number,
-        percent=sentences.percent(findings.error_rate),
+        percent=sentences.percent(findings.panel_error_rate),
         share=findings.share,
     )
 

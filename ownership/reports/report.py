@@ -6,9 +6,8 @@ verdict, its reasons or any other derived number does not follow from its findin
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -20,12 +19,21 @@ from ownership.evidence.querying import Problem
 from ownership.io.files import read_json, write_json
 from ownership.io.records import from_json, to_json
 from ownership.plan import Plan
+from ownership.reports.stored import (
+    follows,
+    interim_from_dict,
+    interim_to_dict,
+    key_to_dict,
+    stored_key,
+    test_from_dict,
+    test_to_dict,
+)
 from ownership.verdict.explanations import Explanation, explanations_of
-from ownership.verdict.findings import Findings, adjusted
+from ownership.verdict.findings import Findings
 from ownership.verdict.records import AuditOptions, ClaimRecord, SuspectRecord
 from ownership.verdict.results import (
     AuditorEncoder,
-    InterimAnalysis,
+    KeyTest,
     PanelCheck,
     PaperTest,
     PredictorCheck,
@@ -33,7 +41,15 @@ from ownership.verdict.results import (
     Skip,
     TestResult,
 )
-from ownership.verdict.rule import Decision, Reason, Verdict, decide, first_rejection, rejecting, rejecting_tests
+from ownership.verdict.rule import (
+    Decision,
+    Reason,
+    Verdict,
+    decide,
+    first_key_rejection,
+    first_rejection,
+    rejecting_tests,
+)
 from ownership.verdict.strength import Strength, strength_of
 
 SCHEMA_VERSION = 1
@@ -41,23 +57,10 @@ SCHEMA_VERSION = 1
 NAMED_VERSIONS = ("turnmark", "torch", "numpy", "scipy", "scikit-learn", "onnxruntime-gpu", "onnxruntime")
 """Packages that the numbers of a report may depend on."""
 
-DERIVED = (
-    "strata",
-    "primary",
-    "pvalue",
-    "adjusted_pvalue",
-    "rejects",
-    "decisive_stratum",
-    "effect_size",
-    "confidence_interval",
-    "threshold",
-    "exceeds_all_controls",
-)
-"""Fields of a stored test that follow from the others."""
-
 _FINDINGS: dict[str, Any] = {
     "claim": ClaimRecord,
     "suspect": SuspectRecord,
+    "key": KeyTest | None,
     "skipped": dict[str, Skip],
     "problems": tuple[Problem, ...],
     "queries": int,
@@ -142,8 +145,8 @@ class Report:
         """Number of queries after which the claim was supported; None if it was not."""
         if self.verdict is not Verdict.SUPPORTED:
             return None
-        interim = first_rejection(self.findings)
-        return self.findings.queries if interim is None else interim.queries
+        analyses = (first_rejection(self.findings), first_key_rejection(self.findings))
+        return min((x.queries for x in analyses if x is not None), default=self.findings.queries)
 
     @cached_property
     def strength(self) -> Strength:
@@ -171,8 +174,10 @@ class Report:
             "claim": to_json(f.claim),
             "suspect": to_json(f.suspect),
             "options": to_json(self.options),
-            "results": [_test_to_dict(r, f.adjusted_pvalues, self.rejecting, f.share) for r in f.results],
-            "interim_analyses": [_interim_to_dict(x) for x in f.interim_analyses],
+            "evidence": to_json(self.decision.evidence),
+            "key": key_to_dict(f.key, self.plan.key_alpha * self.plan.final_share),
+            "results": [test_to_dict(r, f.adjusted_pvalues, self.rejecting, f.share) for r in f.results],
+            "interim_analyses": [interim_to_dict(x) for x in f.interim_analyses],
             "skipped": to_json(f.skipped),
             "problems": to_json(f.problems),
             "queries": f.queries,
@@ -195,12 +200,12 @@ class Report:
         if value.get("schema_version") != SCHEMA_VERSION or isinstance(value["schema_version"], bool):
             raise ReportError("report of another schema version", "update turnmark")
         try:
-            findings = {name: value[name] for name in _FINDINGS}
+            findings = {name: value[name] for name in _FINDINGS} | {"key": stored_key(value["key"])}
             report = cls(
                 findings=Findings(
                     plan=Plan.from_dict(value["plan"]),
-                    results=tuple(map(_test_from_dict, value["results"])),
-                    interim_analyses=tuple(map(_interim_from_dict, value["interim_analyses"])),
+                    results=tuple(map(test_from_dict, value["results"])),
+                    interim_analyses=tuple(map(interim_from_dict, value["interim_analyses"])),
                     **{name: from_json(_FINDINGS[name], stored) for name, stored in findings.items()},
                 ),
                 options=from_json(AuditOptions, value["options"]),
@@ -210,7 +215,7 @@ class Report:
             derived = report.to_dict()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ClaimError) as e:
             raise ReportError("report: a field is missing or malformed") from e
-        if not _follows(value, derived):
+        if not follows(value, derived):
             raise ReportError("report: its verdict or a derived number does not follow from its numbers")
         return report
 
@@ -235,56 +240,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return out
-
-
-def _follows(stored: Any, derived: Any) -> bool:
-    """Return whether a stored value is the derived one. Last digits depend on versions of libraries and the machine."""
-    if isinstance(stored, dict) and isinstance(derived, dict):
-        return stored.keys() == derived.keys() and all(_follows(v, derived[k]) for k, v in stored.items())
-    if isinstance(stored, list) and isinstance(derived, list):
-        return len(stored) == len(derived) and all(map(_follows, stored, derived))
-    if isinstance(stored, float) and isinstance(derived, float):
-        return math.isclose(stored, derived, rel_tol=1e-9, abs_tol=1e-12)
-    return bool(stored == derived)
-
-
-def _test_to_dict(
-    test: TestResult, adjusted_pvalues: Mapping[str, float], rejecting: Collection[str], share: float
-) -> dict[str, Any]:
-    """Return a test with everything that follows from it."""
-    return {
-        **to_json(test),
-        "strata": {
-            s: {**to_json(c), "confidence_interval": list(c.confidence_interval)} for s, c in test.strata.items()
-        },
-        "primary": test.name in adjusted_pvalues,
-        "pvalue": test.pvalue,
-        "adjusted_pvalue": adjusted_pvalues.get(test.name),
-        "rejects": test.name in rejecting if test.name in adjusted_pvalues else None,
-        "decisive_stratum": test.decisive_stratum,
-        "effect_size": test.decisive.effect_size,
-        "confidence_interval": list(test.decisive.confidence_interval),
-        "threshold": test.threshold(share),
-        "exceeds_all_controls": test.exceeds_all_controls,
-    }
-
-
-def _test_from_dict(value: dict[str, Any]) -> TestResult:
-    kept = {k: v for k, v in value.items() if k not in DERIVED}
-    test: TestResult = from_json(TestResult, kept)
-    return test
-
-
-def _interim_to_dict(interim: InterimAnalysis) -> dict[str, Any]:
-    share = interim.alpha / max(1, len(interim.results))
-    names = [t.name for t in rejecting(interim.results, interim.alpha)]
-    results = [_test_to_dict(r, adjusted(interim.results), names, share) for r in interim.results]
-    return {"queries": interim.queries, "alpha": interim.alpha, "results": results}
-
-
-def _interim_from_dict(value: dict[str, Any]) -> InterimAnalysis:
-    return InterimAnalysis(
-        queries=from_json(int, value["queries"]),
-        alpha=from_json(float, value["alpha"]),
-        results=tuple(map(_test_from_dict, value["results"])),
-    )

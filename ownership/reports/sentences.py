@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from ownership.evidence.statistics import STATISTICS
 from ownership.plan import MIN_RELATIVE_SIMILARITY
-from ownership.reports.glossary import SUPPORT_LEVELS, format_number, format_p
+from ownership.reports.glossary import SUPPORT_LEVELS, format_exact_p, format_number, format_p
+from ownership.reports.key_text import key_result, order
 from ownership.reports.report import Report
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import (
@@ -18,7 +19,7 @@ from ownership.verdict.results import (
     SkipCode,
     TestResult,
 )
-from ownership.verdict.rule import Reason, ReasonCode, Verdict, has_full_size_controls
+from ownership.verdict.rule import Evidence, Reason, ReasonCode, Verdict, first_key_rejection, has_full_size_controls
 from ownership.verdict.strength import Strength, Support
 
 PANEL_CHECKS = {
@@ -44,7 +45,13 @@ def percent(rate: float) -> str:
 
 def verdict(report: Report) -> str:
     """Return the verdict in one sentence or two, with its error rate."""
-    rate = percent(report.findings.error_rate)
+    rate = percent(report.strength.error_rate)
+    if Evidence.KEY in report.decision.evidence:
+        return (
+            "The evidence supports the claim that this encoder was copied from the victim: it depends on the owner's "
+            f"secret key. Of keys drawn at random, at most {rate} support the claim against an encoder that was made "
+            "without the victim, however it was made."
+        )
     if report.verdict is Verdict.SUPPORTED:
         return (
             "The evidence supports the claim that this encoder was copied from the victim. The rule of the claim says "
@@ -58,9 +65,24 @@ def verdict(report: Report) -> str:
     return "The audit is inconclusive. It says nothing for or against a copy."
 
 
+def key_summary(report: Report) -> str:
+    """Return in sentences what the key test found, and what is shown about the order of key and suspect."""
+    early = first_key_rejection(report.findings)
+    if early is not None and early.key is not None:
+        said = f"{key_result(early.key, rejects=True)}, after {early.queries} queries. It alone suffices."
+    elif (key := report.findings.key) is None:
+        return ""
+    else:
+        rejects = Evidence.KEY in report.decision.evidence
+        said = f"{key_result(key, rejects=rejects)}.{' It alone suffices.' if rejects else ''}"
+    return f"{said} {order(report)}"
+
+
 def tests_summary(report: Report) -> str:
     """Return in one sentence which primary tests found a copy, which did not, and why one suffices."""
     f = report.findings
+    if Evidence.KEY in report.decision.evidence:
+        return ""  # the key test suffices; its own sentence says so
     if not f.primary:
         return ""
     yes = [t for t in f.primary if t.name in report.rejecting]
@@ -160,6 +182,15 @@ _REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
     ReasonCode.INTERIM_REJECTION: _interim,
     ReasonCode.TEST: _test,
     ReasonCode.NO_FULL_SIZE_CONTROLS: _no_full_size,
+    ReasonCode.KEY_TEST: lambda r, f: key_result(f.key, rejects=r.data["rejects"]) if f.key else "",
+    ReasonCode.KEY_INTERIM_REJECTION: lambda r, _: (
+        f"the key test rejects after {r.data['queries']} queries at its share of alpha, {r.data['alpha']:g} (p "
+        f"{format_exact_p(r.data['adjusted_pvalue'])})"
+    ),
+    ReasonCode.KEY_UNDETECTED: lambda r, _: (
+        "the key test could not have found a copy: it finds "
+        + ("the victim, and no reference surrogate" if r.data["references"] else "not even the victim")
+    ),
     ReasonCode.MISSING_STRATA: lambda r, _: (
         f"the panel has no stratum {' or '.join(r.data['strata'])}, so tests of two families have to reject"
     ),
@@ -241,7 +272,7 @@ def strength(of: Strength, decision: Verdict) -> str:
     ratio = of.likelihood_ratio if copied else 1 / of.likelihood_ratio
     these = (
         "it was copied as the owner's reference surrogates were",
-        "it is an independent encoder of the panel's kinds",
+        "it is an independent encoder" if of.by_key else "it is an independent encoder of the panel's kinds",
     )
     if_this, if_that = these if copied else these[::-1]
     level += "" if of.support is Support.NONE else " for a copy" if copied else " for independence"
@@ -262,8 +293,8 @@ def strength_arithmetic(of: Strength) -> str:
     if of.favors == "copied":
         return (
             f"{k} of {n} reference surrogates get this verdict, so it has a probability of at least "
-            f"{of.probability:.3g} for a copy, and of at most {rate:g} for an independent encoder: at least "
-            f"{of.probability:.3g} / {rate:g} = {of.likelihood_ratio:.3g}."
+            f"{of.probability:.3g} for a copy, and of at most {format_exact_p(rate)} for an independent encoder: at "
+            f"least {of.probability:.3g} / {format_exact_p(rate)} = {of.likelihood_ratio:,.3g}."
         )
     return (
         f"{n - k} of {n} reference surrogates get this verdict, so it has a probability of at most "

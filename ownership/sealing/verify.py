@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -60,7 +60,7 @@ def verify_claim(
     folder = Path(folder)
     trust = Trust.given(public_key, roots, before)
     verified = open_folder(folder)
-    Claim.parse(verified)
+    claim = Claim.parse(verified)
     if verified.seal is None:
         raise ClaimIntegrityError("this claim has no seal", "turnmark claim seal")
     _refuse_extra_files(folder, verified)
@@ -71,11 +71,26 @@ def verify_claim(
     checks += [
         Check("files", "the folder holds no other file"),
         Check("Merkle root", _root_detail(verified.seal, len(verified.redaction.leaves))),
+        *_key_checks(claim, roots),
         *attested.checks,
     ]
     return ClaimVerification(
         checks=tuple(checks), digest=verified.sha256, signer=attested.signer, timestamps=attested.timestamps
     )
+
+
+def _key_checks(claim: Claim, roots: Sequence[Certificate]) -> Iterator[Check]:
+    """Yield the checks of the key: it was derived again, and draws the probes of the claim from its pool."""
+    if claim.material is None:
+        return
+    key = claim.material.key
+    yield Check("key", f"commitment {key.commitment_sha256}; it draws the {key.probes} probes from {key.pool.images}")
+    stamped = key.timestamp(roots)
+    if stamped is None:
+        yield Check("key's anchor", "none: nothing shows when the key was drawn")
+        return
+    vouched = "chains to a root you trust" if stamped.trusted else "was not checked (--roots)"
+    yield Check("key's anchor", f"{stamped.time.isoformat()} by {stamped.authority}; the authority {vouched}")
 
 
 def _root_detail(seal: Seal, redacted: int) -> str:

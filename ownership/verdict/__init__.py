@@ -1,1 +1,1 @@
-"""Verdict: from findings to decision, strength and explanations. May import: evidence, plan and below."""
+"""Verdict: from findings to decision, strength and explanations. May import: evidence, keyed, plan and below."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from ownership.plan import REQUIRED_STRATA, ROTATION_INVARIANT_STRATA, SMALL_OR_PUBLIC_STRATA, STRATA
-from ownership.verdict.findings import Findings
-from ownership.verdict.rule import Decision, Verdict
+from ownership.verdict.findings import KEY_TEST, Findings
+from ownership.verdict.rule import Decision, Evidence, Verdict
 
 SAME_DATA, UNPUBLISHED_CHECKPOINT, CHANCE = "same_data", "unpublished_checkpoint", "chance"
 """Explanations beside the strata of the panel, which go by their names."""
@@ -42,12 +42,23 @@ class Explanation:
     finding: ExplanationFinding
     consequence: Consequence | None = None  # of NOT_REPRESENTED
     pvalues: dict[str, float] = field(default_factory=dict)  # primary test -> p-value, unadjusted but for CHANCE
-    set_apart_by: tuple[str, ...] = ()  # primary tests that set the suspect apart
+    set_apart_by: tuple[str, ...] = ()  # tests that set the suspect apart
 
 
 def explanations_of(findings: Findings, decision: Decision) -> tuple[Explanation, ...]:
     """Return the explanations considered: each stratum, the same data, an unpublished checkpoint, chance."""
-    return tuple(_explanations(findings, decision))
+    found = _explanations(findings, decision)
+    if Evidence.KEY in decision.evidence:
+        return tuple(e if e.name == CHANCE else _by_key(e) for e in found)
+    if findings.claim.key is not None and not findings.claim.panel:  # none was asked for: the key test needs none
+        return tuple(e for e in found if e.name == CHANCE)
+    return tuple(found)
+
+
+def _by_key(of: Explanation) -> Explanation:
+    """Return an explanation as the key test leaves it: its p-value holds for every encoder made without the key."""
+    by = (KEY_TEST, *of.set_apart_by)
+    return replace(of, finding=ExplanationFinding.SET_APART, consequence=None, set_apart_by=by)
 
 
 def _explanations(findings: Findings, decision: Decision) -> Iterator[Explanation]:
@@ -71,7 +82,7 @@ def _explanations(findings: Findings, decision: Decision) -> Iterator[Explanatio
             Verdict.NOT_SUPPORTED: ExplanationFinding.NOT_SET_APART,
             Verdict.INCONCLUSIVE: ExplanationFinding.NOT_TESTED,
         }[decision.verdict],
-        pvalues=findings.adjusted_pvalues,
+        pvalues=({} if findings.key is None else {KEY_TEST: findings.key.adjusted_pvalue}) | findings.adjusted_pvalues,
     )
 
 

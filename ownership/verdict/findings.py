@@ -12,6 +12,7 @@ from ownership.verdict.records import ClaimRecord, SuspectRecord
 from ownership.verdict.results import (
     AuditorEncoder,
     InterimAnalysis,
+    KeyTest,
     PanelCheck,
     PaperTest,
     PredictorCheck,
@@ -19,6 +20,9 @@ from ownership.verdict.results import (
     Skip,
     TestResult,
 )
+
+KEY_TEST = "key_test"
+"""Name of the key test where tests go by names; an auditor's encoder has its number of exceeding decoys there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,7 @@ class Findings:
     plan: Plan
     claim: ClaimRecord
     suspect: SuspectRecord
+    key: KeyTest | None = None  # of the final analysis; None: the claim has no key, or it could not be tested
     results: tuple[TestResult, ...]  # of the final analysis
     interim_analyses: tuple[InterimAnalysis, ...] = ()  # before the final one
     skipped: Mapping[str, Skip] = field(default_factory=dict)  # statistic -> why it was not computed
@@ -52,12 +57,30 @@ class Findings:
         return adjusted(self.primary)
 
     @property
-    def error_rate(self) -> float:
-        """Probability of SUPPORTED for an independent encoder of the panel's kinds, at most.
+    def trials(self) -> int:
+        """Number of preprocessings tried: each is tested at its share of alpha, which is what the plan here says."""
+        return max(1, len(self.suspect.preprocessings_tried))
 
-        The alpha of the plan here, times the number of preprocessings tried: each is tested at its share of alpha.
-        """
-        return self.plan.alpha * max(1, len(self.suspect.preprocessings_tried))
+    @property
+    def key_error_rate(self) -> float:
+        """Probability that the key test supports the claim against an independent suspect of any kind, at most."""
+        return self.plan.key_alpha * self.trials
+
+    @property
+    def panel_error_rate(self) -> float:
+        """Probability that the primary tests do, for an independent encoder of the panel's kinds, at most."""
+        return self.plan.alpha * self.trials
+
+    @property
+    def error_rate(self) -> float:
+        """Probability of SUPPORTED for an independent encoder, at most: of the evidence that there is, summed."""
+        key = self.key_error_rate if self.has_key else 0.0
+        return key + (self.panel_error_rate if self.primary or not self.has_key else 0.0)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the key test was made, at the final or at an interim analysis."""
+        return self.key is not None or any(x.key is not None for x in self.interim_analyses)
 
     @property
     def share(self) -> float:
@@ -67,29 +90,40 @@ class Findings:
     @property
     def ended_early(self) -> bool:
         """Whether an interim analysis decided and no more queries were made: its results are then the final ones."""
-        return bool(self.interim_analyses) and self.results == self.interim_analyses[-1].results
+        last = self.interim_analyses[-1] if self.interim_analyses else None
+        return last is not None and (self.results, self.key) == (last.results, last.key)
 
     @property
     def relative_similarity(self) -> float | None:
         """Relative similarity of partial RSA, where it is a primary test (`TestResult.relative_similarity`)."""
         return next((c for t in self.primary if (c := relative_similarity_of(t)) is not None), None)
 
-    def placing(self, place: Callable[[TestResult, str], TestResult | None]) -> Findings:
+    def placing(
+        self,
+        place: Callable[[TestResult, str], TestResult | None],
+        place_key: Callable[[KeyTest, str], KeyTest | None],
+    ) -> Findings:
         """Return these findings with another encoder in the place of the suspect.
 
         Args:
             place: returns that encoder's test for one of the suspect's, or None if it has none. Its second argument
                 is empty at the final analysis, and "@QUERIES" at an interim analysis.
+            place_key: the same for the key test.
         """
+
+        def keyed(key: KeyTest | None, suffix: str = "") -> KeyTest | None:
+            return None if key is None else place_key(key, suffix)
 
         def placed(results: tuple[TestResult, ...], suffix: str = "") -> tuple[TestResult, ...]:
             return tuple(test for r in results if (test := place(r, suffix)) is not None)
 
         return replace(
             self,
+            key=keyed(self.key),
             results=placed(self.results),
             interim_analyses=tuple(
-                replace(x, results=placed(x.results, f"@{x.queries}")) for x in self.interim_analyses
+                replace(x, results=placed(x.results, f"@{x.queries}"), key=keyed(x.key, f"@{x.queries}"))
+                for x in self.interim_analyses
             ),
             problems=(),
             auditor_panel=(),
@@ -103,7 +137,11 @@ class Findings:
             name = test.name + suffix
             return replace(test, value=encoder.values[name]) if name in encoder.values else None
 
-        return replace(self.placing(place), problems=encoder.problems)
+        def place_key(key: KeyTest, suffix: str) -> KeyTest | None:
+            found = encoder.values.get(KEY_TEST + suffix)
+            return None if found is None else key.placing(int(found))
+
+        return replace(self.placing(place, place_key), problems=encoder.problems)
 
     def placing_reference(self, name: str) -> Findings:
         """Return these findings with a reference surrogate in the place of the suspect; it is not its own reference."""
@@ -114,7 +152,10 @@ class Findings:
             others = {n: v for n, v in test.references.items() if n != name}
             return replace(test, value=test.references[name], references=others)
 
-        return self.placing(place)
+        def place_key(key: KeyTest, _suffix: str) -> KeyTest | None:
+            return key.placing(key.references[name]) if name in key.references else None
+
+        return self.placing(place, place_key)
 
 
 def adjusted(tests: tuple[TestResult, ...]) -> dict[str, float]:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
-from ownership.plan import Plan
 from ownership.stats import holm
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import InterimAnalysis, TestResult
@@ -21,18 +20,30 @@ from ownership.verdict.rule import Decision, Verdict, decide, supports
 def suspect_pvalue(findings: Findings, decision: Decision) -> float | None:
     """Return the smallest error rate at which the plan's rule supports the claim; None if nothing was tested.
 
-    At each analysis, the smallest Holm-adjusted p at which the rule supports the claim, divided by the analysis's share
-    of alpha; the smallest of these, times the number of preprocessings tried. It is at most the claim's alpha if and
-    only if the verdict is SUPPORTED.
+    At each analysis, the p-value of the key test divided by its part of the error rate, and the smallest Holm-adjusted
+    p at which the primary tests support the claim divided by theirs, both times the whole error rate (a weighted
+    Bonferroni correction); the smallest of these, times the number of preprocessings tried. It is at most the claim's
+    error rate if and only if the verdict is SUPPORTED.
     """
-    if decision.verdict is Verdict.INCONCLUSIVE or not findings.primary:
+    if decision.verdict is Verdict.INCONCLUSIVE or not (findings.primary or findings.has_key):
         return None
-    plan, shares = findings.plan, _shares(findings.plan)
-    analyses = list(findings.interim_analyses)
-    if not findings.ended_early:
-        analyses.append(InterimAnalysis(queries=0, alpha=plan.final_alpha, results=findings.primary))
-    smallest = min(smallest_level(x.results) / shares[x.queries] for x in analyses)
-    return min(1.0, smallest * max(1, len(findings.suspect.preprocessings_tried)))
+    plan, total = findings.plan, findings.error_rate / findings.trials
+    last = InterimAnalysis(
+        queries=0,
+        alpha=plan.final_alpha,
+        key_alpha=plan.key_alpha * plan.final_share,
+        results=findings.primary,
+        key=findings.key,
+    )
+    analyses = [*findings.interim_analyses, *([] if findings.ended_early else [last])]
+    smallest = min(_smallest_part(x) for x in analyses)
+    return min(1.0, smallest * total * findings.trials)
+
+
+def _smallest_part(of: InterimAnalysis) -> float:
+    """Return the smallest multiple of an analysis's error rates at which it supports the claim."""
+    key = math.inf if of.key is None else of.key.adjusted_pvalue / of.key_alpha
+    return min(key, smallest_level(of.results) / of.alpha)
 
 
 def capacity(findings: Findings, alpha: float) -> int | None:
@@ -40,7 +51,7 @@ def capacity(findings: Findings, alpha: float) -> int | None:
 
     Each is put in the place of the suspect; Holm's first step compares its p-value with alpha / number of suspects.
     """
-    names = list(dict.fromkeys(n for r in findings.results for n in r.references))
+    names = list(findings.claim.references) or list(dict.fromkeys(n for r in findings.results for n in r.references))
     placed = [findings.placing_reference(name) for name in names]
     pvalues = [suspect_pvalue(x, decide(x)) for x in placed]
     if not pvalues:
@@ -53,9 +64,3 @@ def smallest_level(tests: Sequence[TestResult]) -> float:
     """Return the smallest alpha at which these tests support the claim; infinite if there is none."""
     levels = sorted(holm([t.pvalue for t in tests]))
     return next((p for p in levels if supports(tests, p)), math.inf)
-
-
-def _shares(plan: Plan) -> dict[int, float]:
-    """Return the share of alpha of each analysis, by its queries; the final analysis is 0."""
-    interim = dict(zip(plan.interim_queries, plan.interim_alpha_shares, strict=True))
-    return {**interim, 0: 1 - sum(plan.interim_alpha_shares)}

@@ -19,6 +19,7 @@ class AuditOptions:
     output_kind: str = "representations"  # what the suspect returns, as declared
     api: Literal["turnmark", "openai", "base64"] | None = None  # protocol of an endpoint; None: it is none
     model: str | None = None  # model that an endpoint is asked for
+    published: str | None = None  # time from which the suspect is known to exist, as stated; ISO, UTC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,19 @@ class SealRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """The key of a claim, without its secret."""
+
+    commitment_sha256: str
+    probes: int  # that it draws from its pool
+    pool_sha256: str
+    pool_images: int
+    directions: int  # marked directions of each feature map
+    keys_tried: int  # commitments that the owner declares to have made for this victim
+    anchor: TimestampRecord | None  # None: not anchored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRecord:
     """The claim that an audit tested against."""
 
@@ -69,11 +83,12 @@ class ClaimRecord:
     panel: tuple[EncoderEntry, ...]
     references: tuple[str, ...]  # names of the reference surrogates
     dropped: tuple[str, ...]  # encoders left out of the panel, each with the reason
-    watermark: bool  # whether it holds a watermark predictor
+    watermark: bool  # whether it holds a predictor of a rotation watermark
     probes: dict[str, int]  # probe set -> number of images
     image_size: tuple[int, int, int]  # channels, height, width
     redaction: tuple[str, ...]  # parts that its owner withheld
     seal: SealRecord | None  # None: not sealed
+    key: KeyRecord | None = None  # of the keyed watermark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

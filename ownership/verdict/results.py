@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
 from ownership.evidence.querying import Problem
 from ownership.evidence.statistics import SCALES, STATISTICS
+from ownership.keyed.test import MapScore
 from ownership.plan import SMALL_OR_PUBLIC_STRATA
 from ownership.stats import (
     Alternative,
@@ -128,12 +129,50 @@ class TestResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyTest:
+    """The test of the keyed watermark: the rank of the key among keys drawn anew, for the suspect and for known copies.
+
+    H0: the suspect does not depend on the key. H1: it predicts the marked directions better than under a key drawn
+    anew. Unit: the key. The p-value is exact for every independent suspect (`ownership.keyed.test`).
+    """
+
+    __test__ = False  # not a pytest class
+
+    maps: dict[str, MapScore]  # feature map -> score of the suspect
+    statistic: float
+    decoys: int  # keys drawn anew
+    exceeding: int  # how many of them reach the suspect's statistic
+    histogram: tuple[int, ...]  # decoys in each bin of the statistic
+    edges: tuple[float, ...]  # limits of the bins
+    keys_tried: int  # commitments that the owner declares to have made for this victim
+    baselines: tuple[str, ...]  # encoders whose mean score was subtracted, for key and decoys alike
+    victim: int  # exceeding decoys, for the victim itself
+    references: dict[str, int]  # reference surrogate -> exceeding decoys
+
+    @property
+    def pvalue(self) -> float:
+        """The exact p-value for one commitment."""
+        return (1 + self.exceeding) / (1 + self.decoys)
+
+    @property
+    def adjusted_pvalue(self) -> float:
+        """The p-value times the number of keys that the owner tried (Bonferroni)."""
+        return min(1.0, self.pvalue * self.keys_tried)
+
+    def placing(self, exceeding: int) -> KeyTest:
+        """Return the test of another encoder, of which only the number of exceeding decoys is known."""
+        return replace(self, exceeding=exceeding)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InterimAnalysis:
-    """The primary tests after some of the queries; an audit may end here."""
+    """The tests after some of the queries; an audit may end here."""
 
     queries: int  # as the plan counts them, repeated queries included
-    alpha: float  # share of the plan's alpha that is spent here
+    alpha: float  # share of the plan's alpha that is spent here by the primary tests
+    key_alpha: float  # and by the key test
     results: tuple[TestResult, ...]
+    key: KeyTest | None = None
 
 
 class SkipCode(StrEnum):

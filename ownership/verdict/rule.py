@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -12,7 +12,7 @@ from scipy import stats
 from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA, STRATA
 from ownership.stats import holm
 from ownership.verdict.findings import Findings, relative_similarity_of
-from ownership.verdict.results import InterimAnalysis, TestResult
+from ownership.verdict.results import InterimAnalysis, KeyTest, TestResult
 
 INDISCRIMINATE_LEVEL = 0.05
 """Level of the exact binomial test on the auditor's own encoders: two positives of twenty at alpha 0.01."""
@@ -40,6 +40,9 @@ class ReasonCode(StrEnum):
     MISSING_STRATA = "missing_strata"  # strata
     ONE_FAMILY = "one_family"
     NO_REFERENCE_DETECTED = "no_reference_detected"  # references
+    KEY_TEST = "key_test"  # rejects, alpha, adjusted_pvalue, keys_tried
+    KEY_INTERIM_REJECTION = "key_interim_rejection"  # queries, alpha, adjusted_pvalue
+    KEY_UNDETECTED = "key_undetected"  # references: the key test finds neither these nor the victim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +53,19 @@ class Reason:
     data: Mapping[str, Any] = field(default_factory=dict)  # JSON-ready
 
 
+class Evidence(StrEnum):
+    """What can support a claim, each at its own error rate."""
+
+    KEY = "key"  # the key test; exact for every independent suspect
+    PANEL = "panel"  # the primary tests; for independent encoders of the panel's kinds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The verdict on an audit's findings."""
 
     verdict: Verdict
+    evidence: tuple[Evidence, ...]  # what supports the claim; empty unless SUPPORTED
     reasons: tuple[Reason, ...]
     auditor_positives: tuple[str, ...]  # the auditor's own encoders for which the rule concludes SUPPORTED
 
@@ -63,24 +74,33 @@ def decide(findings: Findings) -> Decision:
     """Return the verdict of the rule turnmark-1, the first of these that applies.
 
     1. INCONCLUSIVE: the responses cannot be tested; or the rule concludes SUPPORTED for more of the auditor's own
-       encoders than alpha allows; or the suspect is declared not to return representations; or no primary test ran.
-    2. SUPPORTED: the primary tests support the claim (`supports`), at the final analysis with the alpha that is left
-       for it, or at an interim analysis with its share. The shares sum to alpha.
-    3. INCONCLUSIVE: the claim could not have detected a surrogate. It has no encoders of the victim's size and no
-       reference surrogate to measure relative similarity by; or a required stratum is missing, so that two families
-       must reject, and tests of one family ran; or no test detects any reference surrogate.
-    4. NOT_SUPPORTED.
+       encoders than its error rate allows; or neither the key test nor a primary test ran. Of a suspect that is
+       declared not to return representations, only the key test decides: it holds for outputs of every kind.
+    2. SUPPORTED: the key test rejects at its alpha, or the primary tests support the claim (`supports`) at theirs. Each
+       alpha is divided among the interim analyses and the final one.
+    3. NOT_SUPPORTED: the key test ran and would have found the victim, and a reference surrogate where there are any.
+    4. INCONCLUSIVE: the claim could not have detected a surrogate. The panel has no encoders of the victim's size and
+       there is no reference surrogate to measure relative similarity by; or a required stratum is missing, so that two
+       families must reject, and tests of one family ran; or no test detects any reference surrogate.
+    5. NOT_SUPPORTED.
     """
     tests, positives = findings.primary, _auditor_positives(findings)
 
-    def conclude(verdict: Verdict, reasons: Sequence[Reason]) -> Decision:
-        return Decision(verdict=verdict, reasons=tuple(reasons), auditor_positives=positives)
+    def conclude(verdict: Verdict, reasons: Sequence[Reason], evidence: tuple[Evidence, ...] = ()) -> Decision:
+        return Decision(verdict=verdict, evidence=evidence, reasons=tuple(reasons), auditor_positives=positives)
 
     if blocked := _untestable(findings, positives):
         return conclude(Verdict.INCONCLUSIVE, blocked)
     reasons = _observations(findings, positives)
-    if first_rejection(findings) is not None or supports(tests, findings.plan.final_alpha):
-        return conclude(Verdict.SUPPORTED, reasons)
+    if evidence := supporting(findings):
+        return conclude(Verdict.SUPPORTED, reasons, evidence)
+    if key_detects(findings):
+        return conclude(Verdict.NOT_SUPPORTED, reasons)
+    if findings.has_key:
+        data: dict[str, Any] = {"references": sorted(_last_key(findings).references)}
+        reasons = [*reasons, Reason(code=ReasonCode.KEY_UNDETECTED, data=data)]
+    if not tests:
+        return conclude(Verdict.INCONCLUSIVE, reasons)
     if not has_full_size_controls(tests):
         if all(relative_similarity_of(t) is None for t in tests):
             return conclude(Verdict.INCONCLUSIVE, reasons)
@@ -90,6 +110,42 @@ def decide(findings: Findings) -> Decision:
         data = {"references": undetected}
         return conclude(Verdict.INCONCLUSIVE, [*reasons, Reason(code=ReasonCode.NO_REFERENCE_DETECTED, data=data)])
     return conclude(Verdict.NOT_SUPPORTED, reasons)
+
+
+def supporting(findings: Findings) -> tuple[Evidence, ...]:
+    """Return the evidence that supports the claim, each at its own alpha."""
+    plan, found = findings.plan, []
+    last = findings.key is not None and key_rejects(findings.key, plan.key_alpha * plan.final_share)
+    if first_key_rejection(findings) is not None or (last and not findings.ended_early):
+        found.append(Evidence.KEY)
+    if first_rejection(findings) is not None or supports(findings.primary, plan.final_alpha):
+        found.append(Evidence.PANEL)
+    return tuple(found)
+
+
+def key_rejects(test: KeyTest, alpha: float) -> bool:
+    """Return whether the key test rejects: its p-value, times the number of keys tried, is at most alpha."""
+    return test.adjusted_pvalue <= alpha
+
+
+def first_key_rejection(findings: Findings) -> InterimAnalysis | None:
+    """Return the first interim analysis at which the key test rejects, or None."""
+    analyses = findings.interim_analyses
+    return next((x for x in analyses if x.key is not None and key_rejects(x.key, x.key_alpha)), None)
+
+
+def key_detects(findings: Findings) -> bool:
+    """Return whether the key test would have found a copy: the victim, and a reference surrogate if there are any."""
+    if findings.key is None:
+        return False
+    alpha, key = findings.plan.key_alpha * findings.plan.final_share, findings.key
+    known = [key.placing(n) for n in key.references.values()]
+    return key_rejects(key.placing(key.victim), alpha) and (not known or any(key_rejects(x, alpha) for x in known))
+
+
+def _last_key(findings: Findings) -> KeyTest:
+    tests = [findings.key, *(x.key for x in reversed(findings.interim_analyses))]
+    return next(test for test in tests if test is not None)
 
 
 def supports(tests: Sequence[TestResult], alpha: float) -> bool:
@@ -149,7 +205,7 @@ def _auditor_positives(findings: Findings) -> tuple[str, ...]:
 
 def _untestable(findings: Findings, positives: tuple[str, ...]) -> list[Reason]:
     """Return why the tests decide nothing: step 1 of the rule. Empty if they do."""
-    n, alpha, kind = len(findings.auditor_panel), findings.plan.alpha, findings.suspect.output_kind
+    n, alpha, kind = len(findings.auditor_panel), findings.error_rate / findings.trials, findings.suspect.output_kind
     if findings.problems:
         return [
             Reason(code=ReasonCode.UNUSABLE_RESPONSES, data={"problem": p.code.value, "detail": p.detail})
@@ -158,6 +214,8 @@ def _untestable(findings: Findings, positives: tuple[str, ...]) -> list[Reason]:
     if too_many_positives(len(positives), n, alpha):
         data = {"positives": list(positives), "n": n, "alpha": alpha}
         return [Reason(code=ReasonCode.INDISCRIMINATE_CLAIM, data=data)]
+    if findings.has_key:
+        return []
     if kind != "representations":
         return [Reason(code=ReasonCode.NOT_REPRESENTATIONS, data={"output_kind": kind})]
     if findings.primary:
@@ -184,6 +242,7 @@ def _observations(findings: Findings, positives: tuple[str, ...]) -> list[Reason
     if findings.auditor_panel:
         data: dict[str, Any] = {"positives": list(positives), "n": len(findings.auditor_panel)}
         found.append(Reason(code=ReasonCode.AUDITOR_PANEL, data=data))
+    found += _key_observations(findings)
     if (early := first_rejection(findings)) is not None:
         smallest = min(holm([t.pvalue for t in early.results]))
         data = {"queries": early.queries, "alpha": early.alpha, "adjusted_pvalue": smallest}
@@ -192,12 +251,26 @@ def _observations(findings: Findings, positives: tuple[str, ...]) -> list[Reason
         data = {"test": t.name, "rejects": t in rejected, "alpha": alpha, "adjusted_pvalue": adjusted[t.name]}
         found.append(Reason(code=ReasonCode.TEST, data=data | {"exceeds_all_controls": t.exceeds_all_controls}))
     missing = sorted({s for t in tests for s in t.missing_strata}, key=STRATA.index)
+    if not tests:
+        return found
     if not has_full_size_controls(tests):
         data = {"relative_similarity": findings.relative_similarity, "required": MIN_RELATIVE_SIMILARITY}
         found.append(Reason(code=ReasonCode.NO_FULL_SIZE_CONTROLS, data=data))
     elif missing and all(t.missing_strata for t in tests):
         found.append(Reason(code=ReasonCode.MISSING_STRATA, data={"strata": missing}))
     return found
+
+
+def _key_observations(findings: Findings) -> Iterator[Reason]:
+    """Yield what the key test found."""
+    if (early := first_key_rejection(findings)) is not None and early.key is not None:
+        data = {"queries": early.queries, "alpha": early.key_alpha, "adjusted_pvalue": early.key.adjusted_pvalue}
+        yield Reason(code=ReasonCode.KEY_INTERIM_REJECTION, data=data)
+    if findings.key is not None and not findings.ended_early:
+        alpha = findings.plan.key_alpha * findings.plan.final_share
+        data = {"rejects": key_rejects(findings.key, alpha), "alpha": alpha}
+        data |= {"adjusted_pvalue": findings.key.adjusted_pvalue, "keys_tried": findings.key.keys_tried}
+        yield Reason(code=ReasonCode.KEY_TEST, data=data)
 
 
 def _undetected_references(findings: Findings) -> list[str]:

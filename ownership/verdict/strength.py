@@ -12,7 +12,7 @@ from typing import Literal
 
 from ownership.stats import binomial_interval
 from ownership.verdict.findings import Findings
-from ownership.verdict.rule import Decision, Verdict, decide, first_rejection
+from ownership.verdict.rule import Decision, Evidence, Verdict, first_key_rejection, first_rejection, supporting
 
 CONFIDENCE = 0.95
 """Confidence of the one-sided bounds."""
@@ -48,7 +48,8 @@ class Strength:
     No likelihood ratio is stated for an inconclusive audit, or without reference surrogates.
     """
 
-    error_rate: float  # P(SUPPORTED | independent encoder of the panel's kinds), at most
+    error_rate: float  # P(SUPPORTED by this evidence | independent encoder), at most
+    by_key: bool  # whether the key test supports the claim: the ratio is then of its verdict alone
     references: int  # number of reference surrogates
     reached: tuple[str, ...]  # those for which the rule concludes SUPPORTED
     probability: float | None  # bound of P(this verdict | copied): lower for SUPPORTED, upper for NOT_SUPPORTED
@@ -61,6 +62,7 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
     """Return the strength of a verdict.
 
     Each of the n reference surrogates is put in the place of the suspect; for k of them the rule concludes SUPPORTED.
+    If the key test supports the claim, those count for which the key test does, and alpha is the key test's alone.
     With exact one-sided 95 % bounds of a binomial proportion, and alpha the error rate:
 
     - SUPPORTED: LR is at least (lower bound of k / n) / alpha.
@@ -68,8 +70,9 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
     - INCONCLUSIVE, or n = 0: LR is not stated.
     """
     names = sorted({n for t in findings.primary for n in t.references} | set(findings.claim.references))
-    reached = tuple(n for n in names if reaches(findings, n))
-    k, n, alpha = len(reached), len(names), findings.error_rate
+    by_key = Evidence.KEY in decision.evidence
+    reached = tuple(n for n in names if reaches(findings, n, by_key=by_key))
+    k, n, alpha = len(reached), len(names), error_rate(findings, decision)
     probability = ratio = support = None
     favors: Literal["copied", "independent"] | None = None
     if n and decision.verdict is Verdict.SUPPORTED:
@@ -82,6 +85,7 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
         favors, support = "independent", support_level(1 / ratio)
     return Strength(
         error_rate=alpha,
+        by_key=by_key,
         references=n,
         reached=reached,
         probability=probability,
@@ -91,15 +95,30 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
     )
 
 
-def reaches(findings: Findings, name: str) -> bool:
+def error_rate(findings: Findings, decision: Decision) -> float:
+    """Return the error rate of a verdict: the key test's if it supports the claim, the panel's if only that does.
+
+    Otherwise it is the sum of both, for the evidence that there is.
+    """
+    if Evidence.KEY in decision.evidence:
+        return findings.key_error_rate
+    return findings.panel_error_rate if Evidence.PANEL in decision.evidence else findings.error_rate
+
+
+def reaches(findings: Findings, name: str, *, by_key: bool) -> bool:
     """Return whether the rule concludes SUPPORTED for a reference surrogate, by the tests that were made on it.
 
-    Where an audit ended early, only its interim analyses count.
+    Args:
+        findings: the findings. Where the audit ended early, only its interim analyses count.
+        name: the reference surrogate.
+        by_key: whether the key test must support the claim.
     """
     placed = findings.placing_reference(name)
     if findings.ended_early:
-        return first_rejection(placed) is not None
-    return decide(placed).verdict is Verdict.SUPPORTED
+        by_panel = not by_key and first_rejection(placed) is not None
+        return by_panel or first_key_rejection(placed) is not None
+    evidence = supporting(placed)
+    return Evidence.KEY in evidence if by_key else bool(evidence)
 
 
 def lower_bound(k: int, n: int) -> float:

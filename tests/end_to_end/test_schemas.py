@@ -31,8 +31,8 @@ GOLDEN = ROOT / "tests/golden"
 SCHEMAS = {p.name.removesuffix(".schema.json"): json.loads(p.read_bytes()) for p in ROOT.glob("docs/schema/*.json")}
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "claim": ("data", "scores", "reference_scores", "interim_scores", "interim_reference_scores", "parts"),
-    "report": ("skipped", "versions", "members", "references", "strata", "probes", "values", "files", "sandbox",
+    "claim": ("data", "parts"),
+    "report": ("skipped", "versions", "maps", "members", "references", "strata", "probes", "values", "files", "sandbox",
                "panel_checked", "pvalues", "data"),
     "summary": ("data",),
     "redaction": ("leaves",),

@@ -74,14 +74,14 @@ def smooth_images(n: int, seed: int) -> Tensor:
 
 def fitted_predictor() -> Any:
     """A predictor of pairs fitted to the victim, with few distinct weights, so that it compresses well."""
-    from ownership.claims.probes import make_probes
+    from ownership.claims.probes import ClaimImages, make_probes
     from ownership.encoders.images import as_input, three_channels
     from ownership.plan import Plan
     from ownership.watermark import RotationPredictor, WatermarkKey
 
     images = smooth_images(4000, 1)
     probes, watermark = make_probes(
-        images[:50], images[50:], Plan(n_public=2000, n_watermark=2000), key=WatermarkKey(**KEY)
+        ClaimImages(images[:50], images[50:]), Plan(n_public=2000, n_watermark=2000), key=WatermarkKey(**KEY)
     )
     rotated, public = (encoder("victim")(three_channels(as_input(probes[name]))) for name in ("watermark", "public"))
     read = torch.cat([rotated, public[watermark.sources]], 1)
@@ -103,7 +103,19 @@ def fitted_predictor() -> Any:
     return predictor.eval()
 
 
-def write_claim(models: Path, out: Path) -> None:
+def key_material(images: Tensor, authority: Any, place: Path) -> Any:
+    """A key that the authority anchored, with its probes; the encoders were not trained with it."""
+    from ownership.attestation.timestamps import request
+    from ownership.keyed.key import Key
+    from ownership.keyed.pool import KeyMaterial, pool_of
+
+    key = Key(secret=bytes(range(32)), pool=pool_of(images), probes=110, directions=2)
+    (place / "key.tsq").write_bytes(request(key.commitment).as_bytes())
+    reply = authority.reply(place / "key.tsq", place / "key.tsr").read_bytes()
+    return KeyMaterial.draw(key.anchored(reply), images)
+
+
+def write_claim(models: Path, out: Path, authority: Any, place: Path) -> None:
     from ownership.claims.build import build_claim
     from ownership.claims.probes import ClaimImages
     from ownership.claims.record import EncoderRecord, NamedEncoder
@@ -125,6 +137,7 @@ def write_claim(models: Path, out: Path) -> None:
             view=lambda x, g: (x + 0.1 * torch.randn(x.shape, generator=g)).clamp(0, 1),
         ),
         [named(n, "plain" if n[0] == "p" else "watermarked") for n in SEEDS if n not in ("victim", "own")],
+        material=key_material(images[30:], authority, place),
         plan=Plan(**PLAN),
         watermark=Watermark(key=WatermarkKey(**KEY), predictor=predictor),
         projection_head=nn.Sequential(nn.Linear(DIM, 8), nn.ReLU(), nn.Linear(8, 4)).eval(),
@@ -171,7 +184,6 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     models.mkdir()
     write_models(models)
-    write_claim(models, claim)
     with tempfile.TemporaryDirectory() as name:
         place, keys = Path(name), {}
         authority = make_authority(place / "tsa", "Golden authority")
@@ -180,6 +192,7 @@ def main() -> None:
             make_signing_key(place / who)
             keys[who] = load_signing_key(place / who, str)
             (GOLDEN / f"{who}.pub").write_bytes((place / f"{who}.pub").read_bytes())
+        write_claim(models, claim, authority, place)
         seal_claim(claim, keys["owner"])
         write_request(claim, place / "a.tsq")
         attach(claim, authority.reply(place / "a.tsq", place / "a.tsr").read_bytes())

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import math
 import subprocess
 import sys
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
@@ -53,14 +56,15 @@ def read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def private_images(probes: bytes) -> list[bytes]:
+def images_of(probes: bytes, name: str, channels: int | None = None) -> list[bytes]:
     """Safetensors: 8 bytes length of the header, little endian; the header, JSON; the tensors."""
     start = 8 + int.from_bytes(probes[:8], "little")
-    entry = json.loads(probes[8:start]).get("private", {"shape": [0], "data_offsets": [0, 0]})
+    entry = json.loads(probes[8:start]).get(name, {"shape": [0], "data_offsets": [0, 0]})
     begin, end = entry["data_offsets"]
-    data, shape = probes[start + begin : start + end], tuple(entry["shape"][1:])
-    size = math.prod(shape)
-    return [f"{shape}".encode() + data[i * size : (i + 1) * size] for i in range(entry["shape"][0])]
+    data, (stored, *sides) = probes[start + begin : start + end], entry["shape"][1:] or [0]
+    kept = (stored if channels is None else channels, *sides)  # a gray image may be stored with three equal channels
+    size, step = math.prod(kept), math.prod((stored, *sides))
+    return [f"{kept}".encode() + data[i * step : i * step + size] for i in range(entry["shape"][0])]
 
 
 def root(leaves: list[bytes]) -> bytes:
@@ -114,6 +118,48 @@ def check_timestamps(folder: Path, roots: Path | None) -> None:
             need(subprocess.run(command, capture_output=True).returncode == 0, "a timestamp")
 
 
+def elements(data: bytes) -> list[tuple[int, bytes]]:
+    """Tag and content of each DER element."""
+    out, at = [], 0
+    while at < len(data):
+        tag, length, at = data[at], data[at + 1], at + 2
+        if length & 0x80:
+            length, at = int.from_bytes(data[at : at + (length & 0x7F)], "big"), at + (length & 0x7F)
+        out.append((tag, data[at : at + length]))
+        at += length
+    return out
+
+
+def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
+    """The commitment, its anchor, the seed that follows from both, and the probes that it draws from the pool."""
+    if "keyed.json" not in claim["parts"]:
+        return
+    key, digests = parse(read(folder / "keyed.json"), "keyed.json"), read(folder / "pool.sha256")
+    secret, pool = bytes.fromhex(key["secret"]), key["pool"]
+    hidden = sha256(b"turnmark key secret", secret).hex()
+    stated = {"turnmark_key": 1, "secret_sha256": hidden, "pool": pool}
+    commitment = canonical({**stated, "probes": key["probes"], "directions": key["directions"]})
+    need(len(digests) == 32 * pool["images"] and sha256(digests).hex() == pool["sha256"], "pool.sha256")
+    signature = b""
+    if key["anchor"] is not None:
+        reply = base64.b64decode(key["anchor"], validate=True)
+        token = elements(elements(elements(reply)[0][1])[1][1])[1][1]
+        (info,) = elements(elements(elements(token)[0][1])[-1][1])
+        (signature,) = [content for tag, content in elements(info[1]) if tag == 4]
+        if roots is not None:
+            with tempfile.TemporaryDirectory() as place:
+                (Path(place) / "data").write_bytes(commitment)
+                (Path(place) / "reply").write_bytes(reply)
+                command = ["openssl", "ts", "-verify", "-data", "data", "-in", "reply", "-CAfile", roots.resolve()]
+                need(subprocess.run(command, capture_output=True, cwd=place).returncode == 0, "the key's anchor")
+    purpose = [b"turnmark-key-1", commitment, signature, b"probes"]
+    message = b"".join(len(part).to_bytes(8, "big") + part for part in purpose)
+    words = np.frombuffer(hmac.digest(secret, message, "sha256"), dtype=">u4").astype(np.uint32)
+    drawn = np.random.RandomState(words).permutation(pool["images"])[: key["probes"]]
+    probes = images_of(read(folder / "probes.safetensors"), "public", pool["shape"][0])
+    need(b"".join(map(sha256, probes)) == b"".join(digests[32 * i : 32 * (i + 1)] for i in drawn), "the drawn probes")
+
+
 def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -> None:
     claim_json = read(folder / "claim.json")
     claim = parse(claim_json, "claim.json")
@@ -144,7 +190,7 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
     leaves = {name: sha256(data) for name, data in names.items()} | {"claim.json": sha256(claim_json)}
     need(claim["format_version"] == 1, "claim.json: its format version")
     part = "private_probes.safetensors"
-    leaves |= {f"private/{i}": sha256(x) for i, x in enumerate(private_images(names[part]) if not hidden else ())}
+    leaves |= {f"private/{i}": sha256(x) for i, x in enumerate(images_of(names[part], "private") if not hidden else ())}
     salts = parse(read(folder / "seal/salts.json"), "salts.json")
     need(salts.keys() == {"format_version", "salts"} and salts["format_version"] == 1, "salts.json: its fields")
     need(isinstance(salts["salts"], dict) and salts["salts"].keys() == leaves.keys(), "salts.json: its leaves")
@@ -168,6 +214,7 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
         },
     }
     need(canonical(statement) == payload, "the statement is of something else")
+    check_key(folder, claim, roots)
     check_timestamps(folder, roots)
 
 

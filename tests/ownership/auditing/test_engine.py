@@ -47,7 +47,7 @@ def test_the_numbers_are_the_statistics(claim: Claim, victim: Encoder) -> None:
     """partial_rsa by hand: Fisher z, both strata, the larger p; and the exact rank p with the suspect symmetric."""
     report = audit(claim, as_suspect(encoder(77)))
     result = next(r for r in report.results if r.name == "partial_rsa")
-    z = {m.name: np.arctanh(claim.scores["partial_rsa"][m.name]) for m in claim.members}
+    z = {m.name: np.arctanh(claim.panel_scores.members["partial_rsa"][m.name]) for m in claim.members}
     p = [
         case_control_test(float(np.arctanh(result.value)), [z[m.name] for m in claim.stratum(kind)]).pvalue
         for kind in ("plain", "watermarked")
@@ -221,11 +221,12 @@ def test_a_panel_member_as_suspect_is_no_copy(claim: Claim) -> None:
 
 
 def test_a_claim_that_finds_nothing_is_inconclusive(claim: Claim) -> None:
-    weak = replace(claim, reference_scores={"partial_rsa_relative": {"r": 0.0}, "watermark_probability": {"r": 0.5}})
+    low = {"partial_rsa_relative": {"r": 0.0}, "watermark_probability": {"r": 0.5}}
+    weak = replace(claim, scored=replace(claim.panel_scores, references=low))
     report = audit(weak, as_suspect(encoder(77)))
     assert report.verdict is Verdict.INCONCLUSIVE
     assert report.reasons[-1].code is ReasonCode.NO_REFERENCE_DETECTED
-    unknown = replace(claim, reference_scores={}, references=())
+    unknown = replace(claim, scored=replace(claim.panel_scores, references={}), references=())
     assert audit(unknown, as_suspect(encoder(77))).verdict is Verdict.NOT_SUPPORTED
 
 

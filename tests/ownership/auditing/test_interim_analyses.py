@@ -136,7 +136,7 @@ def test_scores_of_a_look_are_those_of_its_probes(claim: Claim) -> None:
 
     others = sorted(similarity(k) for k in range(2, len(x)))[1:-1]
     by_hand = (similarity(0) - np.mean(others)) / np.hypot(np.std(others, ddof=1), 0.01)
-    assert claim.interim_scores[250]["partial_rsa_relative"]["m3"] == pytest.approx(by_hand, abs=2e-3)
+    assert claim.panel_scores.interim_members[250]["partial_rsa_relative"]["m3"] == pytest.approx(by_hand, abs=2e-3)
 
 
 @pytest.mark.parametrize(

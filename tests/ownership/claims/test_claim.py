@@ -32,8 +32,8 @@ def test_a_claim_survives_the_disk(claim: Claim, claim_folder: Path) -> None:
     loaded = Claim.load(claim_folder)
     assert loaded.plan == claim.plan
     assert loaded.members == claim.members
-    assert loaded.scores == claim.scores
-    assert loaded.reference_scores == claim.reference_scores
+    assert loaded.panel_scores.members == claim.panel_scores.members
+    assert loaded.panel_scores.references == claim.panel_scores.references
     assert loaded.watermark is not None
     assert claim.watermark is not None
     assert loaded.watermark.key == claim.watermark.key
@@ -136,10 +136,12 @@ def _resign(folder: Path, change: Callable[[dict[str, object]], object]) -> None
         lambda c: c["panel"][0].pop("kind"),
         lambda c: c["panel"][0].pop("teacher"),
         lambda c: c["panel"][0].update(more=1),
-        lambda c: c.pop("interim_scores"),
+        lambda c: c.pop("keys_tried"),
+        lambda c: c.update(keys_tried=0),
+        lambda c: c.update(surprise=1),
+        lambda c: c.update(scores={"cka": {"m0": 1.0}}),  # no score is stored, so none can be edited
         lambda c: c["panel"][0].update(kind="friend"),
         lambda c: c["panel"][0].update(name="unknown"),
-        lambda c: c["scores"].update(cka={"m0": "high"}),
         lambda c: c["victim"].update(dim=7),
         lambda c: c["parts"].pop("probes.safetensors"),
     ],
@@ -273,8 +275,11 @@ def test_leave_one_out_names_a_member_that_stands_out(claim: Claim) -> None:
     before = leave_one_out_rejections(claim)
     assert "m7" not in before
     assert any(f"{len(before)} of 10 members would be called copies" in line for line in describe(claim))
-    high = {**claim.scores, "partial_rsa_relative": {**claim.scores["partial_rsa_relative"], "m7": 90.0}}
-    after = leave_one_out_rejections(replace(claim, scores=high))
+    high = {
+        **claim.panel_scores.members,
+        "partial_rsa_relative": {**claim.panel_scores.members["partial_rsa_relative"], "m7": 90.0},
+    }
+    after = leave_one_out_rejections(replace(claim, scored=replace(claim.panel_scores, members=high)))
     assert "m7" in after
 
 

@@ -41,10 +41,10 @@ def test_members_needed_is_the_first_that_is_enough() -> None:
 
 def test_a_claim_says_what_it_can_find(claim: Claim) -> None:
     rows = claim_power(claim)
-    assert {p.statistic for p in rows} == {n for n in claim.plan.primary if claim.reference_scores.get(n)}
+    assert {p.statistic for p in rows} == {n for n in claim.plan.primary if claim.panel_scores.references.get(n)}
     best = next(p for p in rows if p.statistic == "partial_rsa_relative")
-    z = {m.name: claim.scores["partial_rsa_relative"][m.name] for m in claim.members}
-    value = claim.reference_scores["partial_rsa_relative"][best.reference]
+    z = {m.name: claim.panel_scores.members["partial_rsa_relative"][m.name] for m in claim.members}
+    value = claim.panel_scores.references["partial_rsa_relative"][best.reference]
     powers = []
     for kind in ("plain", "watermarked"):
         x = np.array([z[m.name] for m in claim.stratum(kind)])

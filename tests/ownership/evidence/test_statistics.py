@@ -45,7 +45,7 @@ def test_partial_rsa_orders_copies_and_independent_encoders(claim: Claim, victim
 
     near, far, spec = score(Noisy(victim, 1, 0.001)), score(Noisy(victim, 1, 0.01)), score(encoder(99))
     assert near > far > spec
-    assert near > max(claim.scores["partial_rsa"].values())
+    assert near > max(claim.panel_scores.members["partial_rsa"].values())
 
 
 def test_relative_partial_rsa_by_hand(claim: Claim, victim: Encoder) -> None:
@@ -58,7 +58,7 @@ def test_relative_partial_rsa_by_hand(claim: Claim, victim: Encoder) -> None:
     by_hand = (z[0] - np.mean(kept)) / np.sqrt(np.var(kept, ddof=1) + 1e-4)
     scores, _ = score_one(suspect, claim.context)
     assert scores["partial_rsa_relative"] == pytest.approx(by_hand, rel=1e-2)
-    assert by_hand > max(claim.scores["partial_rsa_relative"].values())
+    assert by_hand > max(claim.panel_scores.members["partial_rsa_relative"].values())
     copy, _ = score_one(query(victim, claim.probes, "x"), claim.context)
     assert copy["partial_rsa_relative"] > by_hand
     few = replace(claim.context, panel=claim.context.panel[:4])
@@ -75,7 +75,7 @@ def test_mixing_in_a_panel_member_hides_nothing(claim: Claim, victim: Encoder, h
         return torch.cat([a, b], 1) if how == "concatenated" else a + b
 
     value = score_one(query(mixed, claim.probes, "x"), claim.context)[0]["partial_rsa_relative"]
-    assert value > 2 * max(claim.scores["partial_rsa_relative"].values())
+    assert value > 2 * max(claim.panel_scores.members["partial_rsa_relative"].values())
 
 
 @pytest.mark.parametrize("name", ["partial_rsa_relative", "partial_rsa", "cka", "watermark_aligned"])
@@ -94,9 +94,9 @@ def test_members_are_scored_against_the_others(claim: Claim) -> None:
     context = claim.context
     own = context.panel[3]
     by_hand = STATISTICS["partial_rsa"].score(own, replace(context, panel=(*context.panel[:3], *context.panel[4:])))
-    assert claim.scores["partial_rsa"]["m3"] == pytest.approx(by_hand)
+    assert claim.panel_scores.members["partial_rsa"]["m3"] == pytest.approx(by_hand)
     again = score_members(context)
-    assert again == claim.scores
+    assert again == claim.panel_scores.members
 
 
 def test_watermark_hits_count_the_predictors_labels(claim: Claim, victim: Encoder) -> None:

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.random import RandomState
 from scipy import stats
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LinearRegression, Ridge
 
 from ownership.errors import ClaimError
 from ownership.keyed.key import Key, Pool
 from ownership.keyed.maps import MAPS, Targets, feature_count, whitening
-from ownership.keyed.regression import FOLDS, RAW, _candidates, cross_fitted
-from ownership.keyed.test import Explained, explained, key_test, moments
+from ownership.keyed.regression import FOLDS, HALF, RAW, WHITE, _candidates, cross_fitted, share_matrix
+from ownership.keyed.test import Readings, key_test, moments, readings, residual, score
 
 N, D, R = 240, 30, 4
 
@@ -47,14 +47,14 @@ def r_squared(y: np.ndarray, predicted: np.ndarray, w: np.ndarray) -> float:
 
 def test_the_score_is_the_share_of_variance_that_is_predicted() -> None:
     y, z = toy()
-    result = key_test(explained(z, {"content": y}), {"content": frame(1)}, RandomState(2), decoys=99)
-    assert result.maps["content"].score == pytest.approx(r_squared(y, cross_fitted(z, y), frame(1)), abs=1e-6)
+    result = key_test(readings(z, {"content": y}), {"content": frame(1)}, RandomState(2), decoys=99)
+    assert result.maps["content"].r_squared == pytest.approx(r_squared(y, cross_fitted(z, y), frame(1)), abs=1e-6)
 
 
 def test_decoys_are_scores_of_frames_drawn_anew() -> None:
     # the chi-square numbers stand for frames: two samples of the statistic have one distribution
     y, z = toy()
-    matrix = explained(z, {"content": y})["content"].matrix
+    matrix = readings(z, {"content": y})["content"].combined([], R)
     values = np.linalg.eigvalsh(matrix)
     mean, sd = moments(values, R)
     naive = []
@@ -69,9 +69,9 @@ def test_decoys_are_scores_of_frames_drawn_anew() -> None:
 
 def test_p_is_that_of_scipys_monte_carlo_test_on_the_same_draws() -> None:
     y, z = toy()
-    matrices, decoys = explained(z, {"content": y}), 499
+    matrices, decoys = readings(z, {"content": y}), 499
     result = key_test(matrices, {"content": frame(3)}, RandomState(4), decoys=decoys)
-    values, vectors = np.linalg.eigh(matrices["content"].matrix)
+    values, vectors = np.linalg.eigh(matrices["content"].combined([], R))
     mean, sd = moments(values, R)
 
     def statistic(weights: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -95,7 +95,7 @@ def test_size_is_exact_for_any_suspect(dependent: bool) -> None:
     """H0 holds: the suspect is fixed, whatever it knows of the features; 2,000 keys. Two maps joined, or one."""
     y, z = toy()
     features = {"content": y} | ({"invariant": np.roll(y, 7, 1)} if dependent else {})
-    matrices, draws, ps = explained(z, features), RandomState(5), []
+    matrices, draws, ps = readings(z, features), RandomState(5), []
     for _ in range(2000):
         frames = {name: draws.standard_normal((D, R)) for name in features}
         ps.append(key_test(matrices, frames, draws, decoys=99).pvalue)
@@ -103,13 +103,13 @@ def test_size_is_exact_for_any_suspect(dependent: bool) -> None:
         assert stats.binomtest(int((np.array(ps) <= alpha).sum()), 2000, alpha).pvalue > 0.001
 
 
-def test_a_marked_suspect_is_found_and_references_sharpen_it() -> None:
+def test_a_marked_suspect_is_found_and_baselines_sharpen_it() -> None:
     y, z = toy()
     w = frame(6)
     marked = z + 3 * (y @ (w / np.linalg.norm(w, axis=0))) @ np.random.default_rng(1).standard_normal((R, 20))
-    plain, found = explained(z, {"content": y}), explained(marked, {"content": y})
+    plain, found = readings(z, {"content": y}), readings(marked, {"content": y})
     alone = key_test(found, {"content": w}, RandomState(7))
-    less = key_test(found, {"content": w}, RandomState(7), references=[plain])
+    less = key_test(found, {"content": w}, RandomState(7), baselines=[plain])
     assert alone.pvalue < 1e-3
     assert less.maps["content"].z > alone.maps["content"].z
     assert key_test(plain, {"content": w}, RandomState(7)).pvalue > 0.01
@@ -117,7 +117,7 @@ def test_a_marked_suspect_is_found_and_references_sharpen_it() -> None:
 
 def test_a_suspect_that_answers_the_same_for_all_images_scores_nothing() -> None:
     y, _ = toy()
-    result = key_test(explained(np.ones((N, 5)), {"content": y}), {"content": frame(8)}, RandomState(8))
+    result = key_test(readings(np.ones((N, 5)), {"content": y}), {"content": frame(8)}, RandomState(8))
     assert result.maps["content"].z == 0
     assert result.pvalue == 1
 
@@ -128,7 +128,7 @@ def test_no_invertible_linear_map_of_the_representation_changes_whitened_predict
     y, z = toy()
     rng = np.random.default_rng(seed)
     mixed = z @ rng.standard_normal((20, 20)) + rng.standard_normal(20)
-    whitened = slice(len(RAW), None)
+    whitened = slice(-len(WHITE), None)
     assert _candidates(mixed[60:], y[60:], mixed[:60])[whitened] == pytest.approx(
         _candidates(z[60:], y[60:], z[:60])[whitened], abs=1e-6
     )
@@ -149,6 +149,17 @@ def test_the_candidates_are_ridge_regressions() -> None:
         assert _candidates(x, y[60:], new)[i] == pytest.approx(oracle.predict(new) - y[60:].mean(0), abs=1e-8)
 
 
+def test_the_candidates_between_are_ridge_regressions_on_roots_of_singular_values() -> None:
+    y, z = toy()
+    x, new = z[60:], z[:60]
+    _, s, vt = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    root, root_new = ((a - x.mean(0)) @ vt.T / np.sqrt(s) for a in (x, new))
+    for i, penalty in enumerate(HALF):
+        oracle = Ridge(alpha=penalty * s.mean()).fit(root, y[60:])
+        expected = oracle.predict(root_new) - y[60:].mean(0)
+        assert _candidates(x, y[60:], new)[len(RAW) + i] == pytest.approx(expected, abs=1e-8)
+
+
 def test_more_dimensions_than_probes_are_read() -> None:
     y, z = toy()
     wide = np.concatenate([z, 0.01 * np.random.default_rng(2).standard_normal((N, 400))], 1)
@@ -159,7 +170,7 @@ def test_no_row_is_predicted_from_itself() -> None:
     # noise predicts nothing: in-sample predictions would
     y, _ = toy()
     noise = np.random.default_rng(3).standard_normal((N, 100))
-    assert np.trace(explained(noise, {"content": y})["content"].matrix) < 0.05 * D
+    assert np.trace(readings(noise, {"content": y})["content"].predicted) < 0.05 * D
     assert FOLDS > 1
 
 
@@ -218,13 +229,38 @@ def test_images_that_are_all_alike_are_refused() -> None:
         Targets(KEY, IMAGES[:1].expand(160, -1, -1, -1))
 
 
-def test_explained_matrices_are_symmetric_and_references_are_subtracted() -> None:
+def test_readings_are_symmetric_and_baselines_are_subtracted_by_least_squares() -> None:
     y, z = toy()
-    one, two = explained(z, {"m": y})["m"], explained(z[:, :5], {"m": y})["m"]
-    assert np.array_equal(one.matrix, one.matrix.T)
-    assert one.minus([two, two]).matrix == pytest.approx(one.matrix - two.matrix)
-    assert one.minus([]) is one
-    assert isinstance(one, Explained)
+    one, two = readings(z, {"m": y})["m"], readings(z[:, :5], {"m": y})["m"]
+    assert isinstance(one, Readings)
+    for name in ("predicted", "share"):
+        a, b = getattr(one, name), getattr(two, name)
+        assert a == pytest.approx(a.T)
+        oracle = LinearRegression(fit_intercept=False).fit(np.c_[b.ravel(), np.eye(D).ravel()], a.ravel())
+        assert residual(a, [b]) == pytest.approx(a - oracle.coef_[0] * b)
+        assert residual(a, [a]) == pytest.approx(np.zeros_like(a), abs=1e-9)
+        assert residual(a, []) is a
+
+
+def test_the_combined_matrix_weighs_both_readings_alike() -> None:
+    y, z = toy()
+    of = readings(z, {"m": y})["m"]
+    expected = sum(m / moments(np.linalg.eigvalsh(m), R)[1] for m in (of.predicted, of.share))
+    assert of.combined([], R) == pytest.approx(expected)
+
+
+def test_the_share_of_a_direction_is_its_part_of_the_representations_variance() -> None:
+    """A naive loop: components scaled to the roots of their standard deviations, correlated with the direction."""
+    y, z = toy()
+    w = frame(9)[:, 0]
+    centred = z - z.mean(0)
+    _, s, vt = np.linalg.svd(centred, full_matrices=False)
+    total = found = 0.0
+    for i in range(len(s)):
+        component = centred @ vt[i] / s[i] * np.sqrt(s[i])  # of squared length s_i
+        total += s[i]
+        found += (component @ (y @ w)) ** 2 / N
+    assert score(share_matrix(z, y), w[:, None]) == pytest.approx(found / total / (w @ w))
 
 
 def test_no_state_dict_holds_what_follows_from_the_secret() -> None:

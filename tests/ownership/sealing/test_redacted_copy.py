@@ -81,7 +81,7 @@ def test_it_loads_and_names_what_is_redacted(sealed: Sealed, redacted: Path) -> 
     assert PRIVATE_PROBES in found.details("redacted")[0]
     assert "the hashes of 103 redacted leaves" in found.details("Merkle root")[0]
     independent_verifier.verify(redacted, sealed.public)
-    assert any("yes, the key is redacted" in line for line in describe(loaded))
+    assert any("rotation watermark, the key is redacted" in line for line in describe(loaded))
 
 
 @pytest.mark.parametrize("which", ["copy", "independent"])

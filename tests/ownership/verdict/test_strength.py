@@ -127,12 +127,17 @@ def test_an_early_end_counts_early_looks_only() -> None:
     value = 0.15 + 0.1118 * (6 / 5) ** 0.5 * 5.0  # t = 5, df 4: p about 0.0037
     test = result("partial_rsa_relative", FAR, LOW, LOW, (STRONG, value))
     plan = Plan(interim_queries=(250,), interim_alpha_shares=(0.2,))
-    early = report(test, plan=plan, interim_analyses=(InterimAnalysis(queries=250, alpha=0.002, results=(test,)),))
+    early = report(
+        test, plan=plan, interim_analyses=(InterimAnalysis(queries=250, alpha=0.002, key_alpha=2e-5, results=(test,)),)
+    )
     assert early.findings.ended_early
     assert early.verdict is Verdict.SUPPORTED
     assert early.strength.reached == ("r0",)
     whole = changed(
-        early, interim_analyses=(InterimAnalysis(queries=250, alpha=0.002, results=(replace(test, value=NEAR),)),)
+        early,
+        interim_analyses=(
+            InterimAnalysis(queries=250, alpha=0.002, key_alpha=2e-5, results=(replace(test, value=NEAR),)),
+        ),
     )
     assert not whole.findings.ended_early
     assert whole.strength.reached == ("r0", "r1")

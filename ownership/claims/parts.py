@@ -1,0 +1,80 @@
+"""The parts of a claim's folder, from bytes to what they hold.
+
+Every digest was checked before (`ownership.claims.storage`). What is malformed raises KeyError, TypeError, ValueError,
+RuntimeError, IndexError or SafetensorError; `Claim.parse` makes one error of them.
+"""
+
+from __future__ import annotations
+
+from safetensors.torch import load
+from torch import Tensor
+
+from ownership.claims.probes import WatermarkProbes, check_rows
+from ownership.claims.redaction import PRIVATE_PROBES, PRIVATE_SETS
+from ownership.claims.storage import VerifiedFolder
+from ownership.errors import ClaimError
+from ownership.evidence.querying import Probes
+from ownership.evidence.responses import Responses
+from ownership.io.canonical import parse_json
+from ownership.keyed.key import Key
+from ownership.keyed.pool import KeyMaterial
+from ownership.watermark import Watermark, WatermarkKey, stored_predictor
+
+KEYED, POOL = "keyed.json", "pool.sha256"
+"""Parts that hold the key of the keyed watermark, and the digests of its pool."""
+
+
+def read_probes(folder: VerifiedFolder) -> tuple[Probes, WatermarkProbes | None]:
+    """Return the probe sets, and how each watermark probe was made."""
+    tensors = load(folder.parts["probes.safetensors"])
+    watermark_probes = WatermarkProbes.pop_from(tensors)
+    if watermark_probes is not None:
+        watermark_probes.check(tensors)
+    if not tensors.keys().isdisjoint(PRIVATE_SETS):
+        raise ValueError("private images among the other probes")
+    if PRIVATE_PROBES in folder.redaction.parts:
+        return tensors, watermark_probes
+    private = load(folder.parts[PRIVATE_PROBES])
+    if not set(private) <= set(PRIVATE_SETS):
+        raise ValueError("other probes among the private images")
+    return tensors | private, watermark_probes
+
+
+def positive(value: object) -> int:
+    """Return a whole number above 0; raise ValueError for anything else."""
+    if type(value) is not int or value < 1:
+        raise ValueError("not a positive number")
+    return value
+
+
+def read_material(folder: VerifiedFolder, public: Tensor) -> KeyMaterial | None:
+    """Return the key of the keyed watermark, after checking that it draws the public probes from its pool."""
+    if KEYED not in folder.content["parts"]:
+        return None
+    key = Key.from_dict(parse_json(folder.parts[KEYED], ClaimError, f"claim: {KEYED}"))
+    channels = key.pool.shape[0]
+    material = KeyMaterial(key=key, probes=public[:, :channels].contiguous(), digests=folder.parts[POOL])
+    material.check()
+    return material
+
+
+def read_watermark(folder: VerifiedFolder, dim: int) -> Watermark | None:
+    """Return the rotation watermark of a victim with representations of dimension `dim`."""
+    named = folder.content["parts"]
+    if ("key.json" in named) != ("predictor.safetensors" in named):
+        raise ValueError("a key without its predictor, or a predictor without its key")
+    if "predictor.safetensors" not in named:
+        return None
+    key = None
+    if "key.json" in folder.parts:
+        key = WatermarkKey.from_dict(parse_json(folder.parts["key.json"], ClaimError, "claim: key.json"))
+    return Watermark(key=key, predictor=stored_predictor(load(folder.parts["predictor.safetensors"]), dim))
+
+
+def read_responses(folder: VerifiedFolder, name: str, probes: Probes) -> Responses:
+    """Return the representations of one encoder, one for each probe."""
+    tensors = load(folder.parts[f"representations/{name}.safetensors"])
+    redacted = PRIVATE_SETS if PRIVATE_PROBES in folder.redaction.parts else ()
+    sets = {k: v.float().numpy() for k, v in tensors.items() if k not in redacted}
+    check_rows(sets, probes)
+    return Responses(name, sets)

@@ -1,0 +1,50 @@
+"""Built-in baselines of the key test: what can be read from the probes without any training.
+
+Any encoder predicts some functions of an image better than others, whatever the key. Most of this is known from the
+images alone: their pixels, and random networks of them. The key test subtracts it, for the key and the decoys alike,
+which leaves the p-value exact and makes it smaller for copies.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ownership.keyed.key import Key
+from ownership.keyed.maps import GRID, SIDE, RandomNetwork, on_probes
+
+Array = NDArray[np.float64]
+
+DIRECTIONS = 128
+"""Leading principal components that are kept of each baseline."""
+POOLING = (GRID, GRID, 1, 2 * GRID)
+"""One random network for each: cells a side in which its features are pooled."""
+
+
+def builtin_baselines(key: Key, probes: Tensor) -> list[Array]:
+    """Return representations of the probes that need no training, each `(n, at most 128)`.
+
+    Args:
+        key: draws the random networks; they are independent of its frames.
+        probes: `(n, c, h, w)` uint8.
+    """
+    found = [_pixels(probes)]
+    for i, cells in enumerate(POOLING):
+        network = RandomNetwork(key.randomness(f"baseline {i}"))
+        found.append(
+            on_probes(probes, lambda x, f=network, c=cells: F.adaptive_avg_pool2d(f(x), c).flatten(1))  # type: ignore[misc]
+        )
+    return [_leading(x) for x in found]
+
+
+def _pixels(probes: Tensor) -> Array:
+    side = min(SIDE // 2, *probes.shape[-2:])
+    return on_probes(probes, lambda x: F.adaptive_avg_pool2d(x, side).flatten(1))
+
+
+def _leading(x: Array) -> Array:
+    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    out: Array = (u * s)[:, :DIRECTIONS]
+    return out

@@ -1,0 +1,58 @@
+"""The sentences about the key test, and about which came first: the key or the suspect."""
+
+from __future__ import annotations
+
+from ownership.reports.glossary import format_exact_p
+from ownership.reports.report import Report
+from ownership.verdict.order import KeyOrder, key_order
+from ownership.verdict.results import KeyTest
+
+
+def key_result(key: KeyTest, *, rejects: bool) -> str:
+    """Return in one sentence what the key test found, without a full stop."""
+    said = "rejects independence" if rejects else "does not reject independence"
+    tried = f", times {key.keys_tried} keys tried" if key.keys_tried > 1 else ""
+    return (
+        f"The key test {said}: of {key.decoys:,} keys drawn anew, {key.exceeding:,} do as well as the owner's key (p "
+        f"{format_exact_p(key.pvalue)}{tried})"
+    )
+
+
+def map_scores(key: KeyTest) -> str:
+    """Return the scores of the feature maps in one sentence, without a full stop."""
+    return "; ".join(
+        f"{name} map: {100 * max(m.r_squared, 0):.0f} % of the key's variance is predicted; {m.z:.1f} standard "
+        "deviations above the mean of keys drawn anew"
+        for name, m in key.maps.items()
+    )
+
+
+def order(report: Report) -> str:
+    """Return in sentences what is shown about which came first, the key or the suspect; empty without a key."""
+    key, published = report.claim.key, report.options.published
+    if key is None:
+        return ""
+    found = key_order(key, published)
+    if key.anchor is None:
+        return f"{ORDER[found]} {NOT_EXCLUDED}"
+    stamped = f"{key.anchor.authority} stamped the commitment to the key at {key.anchor.time}"
+    if found is KeyOrder.KEY_FIRST:
+        return (
+            f"{stamped}, before {published}, from when the suspect is stated to exist. The key cannot have been chosen "
+            "to fit it."
+        )
+    if found is KeyOrder.SUSPECT_FIRST:
+        return f"{stamped}, after {published}, from when the suspect is stated to exist. {NOT_EXCLUDED}"
+    return f"{stamped}. {ORDER[found]} {NOT_EXCLUDED}"
+
+
+ORDER = {
+    KeyOrder.UNANCHORED: "The key is not anchored: nothing shows when it was drawn.",
+    KeyOrder.UNCHECKED: "No root certificates were given, so the authority was not checked (--roots).",
+    KeyOrder.NO_DATE: "No date was stated from which the suspect is known to exist (--published).",
+}
+
+NOT_EXCLUDED = (
+    "It is not excluded that the owner drew keys until one fitted the suspect; the p-value and the likelihood ratio "
+    "assume that this did not happen."
+)
