@@ -6,7 +6,6 @@ carries the watermark, and so does a surrogate that learned from its representat
 
 from __future__ import annotations
 
-import copy
 import math
 import secrets
 from collections.abc import Callable
@@ -18,10 +17,11 @@ from torch import Tensor, nn
 
 from ownership.encoders.images import EncoderLike, as_input, represent, three_channels
 from ownership.errors import TrainingError
+from ownership.keyed.drawn import check_encoder
 from ownership.keyed.key import Key
 from ownership.keyed.maps import Targets
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import KeyTestResult, explained, key_test
+from ownership.keyed.test import KeyTestResult
 from watermark_training.device import seeded
 
 View = Callable[[Tensor, torch.Generator], Tensor]
@@ -168,8 +168,4 @@ class KeyedWatermark(nn.Module):
 
     def check(self, encoder: EncoderLike) -> KeyTestResult:
         """Return the key test of a finished encoder on the probes: what an audit finds in an exact copy."""
-        material, targets = self.material, copy.deepcopy(self.targets).cpu()
-        features = {name: targets.features(name, material.probes) for name in targets.names}
-        matrices = explained(represent(encoder, material.probes).double().numpy(), features)
-        frames = {name: targets.frame(name) for name in targets.names}
-        return key_test(matrices, frames, material.key.randomness("check of the owner"))
+        return check_encoder(self.material, represent(encoder, self.material.probes).double().numpy())

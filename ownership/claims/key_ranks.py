@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -11,9 +9,7 @@ import numpy as np
 from ownership.claims.claim import Claim
 from ownership.errors import ClaimError
 from ownership.evidence.responses import Responses
-from ownership.evidence.similarity import Array
-from ownership.keyed.baselines import builtin_baselines
-from ownership.keyed.maps import Targets
+from ownership.keyed.drawn import Drawn
 from ownership.keyed.pool import KeyMaterial
 from ownership.keyed.test import KeyTestResult, key_test
 
@@ -43,8 +39,8 @@ def key_rank(claim: Claim, responses: Responses, n: int | None = None) -> KeyTes
 def _rank(
     material: KeyMaterial, responses: Responses, baselines: tuple[Responses, ...], n: int, decoys: int
 ) -> KeyTestResult:
-    drawn = _drawn(material)
-    known = (*drawn.baselines, *baselines)
+    drawn, builtin = _drawn(material)
+    known = (*builtin, *baselines)
     return key_test(
         responses.readings(drawn.features, n),
         drawn.frames,
@@ -54,25 +50,9 @@ def _rank(
     )
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Drawn:
-    """What a key draws for its probes."""
-
-    features: Mapping[str, Array]  # map -> features of the probes
-    frames: Mapping[str, Array]  # map -> the key's frame
-    baselines: tuple[Responses, ...]  # the built-in ones
-
-
 @lru_cache(maxsize=4)
-def _drawn(material: KeyMaterial) -> _Drawn:
-    """Return what a key draws; computed once for a claim."""
-    key, probes = material.key, material.probes
-    targets = Targets(key, probes)
-    return _Drawn(
-        features={name: targets.features(name, probes) for name in targets.names},
-        frames={name: targets.frame(name) for name in targets.names},
-        baselines=tuple(
-            Responses(f"baseline {i}", {"public": x.astype(np.float32)})
-            for i, x in enumerate(builtin_baselines(key, probes))
-        ),
-    )
+def _drawn(material: KeyMaterial) -> tuple[Drawn, tuple[Responses, ...]]:
+    """Return what a key draws, and its baselines as responses, which keep their readings; computed once for a claim."""
+    drawn = Drawn.of(material)
+    baselines = enumerate(drawn.baselines)
+    return drawn, tuple(Responses(f"baseline {i}", {"public": x.astype(np.float32)}) for i, x in baselines)
