@@ -78,7 +78,7 @@ def test_three_lines_in_a_loop_of_ones_own(images: torch.Tensor, material: KeyMa
 
 
 def test_views_loss_and_call_agree_with_a_naive_loop(images: torch.Tensor, material: KeyMaterial) -> None:
-    model, watermark = encoder(1).train(), KeyedWatermark(64, material, fraction=0.3, weight=0.7)
+    model, watermark = copy.deepcopy(encoder(1)).train(), KeyedWatermark(64, material, fraction=0.3, weight=0.7)
     x = as_input(images[:20])
     shown, targets = watermark.views(x)
     assert torch.equal(shown, x[:6])
@@ -130,7 +130,7 @@ def test_a_module_that_is_stored_or_shared_holds_no_secret(material: KeyMaterial
 def test_it_works_under_autocast(images: torch.Tensor, material: KeyMaterial) -> None:
     watermark, x = KeyedWatermark(64, material), as_input(images[:32])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = watermark(encoder(1), x)
+        loss = watermark(copy.deepcopy(encoder(1)), x)
         _, targets = watermark.views(x)
     assert loss.dtype == targets.dtype == torch.float32
     assert torch.equal(targets, watermark.targets(x[:8]))
@@ -144,7 +144,7 @@ def test_it_works_compiled(
     """The encoder alone, and the whole loss."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
-    model, x = encoder(1).eval(), as_input(images[:32])
+    model, x = copy.deepcopy(encoder(1)).eval(), as_input(images[:32])
     plain, whole = KeyedWatermark(64, material), KeyedWatermark(64, material)
     expected = plain(model, x)
     for found in (KeyedWatermark(64, material)(torch.compile(model), x), torch.compile(whole)(model, x)):
@@ -155,7 +155,7 @@ def test_it_works_compiled(
 def test_a_fitted_head_is_the_ridge_regression(images: torch.Tensor, material: KeyMaterial) -> None:
     from sklearn.linear_model import Ridge
 
-    model, watermark = encoder(1), KeyedWatermark(64, material)
+    model, watermark = copy.deepcopy(encoder(1)), KeyedWatermark(64, material)
     watermark.fit_head(model, images[:300])
     x = represent(model, images[:300]).double()
     y = watermark.targets(as_input(images[:300]))
@@ -191,7 +191,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     """A key that the run made itself comes back, too."""
     x, checkpoint, steps = images[:480], tmp_path / "checkpoint.pt", []
     config = replace(CONFIG, method=method, keyed_views=method == "embed")  # type: ignore[arg-type]
-    start = encoder(1) if method == "embed" else None
+    start = copy.deepcopy(encoder(1)) if method == "embed" else None
 
     def stop(_what: str, done: int, _total: int) -> None:
         steps.append(done)
@@ -438,7 +438,7 @@ def test_the_end_of_a_loop_of_ones_own_is_a_train_folder(
 def test_weights_of_a_known_architecture_are_stored_as_such(
     images: torch.Tensor, material: KeyMaterial, tmp_path: Path
 ) -> None:
-    model = encoder(1)
+    model = copy.deepcopy(encoder(1))
     save_train_folder(tmp_path / "tiny", model, images[:64], KeyedWatermark(64, material), arch="tiny")
     loaded = load_trained(tmp_path / "tiny")
     assert loaded.architecture == "tiny"

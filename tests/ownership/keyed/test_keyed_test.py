@@ -127,7 +127,8 @@ def test_a_suspect_that_answers_the_same_for_all_images_scores_nothing() -> None
 def test_no_invertible_linear_map_of_the_representation_changes_whitened_predictions(seed: int) -> None:
     y, z = toy()
     rng = np.random.default_rng(seed)
-    mixed = z @ rng.standard_normal((20, 20)) + rng.standard_normal(20)
+    turned = np.linalg.qr(rng.standard_normal((20, 20)))[0]
+    mixed = z @ (turned * np.geomspace(0.1, 10, 20)) @ turned + rng.standard_normal(20)
     whitened = slice(-len(WHITE), None)
     assert _candidates(mixed[60:], y[60:], mixed[:60])[whitened] == pytest.approx(
         _candidates(z[60:], y[60:], z[:60])[whitened], abs=1e-6
