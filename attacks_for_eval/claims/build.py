@@ -58,7 +58,8 @@ def claim_with_references(
             `build_claim`.
     """
     victim.require_watermark()
-    _refuse_overlap(private, public)
+    if private is not None:
+        _refuse_overlap(private, public)
     base_checkpoint = victim.config.get("base_checkpoint")
     in_panel = base_checkpoint in {record.sha256 for record, _ in panel}
     # the key test needs no such member: the base checkpoint does not know the key
