@@ -38,7 +38,10 @@ ADVICE = (
 def new(
     pool: PoolImages,
     out: Out,
-    n_probes: Annotated[int, typer.Option("--n-probes", min=FEWEST, help=N_PROBES_HELP)] = 2000,
+    n_probes: Annotated[
+        int | None,
+        typer.Option("--n-probes", min=FEWEST, help=N_PROBES_HELP + " [default: 2000, at most two thirds of the pool]"),
+    ] = None,
     directions: Annotated[
         int, typer.Option("--directions", min=1, max=64, help="Directions of each feature map that are taught.")
     ] = 8,

@@ -177,13 +177,16 @@ class Key:
         return key
 
 
-def new_key(pool: Pool, *, probes: int = PROBES, directions: int = DIRECTIONS) -> Key:
+def new_key(pool: Pool, *, probes: int | None = None, directions: int = DIRECTIONS) -> Key:
     """Return a key with a fresh secret from the system's randomness, not yet anchored.
 
     Args:
         pool: The public images that its probes are drawn from.
-        probes: Number of probes; a smaller pool is used whole.
+        probes: Number of probes; 2,000 if not given, and at most two thirds of the pool, so that some images are left
+            to extract reference surrogates with. A pool of fewer images than probes is used whole.
         directions: Marked directions of each feature map.
     """
     secret = secrets.token_bytes(SECRET_BYTES)
+    if probes is None:
+        probes = max(MIN_PROBES, min(PROBES, 2 * pool.images // 3))
     return Key(secret=secret, pool=pool, probes=min(probes, pool.images), directions=directions)

@@ -75,7 +75,7 @@ def key_summary(report: Report) -> str:
     else:
         rejects = Evidence.KEY in report.decision.evidence
         said = f"{key_result(key, rejects=rejects)}.{' It alone suffices.' if rejects else ''}"
-    return f"{said} {order(report)}"
+    return f"{said} {order(report)}" if Evidence.KEY in report.decision.evidence else said
 
 
 def tests_summary(report: Report) -> str:
@@ -117,8 +117,8 @@ def reason(of: Reason, findings: Findings) -> str:
 
 
 def reasons(report: Report) -> list[str]:
-    """Return every reason of a report's verdict in words."""
-    return [reason(r, report.findings) for r in report.reasons]
+    """Return the reasons of a report's verdict in words, but for the key test's, which `key_summary` gives."""
+    return [reason(r, report.findings) for r in report.reasons if r.code is not ReasonCode.KEY_TEST]
 
 
 def _test(of: Reason, findings: Findings) -> str:
