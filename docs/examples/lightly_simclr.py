@@ -1,15 +1,13 @@
-"""The rotation watermark in lightly's SimCLR example: the lines with (*).
+"""The keyed watermark in lightly's SimCLR example: the lines with (*).
 
 pip install 'turnmark[examples]'
-python docs/examples/lightly_simclr.py [STEPS]
+python docs/examples/lightly_simclr.py [STEPS] [FOLDER]
 """
 
 from __future__ import annotations
 
 import sys
 from itertools import chain, islice, repeat
-from pathlib import Path
-from tempfile import mkdtemp
 
 import torch
 from lightly.loss import NTXentLoss
@@ -22,7 +20,7 @@ from torchvision.models import resnet18
 from torchvision.transforms import ToTensor
 from torchvision.transforms.functional import to_pil_image
 
-from watermark_training import RotationWatermark, load_data
+from watermark_training import KeyedWatermark, load_data, new_key_material, save_train_folder
 
 SIZE = 16
 VIEW = SimCLRViewTransform(input_size=SIZE, hf_prob=0.0, gaussian_blur=0.0, normalize=None)
@@ -32,7 +30,7 @@ class Digits(Dataset[list[Tensor]]):
     """A data set of PIL images; the third view is the image without augmentation."""
 
     def __init__(self) -> None:
-        self.images = load_data("digits").images.expand(-1, 3, -1, -1)
+        self.images, self.pool = load_data("digits").images.expand(-1, 3, -1, -1).split([1397, 400])
         self.transform = MultiViewTransform([VIEW, VIEW, ToTensor()])  # (*) images without augmentation
 
     def __len__(self) -> int:
@@ -57,12 +55,13 @@ class SimCLR(nn.Module):
         return out
 
 
-def main(steps: int) -> float:
-    """Train on the digits; return the watermark accuracy at the end."""
-    model, criterion = SimCLR(), NTXentLoss(temperature=0.5)
-    watermark = RotationWatermark(dim=512, fraction=0.5)  # (*) a fresh secret key; 0.5 for a short run
+def main(steps: int, folder: str = "victim") -> float:
+    """Train on the digits; return the p-value of the key test on the encoder."""
+    digits, model, criterion = Digits(), SimCLR(), NTXentLoss(temperature=0.5)
+    material = new_key_material(digits.pool)  # (*) better: "key", the folder of turnmark key new POOL --timestamp URL
+    watermark = KeyedWatermark(dim=512, material=material, fraction=0.5, weight=3.0)  # (*) for a short run
     optimizer = torch.optim.Adam([*model.parameters(), *watermark.parameters()], lr=1e-3)
-    loader = DataLoader(Digits(), batch_size=64, shuffle=True, drop_last=True)
+    loader = DataLoader(digits, batch_size=64, shuffle=True, drop_last=True)
     for step, (x0, x1, images) in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):
         loss = criterion(model(x0), model(x1))
         loss = loss + watermark(model.backbone, images)  # (*)
@@ -70,13 +69,13 @@ def main(steps: int) -> float:
         loss.backward()
         optimizer.step()
         if step % 20 == 0 or step == steps - 1:
-            print(f"step {step}: loss {loss.item():.3f}, watermark accuracy {watermark.accuracy.item():.2f}")
-    out = Path(mkdtemp(prefix="turnmark-example-"))
-    watermark.refit(model.backbone, load_data("digits").images)  # (*) fits the predictor to the finished encoder
-    watermark.save(out / "predictor.safetensors")  # (*) keep this file secret
-    print(f"the key is in {out / 'predictor.safetensors'}")
-    return float(watermark.accuracy)
+            print(f"step {step}: loss {loss.item():.3f}, R squared of the watermark {watermark.r_squared.item():.2f}")
+    # (*) for turnmark claim build; keep key.json secret
+    save_train_folder(folder, model.backbone, digits.images, watermark)
+    found = watermark.check(model.backbone)
+    print(f"{folder}: the key test finds the watermark with p = {found.pvalue:.2g}")
+    return found.pvalue
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200, *sys.argv[2:])

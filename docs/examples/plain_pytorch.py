@@ -1,19 +1,17 @@
-"""The rotation watermark in a plain PyTorch loop (SimCLR): the lines with (*).
+"""The keyed watermark in a plain PyTorch loop (SimCLR): the lines with (*).
 
-python docs/examples/plain_pytorch.py [STEPS]
+python docs/examples/plain_pytorch.py [STEPS] [FOLDER]
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from tempfile import mkdtemp
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from watermark_training import RotationWatermark, load_data
+from watermark_training import KeyedWatermark, load_data, new_key_material, save_train_folder
 
 
 def network() -> nn.Sequential:
@@ -26,20 +24,21 @@ def network() -> nn.Sequential:
 
 
 def augmented(images: Tensor) -> Tensor:
-    """Return views of your own, here shifted, scaled in brightness and noisy; only the watermark rotates images."""
+    """Return views of your own, here shifted, scaled in brightness and noisy."""
     shift = torch.randint(-2, 3, (2,)).tolist()
     brightness = 0.7 + 0.6 * torch.rand(len(images), 1, 1, 1)
     return (torch.roll(images, shift, (2, 3)) * brightness + 0.05 * torch.randn_like(images)).clamp(0, 1)
 
 
-def main(steps: int) -> float:
-    """Train on the digits; return the watermark accuracy at the end."""
-    stored = load_data("digits").images  # uint8
+def main(steps: int, folder: str = "victim") -> float:
+    """Train on the digits; return the p-value of the key test on the encoder."""
+    stored, pool = load_data("digits").images.split([1397, 400])  # uint8
+    material = new_key_material(pool)  # (*) better: "key", the folder of turnmark key new POOL --timestamp URL
     data = stored.float().expand(-1, 3, -1, -1) / 255
     encoder, head = network(), nn.Linear(64, 32)
-    watermark = RotationWatermark(dim=64, fraction=0.5)  # (*) a fresh secret key; 0.5 for a short run
+    watermark = KeyedWatermark(dim=64, material=material, fraction=0.5, weight=3.0)  # (*) for a short run
     optimizer = torch.optim.Adam(
-        [*encoder.parameters(), *head.parameters(), *watermark.parameters()],  # (*) the predictor is trained too
+        [*encoder.parameters(), *head.parameters(), *watermark.parameters()],  # (*) its linear head is trained too
         lr=2e-3,
     )
     for step in range(steps):
@@ -52,13 +51,12 @@ def main(steps: int) -> float:
         loss.backward()
         optimizer.step()
         if step % 50 == 0 or step == steps - 1:
-            print(f"step {step}: loss {loss.item():.3f}, watermark accuracy {watermark.accuracy.item():.2f}")
-    out = Path(mkdtemp(prefix="turnmark-example-"))
-    watermark.refit(encoder, stored)  # (*) fits the predictor to the finished encoder
-    watermark.save(out / "predictor.safetensors")  # (*) keep this file secret
-    print(f"the key is in {out / 'predictor.safetensors'}")
-    return float(watermark.accuracy)
+            print(f"step {step}: loss {loss.item():.3f}, R squared of the watermark {watermark.r_squared.item():.2f}")
+    save_train_folder(folder, encoder, stored, watermark)  # (*) for turnmark claim build; keep key.json secret
+    found = watermark.check(encoder)
+    print(f"{folder}: the key test finds the watermark with p = {found.pvalue:.2g}")
+    return found.pvalue
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400, *sys.argv[2:])

@@ -96,6 +96,64 @@ def test_gradients_equal_those_of_one_process(method: str, gradients: Path) -> N
     assert largest > 1e-3
 
 
+KEYED = """
+import sys, torch
+from torch import distributed as dist, nn
+from ownership.keyed.key import Key
+from ownership.keyed.pool import KeyMaterial, pool_of
+from watermark_training.distributed import average_gradients, processes, rank
+from watermark_training.keyed_watermark import KeyedWatermark
+
+pool = torch.randint(0, 256, (120, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+material = KeyMaterial.draw(Key(secret=bytes(32), pool=pool_of(pool), probes=120), pool)
+
+
+class Loss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.Tanh())
+        self.watermark = KeyedWatermark(16, material, fraction=1.0)
+
+    def forward(self, images):
+        return self.watermark(self.encoder, images)
+
+
+def gradients(loss, images):
+    loss(images).backward()
+    return [p.grad for p in loss.parameters()]
+
+
+parts = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(2)).chunk(2)
+each = [gradients(Loss(), part) for part in parts]
+expected = [(a + b) / 2 for a, b in zip(*each)]
+with processes(torch.device("cpu")):
+    wrapped = gradients(nn.parallel.DistributedDataParallel(Loss()), parts[rank()])
+    ours = Loss()
+    gradients(ours, parts[rank()])
+    average_gradients(list(ours.parameters()))
+    for found in (wrapped, [p.grad for p in ours.parameters()]):
+        for a, b in zip(expected, found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    torch.save(rank(), f"{sys.argv[1]}/{rank()}.pt")
+"""
+
+
+def test_gradients_of_the_keyed_watermark_are_averaged(tmp_path: Path) -> None:
+    """The head's too, under DistributedDataParallel as in the documents, and in Turnmark's own loop."""
+    _run(["-c", KEYED, str(tmp_path)], 2)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_two_processes_make_one_key(tmp_path: Path) -> None:
+    out = tmp_path / "victim"
+    command = ["-m", "cli.main", "train", "digits[:400]", "--out", str(out), "--arch", "tiny", "--epochs", "1"]
+    _run([*command, "--batch-size", "64", "--device", "cpu", "--no-onnx"], 2)
+    material = load_trained(out).require_material()
+    material.check()
+    assert material.key.pool.images == 100
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
     out = tmp_path / "victim"
