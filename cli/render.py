@@ -202,15 +202,16 @@ def several(s: BatchSummary) -> None:
 def reproduction(r: Reproduction) -> None:
     """Print a report's numbers beside those of the repeated audit, and each that differs."""
     from ownership.auditing.reproduce import P_TOLERANCE
-    from ownership.reports.glossary import format_number, format_p
+    from ownership.reports.glossary import format_exact_p, format_number, format_p
 
     table = Table(box=None, padding=(0, 1))
     for name in ("test", "queries", "report", "repeated", "p", "repeated", "same"):
         table.add_column(name, justify="left" if name in ("test", "same") else "right")
     for row in r.tests:
-        p = "–" if row.repeated_pvalue is None else format_p(row.repeated_pvalue)
+        printed = format_exact_p if row.exact else format_p
+        p = "–" if row.repeated_pvalue is None else printed(row.repeated_pvalue)
         session = "all" if row.queries is None else str(row.queries)
-        numbers = (format_number(row.value), format_number(row.repeated_value), format_p(row.pvalue), p)
+        numbers = (format_number(row.value), format_number(row.repeated_value), printed(row.pvalue), p)
         table.add_row(escape(row.title), session, *numbers, "yes" if row.same else "NO")
     out.print(table)
     lines = [f"not computed again: {what}" for what in r.left_out]

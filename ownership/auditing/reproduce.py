@@ -16,13 +16,16 @@ from ownership.reports.report import Report
 from ownership.suspects.formats.model_file import LoadOptions
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.records import AuditOptions
-from ownership.verdict.results import TestResult
+from ownership.verdict.results import KeyTest, TestResult
 
 TOLERANCE = 1e-4
 """Largest relative difference of two scores; a hundredth of it absolute, for scores near 0."""
 
 P_TOLERANCE = 1e-3
-"""Largest difference of two p-values: the precision to which a report prints them."""
+"""Largest difference of two p-values of the panel's tests: the precision to which a report prints them."""
+
+KEY_TOLERANCE = 0.02, 1e-4
+"""Largest difference of two p-values of the key test, relative and absolute: a decoy may change sides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,7 @@ class ComparedTest:
     pvalue: float
     repeated_pvalue: float | None
     same: bool  # in everything that is compared
+    exact: bool = False  # whether the p-values are exact (the key test's)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +192,7 @@ def _compared(report: Report) -> dict[str, Any]:
     found |= {"decided_after": report.decided_after, "relative_similarity": f.relative_similarity}
     found |= {"problems": [p.code.value for p in f.problems], "auditor_positives": report.decision.auditor_positives}
     found |= {f"{name} skipped": why.code.value for name, why in f.skipped.items()}
+    found |= _keys(report)
     for place, _, r in _tests(report):
         found |= {f"{place} value": r.value, f"{place} p": r.pvalue, f"{place} rank p": r.rank_pvalue}
         found |= _flat(f"{place} members", r.members) | _flat(f"{place} references", r.references)
@@ -196,6 +201,18 @@ def _compared(report: Report) -> dict[str, Any]:
     found |= {"panel_checked": to_json(f.panel_checked)}
     found |= _flat("auditor", {m.name: [m.values, len(m.problems)] for m in f.auditor_panel})
     return found | _flat("paper", to_json(f.paper_tests))
+
+
+def _keys(report: Report) -> dict[str, Any]:
+    """Return what is compared of the key test, at the final and at every interim analysis."""
+    found: dict[str, Any] = {"evidence": [e.value for e in report.decision.evidence]}
+    for queries, key in _key_tests(report):
+        place = "key_test" if queries is None else f"key_test@{queries}"
+        exceeding = {"suspect": key.exceeding, "victim": key.victim, **key.references}
+        found |= {f"{place} statistic": key.statistic, f"{place} decoys": key.decoys}
+        found |= _flat(f"{place} maps", to_json(key.maps))
+        found |= {f"{place} {who} key p": (1 + n) / (1 + key.decoys) for who, n in exceeding.items()}
+    return found
 
 
 def _flat(place: str, value: Any) -> dict[str, Any]:
@@ -213,12 +230,16 @@ def _alike(where: str, a: Any, b: Any, tolerance: float) -> bool:
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (a, b))
     if not numbers or a == b:
         return bool(a == b)
+    if where.endswith(" key p"):
+        relative, absolute = KEY_TOLERANCE
+        return bool(abs(a - b) <= max(relative * max(a, b), absolute))
     if where.endswith((" p", "/pvalue")):
         return bool(abs(a - b) <= P_TOLERANCE)
     return bool(abs(a - b) <= tolerance * max(abs(a), abs(b), 0.01))
 
 
 def _compared_tests(report: Report, repeated: Report, wrong: Mapping[str, str]) -> Iterator[ComparedTest]:
+    yield from _compared_keys(report, repeated, wrong)
     found = {place: r for place, _, r in _tests(repeated)}
     for place, queries, r in _tests(report):
         other = found.get(place)
@@ -231,6 +252,30 @@ def _compared_tests(report: Report, repeated: Report, wrong: Mapping[str, str]) 
             repeated_pvalue=None if other is None else other.pvalue,
             same=not any(where.startswith(f"{place} ") for where in wrong),
         )
+
+
+def _compared_keys(report: Report, repeated: Report, wrong: Mapping[str, str]) -> Iterator[ComparedTest]:
+    again = dict(_key_tests(repeated))
+    for queries, key in _key_tests(report):
+        other, place = again.get(queries), "key_test" if queries is None else f"key_test@{queries}"
+        yield ComparedTest(
+            title="Key test",
+            queries=queries,
+            value=key.statistic,
+            repeated_value=None if other is None else other.statistic,
+            pvalue=key.pvalue,
+            repeated_pvalue=None if other is None else other.pvalue,
+            same=not any(where == place or where.startswith(f"{place} ") for where in wrong),
+            exact=True,
+        )
+
+
+def _key_tests(report: Report) -> Iterator[tuple[int | None, KeyTest]]:
+    """Yield the key test of the final analysis (None) and of each interim analysis (its queries), where it was made."""
+    findings = report.findings
+    for queries, key in ((None, findings.key), *((x.queries, x.key) for x in findings.interim_analyses)):
+        if key is not None:
+            yield queries, key
 
 
 def _shown(value: object) -> str:

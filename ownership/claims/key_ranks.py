@@ -11,7 +11,7 @@ from ownership.errors import ClaimError
 from ownership.evidence.responses import Responses
 from ownership.keyed.drawn import Drawn
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import KeyTestResult, key_test
+from ownership.keyed.test import KeyTestResult
 
 
 def key_rank(claim: Claim, responses: Responses, n: int | None = None) -> KeyTestResult:
@@ -41,13 +41,7 @@ def _rank(
 ) -> KeyTestResult:
     drawn, builtin = _drawn(material)
     known = (*builtin, *baselines)
-    return key_test(
-        responses.readings(drawn.features, n),
-        drawn.frames,
-        material.key.randomness("decoys"),
-        baselines=[b.readings(drawn.features, n) for b in known],
-        decoys=decoys,
-    )
+    return drawn.test(responses.readings(drawn.features, n), decoys, [b.readings(drawn.features, n) for b in known])
 
 
 @lru_cache(maxsize=4)

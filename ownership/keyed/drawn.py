@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from ownership.keyed.baselines import builtin_baselines
 from ownership.keyed.maps import Targets
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import KeyTestResult, key_test, readings
+from ownership.keyed.test import KeyTestResult, Readings, Shares, decoy_shares, key_test, readings
 
 Array = NDArray[np.float64]
+
+MOST_KEPT = 200_000
+"""Largest number of decoys that are kept for the next encoder: up to 100 MB a map."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -21,14 +24,17 @@ class Drawn:
     """What a key draws for its probes.
 
     Attributes:
+        material: the key.
         features: name of a map -> features of the probes, `(n, D)`.
         frames: name of a map -> the key's frame, `(D, r)`.
         baselines: representations of the probes that need no training, each `(n, at most 128)`.
     """
 
+    material: KeyMaterial
     features: Mapping[str, Array]
     frames: Mapping[str, Array]
     baselines: tuple[Array, ...]
+    _decoys: dict[int, dict[str, tuple[Shares, ...]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, material: KeyMaterial) -> Drawn:
@@ -36,10 +42,30 @@ class Drawn:
         key, probes = material.key, material.probes
         targets = Targets(key, probes)
         return cls(
+            material=material,
             features={name: targets.features(name, probes) for name in targets.names},
             frames={name: targets.frame(name) for name in targets.names},
             baselines=tuple(builtin_baselines(key, probes)),
         )
+
+    def decoys(self, count: int) -> Mapping[str, Iterable[Shares]]:
+        """Return `count` keys drawn anew for each map; a usual number of them is drawn once."""
+        if count in self._decoys:
+            return self._decoys[count]
+        drawn = {
+            name: decoy_shares(self.material.key.randomness(f"decoys {name}"), frame.shape[0], frame.shape[1], count)
+            for name, frame in self.frames.items()
+        }
+        if count > MOST_KEPT:
+            return drawn
+        self._decoys[count] = {name: tuple(shares) for name, shares in drawn.items()}
+        return self._decoys[count]
+
+    def test(
+        self, suspect: Mapping[str, Readings], decoys: int, baselines: Sequence[Mapping[str, Readings]]
+    ) -> KeyTestResult:
+        """Return the key test of an encoder's readings against `decoys` keys drawn anew."""
+        return key_test(suspect, self.frames, self.decoys(decoys), baselines=baselines)
 
 
 def check_encoder(material: KeyMaterial, representations: Array, decoys: int = 99_999) -> KeyTestResult:
@@ -51,10 +77,5 @@ def check_encoder(material: KeyMaterial, representations: Array, decoys: int = 9
         decoys: number of keys drawn anew.
     """
     drawn = Drawn.of(material)
-    return key_test(
-        readings(representations, drawn.features),
-        drawn.frames,
-        material.key.randomness("check of the owner"),
-        baselines=[readings(b, drawn.features) for b in drawn.baselines],
-        decoys=decoys,
-    )
+    known = [readings(b, drawn.features) for b in drawn.baselines]
+    return drawn.test(readings(representations, drawn.features), decoys, known)

@@ -11,7 +11,7 @@ decoy is D chi-square numbers, so a hundred thousand decoys cost less than a sec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ownership.keyed.regression import cross_fitted, share_matrix
 
 Array = NDArray[np.float64]
+Shares = NDArray[np.float32]
 
 BINS = 60
 """Bins of the histogram of the decoys."""
@@ -134,13 +135,32 @@ def residual(matrix: Array, baselines: Sequence[Array]) -> Array:
     return out
 
 
+def decoy_shares(random: RandomState, size: int, directions: int, decoys: int) -> Iterator[Shares]:
+    """Yield keys drawn anew as what a score needs of them: the share of each eigenvector of any matrix in the frame.
+
+    In the basis of the eigenvectors a frame is D x r independent normal numbers, whatever the matrix is, so the shares
+    serve every suspect.
+
+    Args:
+        random: stream that they are drawn from, independent of the key's frames.
+        size: D.
+        directions: r.
+        decoys: number of keys.
+
+    Returns:
+        Arrays `(at most 20,000, D)` float32, rows that sum to 1.
+    """
+    for start in range(0, decoys, BATCH):
+        chi = random.chisquare(directions, (min(BATCH, decoys - start), size))
+        yield (chi / chi.sum(1, keepdims=True)).astype(np.float32)
+
+
 def key_test(
     suspect: Mapping[str, Readings],
     frames: Mapping[str, Array],
-    random: RandomState,
+    decoys: Mapping[str, Iterable[Shares]],
     *,
     baselines: Sequence[Mapping[str, Readings]] = (),
-    decoys: int = 99_999,
 ) -> KeyTestResult:
     """Rank the key among keys drawn anew, by how easily the marked directions of all maps are read from the suspect.
 
@@ -150,38 +170,38 @@ def key_test(
     Args:
         suspect: name of a map -> the suspect's readings (`readings`).
         frames: name of a map -> the key's frame, `(D, r)`, independent standard normal numbers.
-        random: stream that the decoys are drawn from, independent of the key's frames.
+        decoys: name of a map -> N keys drawn anew (`decoy_shares`), as many for each map; p is at least 1 / (N + 1).
         baselines: readings of representations that were made without the key. What they explain of the suspect's is
             subtracted (`residual`), which leaves p exact and takes out what can be read from any encoder.
-        decoys: number N of keys drawn anew; p is at least 1 / (N + 1).
 
     References:
         [1] Phipson and Smyth, Permutation p-values should never be zero, 2010.
         [2] `scipy.stats.monte_carlo_test`, which computes the same p-value from the same draws.
     """
-    total, drawn, maps = 0.0, np.zeros(decoys), {}
+    total, maps = 0.0, {}
+    drawn: Array | float = 0.0
     for name, frame in frames.items():
-        size, directions = frame.shape
+        directions = frame.shape[1]
         matrix = suspect[name].combined([b[name] for b in baselines], directions)
         values, vectors = np.linalg.eigh(matrix)
         mean, sd = moments(values, directions)
-        z = 0.0
+        scores, z = np.concatenate([shares @ values for shares in decoys[name]]), 0.0
         if sd > 1e-12:
             weights = ((vectors.T @ frame) ** 2).sum(1)
             z = float((weights @ values / weights.sum() - mean) / sd)
-            for start in range(0, decoys, BATCH):
-                chi = random.chisquare(directions, (min(BATCH, decoys - start), size))
-                found = (chi @ values / chi.sum(1) - mean) / sd
-                drawn[start : start + len(found)] += np.maximum(found, 0) ** 2
+            drawn = drawn + np.maximum((scores - mean) / sd, 0) ** 2
+        else:  # nothing can be read from a constant
+            drawn = drawn + np.zeros(len(scores))
         maps[name] = MapScore(r_squared=score(suspect[name].predicted, frame), z=z)
         total += max(z, 0.0) ** 2
+    drawn = np.asarray(drawn)
     exceeding = int((drawn >= total).sum())
     counts, edges = np.histogram(drawn, bins=BINS)
     return KeyTestResult(
         maps=maps,
         statistic=total,
-        pvalue=(1 + exceeding) / (1 + decoys),
-        decoys=decoys,
+        pvalue=(1 + exceeding) / (1 + len(drawn)),
+        decoys=len(drawn),
         exceeding=exceeding,
         histogram=tuple(map(int, counts)),
         edges=tuple(map(float, edges)),

@@ -17,7 +17,7 @@ from ownership.errors import ClaimError
 from ownership.keyed.key import Key, Pool
 from ownership.keyed.maps import MAPS, Targets, feature_count, whitening
 from ownership.keyed.regression import FOLDS, HALF, RAW, WHITE, _candidates, cross_fitted, share_matrix
-from ownership.keyed.test import Readings, key_test, moments, readings, residual, score
+from ownership.keyed.test import Readings, decoy_shares, key_test, moments, readings, residual, score
 
 N, D, R = 240, 30, 4
 
@@ -36,6 +36,10 @@ def frame(seed: int) -> np.ndarray:
     return RandomState(seed).standard_normal((D, R))
 
 
+def decoys(seed: int, count: int = 99_999) -> dict[str, list[np.ndarray]]:
+    return {"content": list(decoy_shares(RandomState(seed), D, R, count))}
+
+
 def r_squared(y: np.ndarray, predicted: np.ndarray, w: np.ndarray) -> float:
     """The oracle: share of the variance of the marked directions that is predicted, one direction after another."""
     error = variance = 0.0
@@ -47,7 +51,7 @@ def r_squared(y: np.ndarray, predicted: np.ndarray, w: np.ndarray) -> float:
 
 def test_the_score_is_the_share_of_variance_that_is_predicted() -> None:
     y, z = toy()
-    result = key_test(readings(z, {"content": y}), {"content": frame(1)}, RandomState(2), decoys=99)
+    result = key_test(readings(z, {"content": y}), {"content": frame(1)}, decoys(2, 99))
     assert result.maps["content"].r_squared == pytest.approx(r_squared(y, cross_fitted(z, y), frame(1)), abs=1e-6)
 
 
@@ -69,22 +73,22 @@ def test_decoys_are_scores_of_frames_drawn_anew() -> None:
 
 def test_p_is_that_of_scipys_monte_carlo_test_on_the_same_draws() -> None:
     y, z = toy()
-    matrices, decoys = readings(z, {"content": y}), 499
-    result = key_test(matrices, {"content": frame(3)}, RandomState(4), decoys=decoys)
+    matrices, count = readings(z, {"content": y}), 499
+    result = key_test(matrices, {"content": frame(3)}, decoys(4, 499))
     values, vectors = np.linalg.eigh(matrices["content"].combined([], R))
     mean, sd = moments(values, R)
 
     def statistic(weights: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.maximum((weights @ values / weights.sum(-1) - mean) / sd, 0) ** 2
 
-    chi = RandomState(4).chisquare(R, (decoys, D))
+    chi = RandomState(4).chisquare(R, (count, D))
     own = ((vectors.T @ frame(3)) ** 2).sum(1)
     draws = iter([statistic(chi)])
     oracle = stats.monte_carlo_test(
         [float(statistic(own))],
         rvs=lambda size: next(draws).reshape(size),
         statistic=lambda x, axis=-1: x.max(axis),
-        n_resamples=decoys,
+        n_resamples=count,
         alternative="greater",
     )
     assert result.pvalue == pytest.approx(oracle.pvalue)
@@ -98,7 +102,8 @@ def test_size_is_exact_for_any_suspect(dependent: bool) -> None:
     matrices, draws, ps = readings(z, features), RandomState(5), []
     for _ in range(2000):
         frames = {name: draws.standard_normal((D, R)) for name in features}
-        ps.append(key_test(matrices, frames, draws, decoys=99).pvalue)
+        drawn = {name: list(decoy_shares(draws, D, R, 99)) for name in features}
+        ps.append(key_test(matrices, frames, drawn).pvalue)
     for alpha in (0.01, 0.05, 0.1, 0.5):
         assert stats.binomtest(int((np.array(ps) <= alpha).sum()), 2000, alpha).pvalue > 0.001
 
@@ -108,16 +113,16 @@ def test_a_marked_suspect_is_found_and_baselines_sharpen_it() -> None:
     w = frame(6)
     marked = z + 3 * (y @ (w / np.linalg.norm(w, axis=0))) @ np.random.default_rng(1).standard_normal((R, 20))
     plain, found = readings(z, {"content": y}), readings(marked, {"content": y})
-    alone = key_test(found, {"content": w}, RandomState(7))
-    less = key_test(found, {"content": w}, RandomState(7), baselines=[plain])
+    alone = key_test(found, {"content": w}, decoys(7))
+    less = key_test(found, {"content": w}, decoys(7), baselines=[plain])
     assert alone.pvalue < 1e-3
     assert less.maps["content"].z > alone.maps["content"].z
-    assert key_test(plain, {"content": w}, RandomState(7)).pvalue > 0.01
+    assert key_test(plain, {"content": w}, decoys(7)).pvalue > 0.01
 
 
 def test_a_suspect_that_answers_the_same_for_all_images_scores_nothing() -> None:
     y, _ = toy()
-    result = key_test(readings(np.ones((N, 5)), {"content": y}), {"content": frame(8)}, RandomState(8))
+    result = key_test(readings(np.ones((N, 5)), {"content": y}), {"content": frame(8)}, decoys(8))
     assert result.maps["content"].z == 0
     assert result.pvalue == 1
 
