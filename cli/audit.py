@@ -121,6 +121,7 @@ def audit(
     _check_suspects(suspect, probe_folder)
     inputs.check_claim(claim)
 
+    from ownership.attestation.timestamps import parse_date
     from ownership.reports.pdf import find_browser
     from ownership.suspects.formats.model_file import LoadOptions
 
@@ -149,7 +150,7 @@ def audit(
         auditor_panel=auditor_panel,
         panel_models=panel_models,
         paper_tests=paper_tests,
-        published=inputs.check_date(published),
+        published=published and parse_date(published).isoformat(),
         roots=roots,
     )
     if len(suspect) > 1:

@@ -43,15 +43,6 @@ def check_preprocess(text: str) -> None:
         raise unknown("preprocessing", text, (*PREPROCESSES, "bgr+NAME", "mean=R,G,B/std=R,G,B", "try"))
 
 
-def check_date(text: str | None) -> str | None:
-    """Return a date as a time in UTC, ISO; None if none is given."""
-    if text is None:
-        return None
-    from ownership.attestation.timestamps import parse_date
-
-    return parse_date(text).isoformat()
-
-
 def check_claim(folder: Path) -> None:
     """Check that a folder looks like a claim."""
     _exists(folder, "claim", ClaimError)
