@@ -146,7 +146,7 @@ def audit_batch(request: Request, suspects: list[str], out: Path, jobs: int) -> 
         audited = run(suspects, partial(_one_of_several, request, out, places), jobs=jobs, progress=progress)
     shown = short_names(suspects)
     audited = [replace(o, name=shown[o.name], refused=_without_path(o, shown[o.name])) for o in audited]
-    summary = summarize(claim.sha256, claim.plan.alpha, audited)
+    summary = summarize(claim.sha256, claim.error_rate, audited)
     summary.save(out)
     return summary
 

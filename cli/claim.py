@@ -227,13 +227,14 @@ def power(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the power of every primary test against every reference surrogate."""
+    """Print the power of the key test and of every primary test against every reference surrogate."""
     inputs.check_claim(claim)
 
     import json
     from dataclasses import asdict
 
     from ownership.claims.claim import Claim
+    from ownership.claims.key_ranks import key_power
     from ownership.claims.power import claim_power, power_by_probes
     from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA
 
@@ -242,9 +243,20 @@ def power(
         raise ClaimError("this claim has no reference surrogates to compute power from", "build it with --reference")
     have = len(loaded.probes["public"])
     few = sorted({n for n in n_probes or () if n < have})
-    found = {**power_by_probes(loaded, few, wanted=target_power), have: claim_power(loaded, wanted=target_power)}
+    by_key, found = [], {}
+    if loaded.material is not None:
+        with render.progress() as progress:
+            by_key = key_power(loaded, [*few, have], progress)
+    if loaded.members:
+        found = {**power_by_probes(loaded, few, wanted=target_power), have: claim_power(loaded, wanted=target_power)}
     if as_json:
-        typer.echo(json.dumps({n: [asdict(p) for p in rows] for n, rows in found.items()}, indent=2))
+        keyed = [{**asdict(p), "power": p.power, "interval": p.interval} for p in by_key]
+        panel = {n: [asdict(p) for p in rows] for n, rows in found.items()}
+        typer.echo(json.dumps({"key_test": keyed, "primary_tests": panel}, indent=2))
+        return
+    if by_key:
+        render.key_power(by_key)
+    if not found:
         return
     render.power(found, target_power)
     if not any(loaded.stratum(kind) for kind in REQUIRED_STRATA):

@@ -20,6 +20,7 @@ from ownership.io.text import printable
 if TYPE_CHECKING:
     from attacks_for_eval.demo import Row
     from ownership.auditing.reproduce import Reproduction
+    from ownership.claims.key_ranks import KeyPower
     from ownership.claims.power import Power
     from ownership.reports.batch import BatchSummary
     from ownership.reports.report import Report
@@ -227,6 +228,20 @@ def reproduction(r: Reproduction) -> None:
             f"{r.tolerance:g} relative, p-values within {P_TOLERANCE:g})",
             soft_wrap=True,
         )
+
+
+def key_power(rows: list[KeyPower]) -> None:
+    """Print the power of the key test, by number of probes."""
+    table = Table(box=None, padding=(0, 1))
+    for name in ("probes", "surrogate", "found", "power", "95 %"):
+        table.add_column(name, justify="left" if name == "surrogate" else "right", no_wrap=True)
+    for row in rows:
+        low, high = row.interval
+        found = f"{row.found} of {row.subsets}"
+        name = row.reference.removeprefix("reference_")
+        table.add_row(str(row.probes), name, found, f"{row.power:.2f}", f"{low:.2f}–{high:.2f}")
+    out.print(table)
+    out.print("the key test; found: random subsets of the probes with which it rejects", markup=False)
 
 
 def power(found: dict[int, list[Power]], wanted: float) -> None:

@@ -15,6 +15,8 @@ from ownership.auditing.reproduce import load_options as load_options
 from ownership.auditing.reproduce import reproduce as reproduce
 from ownership.claims.build import build_claim as build_claim
 from ownership.claims.claim import Claim as Claim
+from ownership.claims.key_ranks import KeyPower as KeyPower
+from ownership.claims.key_ranks import key_power as key_power
 from ownership.claims.power import Power as Power
 from ownership.claims.power import claim_power as claim_power
 from ownership.claims.power import power_by_probes as power_by_probes

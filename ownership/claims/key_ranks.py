@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -9,9 +11,14 @@ import numpy as np
 from ownership.claims.claim import Claim
 from ownership.errors import ClaimError
 from ownership.evidence.responses import Responses
+from ownership.io.progress import Progress, silent
 from ownership.keyed.drawn import Drawn
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import KeyTestResult
+from ownership.keyed.test import KeyTestResult, readings
+from ownership.stats import binomial_interval
+
+POWER_SUBSETS = 10
+"""Random subsets of the probes that `key_power` tries."""
 
 
 def key_rank(claim: Claim, responses: Responses, n: int | None = None) -> KeyTestResult:
@@ -33,6 +40,62 @@ def key_rank(claim: Claim, responses: Responses, n: int | None = None) -> KeyTes
     baselines = tuple(claim.responses[m.name] for m in claim.members)
     count = len(claim.probes["public"]) if n is None else n
     return _rank(claim.material, responses, baselines, count, claim.plan.decoys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPower:
+    """How often the key test finds a reference surrogate with some of the probes.
+
+    Attributes:
+        reference: Name of the reference surrogate.
+        probes: Number of probes.
+        subsets: Random subsets of that size that were tried.
+        found: Subsets with which the key test rejects at its final share of alpha.
+    """
+
+    reference: str
+    probes: int
+    subsets: int
+    found: int
+
+    @property
+    def power(self) -> float:
+        """The share of the subsets."""
+        return self.found / self.subsets
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the power (Clopper and Pearson); subsets overlap, so it is too narrow near all probes."""
+        return binomial_interval(self.found, self.subsets)
+
+
+def key_power(claim: Claim, counts: Sequence[int], progress: Progress = silent) -> list[KeyPower]:
+    """Return the power of the key test against each reference surrogate, by number of probes.
+
+    Args:
+        claim: The claim, with a key; without reference surrogates the list is empty.
+        counts: Numbers of probes, each at most those of the claim.
+        progress: Called after every number.
+    """
+    if claim.material is None:
+        raise ClaimError("the claim has no key", "train the victim with one: turnmark train")
+    drawn, builtin = _drawn(claim.material)
+    baselines = (*builtin, *(claim.responses[m.name] for m in claim.members))
+    level, whole = claim.plan.key_alpha * claim.plan.final_share / claim.keys_tried, len(claim.probes["public"])
+    out = []
+    for i, n in enumerate(counts):
+        subsets = 1 if n >= whole else POWER_SUBSETS
+        found = dict.fromkeys((m.name for m in claim.references), 0)
+        for k in range(subsets):
+            rows = np.sort(np.random.default_rng([claim.plan.seed, n, k]).permutation(whole)[:n])
+            features = {name: y[rows] for name, y in drawn.features.items()}
+            known = [readings(b.get("public")[rows], features) for b in baselines]
+            for name in found:
+                of = readings(claim.responses[name].get("public")[rows], features)
+                found[name] += drawn.test(of, claim.plan.decoys, known).pvalue <= level
+        out += [KeyPower(reference=r, probes=n, subsets=subsets, found=count) for r, count in found.items()]
+        progress("computing power", i + 1, len(counts))
+    return out
 
 
 @lru_cache(maxsize=128)

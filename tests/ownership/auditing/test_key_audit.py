@@ -21,6 +21,7 @@ from ownership.auditing.engine import audit
 from ownership.auditing.reproduce import reproduce
 from ownership.claims.build import build_claim
 from ownership.claims.claim import Claim
+from ownership.claims.key_ranks import key_power, key_rank
 from ownership.claims.probes import ClaimImages
 from ownership.claims.record import NamedEncoder
 from ownership.encoders.images import as_input, three_channels
@@ -217,3 +218,15 @@ def test_the_rest_of_the_pool_is_for_reference_surrogates() -> None:
 
 def test_the_probes_of_an_audit_are_the_keys() -> None:
     np.testing.assert_array_equal(keyed_claim().probes["public"].numpy(), material().probes.numpy())
+
+
+def test_power_is_the_share_of_subsets_of_the_probes_with_which_a_reference_is_found() -> None:
+    rows = key_power(keyed_claim(), [60, 400])
+    assert [(r.reference, r.probes) for r in rows[:3]] == [(f"reference_{i}", 60) for i in range(3)]
+    assert {r.subsets for r in rows} == {1, 10}
+    whole = [r for r in rows if r.probes == 400]
+    level = keyed_claim().plan.key_alpha * keyed_claim().plan.final_share
+    for r in whole:
+        expected = key_rank(keyed_claim(), keyed_claim().responses[r.reference]).pvalue <= level
+        assert r.power == expected
+    assert all(r.found <= r.subsets and 0 <= r.interval[0] <= r.power <= r.interval[1] <= 1 for r in rows)
