@@ -207,6 +207,16 @@ def format_number(x: float | None) -> str:
     return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
 
+def format_ratio(x: float) -> str:
+    """Return a likelihood ratio with three significant digits.
+
+    >>> format_ratio(36.84), format_ratio(3684.03)
+    ('36.8', '3,680')
+    """
+    rounded = float(f"{x:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 1000 else f"{rounded:g}"
+
+
 def format_exact_p(p: float) -> str:
     """Return an exact p-value as it is.
 

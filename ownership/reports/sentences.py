@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ownership.evidence.statistics import STATISTICS
 from ownership.plan import MIN_RELATIVE_SIMILARITY
-from ownership.reports.glossary import SUPPORT_LEVELS, format_exact_p, format_number, format_p
+from ownership.reports.glossary import SUPPORT_LEVELS, format_exact_p, format_number, format_p, format_ratio
 from ownership.reports.key_text import key_result, order
 from ownership.reports.report import Report
 from ownership.verdict.findings import Findings
@@ -184,7 +184,7 @@ _REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
     ReasonCode.NO_FULL_SIZE_CONTROLS: _no_full_size,
     ReasonCode.KEY_TEST: lambda r, f: key_result(f.key, rejects=r.data["rejects"]) if f.key else "",
     ReasonCode.KEY_INTERIM_REJECTION: lambda r, _: (
-        f"the key test rejects after {r.data['queries']} queries at its share of alpha, {r.data['alpha']:g} (p "
+        f"the key test rejects after {r.data['queries']} queries at its share of alpha, {format_exact_p(r.data['alpha'])} (p "
         f"{format_exact_p(r.data['adjusted_pvalue'])})"
     ),
     ReasonCode.KEY_UNDETECTED: lambda r, _: (
@@ -277,8 +277,8 @@ def strength(of: Strength, decision: Verdict) -> str:
     if_this, if_that = these if copied else these[::-1]
     level += "" if of.support is Support.NONE else " for a copy" if copied else " for independence"
     return (
-        f"This verdict is at least {ratio:.3g} times as probable if {if_this} as if {if_that}: {level} on the scale of "
-        "ENFSI (2015)."
+        f"This verdict is at least {format_ratio(ratio)} times as probable if {if_this} as if {if_that}: {level} on "
+        "the scale of ENFSI (2015)."
     )
 
 
@@ -294,12 +294,12 @@ def strength_arithmetic(of: Strength) -> str:
         return (
             f"{k} of {n} reference surrogates get this verdict, so it has a probability of at least "
             f"{of.probability:.3g} for a copy, and of at most {format_exact_p(rate)} for an independent encoder: at "
-            f"least {of.probability:.3g} / {format_exact_p(rate)} = {of.likelihood_ratio:,.3g}."
+            f"least {of.probability:.3g} / {format_exact_p(rate)} = {format_ratio(of.likelihood_ratio)}."
         )
     return (
         f"{n - k} of {n} reference surrogates get this verdict, so it has a probability of at most "
         f"{of.probability:.3g} for a copy, and of at least {1 - rate:g} for an independent encoder: at least "
-        f"{1 - rate:g} / {of.probability:.3g} = {1 / of.likelihood_ratio:.3g}."
+        f"{1 - rate:g} / {of.probability:.3g} = {format_ratio(1 / of.likelihood_ratio)}."
     )
 
 
