@@ -184,8 +184,8 @@ _REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
     ReasonCode.NO_FULL_SIZE_CONTROLS: _no_full_size,
     ReasonCode.KEY_TEST: lambda r, f: key_result(f.key, rejects=r.data["rejects"]) if f.key else "",
     ReasonCode.KEY_INTERIM_REJECTION: lambda r, _: (
-        f"the key test rejects after {r.data['queries']} queries at its share of alpha, {format_exact_p(r.data['alpha'])} (p "
-        f"{format_exact_p(r.data['adjusted_pvalue'])})"
+        f"the key test rejects after {r.data['queries']} queries at its share of alpha, "
+        f"{format_exact_p(r.data['alpha'])} (p {format_exact_p(r.data['adjusted_pvalue'])})"
     ),
     ReasonCode.KEY_UNDETECTED: lambda r, _: (
         "the key test could not have found a copy: it finds "
