@@ -13,6 +13,8 @@ ROTATION_TASKS = ("secret", "paper")
 """Watermarks that consist in predicting how an image was rotated."""
 PredictorTraining = Literal["trained", "frozen"]
 """How the rotation predictor is obtained: trained with the encoder and refitted, or as the key draws it."""
+OWN_LOOP = "own loop"
+"""The method that `config.json` states for an encoder of the owner's own training loop."""
 Precision = Literal["auto", "float32", "bfloat16"]
 """auto: bfloat16 autocast where the hardware computes faster in it."""
 OnBadImage = Literal["stop", "skip"]

@@ -11,6 +11,7 @@ from ownership.io.files import read_bytes
 from ownership.io.text import printable
 from ownership.keyed.pool import KEY_FILE, KeyMaterial
 from watermark_training.callbacks import METRICS
+from watermark_training.choices import OWN_LOOP
 from watermark_training.loaded_encoder import PREDICTOR, LoadedEncoder, load_trained
 
 WATERMARKS = {"paper": "the paper's public 180-degree rotation task", None: "none"}
@@ -45,11 +46,12 @@ def _training(loaded: LoadedEncoder) -> list[str]:
         images = config.get("unique_images")
         lines.append(f"extraction  {config.get('method')}, loss {extraction.get('loss')}, {images} images queried")
     if training:
-        embedded = "watermark embedded in a trained encoder"
-        lines.append(
-            f"training    {embedded if training.get('method') == 'embed' else training.get('method')}: "
-            f"{training.get('epochs')} epochs, batch size {training.get('batch_size')}, seed {training.get('seed')}"
-        )
+        method = training.get("method")
+        how = "watermark embedded in a trained encoder" if method == "embed" else method
+        if method != OWN_LOOP:
+            how = f"{how}: {training.get('epochs')} epochs, batch size {training.get('batch_size')}"
+            how += f", seed {training.get('seed')}"
+        lines.append(f"training    {how}")
     if data:
         lines.append(f"images      {data.get('images')} of {printable(str(data.get('name')))}")
     if base_checkpoint := config.get("base_checkpoint"):

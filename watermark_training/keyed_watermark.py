@@ -112,6 +112,14 @@ class KeyedWatermark(nn.Module):
             targets: Tensor = self.targets(images.float())
         return targets
 
+    def table(self, images: Tensor) -> Tensor:
+        """Return the targets `(n, t)` of uint8 images `(n, c, h, w)`, on the head's device.
+
+        A training that shows images as they are reads them from here: they are the same in every epoch.
+        """
+        device = next(self.head.parameters()).device
+        return torch.cat([self.targets_of(as_input(part.to(device))) for part in torch.split(images, 256)])
+
     def views(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return the first `fraction` of a batch, augmented by `view`, and the targets of what is shown.
 
@@ -157,8 +165,7 @@ class KeyedWatermark(nn.Module):
             images: `(n, c, h, w)` uint8; of more than 10,000, evenly spaced ones are used.
         """
         some = images[:: math.ceil(len(images) / FIT_IMAGES)]
-        device = next(self.head.parameters()).device
-        targets = torch.cat([self.targets_of(as_input(part.to(device))).cpu() for part in torch.split(some, 256)])
+        targets = self.table(some).cpu()
         x = represent(encoder, some).double()
         x = (x - x.mean(0)) / (x.var(0, unbiased=False) + nn.BatchNorm1d(1).eps).sqrt()
         penalty = FIT_PENALTY * len(x) * torch.eye(x.shape[1], dtype=x.dtype)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownership.encoders.architectures import Encoder
-from ownership.encoders.images import images_sha256, three_channels
+from ownership.encoders.images import beside, images_sha256, three_channels
 from ownership.errors import TrainingError
 from ownership.io.canonical import sha256
 from ownership.io.files import write_bytes
@@ -104,6 +104,7 @@ class TrainingRun:
         )
         updates = config.epochs * math.ceil(self.steps_per_epoch / config.accumulate)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=updates)
+        self.table: Tensor | None = None  # keyed targets of all images, if `tabulate` computed them
         self.metrics: list[dict[str, float]] = []
         self.epoch = 0  # epochs done
         self.done = 0  # steps of the current epoch done
@@ -166,8 +167,19 @@ class TrainingRun:
         """Whether the next step ends with an update; otherwise the next one adds its gradients to them."""
         return (self.done + 1) % self.config.accumulate == 0 or self.done + 1 == self.steps_per_epoch
 
-    def step(self, images: Tensor) -> None:
-        """Run forward and backward on images `(b, c, h, w)` in `[0, 1]`, and update if the step completes a batch."""
+    def tabulate(self, images: Tensor) -> None:
+        """Compute the keyed targets of all images once, where steps would compute more of them."""
+        again = not self.config.keyed_views and self.config.epochs * self.config.keyed_fraction > 1
+        if isinstance(self.watermark, KeyedWatermark) and again:
+            self.table = self.watermark.table(images)
+
+    def step(self, images: Tensor, rows: Tensor | None = None) -> None:
+        """Run forward and backward on a batch, and update if the step completes one.
+
+        Args:
+            images: `(b, c, h, w)` in `[0, 1]`.
+            rows: their indices among all images, for `table`.
+        """
         generator = self.generator
         if world_size() > 1:  # each process draws its own views, seeded at each step so that runs resume
             seed = torch.tensor([self.config.seed, self.epoch, self.done, rank()])
@@ -175,7 +187,12 @@ class TrainingRun:
         views = self.objective.views(images, generator)
         labels: tuple[Tensor, ...] = ()
         if self.watermark is not None:
-            shown, expected = self.watermark.views(views[0] if self.shares else images, generator)
+            shown = views[0] if self.shares else images
+            if isinstance(self.watermark, KeyedWatermark) and self.table is not None and rows is not None:
+                shown = shown[: self.watermark.shown(len(images))]
+                expected = self.table[beside(rows[: len(shown)], images)]
+            else:
+                shown, expected = self.watermark.views(shown, generator)
             views += [] if self.shares else [shown]
             labels = (expected,)
         x = three_channels(torch.cat(views)).contiguous(memory_format=torch.channels_last)

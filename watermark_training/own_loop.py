@@ -15,6 +15,7 @@ from ownership.errors import TrainingError
 from ownership.io.files import new_folder, refuse_existing
 from ownership.io.text import printable
 from ownership.suspects.suspect import load_encoder
+from watermark_training.choices import OWN_LOOP
 from watermark_training.encoder_files import ONNX, WEIGHTS
 from watermark_training.initial import as_encoder
 from watermark_training.keyed_watermark import KeyedWatermark
@@ -22,8 +23,6 @@ from watermark_training.loaded_encoder import PREDICTOR
 from watermark_training.train_folder import TrainFolder, describe_data, write_folder
 from watermark_training.watermark import RotationWatermark
 
-METHOD = "own loop"
-"""The method that `config.json` states for such a folder."""
 TOLERANCE = 1e-3
 """Largest difference of stored and given encoder, relative to the largest representation."""
 
@@ -66,7 +65,7 @@ def save_train_folder(
     refuse_existing(folder, TrainingError)
     own = _plain(encoder)
     whole = as_encoder(own, images) if arch is None else _of_architecture(own, arch)
-    training = {"arch": arch or CUSTOM, "method": METHOD, "watermark": "none"}
+    training = {"arch": arch or CUSTOM, "method": OWN_LOOP, "watermark": "none"}
     with new_folder(folder) as place:
         if isinstance(watermark, RotationWatermark):
             frozen = not any(p.requires_grad for p in watermark.parameters())

@@ -111,15 +111,17 @@ def train(
     run = TrainingRun(config, images, torch.device(device), key, start, material)
     checkpoint = None if checkpoint is None else Path(checkpoint)
     run.restore(checkpoint)
+    run.pool = None  # which only a checkpoint's key is drawn from again
     for row in run.metrics:
         callbacks.epoch(row)
     if run.device.type != "cpu":
         images = _on_device(images, run.device)
+    run.tabulate(images)
     total, saved = config.epochs * run.steps_per_epoch, time.monotonic()
     while run.epoch < config.epochs:
         for batch in run.batches(len(images)):
             with compile_errors():
-                run.step(as_input(beside(images[beside(batch, images)], run.sums)))
+                run.step(as_input(beside(images[beside(batch, images)], run.sums)), batch)
             callbacks.progress("training", run.epoch * run.steps_per_epoch + run.done, total)
             between_updates = run.done % config.accumulate == 0 and run.done < run.steps_per_epoch
             if between_updates and time.monotonic() - saved >= save_every:

@@ -13,6 +13,7 @@ import torch
 
 from ownership.encoders.architectures import CUSTOM
 from ownership.errors import TrainingError
+from watermark_training.choices import OWN_LOOP
 from watermark_training.config import TrainConfig, WatermarkTask
 from watermark_training.data import Data
 from watermark_training.loaded_encoder import LoadedEncoder
@@ -157,6 +158,11 @@ def victim_training(config: dict[str, Any]) -> TrainConfig:
     stored = config.get("train")
     if not isinstance(stored, dict):
         raise TrainingError("it is not known how the victim was trained", "give its train folder")
+    if stored.get("method") == OWN_LOOP:
+        raise TrainingError(
+            "the victim was trained in a loop of its owner's own",
+            "train the panel members there, without the watermark",
+        )
     try:
         training = TrainConfig(**{f.name: stored[f.name] for f in fields(TrainConfig) if f.name in stored})
     except TypeError as e:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from support.encoders import encoder
 
 from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.extract import extract
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import as_input
+from ownership.keyed.key import Key
+from ownership.keyed.pool import KeyMaterial, pool_of
 from ownership.watermark import rotated_pairs, secret_key
 from watermark_training.augment import color_view, simclr_view
 from watermark_training.callbacks import Callbacks
@@ -63,10 +67,35 @@ def test_a_short_training_learns_as_on_the_cpu_and_comes_back_to_it() -> None:
     assert watermark_rate(there.encoder, there.predictor, KEY, _images()) > 0.8
 
 
+def test_the_keyed_watermark_learns_as_on_the_cpu() -> None:
+    material = _material()
+    config = replace(CONFIG, watermark="keyed", keyed_fraction=0.5)
+    here, there = (train(_images(), config, material=material, device=d) for d in ("cpu", "cuda"))
+    for name, value in here.metrics[0].items():
+        assert there.metrics[0][name] == pytest.approx(value, rel=0.05, abs=0.02), name
+    assert there.key_test is not None
+
+
+def _material() -> KeyMaterial:
+    pool = _images(400)[256:]
+    return KeyMaterial.draw(Key(secret=bytes(32), pool=pool_of(pool), probes=len(pool)), pool)
+
+
+@pytest.mark.parametrize("keyed_views", [False, True])
+@pytest.mark.parametrize("method", ["simclr", "embed"])
+def test_no_step_of_a_keyed_run_waits_for_the_device(method: str, keyed_views: bool) -> None:
+    config = replace(CONFIG, watermark="keyed", method=method, keyed_views=keyed_views)  # type: ignore[arg-type]
+    start = encoder(1) if method == "embed" else None
+    _never_waits(TrainingRun(config, _images(), torch.device("cuda"), None, start, _material()))
+
+
 @pytest.mark.parametrize("method", ["simclr", "simsiam", "barlow"])
 def test_no_step_waits_for_the_device(method: str) -> None:
     config = TrainConfig(arch="tiny", epochs=2, batch_size=64, watermark="secret", method=method, precision="bfloat16")  # type: ignore[arg-type]
-    state = TrainingRun(config, _images(), torch.device("cuda"), KEY, None)
+    _never_waits(TrainingRun(config, _images(), torch.device("cuda"), KEY, None))
+
+
+def _never_waits(state: TrainingRun) -> None:
     x = as_input(_images(64).to("cuda"))
     for _ in range(6):  # the first bring constants there, and are recorded
         state.step(x)

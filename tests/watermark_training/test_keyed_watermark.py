@@ -14,6 +14,7 @@ import torch
 from support.encoders import encoder
 from torch import nn
 
+from attacks_for_eval.claims.panel_spec import victim_training
 from ownership.encoders.architectures import Encoder, make_encoder
 from ownership.encoders.images import as_input, represent
 from ownership.errors import ClaimError, OwnershipError, SuspectError, TrainingError
@@ -28,6 +29,7 @@ from watermark_training.embed import embed_to
 from watermark_training.initial import keyed_seed
 from watermark_training.key_material import held_out, new_key_material, outside_pool
 from watermark_training.keyed_watermark import KeyedWatermark
+from watermark_training.loop import TrainingRun
 from watermark_training.losses import feature_preservation_loss
 from watermark_training.own_loop import save_train_folder
 from watermark_training.train_folder import load_trained, train_to
@@ -220,6 +222,25 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         assert whole.metrics == resumed.metrics
     with pytest.raises(TrainingError, match="unfinished run"):
         train(x, config, start=start, checkpoint=checkpoint, material=key_of(images[1400:], secret=9))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("method", ["simclr", "embed"])
+def test_targets_that_are_computed_once_are_those_of_each_step(
+    method: str, images: torch.Tensor, material: KeyMaterial
+) -> None:
+    config = replace(CONFIG, method=method, epochs=5, keyed_fraction=0.4)  # type: ignore[arg-type]
+    start, ends = copy.deepcopy(encoder(1)), []
+    for tabulated in (True, False):
+        run = TrainingRun(config, images[:128], torch.device("cpu"), None, start, material)
+        if tabulated:
+            run.tabulate(images[:128])
+            assert run.table is not None
+        for batch in run.batches(128):
+            run.step(as_input(images[batch]), batch)
+        run.end_epoch()
+        ends.append(run)
+    assert ends[0].metrics[0] == pytest.approx(ends[1].metrics[0], rel=1e-3)
 
 
 @pytest.mark.heavy
@@ -430,6 +451,8 @@ def test_the_end_of_a_loop_of_ones_own_is_a_train_folder(
     save_train_folder(tmp_path / "none", mine, x, None)
     assert load_trained(tmp_path / "none").watermark == "none"
     assert "loop" in describe(tmp_path / "none")[1]
+    with pytest.raises(TrainingError, match="a loop of its owner's own"):
+        victim_training(loaded.config)
     with pytest.raises(TrainingError, match="exists already"):
         save_train_folder(tmp_path / "none", mine, x, None)
 
