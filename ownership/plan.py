@@ -45,6 +45,9 @@ MAX_INTERIM_ANALYSES = 2
 MAX_DECOYS = 9_999_999
 """Largest number of keys that a key test draws anew; they cost about two seconds a million and map."""
 
+MAX_SIZE, MAX_ROTATIONS = 10_000_000, 1000
+"""Largest number of probes, directions or components; largest number of rotated copies of a probe."""
+
 MIN_INTERIM_QUERIES = 100
 """Smallest number of queries of an interim analysis."""
 
@@ -114,8 +117,10 @@ class Plan:
         if not 0 < self.key_alpha <= 0.05:
             raise ClaimError(f"plan: key_alpha is {self.key_alpha}", "above 0, at most 0.05")
         smallest = self.key_alpha * min((*self.interim_alpha_shares, 1 - sum(self.interim_alpha_shares)))
-        if self.decoys + 1 < 1 / smallest or self.decoys > MAX_DECOYS:
-            least = math.ceil(1 / smallest) - 1
+        if (MAX_DECOYS + 1) * smallest < 1:
+            raise ClaimError(f"plan: key_alpha is {self.key_alpha}", f"larger: no {MAX_DECOYS} decoys reach its shares")
+        least = math.ceil(1 / smallest) - 1
+        if not least <= self.decoys <= MAX_DECOYS:
             raise ClaimError(
                 f"plan: {self.decoys} decoys", f"at least {least} for this key_alpha, at most {MAX_DECOYS}"
             )
@@ -123,13 +128,17 @@ class Plan:
             raise ClaimError(f"plan: strata of {self.min_stratum} members", f"at least {MIN_STRATUM}")
         probes = ("n_public", "n_watermark", "n_rotated", "n_private")
         for name in (*probes, "rsa_directions", "rotated_directions", "gmm_components"):
-            if getattr(self, name) < 2:
-                raise ClaimError(f"plan: {name} is {getattr(self, name)}", "at least 2")
+            if not 2 <= getattr(self, name) <= MAX_SIZE:
+                raise ClaimError(f"plan: {name} is {getattr(self, name)}", f"at least 2, at most {MAX_SIZE}")
         numbers = (self.rsa_shrinkage, self.ridge_penalty, self.repeat_share, self.repeat_tolerance)
         if not all(math.isfinite(x) and x >= 0 for x in numbers):
             raise ClaimError("plan: a number is negative or not finite")
-        if self.n_rotations < 1:
-            raise ClaimError(f"plan: n_rotations is {self.n_rotations}", "at least 1")
+        if self.repeat_share > 1:
+            raise ClaimError(f"plan: repeat_share is {self.repeat_share}", "at most 1")
+        if not 1 <= self.n_rotations <= MAX_ROTATIONS:
+            raise ClaimError(f"plan: n_rotations is {self.n_rotations}", f"at least 1, at most {MAX_ROTATIONS}")
+        if not 0 <= self.seed < 2**32:
+            raise ClaimError(f"plan: seed is {self.seed}", "from 0, below 2^32")
 
     def _check_interim_analyses(self) -> None:
         increasing = all(a < b for a, b in pairwise((MIN_INTERIM_QUERIES - 1, *self.interim_queries)))
@@ -189,5 +198,5 @@ class Plan:
             raise ClaimError("plan: fields missing or unknown", "the claim was written by another version")
         try:
             return cls(**{name: types[name](value[name]) for name in types})
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             raise ClaimError("plan: a field is malformed") from e

@@ -142,10 +142,11 @@ def read_reply(
 
 
 def token_signature(reply: bytes, error: type[OwnershipError] = ClaimIntegrityError) -> bytes:
-    """Return the authority's signature in a timestamp reply: what only the authority can compute.
+    """Return what of the authority's signature in a timestamp reply only the authority can determine.
 
     Other bytes of a reply are not signed (status text, certificates, unsigned attributes), so its owner can change them
-    and the reply stays valid. The signature is not checked here: `read_reply` does that.
+    and the reply stays valid. From an ECDSA signature (r, s) follows another valid one, (r, n - s), without a key: r
+    counts alone. Any other signature counts whole. It is not checked here: `read_reply` does that.
 
     Args:
         reply: The reply, a TimeStampResp in DER.
@@ -163,12 +164,23 @@ def token_signature(reply: bytes, error: type[OwnershipError] = ClaimIntegrityEr
             raise ValueError("not one signer")
         signatures = [content for tag, content in _elements(infos[0][1]) if tag == _OCTET_STRING]
         (signature,) = signatures
+        signature = _unforgeable(signature)
     except (ValueError, IndexError) as e:
         raise error("timestamp: the reply holds no token with one signer", "get the original reply") from e
     return signature
 
 
-_OCTET_STRING = 0x04
+_INTEGER, _OCTET_STRING, _SEQUENCE = 0x02, 0x04, 0x30
+
+
+def _unforgeable(signature: bytes) -> bytes:
+    """Return r of an ECDSA signature, a sequence of two integers; any other signature as it is."""
+    try:
+        (outer,) = _elements(signature)
+        inner = _elements(outer[1]) if outer[0] == _SEQUENCE else []
+    except (ValueError, IndexError):
+        return signature
+    return inner[0][1] if [tag for tag, _ in inner] == [_INTEGER, _INTEGER] else signature
 
 
 def _elements(data: bytes) -> list[tuple[int, bytes]]:

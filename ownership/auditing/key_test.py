@@ -27,7 +27,6 @@ def key_test(claim: Claim, responses: Responses, n: int | None = None) -> KeyTes
         histogram=suspect.histogram,
         edges=suspect.edges,
         keys_tried=claim.keys_tried,
-        baselines=tuple(m.name for m in claim.members),
         victim=key_rank(claim, claim.responses[claim.victim.name], n).exceeding,
         references={m.name: key_rank(claim, claim.responses[m.name], n).exceeding for m in claim.references},
     )

@@ -209,7 +209,11 @@ def _keys(report: Report) -> dict[str, Any]:
     for queries, key in _key_tests(report):
         place = "key_test" if queries is None else f"key_test@{queries}"
         exceeding = {"suspect": key.exceeding, "victim": key.victim, **key.references}
-        found |= {f"{place} statistic": key.statistic, f"{place} decoys": key.decoys}
+        found |= {
+            f"{place} statistic": key.statistic,
+            f"{place} decoys": key.decoys,
+            f"{place} keys tried": key.keys_tried,
+        }
         found |= _flat(f"{place} maps", to_json(key.maps))
         found |= {f"{place} {who} key p": (1 + n) / (1 + key.decoys) for who, n in exceeding.items()}
     return found

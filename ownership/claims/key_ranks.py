@@ -24,8 +24,8 @@ POWER_SUBSETS = 10
 def key_rank(claim: Claim, responses: Responses, n: int | None = None) -> KeyTestResult:
     """Return the key test of one encoder, computed once.
 
-    The panel's members are baselines, beside the built-in ones: what they explain is subtracted, for the key and the
-    decoys alike. They are independent of the key, so p stays exact.
+    Only the built-in baselines are subtracted. Panel members are not: the owner chooses them and knows the key, and a
+    member that is the suspect less its marked directions would leave of the suspect nothing but these.
 
     Args:
         claim: The claim, with a key.
@@ -37,9 +37,8 @@ def key_rank(claim: Claim, responses: Responses, n: int | None = None) -> KeyTes
     """
     if claim.material is None:
         raise ClaimError("the claim has no key", "train the victim with one: turnmark train")
-    baselines = tuple(claim.responses[m.name] for m in claim.members)
     count = len(claim.probes["public"]) if n is None else n
-    return _rank(claim.material, responses, baselines, count, claim.plan.decoys)
+    return _rank(claim.material, responses, count, claim.plan.decoys)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +78,7 @@ def key_power(claim: Claim, counts: Sequence[int], progress: Progress = silent) 
     """
     if claim.material is None:
         raise ClaimError("the claim has no key", "train the victim with one: turnmark train")
-    drawn, builtin = _drawn(claim.material)
-    baselines = (*builtin, *(claim.responses[m.name] for m in claim.members))
+    drawn, baselines = _drawn(claim.material)
     level, whole = claim.plan.key_alpha * claim.plan.final_share / claim.keys_tried, len(claim.probes["public"])
     out = []
     for i, n in enumerate(counts):
@@ -99,12 +97,9 @@ def key_power(claim: Claim, counts: Sequence[int], progress: Progress = silent) 
 
 
 @lru_cache(maxsize=128)
-def _rank(
-    material: KeyMaterial, responses: Responses, baselines: tuple[Responses, ...], n: int, decoys: int
-) -> KeyTestResult:
-    drawn, builtin = _drawn(material)
-    known = (*builtin, *baselines)
-    return drawn.test(responses.readings(drawn.features, n), decoys, [b.readings(drawn.features, n) for b in known])
+def _rank(material: KeyMaterial, responses: Responses, n: int, decoys: int) -> KeyTestResult:
+    drawn, baselines = _drawn(material)
+    return drawn.test(responses.readings(drawn.features, n), decoys, [b.readings(drawn.features, n) for b in baselines])
 
 
 @lru_cache(maxsize=4)

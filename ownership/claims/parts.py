@@ -6,16 +6,17 @@ RuntimeError, IndexError or SafetensorError; `Claim.parse` makes one error of th
 
 from __future__ import annotations
 
+import torch
 from safetensors.torch import load
 from torch import Tensor
 
 from ownership.claims.probes import WatermarkProbes, check_rows
 from ownership.claims.redaction import PRIVATE_PROBES, PRIVATE_SETS
 from ownership.claims.storage import VerifiedFolder
-from ownership.errors import ClaimError
+from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence.querying import Probes
 from ownership.evidence.responses import Responses
-from ownership.io.canonical import parse_json
+from ownership.io.canonical import parse_canonical, parse_json
 from ownership.keyed.key import Key
 from ownership.keyed.pool import KeyMaterial
 from ownership.watermark import Watermark, WatermarkKey, stored_predictor
@@ -51,8 +52,10 @@ def read_material(folder: VerifiedFolder, public: Tensor) -> KeyMaterial | None:
     """Return the key of the keyed watermark, after checking that it draws the public probes from its pool."""
     if KEYED not in folder.content["parts"]:
         return None
-    key = Key.from_dict(parse_json(folder.parts[KEYED], ClaimError, f"claim: {KEYED}"))
+    key = Key.from_dict(parse_canonical(folder.parts[KEYED], ClaimError, f"claim: {KEYED}"))
     channels = key.pool.shape[0]
+    if not torch.equal(public, public[:, :channels].expand_as(public)):  # gray images may be stored with three channels
+        raise ClaimIntegrityError("the public probes of a gray pool are not gray: they were edited")
     material = KeyMaterial(key=key, probes=public[:, :channels].contiguous(), digests=folder.parts[POOL])
     material.check()
     return material

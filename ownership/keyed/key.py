@@ -159,15 +159,15 @@ class Key:
             ClaimError: If a field is missing, unknown or malformed.
         """
         try:
-            if value["format_version"] != FORMAT_VERSION:
+            if _whole(value["format_version"]) != FORMAT_VERSION:
                 raise ClaimError(f"key: format version {value['format_version']!r} is unknown", "update turnmark")
             pool, anchor = value["pool"], value["anchor"]
-            channels, height, width = (int(n) for n in pool["shape"])
+            channels, height, width = (_whole(n) for n in pool["shape"])
             key = cls(
                 secret=unhex(value["secret"]),
-                pool=Pool(sha256=str(pool["sha256"]), images=int(pool["images"]), shape=(channels, height, width)),
-                probes=int(value["probes"]),
-                directions=int(value["directions"]),
+                pool=Pool(sha256=str(pool["sha256"]), images=_whole(pool["images"]), shape=(channels, height, width)),
+                probes=_whole(value["probes"]),
+                directions=_whole(value["directions"]),
                 anchor=None if anchor is None else unbase64(anchor),
             )
         except (KeyError, TypeError, ValueError) as e:
@@ -175,6 +175,13 @@ class Key:
         if key.to_dict() != value:
             raise ClaimError("key: a field is unknown or malformed", "restore the original")
         return key
+
+
+def _whole(value: object) -> int:
+    """Return a whole number; raise TypeError for anything else, true and 1.0 included."""
+    if type(value) is not int:
+        raise TypeError("not a whole number")
+    return value
 
 
 def new_key(pool: Pool, *, probes: int | None = None, directions: int = DIRECTIONS) -> Key:

@@ -115,6 +115,8 @@ class KeyMaterial:
             tensors = load(data)
             probes, pool = tensors["probes"], tensors["pool_digests"]
             check_images(probes, ClaimError)
+            if pool.dtype != torch.uint8:
+                raise ValueError("digests are bytes")
             material = cls(key=key, probes=probes, digests=pool.numpy().tobytes())
         except (SafetensorError, KeyError, ValueError) as e:
             raise ClaimError(f"{printable(folder / PROBES_FILE, 300)} is damaged", "restore the original") from e

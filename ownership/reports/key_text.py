@@ -1,6 +1,8 @@
-"""The sentences about the key test, and about which came first: the key or the suspect."""
+"""The sentences about the key test, and about which came first: the key or claim, or the suspect."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from ownership.reports.glossary import format_exact_p
 from ownership.reports.report import Report
@@ -38,12 +40,38 @@ def order(report: Report) -> str:
     stamped = f"{key.anchor.authority} stamped the commitment to the key at {key.anchor.time}"
     if found is KeyOrder.KEY_FIRST:
         return (
-            f"{stamped}, before {published}, from when the suspect is stated to exist. The key cannot have been chosen "
-            "to fit it."
+            f"{stamped}, before {published}, from when the suspect is stated to exist, so the key was not drawn to fit "
+            f"it. {_declared(key.keys_tried)}"
         )
     if found is KeyOrder.SUSPECT_FIRST:
         return f"{stamped}, after {published}, from when the suspect is stated to exist. {NOT_EXCLUDED}"
     return f"{stamped}. {ORDER[found]} {NOT_EXCLUDED}"
+
+
+def panel_order(report: Report) -> str:
+    """Return in a sentence what is shown about which came first, the claim or the suspect, where the panel decides.
+
+    The tests against the panel are symmetric: they give the same if the victim was made from the suspect.
+    """
+    seal, published = report.claim.seal, report.options.published
+    times = [] if seal is None else [t.time for t in seal.timestamps if t.trusted]
+    if published is not None and times:
+        first = min(times, key=datetime.fromisoformat)
+        if datetime.fromisoformat(first) < datetime.fromisoformat(published):
+            return f"The claim was stamped at {first}, before {published}, from when the suspect is stated to exist."
+    return (
+        "Nothing shows that the victim is older than the suspect: these tests would find the same if the victim had "
+        "been made from the suspect. A trusted timestamp of the claim (--roots) before the suspect's first date "
+        "(--published) would."
+    )
+
+
+def _declared(keys_tried: int) -> str:
+    made = "this key alone" if keys_tried == 1 else f"{keys_tried} keys"
+    return (
+        f"The owner declares to have had {made} stamped for this victim. No timestamp shows whether there were more, "
+        "of which this one was picked later."
+    )
 
 
 ORDER = {

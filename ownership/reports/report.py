@@ -19,6 +19,7 @@ from ownership.evidence.querying import Problem
 from ownership.io.files import read_json, write_json
 from ownership.io.records import from_json, to_json
 from ownership.plan import Plan
+from ownership.reports.consistency import check_consistent
 from ownership.reports.stored import (
     follows,
     interim_from_dict,
@@ -212,8 +213,9 @@ class Report:
                 versions=from_json(dict[str, str], value["versions"]),
                 command=from_json(str, value["command"]),
             )
+            check_consistent(report.findings)
             derived = report.to_dict()
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, ClaimError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, ClaimError) as e:
             raise ReportError("report: a field is missing or malformed") from e
         if not follows(value, derived):
             raise ReportError("report: its verdict or a derived number does not follow from its numbers")

@@ -145,7 +145,6 @@ class KeyTest:
     histogram: tuple[int, ...]  # decoys in each bin of the statistic
     edges: tuple[float, ...]  # limits of the bins
     keys_tried: int  # commitments that the owner declares to have made for this victim
-    baselines: tuple[str, ...]  # encoders whose mean score was subtracted, for key and decoys alike
     victim: int  # exceeding decoys, for the victim itself
     references: dict[str, int]  # reference surrogate -> exceeding decoys
 

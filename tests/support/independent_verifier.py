@@ -64,7 +64,9 @@ def images_of(probes: bytes, name: str, channels: int | None = None) -> list[byt
     data, (stored, *sides) = probes[start + begin : start + end], entry["shape"][1:] or [0]
     kept = (stored if channels is None else channels, *sides)  # a gray image may be stored with three equal channels
     size, step = math.prod(kept), math.prod((stored, *sides))
-    return [f"{kept}".encode() + data[i * step : i * step + size] for i in range(entry["shape"][0])]
+    each = [data[i * step : (i + 1) * step] for i in range(entry["shape"][0])]
+    need(all(x == x[:size] * (len(x) // size) for x in each), "the channels of a gray image differ")
+    return [f"{kept}".encode() + x[:size] for x in each]
 
 
 def root(leaves: list[bytes]) -> bytes:
@@ -125,9 +127,21 @@ def elements(data: bytes) -> list[tuple[int, bytes]]:
         tag, length, at = data[at], data[at + 1], at + 2
         if length & 0x80:
             length, at = int.from_bytes(data[at : at + (length & 0x7F)], "big"), at + (length & 0x7F)
+        if at + length > len(data):
+            raise ValueError("cut off")
         out.append((tag, data[at : at + length]))
         at += length
     return out
+
+
+def r_of_ecdsa(signature: bytes) -> bytes:
+    """Of (r, s), r alone, because (r, n - s) is valid, too; any other signature whole."""
+    try:
+        ((tag, inside),) = elements(signature)
+        numbers = elements(inside) if tag == 0x30 else []
+    except (ValueError, IndexError):
+        return signature
+    return numbers[0][1] if [tag for tag, _ in numbers] == [2, 2] else signature
 
 
 def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
@@ -135,7 +149,11 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
     if "keyed.json" not in claim["parts"]:
         return
     key, digests = parse(read(folder / "keyed.json"), "keyed.json"), read(folder / "pool.sha256")
+    need(key.keys() == {"format_version", "secret", "probes", "directions", "pool", "anchor"}, "keyed.json: its fields")
     secret, pool = bytes.fromhex(key["secret"]), key["pool"]
+    need(pool.keys() == {"sha256", "images", "shape"} and len(secret) == 32, "keyed.json: its fields")
+    numbers = (key["format_version"], key["probes"], key["directions"], pool["images"], *pool["shape"])
+    need(all(type(x) is int and x > 0 for x in numbers) and key["format_version"] == 1, "keyed.json: its numbers")
     hidden = sha256(b"turnmark key secret", secret).hex()
     stated = {"turnmark_key": 1, "secret_sha256": hidden, "pool": pool}
     commitment = canonical({**stated, "probes": key["probes"], "directions": key["directions"]})
@@ -146,6 +164,7 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
         token = elements(elements(elements(reply)[0][1])[1][1])[1][1]
         (info,) = elements(elements(elements(token)[0][1])[-1][1])
         (signature,) = [content for tag, content in elements(info[1]) if tag == 4]
+        signature = r_of_ecdsa(signature)
         if roots is not None:
             with tempfile.TemporaryDirectory() as place:
                 (Path(place) / "data").write_bytes(commitment)

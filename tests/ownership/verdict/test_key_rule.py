@@ -42,10 +42,9 @@ def key(exceeding: int = 0, **changes: Any) -> KeyTest:
         statistic=100.0,
         decoys=99_999,
         exceeding=exceeding,
-        histogram=(99_000, 999),
-        edges=(0.0, 5.0, 20.0),
+        histogram=(99_999 - exceeding, exceeding),
+        edges=(0.0, 100.0, 200.0),
         keys_tried=1,
-        baselines=(),
         victim=0,
         references={"r0": 0, "r1": 0, "r2": 0},
     )
@@ -193,7 +192,7 @@ def test_which_came_first_is_on_the_first_page(
 ) -> None:
     record = replace(KEY, anchor=anchor)
     assert key_order(record, published) is expected
-    r = report(claim=replace(CLAIM, key=record), key=key())
+    r = report(claim=replace(CLAIM, key=record, references=("r0", "r1", "r2")), key=key())
     r = replace(r, options=replace(r.options, published=published))
     said = sentences.key_summary(r)
     assert ("It is not excluded that the owner drew keys" in said) == (expected is not KeyOrder.KEY_FIRST)

@@ -1,0 +1,82 @@
+"""Whether the numbers of a stored report fit one another: a verdict must not hang on a number that the others deny."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from itertools import pairwise
+
+from ownership.errors import ReportError
+from ownership.keyed.key import MIN_PROBES, MOST_DIRECTIONS
+from ownership.verdict.findings import Findings
+from ownership.verdict.records import KeyRecord
+from ownership.verdict.results import InterimAnalysis, KeyTest
+
+LARGEST = 1e12
+"""Every number of a key test is smaller: standard scores, their squares, shares of variance."""
+
+
+def check_consistent(findings: Findings) -> None:
+    """Check what a report states twice: in its plan, its claim and its tests.
+
+    Raises:
+        ReportError: If two of its numbers contradict each other.
+    """
+    if (record := findings.claim.key) is not None:
+        _check_record(record)
+    for interim in findings.interim_analyses:
+        _check_interim(findings, interim)
+    for key in (findings.key, *(x.key for x in findings.interim_analyses)):
+        if key is not None:
+            _check_key(findings, key)
+
+
+def _check_record(key: KeyRecord) -> None:
+    """A key draws at most its whole pool, was tried at least once, and was stamped at a time."""
+    _need(MIN_PROBES <= key.probes <= key.pool_images, "a key that draws more than its pool, or too few")
+    _need(1 <= key.directions <= MOST_DIRECTIONS and key.keys_tried >= 1, "a key without directions or tries")
+    if key.anchor is not None:
+        _need(datetime.fromisoformat(key.anchor.time).tzinfo is not None, "a timestamp without a time zone")
+
+
+def _check_interim(findings: Findings, interim: InterimAnalysis) -> None:
+    """An interim analysis is one of the plan's, and spends the share of alpha that the plan gives it."""
+    plan, queries = findings.plan, interim.queries
+    _need(queries in plan.interim_queries, f"the plan has no interim analysis after {queries} queries")
+    for stated, whole in ((interim.alpha, plan.alpha), (interim.key_alpha, plan.key_alpha)):
+        share = whole * plan.share(queries)
+        _need(
+            math.isclose(stated, share), f"the interim analysis after {queries} queries has another alpha than planned"
+        )
+
+
+def _check_key(findings: Findings, key: KeyTest) -> None:
+    """A key test is of the claim's key, and its counts fit its histogram and its statistic."""
+    counts = (key.exceeding, key.victim, *key.references.values())
+    record = findings.claim.key
+    _need(record is not None, "a key test of a claim without a key")
+    _need(record is None or key.keys_tried == record.keys_tried, "the claim states another number of keys tried")
+    numbers = [*key.edges, key.statistic, *(x for m in key.maps.values() for x in (m.z, m.r_squared))]
+    _need(all(abs(x) < LARGEST for x in numbers), "the key test has a number that no audit computes")
+    _need(set(key.references) == set(findings.claim.references), "the key test is of other reference surrogates")
+    _need(key.decoys == findings.plan.decoys, "the plan has another number of decoys")
+    _need(all(0 <= n <= key.decoys for n in counts), "more decoys exceed than were drawn")
+    total = sum(max(m.z, 0.0) ** 2 for m in key.maps.values())
+    _need(math.isclose(key.statistic, total, rel_tol=1e-6, abs_tol=1e-9), "the key test's statistic is not of its maps")
+    _need(_fits(key), "the histogram of the key test is of other decoys")
+
+
+def _fits(key: KeyTest) -> bool:
+    """Return whether the histogram holds all decoys, and so many beyond the statistic as are stated."""
+    bins = list(pairwise(key.edges))
+    whole = len(bins) == len(key.histogram) and sum(key.histogram) == key.decoys and all(a <= b for a, b in bins)
+    if not whole or min(key.histogram, default=0) < 0:
+        return False
+    surely = sum(n for n, (low, _) in zip(key.histogram, bins, strict=True) if low >= key.statistic)
+    perhaps = sum(n for n, (_, high) in zip(key.histogram, bins, strict=True) if high >= key.statistic)
+    return surely <= key.exceeding <= perhaps
+
+
+def _need(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ReportError(f"report: its numbers contradict each other: {otherwise}")
