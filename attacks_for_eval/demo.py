@@ -3,20 +3,24 @@
 Every step is resumable: what is finished in the folder, with the same configuration and data, is not done again. The
 images are split once, by the seed: private (the victim's), public (the owner's: probes and reference queries), and
 other (the attacker's queries and the independent encoders' images).
+
+Keys follow from the seed, so that the demo repeats itself. The seed is public, so they protect nothing:
+`turnmark key new` and `turnmark train` draw keys from the system's randomness.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 
 from attacks_for_eval.claims.build import claim_with_references
-from attacks_for_eval.claims.panel_spec import PanelSpec, draw_images, panel_specs
+from attacks_for_eval.claims.panel_spec import PanelSpec, draw_images
 from attacks_for_eval.claims.references import ReferenceConfig
 from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.run import Victim, extract_to
@@ -26,6 +30,8 @@ from ownership.claims.record import NamedEncoder
 from ownership.errors import DataError
 from ownership.io.files import write_json
 from ownership.io.progress import Progress, part, silent
+from ownership.keyed.key import Key
+from ownership.keyed.pool import KeyMaterial, pool_of
 from ownership.plan import Plan
 from ownership.reports.html import save_report
 from ownership.reports.report import Report
@@ -46,7 +52,9 @@ INDEPENDENTS = (
     PanelSpec(name="other_data", watermark="none", trains_on_private=False),
     PanelSpec(name="foreign_key", watermark="secret", trains_on_private=True),
     PanelSpec(name="half_turn", watermark="paper", trains_on_private=True),
+    PanelSpec(name="other_owner", watermark="keyed", trains_on_private=True),
 )
+"""Suspects that are independent of the victim; the last one carries another owner's keyed watermark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +63,15 @@ class JobConfig:
 
     Attributes:
         arch: architecture of every encoder.
+        watermark: the victim's.
         n_private: images the victim is trained on.
-        n_public: other images of the owner: two thirds at most become probes, the rest reference queries.
+        n_public: other images of the owner: two thirds at most become probes, the rest reference queries. With a
+            keyed watermark they are the pool of its key.
         epochs: of the victim.
         independent_epochs: of panel members and independent suspects.
         batch_size: of every training.
+        keyed_weight: weight of the keyed watermark's loss.
+        keyed_fraction: fraction of each batch that this loss is computed on.
         lr: Adam's learning rate.
         temperature: NT-Xent's.
         min_crop: smallest fraction of the image area that a crop keeps.
@@ -68,26 +80,29 @@ class JobConfig:
         queries: numbers of queries, one surrogate each; empty for all other images.
         losses: extraction losses, one surrogate each.
         reference_epochs: of reference surrogates.
-        panel: members of the reference panel.
+        panel: members of the reference panel; none for a claim whose only evidence is the key.
         independents: suspects that are independent of the victim.
         seed: of everything.
     """
 
     arch: str = "tiny"
+    watermark: WatermarkTask = "keyed"
     n_private: int = 500
     n_public: int = 600
     epochs: int = 50
     independent_epochs: int = 50
     batch_size: int = 128
+    keyed_weight: float = 2.0
+    keyed_fraction: float = 0.5
     lr: float = 2e-3
     temperature: float = 0.2
     min_crop: float = 0.2
     flip: bool = False
-    extraction_epochs: int = 100
+    extraction_epochs: int = 60
     queries: tuple[int, ...] = ()
     losses: tuple[str, ...] = ("mse", "infonce", "softnn")
-    reference_epochs: int = 100
-    panel: tuple[PanelSpec, ...] = panel_specs(rotation_invariant=False)
+    reference_epochs: int = 60
+    panel: tuple[PanelSpec, ...] = ()
     independents: tuple[PanelSpec, ...] = INDEPENDENTS
     seed: int = 0
 
@@ -137,9 +152,14 @@ def run_job(data: Data, out: Path | str, config: JobConfig, *, progress: Progres
     attacks = _extractions(config, others)
     step = _steps(progress, 3 + len(config.panel) + len(config.independents) + len(attacks))
     seed = config.seed * 1000 + 1
-    victim_config = train_config(config, "secret", seed, config.epochs)
-    shown = Callbacks(progress=step("victim"))
-    train_to(out / "models/victim", private, victim_config, key=_key(seed), callbacks=shown)
+    victim_config = train_config(config, config.watermark, seed, config.epochs)
+    train_to(
+        out / "models/victim",
+        private,
+        victim_config,
+        **_secrets(config.watermark, public, seed),
+        callbacks=Callbacks(progress=step("victim")),
+    )
     for role, group in (("panel", config.panel), ("independent", config.independents)):
         offset = config.seed * 1000 + (100 if role == "panel" else 200)
         for i, spec in enumerate(group):
@@ -147,7 +167,7 @@ def run_job(data: Data, out: Path | str, config: JobConfig, *, progress: Progres
                 out / f"models/{role}_{spec.name}",
                 private if spec.trains_on_private else draw_images(others, config.n_private, offset + i),
                 train_config(config, spec.watermark, offset + i, config.independent_epochs),
-                key=_key(offset + i) if spec.watermark == "secret" else None,
+                **_secrets(spec.watermark, public, offset + i),
                 onnx=role == "independent",
                 callbacks=Callbacks(progress=step(f"{role} {spec.name}")),
             )
@@ -163,13 +183,16 @@ def run_job(data: Data, out: Path | str, config: JobConfig, *, progress: Progres
 
 
 def summary(row: Row) -> dict[str, Any]:
-    """Return a row's main numbers: the verdict, and the value and largest p-value of every test."""
+    """Return a row's main numbers: the verdict, the key test, and value and largest p-value of every panel test."""
+    key = row.report.findings.key
+    found = None if key is None else {"pvalue": key.pvalue, "z": {name: m.z for name, m in key.maps.items()}}
     return {
         "suspect": row.name,
         "role": row.role,
         "format": row.format,
         "verdict": row.report.verdict.value,
         "as_expected": row.as_expected,
+        "key": found,
         "tests": {r.name: {"value": r.value, "pvalue": r.pvalue} for r in row.report.results},
     }
 
@@ -205,9 +228,22 @@ def _pick(data: Data, rows: torch.Tensor, name: str) -> Data:
     return Data(name=f"{data.name} ({name})", images=data.images[rows], labels=labels)
 
 
-def _key(seed: int) -> WatermarkKey:
-    """A key drawn from the seed, so that the demo repeats itself; `turnmark train` draws keys from the system."""
-    return secret_key(torch.Generator().manual_seed(seed))
+class _Secrets(TypedDict):
+    key: WatermarkKey | None
+    material: KeyMaterial | None
+
+
+def _secrets(watermark: WatermarkTask, public: Data, seed: int) -> _Secrets:
+    """What `train_to` needs for a watermark: a key drawn from the seed."""
+    key = secret_key(torch.Generator().manual_seed(seed)) if watermark == "secret" else None
+    return {"key": key, "material": _material(public, seed) if watermark == "keyed" else None}
+
+
+def _material(public: Data, seed: int) -> KeyMaterial:
+    """A key of the keyed watermark, its pool the public images: two thirds are probes."""
+    secret = hashlib.sha256(f"turnmark demo, key {seed}".encode()).digest()
+    key = Key(secret=secret, pool=pool_of(public.images), probes=2 * len(public) // 3)
+    return KeyMaterial.draw(key, public.images)
 
 
 def train_config(config: JobConfig, watermark: WatermarkTask, seed: int, epochs: int) -> TrainConfig:
@@ -221,6 +257,8 @@ def train_config(config: JobConfig, watermark: WatermarkTask, seed: int, epochs:
         min_crop=config.min_crop,
         flip=config.flip,
         watermark=watermark,
+        keyed_weight=config.keyed_weight,
+        keyed_fraction=config.keyed_fraction,
         watermark_fraction=0.5,  # few images and epochs: the default, 0.08, is for long trainings
         seed=seed,
     )
@@ -260,7 +298,7 @@ def _claim(out: Path, private: Data, public: Data, config: JobConfig, progress: 
         members.append(NamedEncoder(loaded.member(spec.name, spec.kind, digest), loaded.encoder))
     claim_with_references(
         victim,
-        private,
+        private if members else None,  # dataset inference needs a panel
         public,
         members,
         Plan(seed=config.seed),

@@ -161,20 +161,21 @@ def _paper_tests(r: Report) -> None:
 
 
 def demo(results: Sequence[Row], title: str) -> None:
-    """Print the audits of the demo, one row each."""
-    from ownership.reports.glossary import format_p
+    """Print the audits of the demo, one row each: verdict, p of the key test, z of each feature map."""
+    from ownership.reports.glossary import format_exact_p
 
-    shown = {"partial_rsa_relative": "distance", "watermark_probability": "watermark", "inference_gmm": "data set"}
-    out.print(f"{title}; p-values of three tests", markup=False)
+    keys = [row.report.findings.key for row in results]
+    maps = next((list(key.maps) for key in keys if key is not None), [])
+    out.print(f"{title}; p of the key test, z of its feature maps", markup=False)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("suspect", "format", "verdict"):
         table.add_column(name, no_wrap=True)
-    for name in shown.values():
+    for name in ("p", *maps):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in results:
-        p = {r.name: format_p(r.pvalue) for r in row.report.results}
+    for row, key in zip(results, keys, strict=True):
+        found = [] if key is None else [format_exact_p(key.pvalue), *(f"{key.maps[name].z:.1f}" for name in maps)]
         verdict = row.report.verdict.value + ("" if row.as_expected else "!")
-        table.add_row(row.name, row.format, verdict, *(p.get(name, "–") for name in shown))
+        table.add_row(row.name, row.format, verdict, *found)
     out.print(table)
 
 

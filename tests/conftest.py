@@ -144,16 +144,18 @@ def sealed(claim_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Seal
 
 @pytest.fixture(scope="session")
 def job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A real run, shortened: fewer epochs, two losses, two independent encoders.
+    """A real run with a panel and a rotation watermark, shortened: fewer epochs, two losses, two independent encoders.
 
-    Eight members a stratum, not the demo's five: independent encoders trained this briefly scatter, and whether a
+    Eight members a stratum, not five: independent encoders trained this briefly scatter, and whether a
     reference then comes beyond a threshold of four degrees of freedom depended on the kind of CPU.
     """
     config = replace(
         demo_config(0),
+        watermark="secret",
         epochs=12,
         independent_epochs=8,
         extraction_epochs=40,
+        reference_epochs=100,
         panel=panel_specs(8, rotation_invariant=False),
         losses=("mse", "infonce"),
         independents=tuple(s for s in INDEPENDENTS if s.name in ("foreign_key", "half_turn")),

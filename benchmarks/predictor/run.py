@@ -18,11 +18,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from attacks_for_eval.demo import demo_config, train_config
+from attacks_for_eval.demo import train_config
 from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.extract import extract
 from attacks_for_eval.extraction.losses import REFERENCE_LOSSES
+from benchmarks.main_job.run import config_of
 from ownership.watermark import RotationPredictor, secret_key
 from watermark_training.data import load_data
 from watermark_training.training import train
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         images = load_data("digits").images[torch.randperm(1797, generator=torch.Generator().manual_seed(seed))]
         private, queries, held_out = images[:500], images[500:1200], images[1200:]
         RotationPredictor.forward = scaled_forward  # type: ignore[method-assign]
-        job = replace(demo_config(seed), seed=seed)
+        job = config_of("digits", seed)
         independents = [
             train(
                 private if i == 0 else queries,

@@ -236,12 +236,13 @@ def test_interrupting_ends_with_130_and_resumes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_demo_as_a_user_runs_it(run: Run, tmp_path: Path) -> None:
-    """The whole demo, both file forms of seven suspects: two minutes."""
+    """The whole demo, both file forms of eight suspects: two minutes."""
     code, out, err = run("demo", "--out", tmp_path / "demo")
     assert code == 0, out + err
-    assert out.count("NOT_SUPPORTED") == 8
+    assert out.count("NOT_SUPPORTED") == 10
     assert out.count(" SUPPORTED") == 6
     assert "report.html" in out
+    assert max(map(len, out.splitlines()[:-1])) <= 80
 
 
 def test_linear_eval_prints_an_accuracy_with_its_interval(run: Run, job: Job, tmp_path: Path) -> None:
