@@ -168,6 +168,25 @@ def job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
     return once(tmp_path_factory, "job", make)
 
 
+@pytest.fixture(scope="session")
+def keyed_job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """The demo, shortened: fewer epochs, one loss, one independent encoder, which carries another owner's key."""
+    config = replace(
+        demo_config(0),
+        epochs=25,
+        independent_epochs=10,
+        extraction_epochs=30,
+        reference_epochs=40,
+        losses=("mse",),
+        independents=tuple(s for s in INDEPENDENTS if s.name == "other_owner"),
+    )
+
+    def make(place: Path) -> Job:
+        return Job(place, config, run_job(digits, place, config))
+
+    return once(tmp_path_factory, "keyed_job", make)
+
+
 @pytest.fixture
 def audit_hostile(
     claim_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -1,4 +1,4 @@
-"""The demo's job, really run at a small size: with a key alone, and with a panel (the fixture `job`).
+"""The demo's job, really run at a small size: with a key alone (`keyed_job`), and with a panel (`job`).
 
 Verdicts, layout, and that running again does nothing twice.
 """
@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 from support.job import Job
-from support.shared import once
 
-from attacks_for_eval.demo import INDEPENDENTS, JobConfig, Row, demo_config, run_job
+from attacks_for_eval.demo import JobConfig, Row, run_job
 from cli import render
 from ownership.claims.claim import Claim
 from ownership.errors import ClaimError, DataError, TrainingError
@@ -25,33 +24,13 @@ from watermark_training.data import Data
 from watermark_training.loaded_encoder import load_trained
 
 
-@pytest.fixture(scope="module")
-def keyed(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """The demo, shortened: fewer epochs, one loss, one independent encoder, which carries another owner's key."""
-    config = replace(
-        demo_config(0),
-        epochs=25,
-        independent_epochs=10,
-        extraction_epochs=30,
-        reference_epochs=40,
-        losses=("mse",),
-        independents=tuple(s for s in INDEPENDENTS if s.name == "other_owner"),
-    )
-
-    def make(place: Path) -> Job:
-        return Job(place, config, run_job(digits, place, config))
-
-    return once(tmp_path_factory, "keyed", make)
-
-
-@pytest.mark.heavy
-def test_the_key_alone_tells_a_surrogate_from_another_owners_encoder(keyed: Job) -> None:
+def test_the_key_alone_tells_a_surrogate_from_another_owners_encoder(keyed_job: Job) -> None:
     """No panel: every verdict follows from the key test."""
-    assert [(r.name, r.format) for r in keyed.rows] == [
+    assert [(r.name, r.format) for r in keyed_job.rows] == [
         (name, suffix) for name in ("surrogate_mse", "independent_other_owner") for suffix in ("safetensors", "onnx")
     ]
-    assert all(row.as_expected for row in keyed.rows), [(r.name, r.report.findings.key) for r in keyed.rows]
-    for row in keyed.rows:
+    assert all(row.as_expected for row in keyed_job.rows), [(r.name, r.report.findings.key) for r in keyed_job.rows]
+    for row in keyed_job.rows:
         report = row.report
         assert report.results == ()
         assert report.claim.panel == ()
@@ -59,35 +38,33 @@ def test_the_key_alone_tells_a_surrogate_from_another_owners_encoder(keyed: Job)
         key = report.findings.key
         assert key is not None
         assert (key.pvalue <= 1e-4) == (row.role == "surrogate")
-    said = json.loads((keyed.folder / "summary.json").read_text())[0]
-    assert said["key"]["pvalue"] == keyed.rows[0].report.findings.key.pvalue  # type: ignore[union-attr]
+    said = json.loads((keyed_job.folder / "summary.json").read_text())[0]
+    assert said["key"]["pvalue"] == keyed_job.rows[0].report.findings.key.pvalue  # type: ignore[union-attr]
     assert set(said["key"]["z"]) == {"content", "invariant"}
 
 
-@pytest.mark.heavy
-def test_the_demos_keys_follow_from_the_seed(keyed: Job) -> None:
+def test_the_demos_keys_follow_from_the_seed(keyed_job: Job) -> None:
     """Two thirds of the public images are probes, the others are for reference surrogates; owners have other keys."""
-    claim = Claim.load(keyed.folder / "claim")
+    claim = Claim.load(keyed_job.folder / "claim")
     assert claim.material is not None
     key = claim.material.key
     assert key.secret == hashlib.sha256(b"turnmark demo, key 1").digest()
     assert (key.pool.images, key.probes, key.anchor) == (600, 400, None)
     assert len(claim.references) == 3
-    other = load_trained(keyed.folder / "models/independent_other_owner").require_material().key
+    other = load_trained(keyed_job.folder / "models/independent_other_owner").require_material().key
     assert other.pool == key.pool
     assert other.secret != key.secret
 
 
-@pytest.mark.heavy
 def test_the_demos_table_has_whole_names_at_80_columns(
-    keyed: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    keyed_job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(render.out, "width", 80)
-    render.demo(keyed.rows, "digits, seed 0")
+    render.demo(keyed_job.rows, "digits, seed 0")
     title, head, *rows = capsys.readouterr().out.splitlines()
     assert title.startswith("digits, seed 0; ")
     assert head.split() == ["suspect", "format", "verdict", "p", "content", "invariant"]
-    assert [row.split()[:3] for row in rows] == [[r.name, r.format, r.report.verdict.value] for r in keyed.rows]
+    assert [row.split()[:3] for row in rows] == [[r.name, r.format, r.report.verdict.value] for r in keyed_job.rows]
     assert max(map(len, (title, head, *rows))) <= 80
 
 

@@ -26,7 +26,7 @@ import pytest
 from support.sampling import IN_FULL
 
 SECONDS, HEAVY_SECONDS = 5.0, 20.0
-HEAVY_FIXTURES = frozenset({"job", "trained", "audit_hostile"})
+HEAVY_FIXTURES = frozenset({"job", "keyed_job", "trained", "audit_hostile"})
 HEAVY_FOLDERS = ("tests/cli", "tests/end_to_end", "tests/hostile")
 STEPS = 50
 """Steps of an optimizer that a light test may take: below, a loss is checked; above, something is trained."""

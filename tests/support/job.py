@@ -1,4 +1,4 @@
-"""What the fixture `job` of the tests holds."""
+"""What the fixtures `job` and `keyed_job` of the tests hold."""
 
 from __future__ import annotations
 
