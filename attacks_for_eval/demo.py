@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 
@@ -70,8 +70,6 @@ class JobConfig:
         epochs: of the victim.
         independent_epochs: of panel members and independent suspects.
         batch_size: of every training.
-        keyed_weight: weight of the keyed watermark's loss.
-        keyed_fraction: fraction of each batch that this loss is computed on.
         lr: Adam's learning rate.
         temperature: NT-Xent's.
         min_crop: smallest fraction of the image area that a crop keeps.
@@ -92,8 +90,6 @@ class JobConfig:
     epochs: int = 50
     independent_epochs: int = 50
     batch_size: int = 128
-    keyed_weight: float = 2.0
-    keyed_fraction: float = 0.5
     lr: float = 2e-3
     temperature: float = 0.2
     min_crop: float = 0.2
@@ -157,7 +153,8 @@ def run_job(data: Data, out: Path | str, config: JobConfig, *, progress: Progres
         out / "models/victim",
         private,
         victim_config,
-        **_secrets(config.watermark, public, seed),
+        key=_key(config.watermark, seed),
+        material=_material(config.watermark, public, seed),
         callbacks=Callbacks(progress=step("victim")),
     )
     for role, group in (("panel", config.panel), ("independent", config.independents)):
@@ -167,7 +164,8 @@ def run_job(data: Data, out: Path | str, config: JobConfig, *, progress: Progres
                 out / f"models/{role}_{spec.name}",
                 private if spec.trains_on_private else draw_images(others, config.n_private, offset + i),
                 train_config(config, spec.watermark, offset + i, config.independent_epochs),
-                **_secrets(spec.watermark, public, offset + i),
+                key=_key(spec.watermark, offset + i),
+                material=_material(spec.watermark, public, offset + i),
                 onnx=role == "independent",
                 callbacks=Callbacks(progress=step(f"{role} {spec.name}")),
             )
@@ -228,19 +226,14 @@ def _pick(data: Data, rows: torch.Tensor, name: str) -> Data:
     return Data(name=f"{data.name} ({name})", images=data.images[rows], labels=labels)
 
 
-class _Secrets(TypedDict):
-    key: WatermarkKey | None
-    material: KeyMaterial | None
+def _key(watermark: WatermarkTask, seed: int) -> WatermarkKey | None:
+    return secret_key(torch.Generator().manual_seed(seed)) if watermark == "secret" else None
 
 
-def _secrets(watermark: WatermarkTask, public: Data, seed: int) -> _Secrets:
-    """What `train_to` needs for a watermark: a key drawn from the seed."""
-    key = secret_key(torch.Generator().manual_seed(seed)) if watermark == "secret" else None
-    return {"key": key, "material": _material(public, seed) if watermark == "keyed" else None}
-
-
-def _material(public: Data, seed: int) -> KeyMaterial:
-    """A key of the keyed watermark, its pool the public images: two thirds are probes."""
+def _material(watermark: WatermarkTask, public: Data, seed: int) -> KeyMaterial | None:
+    """A key of the keyed watermark whose pool is the public images: two thirds are probes."""
+    if watermark != "keyed":
+        return None
     secret = hashlib.sha256(f"turnmark demo, key {seed}".encode()).digest()
     key = Key(secret=secret, pool=pool_of(public.images), probes=2 * len(public) // 3)
     return KeyMaterial.draw(key, public.images)
@@ -257,9 +250,9 @@ def train_config(config: JobConfig, watermark: WatermarkTask, seed: int, epochs:
         min_crop=config.min_crop,
         flip=config.flip,
         watermark=watermark,
-        keyed_weight=config.keyed_weight,
-        keyed_fraction=config.keyed_fraction,
-        watermark_fraction=0.5,  # few images and epochs: the default, 0.08, is for long trainings
+        keyed_weight=2,  # few images and epochs: the defaults are for long trainings
+        keyed_fraction=0.5,
+        watermark_fraction=0.5,
         seed=seed,
     )
 
@@ -321,8 +314,3 @@ def _audits(out: Path, suspects: list[tuple[str, Role]], progress: Progress) -> 
             save_report(report, folder)
             progress("auditing", i * len(FORMATS) + j + 1, len(suspects) * len(FORMATS))
             yield Row(name=name, role=role, format=suffix, report=report, folder=folder)
-
-
-def demo_config(seed: int) -> JobConfig:
-    """Return the configuration of `turnmark demo`."""
-    return replace(JobConfig(), seed=seed)

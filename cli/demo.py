@@ -33,7 +33,7 @@ def demo(
     require("onnxscript")  # before anything long
     import torch
 
-    from attacks_for_eval.demo import demo_config, run_job
+    from attacks_for_eval.demo import JobConfig, run_job
     from watermark_training.data import Data, load_data
 
     with render.progress(render.LOADING):
@@ -43,7 +43,7 @@ def demo(
         loaded = Data(name=f"{data}, {MOST_IMAGES} images", images=loaded.images[rows], labels=None)
     _same_job(out, {"data": data, "seed": seed})
     with render.progress() as progress:
-        results = run_job(loaded, out, demo_config(seed), progress=progress)
+        results = run_job(loaded, out, JobConfig(seed=seed), progress=progress)
     render.demo(results, f"{data}, seed {seed}")
     best = next(row for row in results if row.role == "surrogate")
     render.line(f"open {best.folder / 'report.html'}")

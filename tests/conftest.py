@@ -29,7 +29,7 @@ from support.shared import once
 from torch import nn
 
 from attacks_for_eval.claims.panel_spec import panel_specs
-from attacks_for_eval.demo import INDEPENDENTS, demo_config, run_job
+from attacks_for_eval.demo import INDEPENDENTS, JobConfig, run_job
 from cli.main import main
 from ownership.claims.build import build_claim
 from ownership.claims.claim import Claim
@@ -150,7 +150,7 @@ def job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
     reference then comes beyond a threshold of four degrees of freedom depended on the kind of CPU.
     """
     config = replace(
-        demo_config(0),
+        JobConfig(),
         watermark="secret",
         epochs=12,
         independent_epochs=8,
@@ -172,7 +172,7 @@ def job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
 def keyed_job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """The demo, shortened: fewer epochs, one loss, one independent encoder, which carries another owner's key."""
     config = replace(
-        demo_config(0),
+        JobConfig(),
         epochs=25,
         independent_epochs=10,
         extraction_epochs=30,
