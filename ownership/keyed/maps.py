@@ -38,7 +38,7 @@ FREQUENCIES = 512
 """Random Fourier features of the invariant map."""
 BANDWIDTH = 0.7
 """Standard deviation of their frequencies, for inputs of variance 1."""
-MOST_FEATURES = 128
+MOST_FEATURES = 64
 """Largest number D of features of a map; with n probes it is at most n / 8."""
 
 Array = NDArray[np.float64]
