@@ -1,1 +1,1 @@
-"""Reports: the document of an audit and its sentences. May import: verdict, claims, attestation, evidence and below."""
+"""Reports: the document of an audit and its sentences. May import: verdict, claims, evidence, keyed and below."""
