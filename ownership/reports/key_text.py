@@ -8,6 +8,7 @@ from ownership.reports.glossary import format_exact_p
 from ownership.reports.report import Report
 from ownership.verdict.order import KeyOrder, key_order
 from ownership.verdict.results import KeyTest
+from ownership.verdict.rule import key_detects
 
 
 def key_result(key: KeyTest, *, rejects: bool) -> str:
@@ -64,6 +65,23 @@ def panel_order(report: Report) -> str:
         "been made from the suspect. A trusted timestamp of the claim (--roots) before the suspect's first date "
         "(--published) would."
     )
+
+
+def panel_doubts(report: Report) -> str:
+    """Return in sentences what speaks against a verdict that the panel alone supports; empty if nothing does.
+
+    A panel of encoders weaker than the victim makes every good encoder look like a copy. The auditor's own encoders
+    would show it; the key test, where it finds the claim's known copies, contradicts it.
+    """
+    findings, said = report.findings, []
+    if key_detects(findings):
+        said.append("The key test would have found a copy like the reference surrogates, and finds no key.")
+    if not findings.auditor_panel:
+        said.append(
+            "No encoders of the auditor were tested (--auditor-panel): it is not excluded that the panel's encoders "
+            "are weaker than the victim, so that every good encoder would look like a copy."
+        )
+    return " ".join(said)
 
 
 def _declared(keys_tried: int) -> str:

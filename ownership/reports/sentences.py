@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ownership.evidence.statistics import STATISTICS
 from ownership.plan import MIN_RELATIVE_SIMILARITY
 from ownership.reports.glossary import SUPPORT_LEVELS, format_exact_p, format_number, format_p, format_ratio
-from ownership.reports.key_text import key_result, order, panel_order
+from ownership.reports.key_text import key_result, order, panel_doubts, panel_order
 from ownership.reports.report import Report
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import (
@@ -93,7 +93,9 @@ def tests_summary(report: Report) -> str:
     said = f"{len(yes)} of {len(f.primary)} primary tests {_verb(len(yes), 'reject')} independence ({names_yes})"
     said += f"; {names_no} {_verb(len(no), 'do')} not" if no else ""
     said = f"{said}{_why_enough(report, yes)}."
-    return f"{said} {panel_order(report)}" if report.verdict is Verdict.SUPPORTED else said
+    if report.verdict is not Verdict.SUPPORTED:
+        return said
+    return " ".join(x for x in (said, panel_doubts(report), panel_order(report)) if x)
 
 
 def _why_enough(report: Report, rejecting: Sequence[TestResult]) -> str:

@@ -298,7 +298,9 @@ def test_a_victim_made_from_the_suspect_is_not_found_by_the_key(material: KeyMat
     report = audit(claim, as_suspect(suspect))
     assert Evidence.KEY not in report.decision.evidence
     assert report.decision.evidence == (Evidence.PANEL,)
-    assert "Nothing shows that the victim is older than the suspect" in sentences.tests_summary(report)
+    said = sentences.tests_summary(report)
+    assert "Nothing shows that the victim is older than the suspect" in said
+    assert "weaker than the victim" in said  # and they are: untrained, as every encoder here
     assert "Nothing shows that the victim is older" in render_html(report).split("<section>")[1]
 
 
@@ -394,3 +396,14 @@ def test_a_key_folder_with_digests_of_another_type_is_refused(
     (tmp_path / "probes.safetensors").write_bytes(save({"probes": material.probes, "pool_digests": pool}))
     with pytest.raises(ClaimError):
         KeyMaterial.load(tmp_path)
+
+
+def test_no_report_names_the_secret(honest: Report, material: KeyMaterial, tmp_path: Path) -> None:
+    secret = material.key.secret
+    spelled = (secret, secret.hex().encode(), secret.hex().upper().encode(), base64_text(secret).encode())
+    shown = [canonical_json(honest.to_dict()), render_html(honest).encode(), material.key.commitment]
+    shown += [repr(x).encode() for x in (material, honest, Drawn.of(material))]
+    for text in shown:
+        assert not any(s in text for s in spelled)
+    for name, frame in Drawn.of(material).frames.items():
+        assert not any(f"{x:.6f}".encode() in text for x in frame[:3].ravel() for text in shown[:3]), name
