@@ -102,7 +102,8 @@ PLAN_EXPLAINED = {
 GLOSSARY = {
     "Alpha, error rate": (
         "The probability that the rule concludes SUPPORTED for an independent encoder, a false positive. The claim "
-        "fixes it before a suspect is seen. It holds for encoders of the kinds in the panel."
+        "fixes it before a suspect is seen. That of the key test holds for every independent encoder, that of the "
+        "panel's tests for encoders of the kinds in the panel."
     ),
     "Base checkpoint": "The encoder from which another one was fine-tuned.",
     "Claim": (
