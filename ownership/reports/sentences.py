@@ -190,6 +190,10 @@ _REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
         f"the key test rejects after {r.data['queries']} queries at its share of alpha, "
         f"{format_exact_p(r.data['alpha'])} (p {format_exact_p(r.data['adjusted_pvalue'])})"
     ),
+    ReasonCode.KEY_DIMENSIONS: lambda r, _: (
+        f"the suspect returns {r.data['dim']} numbers for an image, more than a quarter of the {r.data['probes']} "
+        "probes: the key test has little power there, and nothing follows from its not rejecting"
+    ),
     ReasonCode.KEY_UNDETECTED: lambda r, _: (
         "the key test could not have found a copy: it finds "
         + ("the victim, and no reference surrogate" if r.data["references"] else "not even the victim")

@@ -18,6 +18,10 @@ INDISCRIMINATE_LEVEL = 0.05
 """Level of the exact binomial test on the auditor's own encoders: two positives of twenty at alpha 0.01."""
 
 
+MIN_PROBES_PER_DIMENSION = 4
+"""Probes for each dimension of a suspect below which the key test concludes nothing from not rejecting."""
+
+
 class Verdict(StrEnum):
     """What the rule concludes. NOT_SUPPORTED means that no evidence was found, not that the suspect is independent."""
 
@@ -42,6 +46,7 @@ class ReasonCode(StrEnum):
     NO_REFERENCE_DETECTED = "no_reference_detected"  # references
     KEY_TEST = "key_test"  # rejects, alpha, adjusted_pvalue, keys_tried
     KEY_INTERIM_REJECTION = "key_interim_rejection"  # queries, alpha, adjusted_pvalue
+    KEY_DIMENSIONS = "key_dimensions"  # dim, probes: the suspect is too wide for the probes
     KEY_UNDETECTED = "key_undetected"  # references: the key test finds neither these nor the victim
 
 
@@ -78,7 +83,8 @@ def decide(findings: Findings) -> Decision:
        declared not to return representations, only the key test decides: it holds for outputs of every kind.
     2. SUPPORTED: the key test rejects at its alpha, or the primary tests support the claim (`supports`) at theirs. Each
        alpha is divided among the interim analyses and the final one.
-    3. NOT_SUPPORTED: the key test ran and would have found the victim, and a reference surrogate where there are any.
+    3. NOT_SUPPORTED: the key test ran and would have found the victim, and a reference surrogate where there are any;
+       and the suspect has at least `MIN_PROBES_PER_DIMENSION` probes for each of its dimensions.
     4. INCONCLUSIVE: the claim could not have detected a surrogate. The panel has no encoders of the victim's size and
        there is no reference surrogate to measure relative similarity by; or a required stratum is missing, so that two
        families must reject, and tests of one family ran; or no test detects any reference surrogate.
@@ -94,11 +100,13 @@ def decide(findings: Findings) -> Decision:
     reasons = _observations(findings, positives)
     if evidence := supporting(findings):
         return conclude(Verdict.SUPPORTED, reasons, evidence)
-    if key_detects(findings):
+    if wide := _too_wide(findings):
+        reasons = [*reasons, Reason(code=ReasonCode.KEY_DIMENSIONS, data=wide)]
+    elif key_detects(findings):
         return conclude(Verdict.NOT_SUPPORTED, reasons)
-    if findings.has_key:
-        data: dict[str, Any] = {"references": sorted(_last_key(findings).references)}
-        reasons = [*reasons, Reason(code=ReasonCode.KEY_UNDETECTED, data=data)]
+    elif findings.has_key:
+        names = sorted(_last_key(findings).references)
+        reasons = [*reasons, Reason(code=ReasonCode.KEY_UNDETECTED, data={"references": names})]
     if not tests:
         return conclude(Verdict.INCONCLUSIVE, reasons)
     if not has_full_size_controls(tests):
@@ -107,8 +115,8 @@ def decide(findings: Findings) -> Decision:
     elif all(t.missing_strata for t in tests) and len({t.family for t in tests}) < 2:
         return conclude(Verdict.INCONCLUSIVE, [*reasons, Reason(code=ReasonCode.ONE_FAMILY)])
     if undetected := _undetected_references(findings):
-        data = {"references": undetected}
-        return conclude(Verdict.INCONCLUSIVE, [*reasons, Reason(code=ReasonCode.NO_REFERENCE_DETECTED, data=data)])
+        reason = Reason(code=ReasonCode.NO_REFERENCE_DETECTED, data={"references": undetected})
+        return conclude(Verdict.INCONCLUSIVE, [*reasons, reason])
     return conclude(Verdict.NOT_SUPPORTED, reasons)
 
 
@@ -141,6 +149,18 @@ def key_detects(findings: Findings) -> bool:
     alpha, key = findings.plan.key_alpha * findings.plan.final_share, findings.key
     known = [key.placing(n) for n in key.references.values()]
     return key_rejects(key.placing(key.victim), alpha) and (not known or any(key_rejects(x, alpha) for x in known))
+
+
+def _too_wide(findings: Findings) -> dict[str, Any]:
+    """Return dimension and number of probes where the key test has little power for want of probes; else nothing.
+
+    Each dimension costs the regression a degree of freedom. Appended columns would otherwise hide a copy behind
+    NOT_SUPPORTED.
+    """
+    key, dim = findings.claim.key, findings.suspect.dim or 0
+    if findings.key is None or key is None or dim * MIN_PROBES_PER_DIMENSION <= key.probes:
+        return {}
+    return {"dim": dim, "probes": key.probes}
 
 
 def _last_key(findings: Findings) -> KeyTest:

@@ -209,3 +209,13 @@ def test_a_report_with_a_key_is_stored_and_checked() -> None:
     for changed_field in ({"pvalue": 1e-5}, {"rejects": False}, {"exceeding": 4}):
         with pytest.raises(Exception, match="does not follow"):
             Report.from_dict({**stored, "key": {**stored["key"], **changed_field}})
+
+
+def test_a_suspect_with_too_many_dimensions_for_the_probes_is_inconclusive() -> None:
+    narrow, wide = (replace(SUSPECT, dim=KEY.probes // 4 + more) for more in (0, 1))
+    assert keyed(key(5000), suspect=narrow).verdict is Verdict.NOT_SUPPORTED
+    r = keyed(key(5000), suspect=wide)
+    assert r.verdict is Verdict.INCONCLUSIVE
+    assert [x.code for x in r.reasons][-1] is ReasonCode.KEY_DIMENSIONS
+    assert "26 numbers for an image" in sentences.reasons(r)[-1]
+    assert keyed(key(), suspect=wide).verdict is Verdict.SUPPORTED  # p is exact for any dimension
