@@ -40,7 +40,7 @@ def new(
     out: Out,
     n_probes: Annotated[
         int | None,
-        typer.Option("--n-probes", min=FEWEST, help=N_PROBES_HELP + " [default: 2000, at most two thirds of the pool]"),
+        typer.Option("--n-probes", min=FEWEST, help=N_PROBES_HELP),
     ] = None,
     directions: Annotated[
         int, typer.Option("--directions", min=1, max=64, help="Directions of each feature map that are taught.")

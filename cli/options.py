@@ -141,7 +141,7 @@ OptionalPrivate = Annotated[
     str | None,
     typer.Option(
         "--private",
-        help="Images that the victim was trained on, for tests against a panel. " + DATA_HELP,
+        help="Images that the victim was trained on. " + DATA_HELP,
         show_default=False,
     ),
 ]

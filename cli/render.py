@@ -87,14 +87,14 @@ def progress(what: str = "starting") -> AbstractContextManager[showing.Shown]:
 
 def report(r: Report) -> None:
     """Print a report's verdict, reasons and tests."""
-    from ownership.reports import sentences
+    from ownership.reports import key_text, sentences
     from ownership.reports.claim_text import seal_lines
     from ownership.verdict.results import PanelCheck
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
     out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect.name)}")
     out.print(escape(sentences.verdict(r)))
-    if summary := sentences.key_summary(r):
+    if summary := key_text.key_summary(r):
         out.print(escape(summary))
     if summary := sentences.tests_summary(r):
         out.print(escape(summary))

@@ -14,7 +14,7 @@ from ownership.attestation import statement
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import clear_leftovers, write_bytes, write_together
 from ownership.plan import STRATA
-from ownership.reports import alternatives, sentences
+from ownership.reports import alternatives, key_text, sentences
 from ownership.reports.claim_text import seal_lines
 from ownership.reports.figures import key_figure, test_figure
 from ownership.reports.glossary import (
@@ -86,7 +86,7 @@ def render_html(report: Report, custody: Custody | None = None) -> str:
         renderer=renderer(),
         content=content,
         sections=SECTIONS,
-        key_summary=sentences.key_summary(report),
+        key_summary=key_text.key_summary(report),
         key_figure="" if findings.key is None else key_figure(findings.key),
         key_result="" if findings.key is None else key_result(findings.key, rejects=content["key"]["rejects"]),
         map_scores="" if findings.key is None else map_scores(findings.key),

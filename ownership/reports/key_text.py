@@ -8,7 +8,7 @@ from ownership.reports.glossary import format_exact_p
 from ownership.reports.report import Report
 from ownership.verdict.order import KeyOrder, key_order
 from ownership.verdict.results import KeyTest
-from ownership.verdict.rule import key_detects
+from ownership.verdict.rule import Evidence, first_key_rejection, key_detects
 
 
 def key_result(key: KeyTest, *, rejects: bool) -> str:
@@ -28,6 +28,19 @@ def map_scores(key: KeyTest) -> str:
         "deviations above the mean of keys drawn anew"
         for name, m in key.maps.items()
     )
+
+
+def key_summary(report: Report) -> str:
+    """Return in sentences what the key test found, and what is shown about the order of key and suspect."""
+    early = first_key_rejection(report.findings)
+    if early is not None and early.key is not None:
+        said = f"{key_result(early.key, rejects=True)}, after {early.queries} queries. It alone suffices."
+    elif (key := report.findings.key) is None:
+        return ""
+    else:
+        rejects = Evidence.KEY in report.decision.evidence
+        said = f"{key_result(key, rejects=rejects)}.{' It alone suffices.' if rejects else ''}"
+    return f"{said} {order(report)}" if Evidence.KEY in report.decision.evidence else said
 
 
 def order(report: Report) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ownership.evidence.statistics import STATISTICS
 from ownership.plan import MIN_RELATIVE_SIMILARITY
 from ownership.reports.glossary import SUPPORT_LEVELS, format_exact_p, format_number, format_p, format_ratio
-from ownership.reports.key_text import key_result, order, panel_doubts, panel_order
+from ownership.reports.key_text import key_result, panel_doubts, panel_order
 from ownership.reports.report import Report
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import (
@@ -19,7 +19,7 @@ from ownership.verdict.results import (
     SkipCode,
     TestResult,
 )
-from ownership.verdict.rule import Evidence, Reason, ReasonCode, Verdict, first_key_rejection, has_full_size_controls
+from ownership.verdict.rule import Evidence, Reason, ReasonCode, Verdict, has_full_size_controls
 from ownership.verdict.strength import Strength, Support
 
 PANEL_CHECKS = {
@@ -63,19 +63,6 @@ def verdict(report: Report) -> str:
             f"{rate} that the claim fixes. This does not prove that the encoder is independent."
         )
     return "The audit is inconclusive. It says nothing for or against a copy."
-
-
-def key_summary(report: Report) -> str:
-    """Return in sentences what the key test found, and what is shown about the order of key and suspect."""
-    early = first_key_rejection(report.findings)
-    if early is not None and early.key is not None:
-        said = f"{key_result(early.key, rejects=True)}, after {early.queries} queries. It alone suffices."
-    elif (key := report.findings.key) is None:
-        return ""
-    else:
-        rejects = Evidence.KEY in report.decision.evidence
-        said = f"{key_result(key, rejects=rejects)}.{' It alone suffices.' if rejects else ''}"
-    return f"{said} {order(report)}" if Evidence.KEY in report.decision.evidence else said
 
 
 def tests_summary(report: Report) -> str:

@@ -92,7 +92,7 @@ def test_the_steps_by_hand(run: Run, job: Job, tmp_path: Path) -> None:
 
 
 def test_a_claim_without_a_predictor(run: Run, job: Job) -> None:
-    """VICTIM may be any loadable file; alone it has no predictor, and the claim no watermark evidence."""
+    """VICTIM may be any loadable file; alone it has no key and no predictor, and the claim only the panel."""
     loaded = load_trained(job.folder / "models/victim").encoder
     assert isinstance(loaded, Encoder)
     victim = Path("alone.onnx")
@@ -102,7 +102,7 @@ def test_a_claim_without_a_predictor(run: Run, job: Job) -> None:
     code, out, err = run("claim", "build", victim, "--private", "digits[:100]", "--public", "digits[100:500]",
                          *panel, "--out", "claim", "--no-reference")  # fmt: skip
     assert code == 0, err
-    assert "no watermark evidence" in out
+    assert "key         none" in out
     code, out, _ = run("audit", job.folder / "suspects/surrogate_mse.onnx", "--claim", "claim", "--json")
     report = json.loads(out)
     assert code == 0

@@ -238,7 +238,18 @@ def test_a_model_where_images_are_wanted_and_the_other_way_round(run: Run, tmp_p
     shutil.copytree(trained, panel / "plain_0")
     shutil.copytree(unfinished, panel / "plain_1")
     (panel / "plain_1/unfinished.json").write_text('{"command": "turnmark panel victim --out panel"}')
-    build = ("claim", "build", "trained", "--private", "digits", "--public", "digits", "--out", "x", "--panel")
+    build = (
+        "claim",
+        "build",
+        "trained",
+        "--private",
+        "digits[:99]",
+        "--public",
+        "digits[99:]",
+        "--out",
+        "x",
+        "--panel",
+    )
     for said, words in (
         ("is a model, not images", ("train", "encoder.onnx", "--out", "x")),
         ("holds an encoder or a claim, not images", ("train", "trained", "--out", "x")),

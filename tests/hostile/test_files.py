@@ -133,10 +133,10 @@ CASES: dict[str, tuple[Made, tuple[str, ...], int, str]] = {
     "onnx garbage": (_just(lambda: b"\x08\x07" + bytes(range(256))), (), 2, "damaged ONNX"),
     "onnx empty": (_just(lambda: hostile_onnx.graph([])), (), 2, "graph is invalid"),
     # 29: no encoder
-    "onnx of doubles": (_just(lambda: hostile_onnx.flat(kind=g.TensorProto.DOUBLE, out_kind=g.TensorProto.DOUBLE)), (), 2, "one float input"),
+    "onnx of doubles": (_just(lambda: hostile_onnx.flat(kind=hostile_onnx.TensorProto.DOUBLE, out_kind=hostile_onnx.TensorProto.DOUBLE)), (), 2, "one float input"),
     "onnx of one channel": (_just(lambda: hostile_onnx.flat(shape=["n", 1, 16, 16])), (), 2, "takes 1 channels"),
     "onnx of strings": (
-        _just(lambda: hostile_onnx.graph([hostile_onnx.node("Cast", ["images"], ["y"], to=g.TensorProto.STRING)], out_kind=g.TensorProto.STRING)),
+        _just(lambda: hostile_onnx.graph([hostile_onnx.node("Cast", ["images"], ["y"], to=hostile_onnx.TensorProto.STRING)], out_kind=hostile_onnx.TensorProto.STRING)),
         (), 2, "no float output",
     ),
     "onnx of one number": (

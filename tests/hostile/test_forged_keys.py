@@ -37,7 +37,7 @@ from ownership.keyed.drawn import Drawn
 from ownership.keyed.key import Key
 from ownership.keyed.pool import KeyMaterial, pool_of
 from ownership.plan import Plan
-from ownership.reports import sentences
+from ownership.reports import key_text, sentences
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
 from ownership.verdict.rule import Evidence, Verdict
@@ -113,7 +113,7 @@ def test_an_unanchored_key_that_was_searched_for_is_said_to_be_possible(pool: Te
             break
     report = audit(claim, as_suspect(suspect))
     assert report.decision.evidence == (Evidence.KEY,)
-    said = sentences.key_summary(report)
+    said = key_text.key_summary(report)
     assert "The key is not anchored" in said
     assert "It is not excluded that the owner drew keys until one fitted" in said
     assert "It is not excluded that the owner drew keys" in render_html(report).split("<section>")[1]

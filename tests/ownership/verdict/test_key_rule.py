@@ -13,7 +13,7 @@ from support.reports import BAD, CLAIM, FAR, LOW, NEAR, SUSPECT, changed, report
 
 from ownership.keyed.test import MapScore
 from ownership.plan import Plan
-from ownership.reports import sentences
+from ownership.reports import key_text, sentences
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
 from ownership.verdict.explanations import ExplanationFinding
@@ -194,7 +194,7 @@ def test_which_came_first_is_on_the_first_page(
     assert key_order(record, published) is expected
     r = report(claim=replace(CLAIM, key=record, references=("r0", "r1", "r2")), key=key())
     r = replace(r, options=replace(r.options, published=published))
-    said = sentences.key_summary(r)
+    said = key_text.key_summary(r)
     assert ("It is not excluded that the owner drew keys" in said) == (expected is not KeyOrder.KEY_FIRST)
     first_page = render_html(r).split("<section>")[1]
     assert said.split(".")[0].replace("'", "&#39;") in first_page
