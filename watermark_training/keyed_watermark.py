@@ -57,7 +57,7 @@ class KeyedWatermark(nn.Module):
     Args:
         dim: length d of a representation.
         material: the key with its probes, or the folder that holds them.
-        weight: weight of the loss.
+        weight: weight of the loss; the default suits SimCLR.
         fraction: fraction of each batch that the loss is computed on.
         view: augmentation of the images that are shown; the targets are then those of the views. A large encoder that
             sees few images learns their targets by heart; it does not learn those of endless views. The images are
@@ -80,7 +80,7 @@ class KeyedWatermark(nn.Module):
         dim: int,
         material: KeyMaterial | Path | str,
         *,
-        weight: float = 1.0,
+        weight: float = 0.6,
         fraction: float = 0.25,
         view: View | None = None,
     ) -> None:

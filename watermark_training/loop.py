@@ -227,7 +227,11 @@ class TrainingRun:
         own = len(x) if self.shares else len(x) - sum(map(len, labels))
         watermark = learned = torch.zeros((), device=self.device)
         with autocast(self.device, self.config.precision):
-            representations = self.forward(x)
+            if isinstance(self.watermark, KeyedWatermark) and not self.shares:
+                # in a pass of their own: in one batch with views, the normalization of both would suffer
+                representations = torch.cat([self.forward(x[:own]), self.forward(x[own:])])
+            else:
+                representations = self.forward(x)
             objective = self.objective.loss(representations[:own], x[:own])
             if self.watermark is not None:
                 read = representations[: len(labels[0])] if self.shares else representations[own:]
