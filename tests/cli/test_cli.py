@@ -52,6 +52,7 @@ def test_the_reports_command_reproduces_it(run: Run, job: Job, tmp_path: Path) -
     assert (tmp_path / "second/report.json").read_bytes() == stored
 
 
+@pytest.mark.slow
 def test_the_steps_by_hand(run: Run, job: Job, tmp_path: Path) -> None:
     """README, "By hand": train, claim build with folders and a bare file, claim show, steal, audit."""
     common = ("--arch", "tiny", "--batch-size", 64, "--lr", 0.002, "--temperature", 0.2, "--no-flip", "--device", "cpu")
