@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,8 @@ def children() -> set[int]:
     """Processes that this one has started and that are still there (Linux)."""
     found = set()
     for task in Path("/proc/self/task").glob("*/children"):
-        found |= {int(pid) for pid in task.read_text().split()}
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since it was listed
+            found |= {int(pid) for pid in task.read_text().split()}
     return found
 
 
