@@ -61,7 +61,7 @@ def new(
     if timestamp is not None:
         require("rfc3161_client")  # before anything long
 
-    from ownership.keyed.anchoring import anchored_by, key_timestamp, save_key
+    from ownership.keyed.anchoring import anchored_by, save_key
     from ownership.keyed.key import new_key
     from ownership.keyed.pool import pool_of
     from watermark_training.data import load_data
@@ -78,7 +78,7 @@ def new(
             f"commitment to publish: {out}/commitment.json, SHA-256 {key.commitment_sha256}",
         ]
     )
-    _say_anchor(key_timestamp(key, trusted))
+    _say_anchor(key.timestamp(trusted))
 
 
 @app.command(
@@ -107,7 +107,7 @@ def anchor(
 
     from ownership.errors import OwnershipError
     from ownership.io.files import read_bytes
-    from ownership.keyed.anchoring import anchored_by, anchored_with, key_timestamp, save_key
+    from ownership.keyed.anchoring import anchored_by, anchored_with, save_key
     from ownership.keyed.pool import KeyMaterial
     from watermark_training.data import load_data
 
@@ -120,7 +120,7 @@ def anchor(
     else:
         found = anchored_with(old, read_bytes(reply, OwnershipError, "reply"), trusted)  # type: ignore[arg-type]
     save_key(found, images, key)
-    _say_anchor(key_timestamp(found, trusted))
+    _say_anchor(found.timestamp(trusted))
 
 
 @app.command(
@@ -151,7 +151,6 @@ def show(key: Folder, roots: Roots = None) -> None:
     """Print a description of a key."""
     inputs.check_key(key)
 
-    from ownership.keyed.anchoring import key_timestamp
     from ownership.keyed.pool import KeyMaterial
 
     found = KeyMaterial.load(key).key
@@ -164,7 +163,7 @@ def show(key: Folder, roots: Roots = None) -> None:
             f"directions  {found.directions} of each feature map",
         ]
     )
-    _say_anchor(key_timestamp(found, roots_in(roots)))
+    _say_anchor(found.timestamp(roots_in(roots)))
 
 
 def _say_anchor(stamped: Timestamp | None) -> None:

@@ -121,12 +121,13 @@ class Claim:
     @property
     def panel_scores(self) -> PanelScores:
         """Return the scores of panel and references, computed from their representations at the first access."""
-        if self.scored is None:
-            references = [self.responses[m.name] for m in self.references]
-            sizes = {n: self.sizes(n) for n in self.plan.interim_queries}
-            object.__setattr__(self, "scored", score_panel(self.context, references, sizes if self.members else {}))
-        assert self.scored is not None  # noqa: S101 (set above)
-        return self.scored
+        if self.scored is not None:
+            return self.scored
+        references = [self.responses[m.name] for m in self.references]
+        sizes = {n: self.sizes(n) for n in self.plan.interim_queries} if self.members else {}
+        scored = score_panel(self.context, references, sizes)
+        object.__setattr__(self, "scored", scored)
+        return scored
 
     @property
     def error_rate(self) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ownership.attestation.timestamps import Timestamp, ask_authority, read_reply, request
+from ownership.attestation.timestamps import ask_authority, read_reply, request
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.io.files import write_bytes
 from ownership.keyed.key import Key
@@ -63,17 +63,6 @@ def anchored_with(key: Key, reply: bytes, roots: Sequence[Certificate] = ()) -> 
     _refuse_anchored(key)
     read_reply(reply, key.commitment, roots, of="commitment")
     return key.anchored(reply)
-
-
-def key_timestamp(key: Key, roots: Sequence[Certificate] = ()) -> Timestamp | None:
-    """Return the content of a key's anchor, after checking that it covers the commitment; None without an anchor.
-
-    Raises:
-        ClaimIntegrityError: if the anchor does not cover the commitment, or chains to none of the given roots.
-    """
-    if key.anchor is None:
-        return None
-    return read_reply(key.anchor, key.commitment, roots, name="of the key", of="commitment")
 
 
 def save_key(key: Key, images: Tensor, folder: Path) -> KeyMaterial:

@@ -122,7 +122,9 @@ class Key:
         Raises:
             ClaimIntegrityError: If it covers other bytes, is malformed, or no trusted authority vouches for it.
         """
-        return None if self.anchor is None else read_reply(self.anchor, self.commitment, roots, name="of the key")
+        if self.anchor is None:
+            return None
+        return read_reply(self.anchor, self.commitment, roots, name="of the key", of="commitment")
 
     def randomness(self, purpose: str) -> RandomState:
         """Return the stream of random numbers that the key fixes for one purpose.

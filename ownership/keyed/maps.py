@@ -49,6 +49,12 @@ def feature_count(n_probes: int) -> int:
     return min(MOST_FEATURES, n_probes // 8)
 
 
+def _reduced(images: Tensor) -> Tensor:
+    """Return images with three channels and sides of at most `SIDE`."""
+    x = three_channels(images.float())
+    return F.adaptive_avg_pool2d(x, SIDE) if max(x.shape[-2:]) > SIDE else x
+
+
 class RandomNetwork(nn.Module):
     """Three convolutions with ReLU, their weights drawn from a stream of random numbers (Kaiming initialization).
 
@@ -64,9 +70,7 @@ class RandomNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return feature planes `(n, 64, h / 4, w / 4)` of images `(n, 1 or 3, h, w)` in `[0, 1]`."""
-        x = three_channels(images.float())
-        if max(x.shape[-2:]) > SIDE:
-            x = F.adaptive_avg_pool2d(x, SIDE)
+        x = _reduced(images)
         for i, stride in enumerate((2, 2, 1)):
             weight = self.get_buffer(f"weight_{i}")
             x = F.relu(F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2))
@@ -169,9 +173,7 @@ class InvariantMap(nn.Module):
 
     def averaged(self, images: Tensor) -> Tensor:
         """Return network features averaged over the image and its rotations, `(n, 64)`."""
-        x = three_channels(images.float())
-        if max(x.shape[-2:]) > SIDE:
-            x = F.adaptive_avg_pool2d(x, SIDE)
+        x = _reduced(images)
         angles = torch.arange(N_ROTATIONS, device=x.device).repeat_interleave(len(x)) * (TURN / N_ROTATIONS)
         planes = self.network(rotate(x.repeat(N_ROTATIONS, 1, 1, 1), angles))
         averaged: Tensor = planes.mean((2, 3)).reshape(N_ROTATIONS, len(x), -1).mean(0)

@@ -12,7 +12,6 @@ from support.command import Run, error_line
 from support.tsa import Authority, make_authority
 
 from ownership.attestation.timestamps import load_roots
-from ownership.keyed.anchoring import key_timestamp
 from ownership.keyed.pool import KeyMaterial
 from watermark_training.train_folder import load_trained
 
@@ -50,7 +49,7 @@ def test_a_key_is_made_anchored_and_shown(run: Run, pool: str, authority: Author
     assert second.key == first.anchored(Path("key.tsr").read_bytes())
     assert not torch.equal(torch.from_numpy(second.key.probe_indices()), torch.from_numpy(first.probe_indices()))
     assert Path("key/commitment.tsr").read_bytes() == Path("key.tsr").read_bytes()
-    stamped = key_timestamp(second.key, load_roots(authority.roots))
+    stamped = second.key.timestamp(load_roots(authority.roots))
     assert stamped is not None
     assert stamped.trusted
     for roots, said in (((), "was not checked"), (("--roots", authority.roots), "which chains to")):

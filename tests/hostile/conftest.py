@@ -1,4 +1,4 @@
-"""Fixtures of the hostile files: one warm sandbox that opens many files, beside `audit_hostile`, the real command."""
+"""Fixtures: one warm sandbox that opens many hostile files, beside the real command; a key, and a claim with it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from support.command import LIMIT, children
+from support.encoders import encoder
+from support.keys import claimed, rewritten
 from support.warm_sandbox import Open, Outcome, WarmSandbox
+from torch import Tensor
 
 from ownership.auditing.session import SuspectSession
 from ownership.claims.claim import Claim
 from ownership.errors import OwnershipError
+from ownership.keyed.key import Key
+from ownership.keyed.pool import KeyMaterial, pool_of
 from ownership.suspects.formats.model_file import LoadOptions
 from ownership.suspects.sandbox.encoder import Limits
+from watermark_training.data import Data
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +67,20 @@ def open_hostile(warm_sandbox: WarmSandbox, claim: Claim, tmp_path: Path, monkey
         return outcome
 
     return call
+
+
+@pytest.fixture(scope="module")
+def pool(digits: Data) -> Tensor:
+    return digits.images[torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))[:400]]
+
+
+@pytest.fixture(scope="module")
+def material(pool: Tensor) -> KeyMaterial:
+    return KeyMaterial.draw(Key(secret=bytes(range(32)), pool=pool_of(pool), probes=300), pool)
+
+
+@pytest.fixture
+def folder(material: KeyMaterial, pool: Tensor, tmp_path: Path) -> Path:
+    claimed(encoder(1), material, pool).save(tmp_path / "claim")
+    Claim.load(rewritten(tmp_path / "claim", {}))
+    return tmp_path / "claim"

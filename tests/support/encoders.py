@@ -55,3 +55,8 @@ def member(name: str, kind: str, of: Encoder | None = None, *, private: bool | N
 def as_suspect(model: EncoderLike, name: str = "suspect.onnx", *, digest: str = "0" * 64) -> Suspect:
     """Return a suspect that answers as `model` does, in this process: no file, no sandbox."""
     return Suspect(name=name, format="onnx", sha256=digest, size=1, architecture=None, encoder=model)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two modules have equal state dicts, in order."""
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))

@@ -1,0 +1,1 @@
+"""Which transforms of a surrogate's representations hide it from the key test?"""
