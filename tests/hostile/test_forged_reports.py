@@ -1,4 +1,4 @@
-"""Numbers of a report with a key, of its claim's plan and of its key folder that somebody changed: each is refused."""
+"""Numbers of a report with a key, of its claim's plan and of its key folder are changed: each change is refused."""
 
 from __future__ import annotations
 
