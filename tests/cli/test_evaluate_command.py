@@ -68,7 +68,7 @@ def test_stop_early_and_panel_models(run: Run, job: Job, tmp_path: Path) -> None
         "audit", suspect, "--claim", job.folder / "claim", "--stop-early", "--panel-models", files, "--out", "r"
     )
     assert code == 0
-    assert "16 of 16 panel members' answers computed anew" in out
+    assert "16 of 16 panel members' responses computed again from their files" in out
     stored = json.loads((tmp_path / "r/report.json").read_text())
     assert stored["decided_after"] in (250, 500, stored["queries"])
     assert set(stored["panel_checked"].values()) == {"verified"}
