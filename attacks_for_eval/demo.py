@@ -250,7 +250,7 @@ def train_config(config: JobConfig, watermark: WatermarkTask, seed: int, epochs:
         min_crop=config.min_crop,
         flip=config.flip,
         watermark=watermark,
-        keyed_weight=2,  # few images and epochs: the defaults are for long trainings
+        keyed_weight=1,  # few images and epochs: the defaults are for long trainings
         keyed_fraction=0.5,
         watermark_fraction=0.5,
         seed=seed,

@@ -44,7 +44,7 @@ def new(
     ] = None,
     directions: Annotated[
         int, typer.Option("--directions", min=1, max=64, help="Directions of each feature map that are taught.")
-    ] = 8,
+    ] = 4,
     timestamp: Annotated[str | None, typer.Option("--timestamp", help=TIMESTAMP_HELP, show_default=False)] = None,
     roots: Roots = None,
     size: Size = None,

@@ -1,7 +1,8 @@
-"""The keyed watermark for any training loop: a linear head predicts secret functions of the image.
+"""The keyed watermark for any training loop: representations are taught secret functions of the image.
 
-The targets are what the key draws (`ownership.keyed.maps`). An encoder whose representations predict them linearly
-carries the watermark, and so does a surrogate that learned from its representations.
+The targets are what the key draws (`ownership.keyed.maps`). Those of the content map are to be predicted by a linear
+head. Those of the invariant map, which every encoder predicts well, are to have a set share of the representation's
+variance. A surrogate that learns from the representations learns both.
 """
 
 from __future__ import annotations
@@ -29,11 +30,52 @@ View = Callable[[Tensor, torch.Generator], Tensor]
 
 FIT_IMAGES, FIT_PENALTY = 10_000, 0.1
 """`fit_head`: most images, and the ridge penalty in units of the variance of a dimension."""
+SHARE = 0.28
+"""Share of the representation's variance that the marked directions of the invariant map are to have together."""
+SHARE_WEIGHT = 2.5
+"""Weight of that loss, in units of the weight of the content map's."""
 
 
 def number_of(key: Key, purpose: str) -> int:
     """Return a number of 48 bits that the key fixes for one purpose."""
     return int.from_bytes(key.randomness(purpose).bytes(6), "big")
+
+
+class WatermarkHead(nn.Module):
+    """Reads the targets of both maps from representations.
+
+    Args:
+        dim: length d of a representation.
+        directions: marked directions r of each map.
+
+    Attributes:
+        axes: `(d, r)` orthonormal: where in the representation the invariant targets are to be.
+
+    Raises:
+        TrainingError: if a representation is shorter than r.
+    """
+
+    axes: Tensor
+
+    def __init__(self, dim: int, directions: int) -> None:
+        super().__init__()
+        if dim < directions:
+            raise TrainingError(
+                f"representations of length {dim} cannot hold {directions} directions",
+                "use a key with fewer (turnmark key new --directions)",
+            )
+        # Adam moves a linear map of small representations slowly, so they are brought to variance 1 first
+        self.content = nn.Sequential(nn.BatchNorm1d(dim, affine=False), nn.Linear(dim, directions))
+        self.register_buffer("axes", torch.linalg.qr(torch.randn(dim, directions)).Q)
+
+    def forward(self, representations: Tensor) -> tuple[Tensor, Tensor]:
+        """Return predictions of the content targets, and coordinates along `axes`, each `(n, r)`.
+
+        The coordinates are of representations with mean 0 and, on average over dimensions, variance 1.
+        """
+        centred = representations.float() - representations.float().mean(0)
+        scale = centred.square().mean().clamp_min(1e-8).rsqrt()
+        return self.content(representations).float(), (centred * scale) @ self.axes
 
 
 class KeyedWatermark(nn.Module):
@@ -64,12 +106,12 @@ class KeyedWatermark(nn.Module):
             shown as they are if not given.
 
     Attributes:
-        head: linear map from representations, standardized over the batch, to all targets.
-        r_squared: share of the variance of the targets that the head predicts on the last batch, a scalar tensor. It
-            is about 0 for an encoder that has learned nothing of them.
+        head: reads the targets from representations.
+        r_squared: share of the variance of the content targets that the head predicts on the last batch, a scalar
+            tensor. It is about 0 for an encoder that has learned nothing of them.
 
     Raises:
-        TrainingError: if `fraction` is not in (0, 1].
+        TrainingError: if `fraction` is not in (0, 1], or representations are shorter than the key has directions.
         ClaimError: if the folder holds no key, or its files are damaged.
     """
 
@@ -80,7 +122,7 @@ class KeyedWatermark(nn.Module):
         dim: int,
         material: KeyMaterial | Path | str,
         *,
-        weight: float = 0.6,
+        weight: float = 0.3,
         fraction: float = 0.25,
         view: View | None = None,
     ) -> None:
@@ -91,9 +133,7 @@ class KeyedWatermark(nn.Module):
         self.use(material if isinstance(material, KeyMaterial) else KeyMaterial.load(Path(material)))
         # equal in all processes, and the numbers that the rest of the training draws stay the same
         with seeded(torch.Generator().manual_seed(number_of(self.material.key, "head"))):
-            # Adam moves a linear map of small representations slowly, so they are brought to variance 1 first
-            linear = nn.Linear(dim, len(self.targets.names) * self.material.key.directions)
-            self.head = nn.Sequential(nn.BatchNorm1d(dim, affine=False), linear)
+            self.head = WatermarkHead(dim, self.material.key.directions)
         self.r_squared = torch.zeros(())
         self._generator = torch.Generator().manual_seed(secrets.randbits(63))
 
@@ -136,10 +176,19 @@ class KeyedWatermark(nn.Module):
         return some, self.targets_of(some)
 
     def loss(self, representations: Tensor, targets: Tensor) -> Tensor:
-        """Return `weight` times the head's mean squared error on representations `(k, d)` of what `views` shows."""
-        error = F.mse_loss(self.head(representations).float(), targets)
-        self.r_squared = 1 - error.detach() / targets.var(0).mean().clamp_min(1e-6)
-        return self.weight * error
+        """Return the loss on representations `(k, d)` of what `views` shows.
+
+        With content targets t predicted as p, and invariant targets u, batch mean 0, at coordinates v:
+        weight (mean (p - t)^2 + SHARE_WEIGHT mean (v / s - u)^2), where r s^2 / d = SHARE.
+        """
+        with torch.autocast(representations.device.type, enabled=False):
+            predicted, coordinates = self.head(representations.float())
+        content, invariant = targets.chunk(2, 1)
+        error = F.mse_loss(predicted, content)
+        s = math.sqrt(SHARE * representations.shape[1] / coordinates.shape[1])
+        spread = F.mse_loss(coordinates / s, invariant - invariant.mean(0))
+        self.r_squared = 1 - error.detach() / content.var(0).mean().clamp_min(1e-6)
+        return self.weight * (error + SHARE_WEIGHT * spread)
 
     @property
     def learned(self) -> Tensor:
@@ -156,9 +205,11 @@ class KeyedWatermark(nn.Module):
         return self.loss(encoder(three_channels(shown)), targets)
 
     def fit_head(self, encoder: EncoderLike, images: Tensor) -> None:
-        """Set the head to the ridge regression of the targets on an encoder that is trained already.
+        """Fit the head to an encoder that is trained already.
 
-        Retrofitting then changes the encoder from the first step on, instead of after the head has been learned.
+        Retrofitting then changes the encoder from the first step on, instead of after the head has been learned. The
+        content part becomes the ridge regression of its targets; the axes those along which the invariant targets
+        have the largest covariance (orthogonal Procrustes problem).
 
         Args:
             encoder: the encoder that training starts from.
@@ -167,11 +218,15 @@ class KeyedWatermark(nn.Module):
         some = images[:: math.ceil(len(images) / FIT_IMAGES)]
         targets = self.table(some).cpu()
         x = represent(encoder, some).double()
-        x = (x - x.mean(0)) / (x.var(0, unbiased=False) + nn.BatchNorm1d(1).eps).sqrt()
+        x = x - x.mean(0)
+        content, invariant = (targets.double() - targets.double().mean(0)).chunk(2, 1)
+        scaled = x / (x.square().mean(0) + nn.BatchNorm1d(1).eps).sqrt()
         penalty = FIT_PENALTY * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
-        mean = targets.double().mean(0)
-        slope = torch.linalg.solve(x.T @ x + penalty, x.T @ (targets - mean))
-        self.head.load_state_dict({"1.weight": slope.T.float(), "1.bias": mean.float()}, strict=False)
+        slope = torch.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ content)
+        u, _, v = torch.linalg.svd(x.T @ invariant, full_matrices=False)
+        bias = targets.mean(0)[: content.shape[1]]
+        state = {"content.1.weight": slope.T.float(), "content.1.bias": bias, "axes": (u @ v).float()}
+        self.head.load_state_dict(state, strict=False)
 
     def check(self, encoder: EncoderLike) -> KeyTestResult:
         """Return the key test of a finished encoder on the probes: what an audit finds in an exact copy."""

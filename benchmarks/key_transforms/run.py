@@ -39,7 +39,7 @@ ROWS = RowStore("key_transforms")
 PRIVATE, ATTACKER = 600, 1197
 """Where the private images end, and the attacker's."""
 CONFIG = TrainConfig(
-    arch="tiny", epochs=50, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False, keyed_weight=2.0,
+    arch="tiny", epochs=50, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False, keyed_weight=1.0,
     keyed_fraction=0.5,
 )  # fmt: skip
 EXTRACTION = ExtractionConfig(loss="mse", arch="tiny", queries=ATTACKER - PRIVATE, epochs=100, batch_size=64, lr=2e-3)

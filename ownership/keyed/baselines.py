@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ownership.keyed.key import Key
-from ownership.keyed.maps import GRID, SIDE, RandomNetwork, on_probes
+from ownership.keyed.maps import GRID, SIDE, InvariantMap, RandomNetwork, on_probes
 
 Array = NDArray[np.float64]
 
@@ -23,14 +23,15 @@ POOLING = (GRID, GRID, 1, 2 * GRID)
 """One random network for each: cells a side in which its features are pooled."""
 
 
-def builtin_baselines(key: Key, probes: Tensor) -> list[Array]:
+def builtin_baselines(key: Key, probes: Tensor, invariant: InvariantMap) -> list[Array]:
     """Return representations of the probes that need no training, each `(n, at most 128)`.
 
     Args:
         key: draws the random networks; they are independent of its frames.
         probes: `(n, c, h, w)` uint8.
+        invariant: the key's map. Its own network shows how much variance its features have in an encoder by nature.
     """
-    found = [_pixels(probes)]
+    found = [_pixels(probes), on_probes(probes, invariant.pooled), on_probes(probes, invariant.averaged)]
     for i, cells in enumerate(POOLING):
         network = RandomNetwork(key.randomness(f"baseline {i}"))
         found.append(

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from ownership.keyed.baselines import builtin_baselines
 from ownership.keyed.maps import Targets
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import KeyTestResult, Readings, Shares, decoy_shares, key_test, readings
+from ownership.keyed.test import Frames, KeyTestResult, Readings, decoy_frames, key_test, readings
 
 Array = NDArray[np.float64]
 
 MOST_KEPT = 200_000
-"""Largest number of decoys that are kept for the next encoder: up to 100 MB a map."""
+"""Largest number of decoys that are kept for the next encoder: 300 MB with 4 directions."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -34,7 +34,7 @@ class Drawn:
     features: Mapping[str, Array]
     frames: Mapping[str, Array]
     baselines: tuple[Array, ...]
-    _decoys: dict[int, dict[str, tuple[Shares, ...]]] = field(default_factory=dict, repr=False)
+    _decoys: dict[int, dict[str, tuple[Frames, ...]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, material: KeyMaterial) -> Drawn:
@@ -45,20 +45,20 @@ class Drawn:
             material=material,
             features={name: targets.features(name, probes) for name in targets.names},
             frames={name: targets.frame(name) for name in targets.names},
-            baselines=tuple(builtin_baselines(key, probes)),
+            baselines=tuple(builtin_baselines(key, probes, targets.invariant)),
         )
 
-    def decoys(self, count: int) -> Mapping[str, Iterable[Shares]]:
+    def decoys(self, count: int) -> Mapping[str, Iterable[Frames]]:
         """Return `count` keys drawn anew for each map; a usual number of them is drawn once."""
         if count in self._decoys:
             return self._decoys[count]
         drawn = {
-            name: decoy_shares(self.material.key.randomness(f"decoys {name}"), frame.shape[0], frame.shape[1], count)
+            name: decoy_frames(self.material.key.randomness(f"decoys {name}"), frame.shape[0], frame.shape[1], count)
             for name, frame in self.frames.items()
         }
         if count > MOST_KEPT:
             return drawn
-        self._decoys[count] = {name: tuple(shares) for name, shares in drawn.items()}
+        self._decoys[count] = {name: tuple(frames) for name, frames in drawn.items()}
         return self._decoys[count]
 
     def test(

@@ -36,7 +36,7 @@ FORMAT_VERSION = 1
 SECRET_BYTES = 32
 MIN_PROBES = 100
 """Fewest probes that the feature maps can be calibrated on."""
-DIRECTIONS = 8
+DIRECTIONS = 4
 """Marked directions of each feature map where the owner chooses nothing else."""
 MOST_DIRECTIONS = 64
 PROBES = 2000

@@ -4,7 +4,7 @@ A map says *what* of an image the watermark is about. It is built of a random ne
 so an attacker without the key cannot look for the marked directions. It is calibrated on the probes.
 
 - `content`: what lies where in the unrotated image.
-- `invariant`: what rotating the image leaves unchanged, for surrogates that are trained to ignore rotation.
+- `invariant`: what rotating the image leaves unchanged, for surrogates that are trained on rotated or augmented images.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,21 +33,17 @@ GRID = 3
 """Cells a side in which the content map pools."""
 N_ROTATIONS = 8
 """Rotations of an image that the invariant map averages over."""
-LEADING = 8
-"""Leading directions of the averaged features, of which the invariant map is a nonlinear function."""
-FREQUENCIES = 512
-"""Random Fourier features of the invariant map."""
-BANDWIDTH = 0.7
-"""Standard deviation of their frequencies, for inputs of variance 1."""
-MOST_FEATURES = 64
-"""Largest number D of features of a map; with n probes it is at most n / 8."""
+LEAST_CONTRAST = 0.05
+"""Added to an image's standard deviation before the invariant map divides by it."""
+MOST_FEATURES = {"content": 64, "invariant": 32}
+"""Largest number D of features of each map; with n probes it is at most n / 8."""
 
 Array = NDArray[np.float64]
 
 
-def feature_count(n_probes: int) -> int:
+def feature_count(name: str, n_probes: int) -> int:
     """Return the number D of features of a map that is calibrated on `n_probes` probes."""
-    return min(MOST_FEATURES, n_probes // 8)
+    return min(MOST_FEATURES[name], n_probes // 8)
 
 
 def _reduced(images: Tensor) -> Tensor:
@@ -130,7 +127,7 @@ class ContentMap(nn.Module):
     def __init__(self, random: RandomState, probes: Tensor) -> None:
         super().__init__()
         self.network = RandomNetwork(random)
-        count = feature_count(len(probes))
+        count = feature_count("content", len(probes))
         self.whiten = whitening(on_probes(probes, self.pooled), count // 8, count)
 
     def pooled(self, images: Tensor) -> Tensor:
@@ -144,50 +141,40 @@ class ContentMap(nn.Module):
 
 
 class InvariantMap(nn.Module):
-    """Random Fourier features of what rotating the image leaves unchanged.
+    """Leading directions of what rotating the image leaves unchanged, whitened.
 
-    The features of a random network are averaged over the image and over its rotations; their leading directions are
-    known to every encoder, rotation-invariant ones included. The cosines of random combinations of them are functions
-    of the same content, but no encoder has reason to make them linearly readable (Rahimi and Recht 2007 for the
-    features). What is linear in the leading directions is projected out.
+    The planes of a random network are averaged over the image and over its rotations, as they are and squared. Every
+    encoder represents the leading directions of such averages, and surrogates of every kind learn them from the victim.
+    What the watermark sets is how much of the representation's variance the marked directions have. The first direction
+    is left out: it is how much there is to see.
 
     Args:
-        random: draws the network and the frequencies.
+        random: draws the network.
         probes: `(n, c, h, w)` uint8, on which the map is calibrated.
     """
 
     def __init__(self, random: RandomState, probes: Tensor) -> None:
         super().__init__()
         self.network = RandomNetwork(random)
-        averaged = on_probes(probes, self.averaged)
-        self.leading = whitening(averaged, 0, LEADING)
-        frequencies = random.standard_normal((LEADING, FREQUENCIES)) * BANDWIDTH
-        self.register_buffer("frequencies", torch.from_numpy(frequencies).float(), persistent=False)
-        self.register_buffer("phases", torch.from_numpy(random.uniform(0, TURN, FREQUENCIES)).float(), persistent=False)
-        raw = on_probes(probes, self.raw)
-        known = np.c_[np.ones(len(raw)), raw[:, :LEADING]]
-        slope: Array = np.linalg.lstsq(known, raw[:, LEADING:], rcond=None)[0].astype(np.float64)
-        self.linear = Affine(np.zeros(LEADING), slope[1:])
-        self.whiten = whitening(raw[:, LEADING:] - known @ slope, 0, feature_count(len(probes)))
-        self.whiten.get_buffer("mean").add_(torch.from_numpy(slope[0]).float())
+        self.whiten = whitening(on_probes(probes, self.averaged), 1, feature_count("invariant", len(probes)))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Return mean and root mean square of each plane, `(n, 128)`, of images brought to one contrast."""
+        x = _reduced(images)
+        mean, contrast = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
+        planes = self.network((x - mean) / (contrast + LEAST_CONTRAST))
+        return torch.cat([planes.mean((2, 3)), planes.square().mean((2, 3)).sqrt()], 1)
 
     def averaged(self, images: Tensor) -> Tensor:
-        """Return network features averaged over the image and its rotations, `(n, 64)`."""
+        """Return pooled features averaged over the image and its rotations, `(n, 128)`."""
         x = _reduced(images)
         angles = torch.arange(N_ROTATIONS, device=x.device).repeat_interleave(len(x)) * (TURN / N_ROTATIONS)
-        planes = self.network(rotate(x.repeat(N_ROTATIONS, 1, 1, 1), angles))
-        averaged: Tensor = planes.mean((2, 3)).reshape(N_ROTATIONS, len(x), -1).mean(0)
-        return averaged
-
-    def raw(self, images: Tensor) -> Tensor:
-        """Return the leading directions and the random Fourier features, `(n, LEADING + FREQUENCIES)`."""
-        e = self.leading(self.averaged(images))
-        return torch.cat([e, torch.cos(e @ self.get_buffer("frequencies") + self.get_buffer("phases"))], 1)
+        pooled = self.pooled(rotate(x.repeat(N_ROTATIONS, 1, 1, 1), angles))
+        return pooled.reshape(N_ROTATIONS, len(x), -1).mean(0)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features `(n, D)` of float images in `[0, 1]`, uncorrelated and of variance 1 on the probes."""
-        raw = self.raw(images)
-        out: Tensor = self.whiten(raw[:, LEADING:] - self.linear(raw[:, :LEADING]))
+        out: Tensor = self.whiten(self.averaged(images))
         return out
 
 
@@ -225,12 +212,19 @@ class Targets(nn.Module):
             )
         self.names = tuple(MAPS)
         self.maps = nn.ModuleDict({name: kind(key.randomness(f"map {name}"), probes) for name, kind in MAPS.items()})
-        size = (feature_count(len(probes)), key.directions)
-        self._frames: dict[str, Array] = {n: key.randomness(f"frame {n}").standard_normal(size) for n in MAPS}
+        self._frames: dict[str, Array] = {
+            name: key.randomness(f"frame {name}").standard_normal((feature_count(name, len(probes)), key.directions))
+            for name in MAPS
+        }
         for name, frame in self._frames.items():  # in float32, the only precision of some devices
             directions = F.normalize(torch.from_numpy(frame).float(), dim=0)
             self.register_buffer(f"directions_{name}", directions, persistent=False)
         self.requires_grad_(False)
+
+    @property
+    def invariant(self) -> InvariantMap:
+        """The invariant map."""
+        return cast(InvariantMap, self.maps["invariant"])
 
     def frame(self, name: str) -> Array:
         """Return the key's frame of a map, `(D, r)` float64: independent standard normal numbers."""

@@ -5,8 +5,7 @@ Unit: the key. Assumptions: the frames were drawn at random, after everything el
 fixed or independently of it. Nothing is assumed about the suspect (docs/explanation/keyed-watermark.md has the proof).
 
 A map is read in two ways (`readings`). Each gives a symmetric matrix M, and the score of a frame W is tr(W' M W) /
-tr(W' W). A frame of independent normal numbers has the same distribution in every basis; in that of M's eigenvectors a
-decoy is D chi-square numbers, so a hundred thousand decoys cost less than a second.
+tr(W' W). The two scores of one frame depend on each other, so decoys are frames, drawn once and used for every suspect.
 """
 
 from __future__ import annotations
@@ -21,12 +20,15 @@ from numpy.typing import NDArray
 from ownership.keyed.regression import cross_fitted, share_matrix
 
 Array = NDArray[np.float64]
-Shares = NDArray[np.float32]
+Frames = NDArray[np.float32]
+"""Frames of keys drawn anew: rows of r x D numbers each, `(keys, r, D)`."""
 
 BINS = 60
 """Bins of the histogram of the decoys."""
-BATCH = 20_000
+BATCH = 5_000
 """Decoys that are drawn at once."""
+LEAST_SPREAD = 1e-12
+"""Standard deviation of a score over keys from which on it counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,8 @@ class MapScore:
 
     Attributes:
         r_squared: share of the variance of the marked directions that the representations predict, cross-fitted.
-        z: the score of the key in standard deviations above the expectation over keys, baselines subtracted.
-            Descriptive: the p-value uses no normal tail.
+        z: the score of the key in standard deviations above the expectation over keys, baselines subtracted; of the
+            two readings the larger one. Descriptive: the p-value uses no normal tail.
     """
 
     r_squared: float
@@ -78,20 +80,10 @@ class Readings:
     predicted: Array
     share: Array
 
-    def combined(self, baselines: Sequence[Readings], directions: int) -> Array:
-        """Return one matrix of both readings, each less its baselines and scaled to the same spread over keys.
-
-        Args:
-            baselines: readings of representations that were made without the key.
-            directions: r, columns of a frame.
-        """
-        out = np.zeros_like(self.predicted)
+    def less(self, baselines: Sequence[Readings]) -> Iterator[Array]:
+        """Yield the matrix of each reading less its baselines (`residual`)."""
         for name in ("predicted", "share"):
-            left = residual(getattr(self, name), [getattr(b, name) for b in baselines])
-            _, sd = moments(np.linalg.eigh(left)[0], directions)
-            if sd > 1e-12:
-                out += left / sd
-        return out
+            yield residual(getattr(self, name), [getattr(b, name) for b in baselines])
 
 
 def readings(representations: Array, features: Mapping[str, Array]) -> dict[str, Readings]:
@@ -135,11 +127,8 @@ def residual(matrix: Array, baselines: Sequence[Array]) -> Array:
     return out
 
 
-def decoy_shares(random: RandomState, size: int, directions: int, decoys: int) -> Iterator[Shares]:
-    """Yield keys drawn anew as what a score needs of them: the share of each eigenvector of any matrix in the frame.
-
-    In the basis of the eigenvectors a frame is D x r independent normal numbers, whatever the matrix is, so the shares
-    serve every suspect.
+def decoy_frames(random: RandomState, size: int, directions: int, decoys: int) -> Iterator[Frames]:
+    """Yield the frames of keys drawn anew: independent standard normal numbers, as the key's.
 
     Args:
         random: stream that they are drawn from, independent of the key's frames.
@@ -148,29 +137,31 @@ def decoy_shares(random: RandomState, size: int, directions: int, decoys: int) -
         decoys: number of keys.
 
     Returns:
-        Arrays `(at most 20,000, D)` float32, rows that sum to 1.
+        Arrays `(at most 5,000, r, D)` float32.
     """
     for start in range(0, decoys, BATCH):
-        chi = random.chisquare(directions, (min(BATCH, decoys - start), size))
-        yield (chi / chi.sum(1, keepdims=True)).astype(np.float32)
+        shape = (min(BATCH, decoys - start), directions, size)
+        yield random.standard_normal(shape).astype(np.float32)
 
 
 def key_test(
     suspect: Mapping[str, Readings],
     frames: Mapping[str, Array],
-    decoys: Mapping[str, Iterable[Shares]],
+    decoys: Mapping[str, Iterable[Frames]],
     *,
     baselines: Sequence[Mapping[str, Readings]] = (),
 ) -> KeyTestResult:
     """Rank the key among keys drawn anew, by how easily the marked directions of all maps are read from the suspect.
 
-    Per map the score is standardized by its expectation and standard deviation over frames; the statistic is the sum of
-    the squared positive parts. It is one statistic with one rank, so several maps and readings need no correction.
+    The score of each reading is standardized by its expectation and standard deviation over frames. Of a map the larger
+    reading counts: a transform of the representation that hides the one often leaves the other. The statistic is the
+    sum over the maps of the squared positive parts. It is one statistic with one rank, so several maps and readings
+    need no correction.
 
     Args:
         suspect: name of a map -> the suspect's readings (`readings`).
         frames: name of a map -> the key's frame, `(D, r)`, independent standard normal numbers.
-        decoys: name of a map -> N keys drawn anew (`decoy_shares`), as many for each map; p is at least 1 / (N + 1).
+        decoys: name of a map -> N keys drawn anew (`decoy_frames`), as many for each map; p is at least 1 / (N + 1).
         baselines: readings of representations that were made without the key. What they explain of the suspect's is
             subtracted (`residual`), which leaves p exact and takes out what can be read from any encoder.
 
@@ -181,17 +172,10 @@ def key_test(
     total, maps = 0.0, {}
     drawn: Array | float = 0.0
     for name, frame in frames.items():
-        directions = frame.shape[1]
-        matrix = suspect[name].combined([b[name] for b in baselines], directions)
-        values, vectors = np.linalg.eigh(matrix)
-        mean, sd = moments(values, directions)
-        scores, z = np.concatenate([shares @ values for shares in decoys[name]]), 0.0
-        if sd > 1e-12:
-            weights = ((vectors.T @ frame) ** 2).sum(1)
-            z = float((weights @ values / weights.sum() - mean) / sd)
-            drawn = drawn + np.maximum((scores - mean) / sd, 0) ** 2
-        else:  # nothing can be read from a constant
-            drawn = drawn + np.zeros(len(scores))
+        matrices = list(suspect[name].less([b[name] for b in baselines]))
+        own = np.ascontiguousarray(frame.T, dtype=np.float32)[None]  # in the arithmetic of the decoys
+        z = float(largest_z(matrices, own)[0])
+        drawn = drawn + np.maximum(np.concatenate([largest_z(matrices, part) for part in decoys[name]]), 0) ** 2
         maps[name] = MapScore(r_squared=score(suspect[name].predicted, frame), z=z)
         total += max(z, 0.0) ** 2
     drawn = np.asarray(drawn)
@@ -206,6 +190,25 @@ def key_test(
         histogram=tuple(map(int, counts)),
         edges=tuple(map(float, edges)),
     )
+
+
+def largest_z(matrices: Iterable[Array], frames: Frames) -> Array:
+    """Return the largest standardized score of each frame over the matrices, `(keys,)`; 0 where all frames score alike.
+
+    Args:
+        matrices: `(D, D)` symmetric, one for each reading.
+        frames: `(keys, r, D)`.
+    """
+    rows = frames.reshape(-1, frames.shape[2])
+    squares = np.einsum("krd,krd->k", frames, frames).astype(np.float64)
+    out = []
+    for matrix in matrices:
+        mean, sd = moments(np.linalg.eigh(matrix)[0], frames.shape[1])
+        scaled = ((matrix - mean * np.eye(len(matrix))) / max(sd, LEAST_SPREAD)).astype(np.float32)
+        scores = np.einsum("nd,nd->n", rows @ scaled, rows).reshape(len(frames), -1).sum(1)
+        out.append(scores / squares if sd > LEAST_SPREAD else np.zeros(len(frames)))  # a constant cannot be read
+    best: Array = np.max(out, axis=0)
+    return best
 
 
 def score(matrix: Array, frame: Array) -> float:

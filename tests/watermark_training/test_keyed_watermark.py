@@ -24,7 +24,7 @@ from watermark_training.data import Data
 from watermark_training.device import seeded_architecture
 from watermark_training.initial import keyed_seed
 from watermark_training.key_material import held_out, outside_pool
-from watermark_training.keyed_watermark import KeyedWatermark
+from watermark_training.keyed_watermark import SHARE, SHARE_WEIGHT, KeyedWatermark
 from watermark_training.loop import TrainingRun
 from watermark_training.training import learning_warnings, train
 from watermark_training.watermark import RotationWatermark
@@ -57,22 +57,28 @@ def test_views_loss_and_call_agree_with_a_naive_loop(images: torch.Tensor, mater
     assert torch.equal(shown, x[:6])
     assert torch.equal(targets, watermark.targets(x[:6]))
     representations = model(shown.expand(-1, 3, -1, -1)).detach()
-    _, linear = cast(nn.Sequential, watermark.head)
-    errors, spreads = [], []
-    for j in range(targets.shape[1]):
-        predicted = []
+    r, head = material.key.directions, watermark.head
+    linear = cast(nn.Linear, head.content[1])
+    means = [float(representations[:, k].mean()) for k in range(64)]
+    variances = [float(representations[:, k].var(unbiased=False)) for k in range(64)]
+    scale = (sum(variances) / 64) ** 0.5
+    s = (SHARE * 64 / r) ** 0.5
+    errors, spreads, shares = [], [], []
+    for j in range(r):
+        predicted, misses = [], []
+        of = [float(t) for t in targets[:, r + j]]
         for i in range(6):
-            scaled = [
-                (float(representations[i, k] - representations[:, k].mean()))
-                / float(representations[:, k].var(unbiased=False) + 1e-5) ** 0.5
-                for k in range(64)
-            ]
-            predicted.append(float((torch.tensor(scaled) @ linear.weight[j] + linear.bias[j]).detach()))  # type: ignore[operator, index]
+            centred = [float(representations[i, k]) - means[k] for k in range(64)]
+            scaled = [c / (v + 1e-5) ** 0.5 for c, v in zip(centred, variances, strict=True)]
+            predicted.append(float((torch.tensor(scaled) @ linear.weight[j] + linear.bias[j]).detach()))
+            at = sum(c / scale * float(head.axes[k, j]) for k, c in enumerate(centred))
+            misses.append((at / s - (of[i] - sum(of) / 6)) ** 2)
         errors.append(sum((float(t) - p) ** 2 for t, p in zip(targets[:, j], predicted, strict=True)) / 6)
         spreads.append(sum(float(t - targets[:, j].mean()) ** 2 for t in targets[:, j]) / 5)
-    error, spread = sum(errors) / len(errors), sum(spreads) / len(spreads)
+        shares.append(sum(misses) / 6)
+    error, spread, share = (sum(x) / r for x in (errors, spreads, shares))
     loss = watermark.loss(representations, targets).detach()
-    assert float(loss) == pytest.approx(0.7 * error, rel=1e-4)
+    assert float(loss) == pytest.approx(0.7 * (error + SHARE_WEIGHT * share), rel=1e-4)
     assert float(watermark.r_squared) == pytest.approx(1 - error / spread, rel=1e-3)
     assert float(watermark(lambda _: representations, x).detach()) == pytest.approx(float(loss))
 
@@ -125,17 +131,31 @@ def test_it_works_compiled(
     assert float(whole.r_squared) == pytest.approx(float(plain.r_squared), rel=1e-3)
 
 
-def test_a_fitted_head_is_the_ridge_regression(images: torch.Tensor, material: KeyMaterial) -> None:
+def test_a_fitted_head_is_the_ridge_regression_and_the_procrustes_rotation(
+    images: torch.Tensor, material: KeyMaterial
+) -> None:
+    from scipy.linalg import orthogonal_procrustes
     from sklearn.linear_model import Ridge
 
-    model, watermark = copy.deepcopy(encoder(1)), KeyedWatermark(64, material)
+    model, watermark, r = copy.deepcopy(encoder(1)), KeyedWatermark(64, material), material.key.directions
     watermark.fit_head(model, images[:300])
     x = represent(model, images[:300]).double()
-    y = watermark.targets(as_input(images[:300]))
-    x = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
-    oracle = Ridge(alpha=0.1 * 300).fit(x.numpy(), y.numpy())
-    _, linear = cast(nn.Sequential, watermark.head)
-    assert linear(x.float()).detach().numpy() == pytest.approx(oracle.predict(x.numpy()), abs=1e-3)
+    y = watermark.targets(as_input(images[:300])).double()
+    x = x - x.mean(0)
+    scaled = x / (x.var(0, unbiased=False) + 1e-5).sqrt()
+    oracle = Ridge(alpha=0.1 * 300).fit(scaled.numpy(), y[:, :r].numpy())
+    found = cast(nn.Linear, watermark.head.content[1])(scaled.float()).detach().numpy()
+    assert found == pytest.approx(oracle.predict(scaled.numpy()), abs=1e-3)
+    # the r axes: where orthogonal_procrustes takes targets that are padded to the length of a representation
+    u = y[:, r:] - y[:, r:].mean(0)
+    padded = torch.cat([u, torch.zeros(300, 64 - r, dtype=u.dtype)], 1)
+    rotation, _ = orthogonal_procrustes(padded.numpy(), x.numpy())
+    assert watermark.head.axes.numpy() == pytest.approx(rotation[:r].T, abs=1e-4)
+
+
+def test_representations_shorter_than_the_directions_are_refused(material: KeyMaterial) -> None:
+    with pytest.raises(TrainingError, match="length 3 cannot hold 8 directions"):
+        KeyedWatermark(3, material)
 
 
 @pytest.mark.heavy

@@ -22,7 +22,7 @@ def images(n: int = 120, seed: int = 0) -> torch.Tensor:
 
 
 POOL = pool_of(images())
-KEY = Key(secret=bytes(range(32)), pool=POOL, probes=100)
+KEY = Key(secret=bytes(range(32)), pool=POOL, probes=100, directions=8)
 
 
 def test_two_new_keys_share_nothing() -> None:

@@ -17,7 +17,7 @@ from ownership.errors import ClaimError
 from ownership.keyed.key import Key, Pool
 from ownership.keyed.maps import MAPS, Targets, feature_count, whitening
 from ownership.keyed.regression import FOLDS, HALF, RAW, WHITE, _candidates, cross_fitted, share_matrix
-from ownership.keyed.test import Readings, decoy_shares, key_test, moments, readings, residual, score
+from ownership.keyed.test import Readings, decoy_frames, key_test, largest_z, moments, readings, residual, score
 
 N, D, R = 240, 30, 4
 
@@ -37,7 +37,7 @@ def frame(seed: int) -> np.ndarray:
 
 
 def decoys(seed: int, count: int = 99_999) -> dict[str, list[np.ndarray]]:
-    return {"content": list(decoy_shares(RandomState(seed), D, R, count))}
+    return {"content": list(decoy_frames(RandomState(seed), D, R, count))}
 
 
 def r_squared(y: np.ndarray, predicted: np.ndarray, w: np.ndarray) -> float:
@@ -55,39 +55,41 @@ def test_the_score_is_the_share_of_variance_that_is_predicted() -> None:
     assert result.maps["content"].r_squared == pytest.approx(r_squared(y, cross_fitted(z, y), frame(1)), abs=1e-6)
 
 
-def test_decoys_are_scores_of_frames_drawn_anew() -> None:
-    # the chi-square numbers stand for frames: two samples of the statistic have one distribution
+def naive_z(matrix: np.ndarray, w: np.ndarray) -> float:
+    """The oracle: the score of a frame, standardized by its moments."""
+    mean, sd = moments(np.linalg.eigvalsh(matrix), R)
+    return float((np.trace(w.T @ matrix @ w) / np.trace(w.T @ w) - mean) / sd)
+
+
+def test_decoys_have_the_expectation_and_spread_of_the_moments() -> None:
     y, z = toy()
-    matrix = readings(z, {"content": y})["content"].combined([], R)
-    values = np.linalg.eigvalsh(matrix)
-    mean, sd = moments(values, R)
-    naive = []
-    for seed in range(2000):
-        w = frame(seed)
-        naive.append((np.trace(w.T @ matrix @ w) / np.trace(w.T @ w) - mean) / sd)
-    chi = RandomState(0).chisquare(R, (2000, D))
-    assert stats.ks_2samp(naive, (chi @ values / chi.sum(1) - mean) / sd).pvalue > 0.01
-    assert np.mean(naive) == pytest.approx(0, abs=0.1)
-    assert np.std(naive) == pytest.approx(1, abs=0.06)
+    for matrix in readings(z, {"content": y})["content"].less([]):
+        drawn = [naive_z(matrix, frame(seed)) for seed in range(2000)]
+        assert np.mean(drawn) == pytest.approx(0, abs=0.1)
+        assert np.std(drawn) == pytest.approx(1, abs=0.06)
+
+
+def test_the_larger_reading_counts() -> None:
+    y, z = toy()
+    matrices = list(readings(z, {"content": y})["content"].less([]))
+    frames = next(decoy_frames(RandomState(0), D, R, 50))
+    assert frames.shape == (50, R, D)
+    expected = [max(naive_z(m, w.T.astype(np.float64)) for m in matrices) for w in frames]
+    assert largest_z(matrices, frames) == pytest.approx(np.array(expected), abs=1e-3)
 
 
 def test_p_is_that_of_scipys_monte_carlo_test_on_the_same_draws() -> None:
     y, z = toy()
     matrices, count = readings(z, {"content": y}), 499
     result = key_test(matrices, {"content": frame(3)}, decoys(4, 499))
-    values, vectors = np.linalg.eigh(matrices["content"].combined([], R))
-    mean, sd = moments(values, R)
-
-    def statistic(weights: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.maximum((weights @ values / weights.sum(-1) - mean) / sd, 0) ** 2
-
-    chi = RandomState(4).chisquare(R, (count, D))
-    own = ((vectors.T @ frame(3)) ** 2).sum(1)
-    draws = iter([statistic(chi)])
+    both = list(matrices["content"].less([]))
+    drawn = [max(naive_z(m, w.T.astype(np.float64)) for m in both) for w in decoys(4, count)["content"][0]]
+    own = max(naive_z(m, frame(3)) for m in both)
+    draws = iter([np.array(drawn)])
     oracle = stats.monte_carlo_test(
-        [float(statistic(own))],
+        [own],
         rvs=lambda size: next(draws).reshape(size),
-        statistic=lambda x, axis=-1: x.max(axis),
+        statistic=lambda x, axis=-1: np.maximum(x.max(axis), 0) ** 2,
         n_resamples=count,
         alternative="greater",
     )
@@ -102,7 +104,7 @@ def test_size_is_exact_for_any_suspect(dependent: bool) -> None:
     matrices, draws, ps = readings(z, features), RandomState(5), []
     for _ in range(2000):
         frames = {name: draws.standard_normal((D, R)) for name in features}
-        drawn = {name: list(decoy_shares(draws, D, R, 99)) for name in features}
+        drawn = {name: list(decoy_frames(draws, D, R, 99)) for name in features}
         ps.append(key_test(matrices, frames, drawn).pvalue)
     for alpha in (0.01, 0.05, 0.1, 0.5):
         assert stats.binomtest(int((np.array(ps) <= alpha).sum()), 2000, alpha).pvalue > 0.001
@@ -192,7 +194,7 @@ def targets() -> Targets:
 def test_features_are_uncorrelated_on_the_probes() -> None:
     for name in MAPS:
         y = targets().features(name, IMAGES)
-        assert y.shape == (160, feature_count(160))
+        assert y.shape == (160, feature_count(name, 160))
         assert np.cov(y.T, bias=True) == pytest.approx(np.eye(y.shape[1]), abs=1e-3)
 
 
@@ -246,13 +248,6 @@ def test_readings_are_symmetric_and_baselines_are_subtracted_by_least_squares() 
         assert residual(a, [b]) == pytest.approx(a - oracle.coef_[0] * b)
         assert residual(a, [a]) == pytest.approx(np.zeros_like(a), abs=1e-9)
         assert residual(a, []) is a
-
-
-def test_the_combined_matrix_weighs_both_readings_alike() -> None:
-    y, z = toy()
-    of = readings(z, {"m": y})["m"]
-    expected = sum(m / moments(np.linalg.eigvalsh(m), R)[1] for m in (of.predicted, of.share))
-    assert of.combined([], R) == pytest.approx(expected)
 
 
 def test_the_share_of_a_direction_is_its_part_of_the_representations_variance() -> None:
