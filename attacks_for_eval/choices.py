@@ -18,6 +18,7 @@ ExtractionMethod = Literal[
     "rotated-queries",
     "rotation-invariant",
     "rotated",
+    "augmented",
     "averaging",
 ]
 """Extraction attack, a key of `METHODS`."""
@@ -29,7 +30,7 @@ SurrogateView = Literal["same", "none", "standard", "rotation", "rotated", "colo
 """View that the surrogate sees; same: the pixels that the victim was queried with."""
 Classifier = Literal["exact", "sgd", "lars"]
 """Linear evaluation: logistic regression to convergence, or the paper's training loop with SGD or LARS."""
-WeightTransform = Literal["prune", "fine_tune", "distil"]
+WeightTransform = Literal["prune", "fine_tune", "distil", "embed"]
 """Evasion transform of a surrogate's weights (`evaluation.spec.WEIGHT_TRANSFORMS`); arguments follow colons."""
 OutputTransform = Literal[
     "permute", "rotate_basis", "scale", "pad", "project", "rounded", "normalized", "noisy",
@@ -58,6 +59,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "rotated-queries": {"victim_view": "rotation"},
     "rotation-invariant": {"surrogate_view": "rotation"},
     "rotated": {"surrogate_view": "rotated"},
+    "augmented": {"surrogate_view": "standard"},
     "averaging": {"repeats": 10},
 }
 """Name of an extraction attack -> the fields of `ExtractionConfig` that define it.
@@ -72,6 +74,7 @@ METHODS: dict[str, dict[str, Any]] = {
 | rotated-queries | queries rotated views | the paper, Table 17 |
 | rotation-invariant | trains the surrogate on rotated SimCLR views, to remove the watermark | adaptive |
 | rotated | trains the surrogate on the rotated image itself, to remove the watermark | adaptive |
+| augmented | trains the surrogate on SimCLR views, towards the responses to the images themselves | adaptive |
 | averaging | averages repeated queries against noise | adaptive |
 
 A two-stage attack is two extractions, the second one from the first surrogate.

@@ -53,7 +53,8 @@ def evaluate(
         choice(
             WeightTransform,
             "--weight-transform",
-            help="Evasion transform of the surrogate's weights, as in prune:50, fine_tune:3, distil:infonce:small_vgg.",
+            help="Evasion transform of the surrogate's weights, as in prune:50, fine_tune:3, embed:8, "
+            "distil:infonce:small_vgg.",
             argument=True,
         ),
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,11 +25,16 @@ from ownership.errors import TrainingError
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import write_bytes
 from ownership.io.text import printable
+from ownership.keyed.key import Key
+from ownership.keyed.pool import KeyMaterial, pool_of
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key
+from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.device import seeded, seeded_architecture
+from watermark_training.embed import EMBEDDING_DEFAULTS
 from watermark_training.encoder_files import weights_bytes
+from watermark_training.key_material import held_out
 from watermark_training.training import train
 
 OUTPUT_CHOICES = ("", *OUTPUT_TRANSFORMS, *WEIGHT_TRANSFORMS, "pca", "average")
@@ -136,7 +142,8 @@ class ModelFactory:
             )
             return extract(BlackBox(teacher), data.images, self.extraction(spec), labels=data.labels)
         key = secret_key(torch.Generator().manual_seed(spec.seed)) if spec.watermark == "secret" else None
-        return train(data.images, self.settings.training(spec), key=key, start=start).encoder
+        material, images = _with_key(data.images, spec.seed) if spec.watermark == "keyed" else (None, data.images)
+        return train(images, self.settings.training(spec), key=key, material=material, start=start).encoder
 
     def _classifier(self, spec: ModelSpec, data: Data, generator: torch.Generator) -> Encoder:
         """An encoder trained to classify the images' labels, or the 90-degree rotation they were given."""
@@ -166,6 +173,14 @@ def _weights(encoder: object) -> Encoder:
     return encoder
 
 
+def _with_key(images: Tensor, seed: int) -> tuple[KeyMaterial, Tensor]:
+    """A key that follows from a seed, its pool held out of the images, and the images that are left."""
+    kept, rest = held_out(len(images), seed)
+    secret = hashlib.sha256(f"evaluation, key {seed}".encode()).digest()
+    key = Key(secret=secret, pool=pool_of(images[rest]), probes=len(rest))
+    return KeyMaterial.draw(key, images[rest]), images[kept]
+
+
 def with_settled_batch_norm(encoder: Encoder, images: Tensor) -> Encoder:
     """Return an untrained encoder after its normalization's running statistics were set on images."""
     with torch.no_grad():
@@ -190,10 +205,18 @@ def _distil(f: ModelFactory, spec: ModelSpec, encoder: Encoder, _arch: str, argu
     return extract(BlackBox(encoder), f.chosen(spec).images, f.extraction(second)), second.arch
 
 
+def _embed(f: ModelFactory, spec: ModelSpec, encoder: Encoder, arch: str, argument: str) -> tuple[Encoder, str]:
+    changes = {**EMBEDDING_DEFAULTS, "epochs": int(argument or EMBEDDING_DEFAULTS["epochs"]), "seed": spec.seed}
+    material, images = _with_key(f.chosen(spec).images, spec.seed)
+    config = TrainConfig(arch=arch, method="embed", **changes)
+    return train(images, config, material=material, start=encoder).encoder, arch
+
+
 TRANSFORMED: dict[str, Callable[[ModelFactory, ModelSpec, Encoder, str, str], tuple[Encoder, str]]] = {
     "prune": _prune,
     "fine_tune": _fine_tune,
     "distil": _distil,
+    "embed": _embed,
 }
 """Name in `spec.WEIGHT_TRANSFORMS` -> (factory, spec, encoder, architecture, argument) -> encoder, architecture."""
 

@@ -37,13 +37,14 @@ class Objective(StrEnum):
     """An existing encoder: the file `base_checkpoint`."""
 
 
-WEIGHT_TRANSFORMS = ("prune", "fine_tune", "distil")
+WEIGHT_TRANSFORMS = ("prune", "fine_tune", "distil", "embed")
 """Transforms of a surrogate's weights, with an argument after a colon.
 
 | name | example | what the attacker does |
 |---|---|---|
 | prune | prune:50 | sets the smallest 50 % of the weights of every layer to zero |
 | fine_tune | fine_tune:3 | fine-tunes for 3 epochs of SimCLR on the queried images |
+| embed | embed:8 | embeds a keyed watermark of its own for 8 epochs on the queried images |
 | distil | distil:infonce:small_vgg | extracts a second surrogate from the first one, with this loss and architecture |
 """
 
@@ -61,7 +62,7 @@ class ModelSpec:
         epochs: epochs over them.
         seed: of images, initial weights and order.
         objective: how an independent encoder is trained, a value of `Objective`.
-        watermark: rotation task of an independent encoder, with its own key.
+        watermark: watermark of an independent encoder, with its own key.
         base_checkpoint: file, relative to the models' folder, that an independent encoder starts from, is distilled
             from, or is.
         method: extraction method of surrogates and of the objective "distilled"; none that needs a projection head.

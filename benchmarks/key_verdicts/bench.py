@@ -1,0 +1,215 @@
+"""Victims, models and key tests of the key's benchmark, in the folder of one run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import RandomState
+from numpy.typing import NDArray
+
+from attacks_for_eval.evaluation.evaluate import linear_probe
+from attacks_for_eval.evaluation.factory import ModelFactory, transform_outputs
+from attacks_for_eval.evaluation.spec import Hyperparameters
+from benchmarks.common.machine import cpu, versions
+from benchmarks.common.rows import Row
+from benchmarks.key_verdicts.design import Task, independents, surrogates
+from benchmarks.verdicts import design
+from benchmarks.verdicts.bench import sources
+from benchmarks.verdicts.design import Scale
+from ownership.encoders.architectures import Encoder
+from ownership.encoders.images import EncoderLike, represent
+from ownership.io.canonical import canonical_json, sha256
+from ownership.keyed.drawn import Drawn
+from ownership.keyed.key import Key
+from ownership.keyed.pool import KeyMaterial, pool_of
+from ownership.keyed.test import Readings, decoy_frames, largest_z, readings
+from ownership.suspects.suspect import load_encoder
+from watermark_training.loaded_encoder import load_trained
+from watermark_training.train_folder import train_to
+
+SETTINGS = Hyperparameters()
+DECOYS = 99_999
+FRESH_SECRETS, FRESH_FRAMES = 4, 2500
+"""Fresh keys of the size of the test: secrets (maps and probes), and frames of each."""
+ALPHAS = (0.05, 0.01, 0.001)
+
+Array = NDArray[np.float64]
+
+
+class Bench:
+    """The folder of one run, and the models in it.
+
+    Args:
+        scale: data set and sizes, of `benchmarks.verdicts`.
+        work: folder.
+        victims: only these; all if empty.
+    """
+
+    def __init__(self, scale: Scale, work: Path, victims: Sequence[int] = ()) -> None:
+        self.scale, self.work, self.sources = scale, work / scale.data, sources(scale)
+        self.victims = [v for v in scale.indices if not victims or v in victims]
+        self.factory = ModelFactory(folder=self.work / "models", sources=self.sources, settings=SETTINGS)
+
+    def material(self, victim: int, variant: str = "") -> KeyMaterial:
+        """Return the key of a victim; its pool and probes are the victim's public images."""
+        images = self.sources[f"public_{victim}"].images
+        secret = hashlib.sha256(f"key_verdicts {self.scale.data} {victim}{variant}".encode()).digest()
+        return KeyMaterial.draw(Key(secret=secret, pool=pool_of(images), probes=len(images)), images)
+
+    def folder(self, victim: int, watermarked: bool = True) -> Path:
+        """Return the train folder of a victim, or of its twin without a watermark."""
+        return self.work / f"{'victim' if watermarked else 'plain'}_{victim}"
+
+    def train_victim(self, victim: int, watermarked: bool = True) -> None:
+        """Train a victim with a keyed watermark of default strength, or its twin without one."""
+        start, epochs = None, self.scale.epochs
+        if victim in self.scale.fine_tuned:
+            start, epochs = as_weights(load_encoder(self.checkpoint).encoder), self.scale.fine_tune_epochs
+        spec = design.independent(self.scale, "victim", 100 + victim, watermark="keyed" if watermarked else "none")
+        config = SETTINGS.training(spec, epochs=epochs)
+        material = self.material(victim) if watermarked else None
+        train_to(
+            self.folder(victim, watermarked), self.sources[f"private_{victim}"], config, material=material, start=start
+        )
+
+    @property
+    def checkpoint(self) -> Path:
+        """The public checkpoint's file."""
+        return self.factory.path(self.scale.checkpoint)
+
+    def factory_of(self, victim: int | None) -> ModelFactory:
+        """Return the factory of a victim's surrogates, or of independent encoders."""
+        if victim is None:
+            return self.factory
+        loaded = load_trained(self.folder(victim))
+        return replace(self.factory, victim=(as_weights(loaded.encoder), loaded.sha256))
+
+    def tasks(self) -> Iterator[Task]:
+        """Yield every task, independent encoders and surrogates of all victims in turn."""
+        lists = [list(surrogates(self.scale, v)) for v in self.victims]
+        lists.append(list(independents(self.scale, self.checkpoint.name)))
+        for turn in zip_longest(*lists):
+            yield from (task for task in turn if task is not None)
+
+    def key_of(self, task: Task, victim: int, output: str) -> str:
+        """Return the name of a row: a hash of everything that was configured."""
+        made_from = {
+            "data": self.scale.data,
+            "victim": victim,
+            "spec": task.spec.to_dict(),
+            "output_transform": output,
+            "extracted_from": task.victim,
+        }
+        return sha256(canonical_json(made_from))[:16]
+
+    def missing(self, task: Task, done: frozenset[str]) -> list[tuple[int, str]]:
+        """Return the victims and output transforms of a task that have no row."""
+        tested = [task.victim] if task.victim is not None else self.victims
+        return [(v, o) for v in tested for o in task.outputs if self.key_of(task, v, o) not in done]
+
+    def measure(self, task: Task, wanted: Sequence[tuple[int, str]]) -> list[Row]:
+        """Make the model of a task and return the wanted rows."""
+        factory, probed, rows = self.factory_of(task.victim), {}, []
+        encoder = load_encoder(factory.make(task.spec)).encoder
+        for victim, output in wanted:
+            shown = transform_outputs(factory, task.spec, encoder, output)
+            if output not in probed:
+                probed[output] = self.utility(shown)
+            row = {
+                "key": self.key_of(task, victim, output),
+                **task.spec.to_dict(),
+                "weight_transforms": "+".join(task.spec.weight_transforms),
+                "base_checkpoint": bool(task.spec.base_checkpoint),
+                "output_transform": output,
+                "utility": probed[output],
+                **self.tested(victim, shown),
+            }
+            if task.victim is None and victim == self.victims[0]:
+                row["rejections"] = self.rejections(victim, shown)
+            rows.append(row)
+        return rows
+
+    def victim_rows(self) -> Iterator[Row]:
+        """Yield a row for each victim, and for its unwatermarked twin, with the key of every victim."""
+        for v in self.victims:
+            for watermarked in (True, False):
+                encoder = load_trained(self.folder(v, watermarked)).encoder
+                for key in self.victims:
+                    role = "victim" if watermarked and key == v else "independent"
+                    kind = "victim" if role == "victim" else "another owner's victim" if watermarked else "plain twin"
+                    yield {
+                        "key": sha256(canonical_json([self.scale.data, v, watermarked, key]))[:16],
+                        "role": role,
+                        "kind": kind,
+                        "of": v,
+                        "utility": self.utility(encoder),
+                        **self.tested(key, encoder),
+                    }
+
+    def tested(self, victim: int, encoder: EncoderLike) -> Row:
+        """Return the columns of the key test with a victim's key."""
+        drawn, known = _drawn(self, victim)
+        of = represent(encoder, drawn.material.probes).double().numpy()
+        result = drawn.test(readings(of, drawn.features), DECOYS, known)
+        return {
+            "data": self.scale.data,
+            "victim": victim,
+            "dim": of.shape[1],
+            "probes": len(of),
+            "pvalue": result.pvalue,
+            "statistic": result.statistic,
+            "z": {name: m.z for name, m in result.maps.items()},
+            "r_squared": {name: m.r_squared for name, m in result.maps.items()},
+            "cpu": cpu(),
+            "versions": versions(),
+        }
+
+    def rejections(self, victim: int, encoder: EncoderLike) -> dict[str, int]:
+        """Return how many of 10,000 fresh keys reject an encoder at each level of `ALPHAS`."""
+        found = dict.fromkeys(map(str, ALPHAS), 0)
+        for i in range(FRESH_SECRETS):
+            drawn, known = _drawn(self, victim, f", fresh {i}")
+            of = readings(represent(encoder, drawn.material.probes).double().numpy(), drawn.features)
+            decoys = np.sort(statistics(of, known, drawn.decoys(DECOYS)))
+            fresh = {
+                name: decoy_frames(RandomState([i, j]), frame.shape[0], frame.shape[1], FRESH_FRAMES)
+                for j, (name, frame) in enumerate(drawn.frames.items())
+            }
+            own = statistics(of, known, fresh)
+            pvalues = (1 + DECOYS - np.searchsorted(decoys, own)) / (1 + DECOYS)
+            for alpha in ALPHAS:
+                found[str(alpha)] += int((pvalues <= alpha).sum())
+        return found
+
+    def utility(self, encoder: EncoderLike) -> float:
+        """Return the accuracy of a linear probe."""
+        return linear_probe(encoder, self.sources["probe-learn"], self.sources["probe-test"])["utility"]
+
+
+def statistics(of: dict[str, Readings], known: Sequence[dict[str, Readings]], frames: Any) -> Array:
+    """Return the statistic of `key_test` for many frames, `(keys,)`."""
+    total: Array | float = 0.0
+    for name, batches in frames.items():
+        matrices = list(of[name].less([b[name] for b in known]))
+        total = total + np.maximum(np.concatenate([largest_z(matrices, part) for part in batches]), 0) ** 2
+    return np.asarray(total)
+
+
+def as_weights(encoder: object) -> Encoder:
+    """Return the encoder, which must be one of our architectures."""
+    if not isinstance(encoder, Encoder):
+        raise TypeError("weights of a known architecture are needed")
+    return encoder
+
+
+@lru_cache(maxsize=5)
+def _drawn(bench: Bench, victim: int, variant: str = "") -> tuple[Drawn, list[dict[str, Readings]]]:
+    drawn = Drawn.of(bench.material(victim, variant))
+    return drawn, [readings(b, drawn.features) for b in drawn.baselines]
