@@ -81,7 +81,7 @@ def metrics_figure(rows: list[dict[str, float]]) -> bytes:
     if "watermark_accuracy" in rows[0]:
         panels.append(("watermark_accuracy", "accuracy on rotated views (chance 0.5)", 0.5))
     if "keyed_r_squared" in rows[0]:
-        panels.append(("keyed_r_squared", "keyed watermark: R squared of the targets", 0.0))
+        panels.append(("keyed_r_squared", "keyed watermark: R squared of the content targets", 0.0))
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained")
     for axis, (name, title, level) in zip(axes, panels, strict=True):
         axis.plot([r["epoch"] for r in rows], [r[name] for r in rows], color="black", marker="o", markersize=3)

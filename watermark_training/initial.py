@@ -27,7 +27,8 @@ from watermark_training.watermark import RotationWatermark, fresh_key
 
 KEYED_SCALES = {"simclr": 1.0, "simsiam": 0.2, "barlow": 20.0, "embed": 1.0}
 """Method -> factor of the keyed watermark's weight, since the methods' losses differ in size: one `keyed_weight` gives
-about the same watermark with each (digits, tiny, weight 1: z of the content map 6 to 10 after 225 steps)."""
+about the same watermark with each (before docs/adr/0034; digits, tiny, weight 1: z of the content map 6 to 10 after
+225 steps)."""
 
 
 def keyed_seed(seed: int, key: WatermarkKey | Key) -> int:

@@ -2,10 +2,10 @@
 
 Each step is one forward pass over two contrastive views of every image and what the watermark shows of some of them,
 one loss, and one update of encoder, projection head and the watermark's module together. The keyed watermark shows
-images without augmentation, from which a linear head predicts its targets. The rotation watermark (the paper, section
-5.1) shows two rotated views an image; at the end its predictor is fitted again to the finished encoder (docs/adr/0002,
-docs/adr/0020). The method "embed" adds the watermark to a trained encoder, whose representations it preserves
-(docs/adr/0009).
+images without augmentation, from whose representations its head reads the targets (docs/adr/0034). The rotation
+watermark (the paper, section 5.1) shows two rotated views an image; at the end its predictor is fitted again to the
+finished encoder (docs/adr/0002, docs/adr/0020). The method "embed" adds the watermark to a trained encoder, whose
+representations it preserves (docs/adr/0009).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MIN_WATERMARK_ACCURACY = 0.55
 """Accuracy on rotated views below which a run warns that the watermark is not learned; chance is 0.5."""
 
 MIN_R_SQUARED = 0.03
-"""Share of the variance of the targets below which a run warns that the keyed watermark is not learned."""
+"""Share of the variance of the content targets below which a run warns that the keyed watermark is not learned."""
 
 LARGEST_P = 1e-4
 """Largest p-value of the key test on the finished encoder at which the keyed watermark counts as learned."""
@@ -160,7 +160,7 @@ def learning_warnings(metrics: list[dict[str, float]]) -> list[str]:
     if last.get("keyed_r_squared", 1.0) < MIN_R_SQUARED:
         out.append(
             "the keyed watermark is not being learned: its head predicts "
-            f"{last['keyed_r_squared']:.2f} of the variance of the targets after {last['epoch']:.0f} epochs "
+            f"{last['keyed_r_squared']:.2f} of the variance of the content targets after {last['epoch']:.0f} epochs "
             "(raise --keyed-fraction, --keyed-weight or --lr)"
         )
     if len(metrics) > 1 and not last["contrastive_loss"] < first["contrastive_loss"]:

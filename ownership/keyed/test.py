@@ -205,7 +205,7 @@ def largest_z(matrices: Iterable[Array], frames: Frames) -> Array:
     for matrix in matrices:
         mean, sd = moments(np.linalg.eigh(matrix)[0], frames.shape[1])
         scaled = ((matrix - mean * np.eye(len(matrix))) / max(sd, LEAST_SPREAD)).astype(np.float32)
-        scores = np.einsum("nd,nd->n", rows @ scaled, rows).reshape(len(frames), -1).sum(1)
+        scores = np.einsum("ij,ij->i", rows @ scaled, rows).reshape(len(frames), -1).sum(1)
         out.append(scores / squares if sd > LEAST_SPREAD else np.zeros(len(frames)))  # a constant cannot be read
     best: Array = np.max(out, axis=0)
     return best
