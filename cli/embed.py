@@ -49,7 +49,7 @@ def embed(
     epochs: Annotated[int, typer.Option("--epochs", min=1, help=EPOCHS_HELP)] = 8,
     watermark: Annotated[WatermarkTask, choice(WatermarkTask, "--watermark", help=WATERMARK_HELP)] = "keyed",
     key: Key = None,
-    keyed_weight: Annotated[float, typer.Option("--keyed-weight", callback=positive, help=KEYED_WEIGHT_HELP)] = 0.15,
+    keyed_weight: Annotated[float, typer.Option("--keyed-weight", callback=positive, help=KEYED_WEIGHT_HELP)] = 0.3,
     keyed_fraction: Annotated[
         float, typer.Option("--keyed-fraction", callback=fraction, help=KEYED_FRACTION_HELP)
     ] = 1.0,

@@ -22,7 +22,7 @@ EMBEDDING_DEFAULTS: dict[str, Any] = {
     "epochs": 8,
     "batch_size": 64,
     "lr": 5e-4,
-    "keyed_weight": 0.15,
+    "keyed_weight": 0.3,
     "keyed_fraction": 1.0,  # the loss reads the very images that are preserved, so it costs next to nothing
     "watermark_weight": 0.1,
     "watermark_fraction": 0.5,  # a short run that learns nothing else: half of each batch shows the watermark

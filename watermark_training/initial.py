@@ -22,7 +22,7 @@ from watermark_training.config import TrainConfig
 from watermark_training.device import seeded_architecture
 from watermark_training.distributed import from_first_process
 from watermark_training.key_material import held_out, new_key_material
-from watermark_training.keyed_watermark import KeyedWatermark, number_of
+from watermark_training.keyed_watermark import SHARE, KeyedWatermark, number_of
 from watermark_training.watermark import RotationWatermark, fresh_key
 
 KEYED_SCALES = {"simclr": 1.0, "simsiam": 0.2, "barlow": 20.0, "embed": 1.0}
@@ -139,7 +139,8 @@ def watermark_module(
         augmented = config.keyed_views and config.method != "embed"  # which teaches the images that it preserves
         view = partial(crop_view, flip=config.flip) if augmented else None
         weight = config.keyed_weight * KEYED_SCALES[config.method]
-        return KeyedWatermark(dim, material, weight=weight, fraction=config.keyed_fraction, view=view)
+        share = None if config.method == "embed" else SHARE
+        return KeyedWatermark(dim, material, weight=weight, fraction=config.keyed_fraction, view=view, share=share)
     if key is None:
         return None
     return RotationWatermark(

@@ -47,6 +47,7 @@ class WatermarkHead(nn.Module):
     Args:
         dim: length d of a representation.
         directions: marked directions r of each map.
+        share: whether the invariant targets are read along fixed axes; otherwise a linear map reads them, too.
 
     Attributes:
         axes: `(d, r)` orthonormal: where in the representation the invariant targets are to be.
@@ -57,7 +58,7 @@ class WatermarkHead(nn.Module):
 
     axes: Tensor
 
-    def __init__(self, dim: int, directions: int) -> None:
+    def __init__(self, dim: int, directions: int, share: bool) -> None:
         super().__init__()
         if dim < directions:
             raise TrainingError(
@@ -65,17 +66,18 @@ class WatermarkHead(nn.Module):
                 "use a key with fewer (turnmark key new --directions)",
             )
         # Adam moves a linear map of small representations slowly, so they are brought to variance 1 first
-        self.content = nn.Sequential(nn.BatchNorm1d(dim, affine=False), nn.Linear(dim, directions))
-        self.register_buffer("axes", torch.linalg.qr(torch.randn(dim, directions)).Q)
+        linear = nn.Linear(dim, directions if share else 2 * directions)
+        self.linear = nn.Sequential(nn.BatchNorm1d(dim, affine=False), linear)
+        self.register_buffer("axes", torch.linalg.qr(torch.randn(dim, directions if share else 0)).Q)
 
     def forward(self, representations: Tensor) -> tuple[Tensor, Tensor]:
-        """Return predictions of the content targets, and coordinates along `axes`, each `(n, r)`.
+        """Return linear predictions of the first targets, and coordinates along `axes`, `(n, r)` or `(n, 0)`.
 
         The coordinates are of representations with mean 0 and, on average over dimensions, variance 1.
         """
         centred = representations.float() - representations.float().mean(0)
         scale = centred.square().mean().clamp_min(1e-8).rsqrt()
-        return self.content(representations).float(), (centred * scale) @ self.axes
+        return self.linear(representations).float(), (centred * scale) @ self.axes
 
 
 class KeyedWatermark(nn.Module):
@@ -104,10 +106,14 @@ class KeyedWatermark(nn.Module):
         view: augmentation of the images that are shown; the targets are then those of the views. A large encoder that
             sees few images learns their targets by heart; it does not learn those of endless views. The images are
             shown as they are if not given.
+        share: share of the representation's variance that the marked directions of the invariant map are to have
+            together. None where an encoder's representations are to be preserved: the linear head then predicts the
+            targets of both maps, which moves the representations less and is not found in surrogates that are trained
+            on augmented images.
 
     Attributes:
         head: reads the targets from representations.
-        r_squared: share of the variance of the content targets that the head predicts on the last batch, a scalar
+        r_squared: share of the variance of the linear head's targets that it predicts on the last batch, a scalar
             tensor. It is about 0 for an encoder that has learned nothing of them.
 
     Raises:
@@ -125,15 +131,16 @@ class KeyedWatermark(nn.Module):
         weight: float = 0.3,
         fraction: float = 0.25,
         view: View | None = None,
+        share: float | None = SHARE,
     ) -> None:
         super().__init__()
         if not 0 < fraction <= 1:
             raise TrainingError(f"fraction is {fraction}", "above 0, at most 1")
-        self.weight, self.fraction, self.view = weight, fraction, view
+        self.weight, self.fraction, self.view, self.share = weight, fraction, view, share
         self.use(material if isinstance(material, KeyMaterial) else KeyMaterial.load(Path(material)))
         # equal in all processes, and the numbers that the rest of the training draws stay the same
         with seeded(torch.Generator().manual_seed(number_of(self.material.key, "head"))):
-            self.head = WatermarkHead(dim, self.material.key.directions)
+            self.head = WatermarkHead(dim, self.material.key.directions, share is not None)
         self.r_squared = torch.zeros(())
         self._generator = torch.Generator().manual_seed(secrets.randbits(63))
 
@@ -179,15 +186,18 @@ class KeyedWatermark(nn.Module):
         """Return the loss on representations `(k, d)` of what `views` shows.
 
         With content targets t predicted as p, and invariant targets u, batch mean 0, at coordinates v:
-        weight (mean (p - t)^2 + SHARE_WEIGHT mean (v / s - u)^2), where r s^2 / d = SHARE.
+        weight (mean (p - t)^2 + SHARE_WEIGHT mean (v / s - u)^2), where r s^2 / d = share. Without a share the first
+        term is of the targets of both maps, twice.
         """
         with torch.autocast(representations.device.type, enabled=False):
             predicted, coordinates = self.head(representations.float())
-        content, invariant = targets.chunk(2, 1)
-        error = F.mse_loss(predicted, content)
-        s = math.sqrt(SHARE * representations.shape[1] / coordinates.shape[1])
+        linear, invariant = targets[:, : predicted.shape[1]], targets[:, predicted.shape[1] :]
+        error = F.mse_loss(predicted, linear)
+        self.r_squared = 1 - error.detach() / linear.var(0).mean().clamp_min(1e-6)
+        if self.share is None:
+            return self.weight * 2 * error
+        s = math.sqrt(self.share * representations.shape[1] / coordinates.shape[1])
         spread = F.mse_loss(coordinates / s, invariant - invariant.mean(0))
-        self.r_squared = 1 - error.detach() / content.var(0).mean().clamp_min(1e-6)
         return self.weight * (error + SHARE_WEIGHT * spread)
 
     @property
@@ -208,7 +218,7 @@ class KeyedWatermark(nn.Module):
         """Fit the head to an encoder that is trained already.
 
         Retrofitting then changes the encoder from the first step on, instead of after the head has been learned. The
-        content part becomes the ridge regression of its targets; the axes those along which the invariant targets
+        linear part becomes the ridge regression of its targets; the axes those along which the invariant targets
         have the largest covariance (orthogonal Procrustes problem).
 
         Args:
@@ -219,13 +229,14 @@ class KeyedWatermark(nn.Module):
         targets = self.table(some).cpu()
         x = represent(encoder, some).double()
         x = x - x.mean(0)
-        content, invariant = (targets.double() - targets.double().mean(0)).chunk(2, 1)
+        r = self.head.axes.shape[1]
+        first = targets.shape[1] - r
+        centred = targets.double() - targets.double().mean(0)
         scaled = x / (x.square().mean(0) + nn.BatchNorm1d(1).eps).sqrt()
         penalty = FIT_PENALTY * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
-        slope = torch.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ content)
-        u, _, v = torch.linalg.svd(x.T @ invariant, full_matrices=False)
-        bias = targets.mean(0)[: content.shape[1]]
-        state = {"content.1.weight": slope.T.float(), "content.1.bias": bias, "axes": (u @ v).float()}
+        slope = torch.linalg.solve(scaled.T @ scaled + penalty, scaled.T @ centred[:, :first])
+        u, _, v = torch.linalg.svd(x.T @ centred[:, first:], full_matrices=False)
+        state = {"linear.1.weight": slope.T.float(), "linear.1.bias": targets.mean(0)[:first], "axes": (u @ v).float()}
         self.head.load_state_dict(state, strict=False)
 
     def check(self, encoder: EncoderLike) -> KeyTestResult:

@@ -174,10 +174,11 @@ class Bench:
     def rejections(self, victim: int, encoder: EncoderLike) -> dict[str, int]:
         """Return how many of 10,000 fresh keys reject an encoder at each level of `ALPHAS`."""
         found = dict.fromkeys(map(str, ALPHAS), 0)
+        frames = _drawn(self, victim)[0].decoys(DECOYS)  # independent of every secret's maps, too
         for i in range(FRESH_SECRETS):
             drawn, known = _drawn(self, victim, f", fresh {i}")
             of = readings(represent(encoder, drawn.material.probes).double().numpy(), drawn.features)
-            decoys = np.sort(statistics(of, known, drawn.decoys(DECOYS)))
+            decoys = np.sort(statistics(of, known, frames))
             fresh = {
                 name: decoy_frames(RandomState([i, j]), frame.shape[0], frame.shape[1], FRESH_FRAMES)
                 for j, (name, frame) in enumerate(drawn.frames.items())
@@ -209,7 +210,7 @@ def as_weights(encoder: object) -> Encoder:
     return encoder
 
 
-@lru_cache(maxsize=5)
+@lru_cache(maxsize=12)
 def _drawn(bench: Bench, victim: int, variant: str = "") -> tuple[Drawn, list[dict[str, Readings]]]:
     drawn = Drawn.of(bench.material(victim, variant))
     return drawn, [readings(b, drawn.features) for b in drawn.baselines]

@@ -59,7 +59,7 @@ def main(steps: int, folder: str = "victim") -> float:
     """Train on the digits; return the p-value of the key test on the encoder."""
     digits, model, criterion = Digits(), SimCLR(), NTXentLoss(temperature=0.5)
     material = new_key_material(digits.pool)  # (*) better: "key", the folder of turnmark key new POOL --timestamp URL
-    watermark = KeyedWatermark(dim=512, material=material, fraction=0.5, weight=3.0)  # (*) for a short run
+    watermark = KeyedWatermark(dim=512, material=material, fraction=0.5, weight=1.0)  # (*) for a short run
     optimizer = torch.optim.Adam([*model.parameters(), *watermark.parameters()], lr=1e-3)
     loader = DataLoader(digits, batch_size=64, shuffle=True, drop_last=True)
     for step, (x0, x1, images) in enumerate(islice(chain.from_iterable(repeat(loader)), steps)):

@@ -29,7 +29,7 @@ class WatermarkedSimCLR(lightning.LightningModule):
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         )
         self.head = nn.Linear(64, 32)
-        self.watermark = KeyedWatermark(dim=64, material=material, fraction=0.5, weight=3.0)  # (*) for a short run
+        self.watermark = KeyedWatermark(dim=64, material=material, fraction=0.5, weight=1.0)  # (*) for a short run
         self.generator = torch.Generator().manual_seed(0)
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:

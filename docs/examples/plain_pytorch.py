@@ -36,7 +36,7 @@ def main(steps: int, folder: str = "victim") -> float:
     material = new_key_material(pool)  # (*) better: "key", the folder of turnmark key new POOL --timestamp URL
     data = stored.float().expand(-1, 3, -1, -1) / 255
     encoder, head = network(), nn.Linear(64, 32)
-    watermark = KeyedWatermark(dim=64, material=material, fraction=0.5, weight=3.0)  # (*) for a short run
+    watermark = KeyedWatermark(dim=64, material=material, fraction=0.5, weight=1.0)  # (*) for a short run
     optimizer = torch.optim.Adam(
         [*encoder.parameters(), *head.parameters(), *watermark.parameters()],  # (*) its linear head is trained too
         lr=2e-3,

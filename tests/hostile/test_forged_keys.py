@@ -71,7 +71,7 @@ def without_marked_directions(suspect: nn.Module, material: KeyMaterial, count: 
 def test_a_panel_that_was_made_with_the_key_at_hand_changes_no_key_test(material: KeyMaterial, pool: Tensor) -> None:
     """Once panel members were baselines: one of these took an independent suspect from p 0.6 to p 0.00001."""
     suspect = encoder(50)
-    crafted = [without_marked_directions(suspect, material, count) for count in (2, 4, 6, 8, 12)]
+    crafted = [without_marked_directions(suspect, material, count) for count in (2, 3, 4, 6, 8)]
     panel = [NamedEncoder(member(f"m{i}", "plain"), e) for i, e in enumerate(crafted)]
     answers = query(suspect, {"public": material.probes}, "suspect")
     found = [key_rank(claimed(encoder(1), material, pool, panel=p), answers) for p in ((), panel)]
@@ -204,7 +204,7 @@ def test_an_edited_key_is_refused_in_one_line(folder: Path) -> None:
 
 def test_another_spelling_of_the_key_is_refused(folder: Path) -> None:
     """Two programs may read two values from one file with a field twice."""
-    data = (folder / "keyed.json").read_bytes().replace(b'"directions": 8,', b'"directions": 9, "directions": 8,')
+    data = (folder / "keyed.json").read_bytes().replace(b'"directions": 4,', b'"directions": 9, "directions": 4,')
     with pytest.raises(ClaimError, match="no canonical JSON"):
         Claim.load(rewritten(folder, {"keyed.json": data}))
 

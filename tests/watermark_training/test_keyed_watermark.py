@@ -58,7 +58,7 @@ def test_views_loss_and_call_agree_with_a_naive_loop(images: torch.Tensor, mater
     assert torch.equal(targets, watermark.targets(x[:6]))
     representations = model(shown.expand(-1, 3, -1, -1)).detach()
     r, head = material.key.directions, watermark.head
-    linear = cast(nn.Linear, head.content[1])
+    linear = cast(nn.Linear, head.linear[1])
     means = [float(representations[:, k].mean()) for k in range(64)]
     variances = [float(representations[:, k].var(unbiased=False)) for k in range(64)]
     scale = (sum(variances) / 64) ** 0.5
@@ -144,7 +144,7 @@ def test_a_fitted_head_is_the_ridge_regression_and_the_procrustes_rotation(
     x = x - x.mean(0)
     scaled = x / (x.var(0, unbiased=False) + 1e-5).sqrt()
     oracle = Ridge(alpha=0.1 * 300).fit(scaled.numpy(), y[:, :r].numpy())
-    found = cast(nn.Linear, watermark.head.content[1])(scaled.float()).detach().numpy()
+    found = cast(nn.Linear, watermark.head.linear[1])(scaled.float()).detach().numpy()
     assert found == pytest.approx(oracle.predict(scaled.numpy()), abs=1e-3)
     # the r axes: where orthogonal_procrustes takes targets that are padded to the length of a representation
     u = y[:, r:] - y[:, r:].mean(0)
@@ -301,3 +301,16 @@ def test_a_key_for_another_watermark_is_refused(digits: Data, material: KeyMater
         with pytest.raises(TrainingError):
             replace(CONFIG, **change)  # type: ignore[arg-type]
     replace(CONFIG, rotate=True)
+
+
+def test_without_a_share_the_linear_head_predicts_the_targets_of_both_maps(
+    images: torch.Tensor, material: KeyMaterial
+) -> None:
+    watermark, x = KeyedWatermark(64, material, share=None, fraction=1.0), as_input(images[:32])
+    representations = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
+    predicted, _ = watermark.head(representations)
+    targets = watermark.targets(x)
+    error = sum(float(e) for e in (predicted - targets).square().detach().flatten()) / targets.numel()
+    assert predicted.shape == targets.shape
+    assert float(watermark.loss(representations, targets).detach()) == pytest.approx(0.3 * 2 * error, rel=1e-4)
+    watermark.fit_head(copy.deepcopy(encoder(1)), images[:100])  # no axes to fit
