@@ -102,6 +102,7 @@ from ownership.verdict.explanations import Consequence as Consequence
 from ownership.verdict.explanations import Explanation as Explanation
 from ownership.verdict.explanations import ExplanationFinding as ExplanationFinding
 from ownership.verdict.findings import Findings as Findings
+from ownership.verdict.panel_strength import PanelStrength as PanelStrength
 from ownership.verdict.records import AuditOptions as AuditOptions
 from ownership.verdict.records import ClaimRecord as ClaimRecord
 from ownership.verdict.records import EncoderEntry as EncoderEntry

@@ -6,12 +6,13 @@ claim + suspect -> responses -> key test: rank of the key among keys drawn anew 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ownership.auditing.claim_checks import check_panel, check_predictor, check_probes
 from ownership.auditing.key_test import key_test
+from ownership.auditing.panel_strength import panel_strength
 from ownership.auditing.panel_test import panel_test
 from ownership.auditing.paper_tests import paper_tests
 from ownership.auditing.records import claim_record, options_record, suspect_record
@@ -27,6 +28,7 @@ from ownership.suspects.preprocessing import Preprocess, parse_preprocess
 from ownership.suspects.suspect import OUTPUT_KINDS, Suspect
 from ownership.verdict.findings import KEY_TEST, Findings
 from ownership.verdict.multiplicity import suspect_pvalue
+from ownership.verdict.panel_strength import PanelStrength
 from ownership.verdict.records import AuditOptions
 from ownership.verdict.results import AuditorEncoder, InterimAnalysis, KeyTest, ProbeQuality, Skip, SkipCode, TestResult
 from ownership.verdict.rule import Verdict, decide, key_rejects, supports
@@ -107,13 +109,13 @@ def audit_with_preprocessings(
 
     Only the suspect is queried several times: the panel's encoders always have their own preprocessing.
     """
-    quality, tested, trials = check_probes(claim), _at_share_of_alpha(claim, tried), []
+    checks, tested, trials = measured_claim(claim), _at_share_of_alpha(claim, tried), []
     for preprocess in tried:
         said = f" (preprocessing {preprocess.name})" if len(tried) > 1 else ""
         steps.begin(f"querying the suspect{said}")
         one = replace(suspect, preprocess=preprocess)
-        queried = query_suspect(tested, one, stop_early=options.stop_early)
-        trials.append(evaluate(tested, one, queried, quality, with_paper_tests=options.paper_tests))
+        queried = query_suspect(tested, one, checks.weak_strata, stop_early=options.stop_early)
+        trials.append(evaluate(tested, one, queried, checks, with_paper_tests=options.paper_tests))
     best = min(trials, key=_strongest_first)
     if len(trials) == 1:
         return best
@@ -146,6 +148,24 @@ def _strongest_first(findings: Findings) -> tuple[bool, bool, float]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimChecks:
+    """What is measured on the claim before a suspect is queried."""
+
+    quality: ProbeQuality
+    strength: PanelStrength | None
+
+    @property
+    def weak_strata(self) -> tuple[str, ...]:
+        """The strata that do not count as controls."""
+        return () if self.strength is None else self.strength.weak_strata
+
+
+def measured_claim(claim: Claim) -> ClaimChecks:
+    """Return what is wrong with a claim's probes, and the strength of its panel."""
+    return ClaimChecks(quality=check_probes(claim), strength=panel_strength(claim))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueriedSuspect:
     """A suspect's session, and the interim analyses that were made during it."""
 
@@ -154,27 +174,34 @@ class QueriedSuspect:
     ended_early: bool  # the last of them supports the claim, and no more queries were made
 
 
-def query_suspect(claim: Claim, suspect: Suspect, *, stop_early: bool) -> QueriedSuspect:
-    """Query a suspect with a claim's probes: all at once, or until an interim analysis supports the claim."""
+def query_suspect(claim: Claim, suspect: Suspect, weak: Collection[str], *, stop_early: bool) -> QueriedSuspect:
+    """Query a suspect with a claim's probes: all at once, or until an interim analysis supports the claim.
+
+    Args:
+        claim: The claim.
+        suspect: The suspect.
+        weak: Strata that do not count as controls.
+        stop_early: Whether to end at the first analysis that supports the claim.
+    """
     session = SuspectSession(suspect.preprocess.before(suspect.encoder), claim, "suspect")
     if not stop_early:
         session.query_all()
     interim: tuple[InterimAnalysis, ...] = ()
     if suspect.output_kind == "representations" or claim.material is not None:
-        interim = tuple(_interim_analyses(claim, session, suspect.output_kind, stop_early=stop_early))
-    ended_early = stop_early and bool(interim) and _supports(interim[-1])
+        interim = tuple(_interim_analyses(claim, session, suspect.output_kind, weak, stop_early=stop_early))
+    ended_early = stop_early and bool(interim) and _supports(interim[-1], weak)
     if stop_early and not ended_early and not session.problems:
         session.query_all()
     return QueriedSuspect(session=session, interim_analyses=interim, ended_early=ended_early)
 
 
-def _supports(interim: InterimAnalysis) -> bool:
+def _supports(interim: InterimAnalysis, weak: Collection[str]) -> bool:
     by_key = interim.key is not None and key_rejects(interim.key, interim.key_alpha)
-    return by_key or supports(interim.results, interim.alpha)
+    return by_key or supports(interim.results, interim.alpha, weak)
 
 
 def _interim_analyses(
-    claim: Claim, session: SuspectSession, output_kind: str, *, stop_early: bool
+    claim: Claim, session: SuspectSession, output_kind: str, weak: Collection[str], *, stop_early: bool
 ) -> Iterator[InterimAnalysis]:
     """Yield the interim analyses. When stopping early, query for each, and end with the first that supports."""
     primary = claim.plan.primary if output_kind == "representations" else ()
@@ -197,12 +224,12 @@ def _interim_analyses(
             key=key_test(claim, session.responses, sizes["public"]),
         )
         yield interim
-        if stop_early and _supports(interim):
+        if stop_early and _supports(interim, weak):
             return
 
 
 def evaluate(
-    claim: Claim, suspect: Suspect, queried: QueriedSuspect, quality: ProbeQuality, *, with_paper_tests: bool
+    claim: Claim, suspect: Suspect, queried: QueriedSuspect, checks: ClaimChecks, *, with_paper_tests: bool
 ) -> Findings:
     """Return the findings on a suspect that was queried."""
     session, interim = queried.session, queried.interim_analyses
@@ -218,7 +245,7 @@ def evaluate(
     else:
         key = key_test(claim, session.responses)
         if claim.members:
-            results, skipped = _final_analysis(claim, session, suspect.output_kind, quality)
+            results, skipped = _final_analysis(claim, session, suspect.output_kind, checks.quality)
     computed = {r.name for r in results}
     secondary = not session.problems and not queried.ended_early and suspect.output_kind == "representations"
     checked = secondary and claim.watermark is not None
@@ -232,7 +259,8 @@ def evaluate(
         skipped={name: why for name, why in skipped.items() if name not in computed},
         problems=tuple(session.problems),
         queries=session.queries,
-        probe_quality=quality,
+        probe_quality=checks.quality,
+        panel_strength=checks.strength,
         predictor_check=check_predictor(claim, session.responses) if checked else None,
         paper_tests=paper_tests(claim, session.responses) if secondary and with_paper_tests else (),
     )

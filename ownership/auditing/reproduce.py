@@ -31,6 +31,9 @@ KEY_TOLERANCE = 0.02, 1e-4
 KEY_SCORE_TOLERANCE = 0.002, 0.02
 """The same of its standard scores and its statistic: feature maps are networks, which processors round differently."""
 
+AGREEMENT_TOLERANCE = 0.005
+"""Largest difference of two agreements: the baselines are networks, too, and a few neighbours may change places."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedTest:
@@ -202,6 +205,7 @@ def _compared(report: Report) -> dict[str, Any]:
         found |= _flat(f"{place} members", r.members) | _flat(f"{place} references", r.references)
         found |= _flat(f"{place} image-level", to_json(r.image_level))
     found |= _flat("predictor_check", to_json(f.predictor_check)) | _flat("probe_quality", to_json(f.probe_quality))
+    found |= _flat("panel_strength", to_json(f.panel_strength))
     found |= {"panel_checked": to_json(f.panel_checked)}
     found |= _flat("auditor", {m.name: [m.values, len(m.problems)] for m in f.auditor_panel})
     return found | _flat("paper", to_json(f.paper_tests))
@@ -241,6 +245,8 @@ def _alike(where: str, a: Any, b: Any, tolerance: float) -> bool:
     if where.startswith("key_test") and where.endswith((" key p", "/z", " statistic")):
         relative, absolute = KEY_TOLERANCE if where.endswith(" key p") else KEY_SCORE_TOLERANCE
         return bool(abs(a - b) <= max(relative * max(abs(a), abs(b)), absolute))
+    if where.startswith("panel_strength"):
+        return bool(abs(a - b) <= AGREEMENT_TOLERANCE)
     if where.endswith((" p", "/pvalue")):
         return bool(abs(a - b) <= P_TOLERANCE)
     return bool(abs(a - b) <= tolerance * max(abs(a), abs(b), 0.01))

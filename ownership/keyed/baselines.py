@@ -1,14 +1,16 @@
-"""Built-in baselines of the key test: what can be read from the probes without any training.
+"""Built-in baselines: what can be read from the probes without any training.
 
 Any encoder predicts some functions of an image better than others, whatever the key. Most of this is known from the
 images alone: their pixels, and random networks of them. The key test subtracts it, for the key and the decoys alike,
-which leaves the p-value exact and makes it smaller for copies.
+which leaves the p-value exact and makes it smaller for copies. A panel's encoders have to know more of the victim than
+baselines that are the same for every claim.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch.nn.functional as F
+from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,12 +34,25 @@ def builtin_baselines(key: Key, probes: Tensor, invariant: InvariantMap) -> list
         invariant: the key's map. Its own network shows how much variance its features have in an encoder by nature.
     """
     found = [_pixels(probes), on_probes(probes, invariant.pooled), on_probes(probes, invariant.averaged)]
-    for i, cells in enumerate(POOLING):
-        network = RandomNetwork(key.randomness(f"baseline {i}"))
-        found.append(
-            on_probes(probes, lambda x, f=network, c=cells: F.adaptive_avg_pool2d(f(x), c).flatten(1))  # type: ignore[misc]
-        )
+    found += [_network(probes, key.randomness(f"baseline {i}"), cells) for i, cells in enumerate(POOLING)]
     return [_leading(x) for x in found]
+
+
+def baselines_without_key(probes: Tensor) -> dict[str, Array]:
+    """Return representations of the probes that need no training and no key, by name, each `(n, d)`.
+
+    They are pixels and random networks of fixed seeds, so that an owner cannot choose them.
+
+    Args:
+        probes: `(n, c, h, w)` uint8.
+    """
+    networks = {f"random_network_{i}": _network(probes, RandomState(i), cells) for i, cells in enumerate(POOLING)}
+    return {"pixels": _pixels(probes)} | networks
+
+
+def _network(probes: Tensor, random: RandomState, cells: int) -> Array:
+    network = RandomNetwork(random)
+    return on_probes(probes, lambda x: F.adaptive_avg_pool2d(network(x), cells).flatten(1))
 
 
 def _pixels(probes: Tensor) -> Array:

@@ -24,6 +24,7 @@ def check_consistent(findings: Findings) -> None:
     """
     if (record := findings.claim.key) is not None:
         _check_record(record)
+    _check_panel(findings)
     for interim in findings.interim_analyses:
         _check_interim(findings, interim)
     for key in (findings.key, *(x.key for x in findings.interim_analyses)):
@@ -37,6 +38,21 @@ def _check_record(key: KeyRecord) -> None:
     _need(1 <= key.directions <= MOST_DIRECTIONS and key.keys_tried >= 1, "a key without directions or tries")
     if key.anchor is not None:
         _need(datetime.fromisoformat(key.anchor.time).tzinfo is not None, "a timestamp without a time zone")
+
+
+def _check_panel(findings: Findings) -> None:
+    """The strength of the panel is of the claim's panel: of every member, in its stratum."""
+    strength, panel = findings.panel_strength, findings.claim.panel
+    _need((strength is None) == (not panel), "a panel without its strength, or a strength without a panel")
+    if strength is None:
+        return
+    stated = {(stratum, name) for stratum, by_name in strength.members.items() for name in by_name}
+    _need(stated == {(m.kind, m.name) for m in panel}, "the strength is of another panel")
+    found = [x for by_name in strength.members.values() for x in by_name.values()]
+    _need(all(x.keys() == strength.baselines.keys() for x in found), "a member compared with other baselines")
+    values = [x for scores in (strength.baselines, *found) for x in scores.values()]
+    _need(bool(strength.baselines) and strength.probes > 0, "a strength without baselines or probes")
+    _need(all(0 <= x <= 1 for x in values), "an agreement that is no share")
 
 
 def _check_interim(findings: Findings, interim: InterimAnalysis) -> None:

@@ -14,7 +14,7 @@ from ownership.attestation import statement
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import clear_leftovers, write_bytes, write_together
 from ownership.plan import STRATA
-from ownership.reports import alternatives, key_text, sentences
+from ownership.reports import alternatives, key_text, panel_text, sentences
 from ownership.reports.claim_text import seal_lines
 from ownership.reports.figures import key_figure, test_figure
 from ownership.reports.glossary import (
@@ -96,6 +96,7 @@ def render_html(report: Report, custody: Custody | None = None) -> str:
         families=_families(findings.results, content["results"]),
         say=sentences,
         reasons=sentences.reasons(report),
+        agreements="" if findings.panel_strength is None else panel_text.agreements(findings.panel_strength),
         probe_notes=sentences.probe_notes(findings.probe_quality),
         alternatives=alternatives,
         panel_checks=sentences.PANEL_CHECKS,

@@ -1,14 +1,12 @@
-"""The sentences about the key test, and about which came first: the key or claim, or the suspect."""
+"""The sentences about the key test, and about which came first: the key or the suspect."""
 
 from __future__ import annotations
-
-from datetime import datetime
 
 from ownership.reports.glossary import format_exact_p
 from ownership.reports.report import Report
 from ownership.verdict.order import KeyOrder, key_order
 from ownership.verdict.results import KeyTest
-from ownership.verdict.rule import Evidence, first_key_rejection, key_detects
+from ownership.verdict.rule import Evidence, first_key_rejection
 
 
 def key_result(key: KeyTest, *, rejects: bool) -> str:
@@ -60,41 +58,6 @@ def order(report: Report) -> str:
     if found is KeyOrder.SUSPECT_FIRST:
         return f"{stamped}, after {published}, from when the suspect is stated to exist. {NOT_EXCLUDED}"
     return f"{stamped}. {ORDER[found]} {NOT_EXCLUDED}"
-
-
-def panel_order(report: Report) -> str:
-    """Return in a sentence what is shown about which came first, the claim or the suspect, where the panel decides.
-
-    The tests against the panel are symmetric: they give the same if the victim was made from the suspect.
-    """
-    seal, published = report.claim.seal, report.options.published
-    times = [] if seal is None else [t.time for t in seal.timestamps if t.trusted]
-    if published is not None and times:
-        first = min(times, key=datetime.fromisoformat)
-        if datetime.fromisoformat(first) < datetime.fromisoformat(published):
-            return f"The claim was stamped at {first}, before {published}, from when the suspect is stated to exist."
-    return (
-        "Nothing shows that the victim is older than the suspect: these tests would find the same if the victim had "
-        "been made from the suspect. A trusted timestamp of the claim (--roots) before the suspect's first date "
-        "(--published) would."
-    )
-
-
-def panel_doubts(report: Report) -> str:
-    """Return in sentences what speaks against a verdict that the panel alone supports; empty if nothing does.
-
-    A panel of encoders weaker than the victim makes every good encoder look like a copy. The auditor's own encoders
-    would show it; the key test, where it finds the claim's known copies, contradicts it.
-    """
-    findings, said = report.findings, []
-    if key_detects(findings):
-        said.append("The key test would have found a copy like the reference surrogates, and finds no key.")
-    if not findings.auditor_panel:
-        said.append(
-            "No encoders of the auditor were tested (--auditor-panel): it is not excluded that the panel's encoders "
-            "are weaker than the victim, so that every good encoder would look like a copy."
-        )
-    return " ".join(said)
 
 
 def _declared(keys_tried: int) -> str:

@@ -31,6 +31,7 @@ from ownership.reports.stored import (
 )
 from ownership.verdict.explanations import Explanation, explanations_of
 from ownership.verdict.findings import Findings
+from ownership.verdict.panel_strength import PanelStrength
 from ownership.verdict.records import AuditOptions, ClaimRecord, SuspectRecord
 from ownership.verdict.results import (
     AuditorEncoder,
@@ -66,6 +67,7 @@ _FINDINGS: dict[str, Any] = {
     "problems": tuple[Problem, ...],
     "queries": int,
     "probe_quality": ProbeQuality,
+    "panel_strength": PanelStrength | None,
     "panel_checked": dict[str, PanelCheck] | None,
     "predictor_check": PredictorCheck | None,
     "auditor_panel": tuple[AuditorEncoder, ...],
@@ -183,6 +185,7 @@ class Report:
             "problems": to_json(f.problems),
             "queries": f.queries,
             "probe_quality": to_json(f.probe_quality),
+            "panel_strength": to_json(f.panel_strength),
             "panel_checked": to_json(f.panel_checked),
             "predictor_check": to_json(f.predictor_check),
             "auditor_panel": to_json(f.auditor_panel),

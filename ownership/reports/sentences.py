@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from ownership.evidence.statistics import STATISTICS
 from ownership.plan import MIN_RELATIVE_SIMILARITY
 from ownership.reports.glossary import SUPPORT_LEVELS, format_exact_p, format_number, format_p, format_ratio
-from ownership.reports.key_text import key_result, panel_doubts, panel_order
+from ownership.reports.key_text import key_result
+from ownership.reports.panel_text import panel_doubts, panel_order, weakness
 from ownership.reports.report import Report
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import (
@@ -19,7 +20,7 @@ from ownership.verdict.results import (
     SkipCode,
     TestResult,
 )
-from ownership.verdict.rule import Evidence, Reason, ReasonCode, Verdict, has_full_size_controls
+from ownership.verdict.rule import Evidence, Reason, ReasonCode, Verdict, has_full_size_controls, missing_strata
 from ownership.verdict.strength import Strength, Support
 
 PANEL_CHECKS = {
@@ -88,12 +89,12 @@ def tests_summary(report: Report) -> str:
 def _why_enough(report: Report, rejecting: Sequence[TestResult]) -> str:
     if report.verdict is not Verdict.SUPPORTED:
         return ""
-    if not has_full_size_controls(report.primary):
+    if not has_full_size_controls(report.primary, report.findings.weak_strata):
         return (
             "; partial RSA suffices together with a relative similarity of at least "
             f"{MIN_RELATIVE_SIMILARITY:g} to the reference surrogates"
         )
-    if all(t.missing_strata for t in rejecting):
+    if all(missing_strata(t, report.findings.weak_strata) for t in rejecting):
         return "; tests of two families are required and suffice, because the panel lacks a stratum"
     return (
         "; one test suffices, because the error rate is divided among the tests (Holm's correction) and a copy need "
@@ -150,7 +151,7 @@ def _interim(of: Reason, _: Findings) -> str:
 
 
 def _no_full_size(of: Reason, _: Findings) -> str:
-    said = "the panel has no encoders of the victim's size, only smaller or public ones"
+    said = "the panel has no encoders of the victim's size and strength that count, plain or watermarked"
     found, required = of.data["relative_similarity"], of.data["required"]
     if found is None:
         return f"{said}, and no reference surrogate exceeds them: there is nothing to measure relative similarity by"
@@ -171,6 +172,7 @@ _REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
     ReasonCode.AUDITOR_PANEL: _auditor_panel,
     ReasonCode.INTERIM_REJECTION: _interim,
     ReasonCode.TEST: _test,
+    ReasonCode.WEAK_STRATA: lambda r, _: weakness(r),
     ReasonCode.NO_FULL_SIZE_CONTROLS: _no_full_size,
     ReasonCode.KEY_TEST: lambda r, f: key_result(f.key, rejects=r.data["rejects"]) if f.key else "",
     ReasonCode.KEY_INTERIM_REJECTION: lambda r, _: (
@@ -186,7 +188,7 @@ _REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
         + ("the victim, and no reference surrogate" if r.data["references"] else "not even the victim")
     ),
     ReasonCode.MISSING_STRATA: lambda r, _: (
-        f"the panel has no stratum {' or '.join(r.data['strata'])}, so tests of two families have to reject"
+        f"the panel has no stratum {' or '.join(r.data['strata'])} that counts, so tests of two families have to reject"
     ),
     ReasonCode.ONE_FAMILY: lambda _, __: (
         "tests of one family only could be made, so this claim cannot be supported here"
@@ -270,10 +272,13 @@ def strength(of: Strength, decision: Verdict) -> str:
     )
     if_this, if_that = these if copied else these[::-1]
     level += "" if of.support is Support.NONE else " for a copy" if copied else " for independence"
-    return (
-        f"This verdict is at least {format_ratio(ratio)} times as probable if {if_this} as if {if_that}: {level} on "
-        "the scale of ENFSI (2015)."
-    )
+    said = f"This verdict is at least {format_ratio(ratio)} times as probable if {if_this} as if {if_that}"
+    if of.limited:
+        return (
+            f"{said}. It is stated as {level} only, because the owner alone chose the encoders that stand for "
+            "independence: with encoders of the auditor's own (--auditor-panel), the level is that of the ratio."
+        )
+    return f"{said}: {level} on the scale of ENFSI (2015)."
 
 
 def strength_arithmetic(of: Strength) -> str:

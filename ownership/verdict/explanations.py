@@ -19,7 +19,7 @@ class ExplanationFinding(StrEnum):
 
     SET_APART = "set_apart"  # a primary test sets the suspect apart from the panel's encoders of this kind
     NOT_SET_APART = "not_set_apart"
-    NOT_REPRESENTED = "not_represented"  # the panel has no encoders of this kind
+    NOT_REPRESENTED = "not_represented"  # the panel has no encoders of this kind, or of a required kind weak ones
     NOT_TESTED = "not_tested"  # the panel has some, and no primary test was made against them
 
 
@@ -63,14 +63,15 @@ def _by_key(of: Explanation) -> Explanation:
 
 def _explanations(findings: Findings, decision: Decision) -> Iterator[Explanation]:
     panel = findings.claim.panel
+    full_size = [s for s in REQUIRED_STRATA if s not in findings.weak_strata]
     for kind in STRATA:
-        count = sum(m.kind == kind for m in panel)
+        count = 0 if kind in findings.weak_strata else sum(m.kind == kind for m in panel)
         if count:
             yield _of_stratum(findings, kind, count)
         elif kind not in (*SMALL_OR_PUBLIC_STRATA, "distilled") or any(
             kind in t.missing_strata for t in findings.primary
         ):
-            consequence = _consequence(kind, full_size=any(m.kind in REQUIRED_STRATA for m in panel))
+            consequence = _consequence(kind, full_size=any(m.kind in full_size for m in panel))
             yield _not_represented(kind, consequence)
     yield _same_data(findings, {m.name for m in panel if m.trained_on_private is True})
     yield _not_represented(UNPUBLISHED_CHECKPOINT, Consequence.NOT_EXCLUDED)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ownership.evidence.querying import Problem
 from ownership.plan import Plan
 from ownership.stats import holm
+from ownership.verdict.panel_strength import PanelStrength
 from ownership.verdict.records import ClaimRecord, SuspectRecord
 from ownership.verdict.results import (
     AuditorEncoder,
@@ -39,6 +40,7 @@ class Findings:
     problems: tuple[Problem, ...] = ()  # why the suspect's responses cannot be tested; empty: they can
     queries: int  # made to the suspect, repeated queries included
     probe_quality: ProbeQuality
+    panel_strength: PanelStrength | None = None  # None: the claim has no panel
     panel_checked: Mapping[str, PanelCheck] | None = None  # panel member -> check of its file; None: not requested
     predictor_check: PredictorCheck | None = None
     auditor_panel: tuple[AuditorEncoder, ...] = ()
@@ -92,6 +94,11 @@ class Findings:
         """Whether an interim analysis decided and no more queries were made: its results are then the final ones."""
         last = self.interim_analyses[-1] if self.interim_analyses else None
         return last is not None and (self.results, self.key) == (last.results, last.key)
+
+    @property
+    def weak_strata(self) -> tuple[str, ...]:
+        """The required strata that do not count as controls, because their members are weaker than the victim."""
+        return () if self.panel_strength is None else self.panel_strength.weak_strata
 
     @property
     def relative_similarity(self) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import median
 
 from ownership.stats import holm
@@ -36,14 +36,14 @@ def suspect_pvalue(findings: Findings, decision: Decision) -> float | None:
         key=findings.key,
     )
     analyses = [*findings.interim_analyses, *([] if findings.ended_early else [last])]
-    smallest = min(_smallest_part(x) for x in analyses)
+    smallest = min(_smallest_part(x, findings.weak_strata) for x in analyses)
     return min(1.0, smallest * total * findings.trials)
 
 
-def _smallest_part(of: InterimAnalysis) -> float:
+def _smallest_part(of: InterimAnalysis, weak: Collection[str]) -> float:
     """Return the smallest multiple of an analysis's error rates at which it supports the claim."""
     key = math.inf if of.key is None else of.key.adjusted_pvalue / of.key_alpha
-    return min(key, smallest_level(of.results) / of.alpha)
+    return min(key, smallest_level(of.results, weak) / of.alpha)
 
 
 def capacity(findings: Findings, alpha: float) -> int | None:
@@ -60,7 +60,7 @@ def capacity(findings: Findings, alpha: float) -> int | None:
     return math.floor(alpha / max(middle, sys.float_info.min))
 
 
-def smallest_level(tests: Sequence[TestResult]) -> float:
+def smallest_level(tests: Sequence[TestResult], weak: Collection[str] = ()) -> float:
     """Return the smallest alpha at which these tests support the claim; infinite if there is none."""
     levels = sorted(holm([t.pvalue for t in tests]))
-    return next((p for p in levels if supports(tests, p)), math.inf)
+    return next((p for p in levels if supports(tests, p, weak)), math.inf)

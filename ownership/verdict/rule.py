@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -41,6 +41,7 @@ class ReasonCode(StrEnum):
     INTERIM_REJECTION = "interim_rejection"  # queries, alpha, adjusted_pvalue
     TEST = "test"  # test, rejects, alpha, adjusted_pvalue, exceeds_all_controls
     NO_FULL_SIZE_CONTROLS = "no_full_size_controls"  # relative_similarity, required
+    WEAK_STRATA = "weak_strata"  # strata (of each: strong, members, median_lead)
     MISSING_STRATA = "missing_strata"  # strata
     ONE_FAMILY = "one_family"
     NO_REFERENCE_DETECTED = "no_reference_detected"  # references
@@ -87,7 +88,8 @@ def decide(findings: Findings) -> Decision:
        and the suspect has at least `MIN_PROBES_PER_DIMENSION` probes for each of its dimensions.
     4. INCONCLUSIVE: the claim could not have detected a surrogate. The panel has no encoders of the victim's size and
        there is no reference surrogate to measure relative similarity by; or a required stratum is missing, so that two
-       families must reject, and tests of one family ran; or no test detects any reference surrogate.
+       families must reject, and tests of one family ran; or no test detects any reference surrogate. A required stratum
+       whose members are weaker than the victim counts as missing.
     5. NOT_SUPPORTED.
     """
     tests, positives = findings.primary, _auditor_positives(findings)
@@ -109,10 +111,10 @@ def decide(findings: Findings) -> Decision:
         reasons = [*reasons, Reason(code=ReasonCode.KEY_UNDETECTED, data={"references": names})]
     if not tests:
         return conclude(Verdict.INCONCLUSIVE, reasons)
-    if not has_full_size_controls(tests):
+    if not has_full_size_controls(tests, findings.weak_strata):
         if all(relative_similarity_of(t) is None for t in tests):
             return conclude(Verdict.INCONCLUSIVE, reasons)
-    elif all(t.missing_strata for t in tests) and len({t.family for t in tests}) < 2:
+    elif all(missing_strata(t, findings.weak_strata) for t in tests) and len({t.family for t in tests}) < 2:
         return conclude(Verdict.INCONCLUSIVE, [*reasons, Reason(code=ReasonCode.ONE_FAMILY)])
     if undetected := _undetected_references(findings):
         reason = Reason(code=ReasonCode.NO_REFERENCE_DETECTED, data={"references": undetected})
@@ -126,7 +128,7 @@ def supporting(findings: Findings) -> tuple[Evidence, ...]:
     last = findings.key is not None and key_rejects(findings.key, plan.key_alpha * plan.final_share)
     if first_key_rejection(findings) is not None or (last and not findings.ended_early):
         found.append(Evidence.KEY)
-    if first_rejection(findings) is not None or supports(findings.primary, plan.final_alpha):
+    if first_rejection(findings) is not None or supports(findings.primary, plan.final_alpha, findings.weak_strata):
         found.append(Evidence.PANEL)
     return tuple(found)
 
@@ -168,17 +170,17 @@ def _last_key(findings: Findings) -> KeyTest:
     return next(test for test in tests if test is not None)
 
 
-def supports(tests: Sequence[TestResult], alpha: float) -> bool:
+def supports(tests: Sequence[TestResult], alpha: float, weak: Collection[str] = ()) -> bool:
     """Return whether primary tests support the claim at a level.
 
     One test that has every required stratum rejects, or tests of two families do. Against a panel without encoders of
     the victim's size, every encoder of that size would be rejected: partial RSA has to reject, and the relative
-    similarity has to be at least `MIN_RELATIVE_SIMILARITY`.
+    similarity has to be at least `MIN_RELATIVE_SIMILARITY`. Weak strata (`Findings.weak_strata`) count as missing.
     """
     rejected = rejecting(tests, alpha)
-    if not has_full_size_controls(tests):
+    if not has_full_size_controls(tests, weak):
         return any((relative_similarity_of(t) or 0) >= MIN_RELATIVE_SIMILARITY for t in rejected)
-    return len({t.family for t in rejected}) >= 2 or any(not t.missing_strata for t in rejected)
+    return len({t.family for t in rejected}) >= 2 or any(not missing_strata(t, weak) for t in rejected)
 
 
 def rejecting(tests: Sequence[TestResult], alpha: float) -> list[TestResult]:
@@ -196,14 +198,19 @@ def rejecting_tests(findings: Findings) -> frozenset[str]:
     return frozenset(t.name for t in found)
 
 
-def has_full_size_controls(tests: Sequence[TestResult]) -> bool:
-    """Return whether a test was made against encoders of the victim's size: the strata plain or watermarked."""
-    return any(stratum in t.members for t in tests for stratum in REQUIRED_STRATA)
+def has_full_size_controls(tests: Sequence[TestResult], weak: Collection[str] = ()) -> bool:
+    """Return whether a test was made against encoders of the victim's size: plain or watermarked ones, not weak."""
+    return any(stratum in t.members and stratum not in weak for t in tests for stratum in REQUIRED_STRATA)
+
+
+def missing_strata(test: TestResult, weak: Collection[str]) -> tuple[str, ...]:
+    """Return the strata that a test lacks: those without enough members, and those whose members are weak."""
+    return (*test.missing_strata, *(s for s in weak if s in test.members))
 
 
 def first_rejection(findings: Findings) -> InterimAnalysis | None:
     """Return the first interim analysis that supports the claim, or None."""
-    return next((x for x in findings.interim_analyses if supports(x.results, x.alpha)), None)
+    return next((x for x in findings.interim_analyses if supports(x.results, x.alpha, findings.weak_strata)), None)
 
 
 def too_many_positives(positives: int, n: int, alpha: float) -> bool:
@@ -270,13 +277,15 @@ def _observations(findings: Findings, positives: tuple[str, ...]) -> list[Reason
     for t in tests:
         data = {"test": t.name, "rejects": t in rejected, "alpha": alpha, "adjusted_pvalue": adjusted[t.name]}
         found.append(Reason(code=ReasonCode.TEST, data=data | {"exceeds_all_controls": t.exceeds_all_controls}))
-    missing = sorted({s for t in tests for s in t.missing_strata}, key=STRATA.index)
+    missing = sorted({s for t in tests for s in missing_strata(t, findings.weak_strata)}, key=STRATA.index)
     if not tests:
         return found
-    if not has_full_size_controls(tests):
+    if (strength := findings.panel_strength) is not None and strength.weak_strata:
+        found.append(Reason(code=ReasonCode.WEAK_STRATA, data={"strata": strength.counts(strength.weak_strata)}))
+    if not has_full_size_controls(tests, findings.weak_strata):
         data = {"relative_similarity": findings.relative_similarity, "required": MIN_RELATIVE_SIMILARITY}
         found.append(Reason(code=ReasonCode.NO_FULL_SIZE_CONTROLS, data=data))
-    elif missing and all(t.missing_strata for t in tests):
+    elif missing and all(missing_strata(t, findings.weak_strata) for t in tests):
         found.append(Reason(code=ReasonCode.MISSING_STRATA, data={"strata": missing}))
     return found
 

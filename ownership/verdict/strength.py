@@ -56,6 +56,7 @@ class Strength:
     likelihood_ratio: float | None  # at least this for SUPPORTED, at most this for NOT_SUPPORTED
     favors: Literal["copied", "independent"] | None
     support: Support | None  # level of the ratio, or of its inverse where it favors "independent"
+    limited: bool  # whether `support` is below the level of the ratio: no encoders of the auditor were tested
 
 
 def strength_of(findings: Findings, decision: Decision) -> Strength:
@@ -68,6 +69,9 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
     - SUPPORTED: LR is at least (lower bound of k / n) / alpha.
     - NOT_SUPPORTED: LR is at most (upper bound of (n - k) / n) / (1 - alpha).
     - INCONCLUSIVE, or n = 0: LR is not stated.
+
+    Where the panel alone supports the claim, and no encoders of the auditor were tested, at most weak support is
+    stated: the owner alone chose what an independent encoder is.
     """
     names = sorted({n for t in findings.primary for n in t.references} | set(findings.claim.references))
     by_key = Evidence.KEY in decision.evidence
@@ -83,6 +87,8 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
         probability = upper_bound(n - k, n)
         ratio = probability / (1 - alpha)
         favors, support = "independent", support_level(1 / ratio)
+    by_owners_panel = decision.evidence == (Evidence.PANEL,) and not findings.auditor_panel
+    limited = by_owners_panel and support not in (None, Support.NONE, Support.WEAK)
     return Strength(
         error_rate=alpha,
         by_key=by_key,
@@ -91,7 +97,8 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
         probability=probability,
         likelihood_ratio=ratio,
         favors=favors,
-        support=support,
+        support=Support.WEAK if limited else support,
+        limited=limited,
     )
 
 

@@ -33,7 +33,7 @@ SCHEMAS = {p.name.removesuffix(".schema.json"): json.loads(p.read_bytes()) for p
 NAMES: dict[str, tuple[str, ...]] = {
     "claim": ("data", "parts"),
     "report": ("skipped", "versions", "maps", "members", "references", "strata", "probes", "values", "files", "sandbox",
-               "panel_checked", "pvalues", "data"),
+               "panel_checked", "pvalues", "data", "baselines"),
     "summary": ("data",),
     "redaction": ("leaves",),
 }  # fmt: skip

@@ -28,6 +28,9 @@ SET_APART, ALIKE = ExplanationFinding.SET_APART, ExplanationFinding.NOT_SET_APAR
 ABSENT, UNTESTED = ExplanationFinding.NOT_REPRESENTED, ExplanationFinding.NOT_TESTED
 
 
+OWN = (AuditorEncoder(name="own", sha256="a", provenance="", values={"partial_rsa_relative": 0.1}, problems=()),)
+
+
 def suspected(value: float, k: int, n: int, **changes: Any) -> Report:
     """A report whose claim has n reference surrogates, k of which get SUPPORTED in the suspect's place."""
     references = (STRONG,) * k + (WEAK,) * (n - k)
@@ -62,7 +65,7 @@ def test_bounds_are_monotone_and_on_the_safe_side(n: int, data: st.DataObject) -
 
 
 def test_supported_by_hand() -> None:
-    r = suspected(FAR, 3, 3)
+    r = suspected(FAR, 3, 3, auditor_panel=OWN)
     assert r.verdict is Verdict.SUPPORTED
     s = r.strength
     assert (s.references, s.reached, s.favors, s.support) == (3, ("r0", "r1", "r2"), "copied", Support.MODERATE)
@@ -71,6 +74,28 @@ def test_supported_by_hand() -> None:
     assert "at least 36.8 times" in sentences.strength(s, r.verdict)
     assert "3 of 3 reference surrogates get this verdict" in sentences.strength_arithmetic(s)
     assert "0.368 / 0.01" in sentences.strength_arithmetic(s)
+
+
+def test_by_the_owners_panel_alone_at_most_weak_support_is_stated() -> None:
+    """The ratio stays; its level is stated once the auditor's own encoders were tested, or the key test decides."""
+    alone, tested = suspected(FAR, 3, 3).strength, suspected(FAR, 3, 3, auditor_panel=OWN).strength
+    assert (alone.support, alone.limited) == (Support.WEAK, True)
+    assert (tested.support, tested.limited) == (Support.MODERATE, False)
+    assert alone.likelihood_ratio == tested.likelihood_ratio
+    said = sentences.strength(alone, Verdict.SUPPORTED)
+    assert "at least 36.8 times" in said
+    assert "weak support for a copy only" in said
+    assert "--auditor-panel" in said
+    assert "moderate support for a copy on the scale" in sentences.strength(tested, Verdict.SUPPORTED)
+    assert not suspected(NEAR, 40, 40).strength.limited  # NOT_SUPPORTED: the owner gains nothing by it
+    assert not suspected(FAR, 0, 2).strength.limited  # no support, nothing to limit
+
+
+def test_a_missing_base_checkpoint_is_on_the_first_page_of_a_panel_verdict() -> None:
+    r = suspected(FAR, 3, 3)
+    assert "names no base checkpoint" in sentences.tests_summary(r)
+    with_siblings = changed(r, claim=replace(r.claim, panel=panel("plain", "sibling")))
+    assert "names no base checkpoint" not in sentences.tests_summary(with_siblings)
 
 
 def test_not_supported_by_hand() -> None:
@@ -207,6 +232,5 @@ def test_what_the_panel_says_of_each_explanation() -> None:
 
 
 def test_chance_counts_the_auditors_own_encoders() -> None:
-    own = AuditorEncoder(name="own", sha256="a", provenance="", values={"partial_rsa_relative": 0.1}, problems=())
-    r = suspected(FAR, 1, 1, auditor_panel=(own,))
+    r = suspected(FAR, 1, 1, auditor_panel=OWN)
     assert "0 of the auditor's own 1" in alternatives.explanation(by_name(r)["chance"], r)
