@@ -141,16 +141,19 @@ class Bench:
             rows.append(row)
         return rows
 
-    def victim_rows(self) -> Iterator[Row]:
-        """Yield a row for each victim, and for its unwatermarked twin, with the key of every victim."""
+    def victim_rows(self, done: frozenset[str]) -> Iterator[Row]:
+        """Yield a row for each victim, and for its unwatermarked twin, with the key of every victim; not those done."""
         for v in self.victims:
             for watermarked in (True, False):
                 encoder = load_trained(self.folder(v, watermarked)).encoder
                 for key in self.victims:
+                    name = sha256(canonical_json([self.scale.data, v, watermarked, key]))[:16]
+                    if name in done:
+                        continue
                     role = "victim" if watermarked and key == v else "independent"
                     kind = "victim" if role == "victim" else "another owner's victim" if watermarked else "plain twin"
                     yield {
-                        "key": sha256(canonical_json([self.scale.data, v, watermarked, key]))[:16],
+                        "key": name,
                         "role": role,
                         "kind": kind,
                         "of": v,

@@ -37,14 +37,12 @@ def make_victims(bench: Bench, jobs: int, show: Progress) -> None:
     trainings = [(v, watermarked) for v in bench.victims for watermarked in (True, False)]
     for i, _ in enumerate(parallel_map(_train, bench, trainings, folder=bench.work, jobs=jobs)):
         show("victims", i + 1, len(trainings))
-    done = {row["key"] for row in ROWS.load()}
-    if rows := [row for row in bench.victim_rows() if row["key"] not in done]:
-        ROWS.replace(rows, _same)
+    ROWS.replace(list(bench.victim_rows(_done())), _same)
 
 
 def measure_all(bench: Bench, jobs: int, until: float, show: Progress) -> None:
     """Measure what has no row."""
-    done = frozenset(row["key"] for row in ROWS.load())
+    done = _done()
     tasks: list[Work] = [(task, wanted, until) for task in bench.tasks() if (wanted := bench.missing(task, done))]
     rows: list[Row] = []
     for i, found in enumerate(parallel_map(_measure, bench, tasks, folder=bench.work, jobs=jobs)):
@@ -53,6 +51,10 @@ def measure_all(bench: Bench, jobs: int, until: float, show: Progress) -> None:
         if i % KEPT_EVERY == KEPT_EVERY - 1 or i == len(tasks) - 1:
             ROWS.replace(rows, _same)
             rows = []
+
+
+def _done() -> frozenset[str]:
+    return frozenset(row["key"] for row in ROWS.load())
 
 
 def _same(row: Row) -> str:
