@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from attacks_for_eval.evaluation.spec import ModelSpec
 from benchmarks.verdicts import suspects
+from benchmarks.verdicts.bench import FIRST
 from benchmarks.verdicts.design import Scale, independent
 
 OVERWRITE = "embed:8"
@@ -52,7 +53,9 @@ def surrogates(scale: Scale, victim: int) -> Iterator[Task]:
 
 def independents(scale: Scale, checkpoint: str) -> Iterator[Task]:
     """Yield the independent encoders: those of `benchmarks.verdicts`, then those with a keyed watermark."""
-    yield from (Task(spec, None) for spec in suspects.independents(scale, checkpoint))
+    specs = list(suspects.independents(scale, checkpoint))
+    for first in (True, False):  # those that usefulness is measured against
+        yield from (Task(spec, None) for spec in specs if (spec.kind in FIRST) is first)
     for i in range(6 if scale.complete else 2):
         source = "others" if i % 2 else f"private_{i // 2 % scale.victims}"
         spec = independent(scale, "foreign keyed watermark", 5330 + i, watermark="keyed", source=source)
