@@ -137,7 +137,7 @@ class Bench:
                 **self.tested(victim, shown),
             }
             if task.victim is None and victim == self.victims[0]:
-                row["rejections"] = self.rejections(victim, shown)
+                row["rejections"] = self.rejections(victim, shown, seed=int(row["key"][:8], 16))
             rows.append(row)
         return rows
 
@@ -179,8 +179,8 @@ class Bench:
             "versions": versions(),
         }
 
-    def rejections(self, victim: int, encoder: EncoderLike) -> dict[str, int]:
-        """Return how many of 10,000 fresh keys reject an encoder at each level of `ALPHAS`."""
+    def rejections(self, victim: int, encoder: EncoderLike, *, seed: int) -> dict[str, int]:
+        """Return how many of 10,000 fresh keys, drawn by a seed, reject an encoder at each level of `ALPHAS`."""
         found = dict.fromkeys(map(str, ALPHAS), 0)
         frames = _drawn(self, victim)[0].decoys(DECOYS)  # independent of every secret's maps, too
         for i in range(FRESH_SECRETS):
@@ -188,7 +188,7 @@ class Bench:
             of = readings(represent(encoder, drawn.material.probes).double().numpy(), drawn.features)
             decoys = np.sort(statistics(of, known, frames))
             fresh = {
-                name: decoy_frames(RandomState([i, j]), frame.shape[0], frame.shape[1], FRESH_FRAMES)
+                name: decoy_frames(RandomState([seed, i, j]), frame.shape[0], frame.shape[1], FRESH_FRAMES)
                 for j, (name, frame) in enumerate(drawn.frames.items())
             }
             own = statistics(of, known, fresh)

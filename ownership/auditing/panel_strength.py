@@ -20,14 +20,14 @@ def panel_strength(claim: Claim) -> PanelStrength | None:
         return None
     probes = claim.probes["public"][:PROBES]
     baselines = {name: nearest_neighbours(x) for name, x in baselines_without_key(probes).items()}
-    victim = _neighbours(claim, claim.victim.name)
+    victim = _neighbours(claim, claim.victim.name, len(probes))
     own = {name: agreements(victim, x, baselines)[name] for name, x in baselines.items()}
     members: dict[str, dict[str, dict[str, float]]] = {}
     for m in claim.members:
-        found = agreements(victim, _neighbours(claim, m.name), baselines)
+        found = agreements(victim, _neighbours(claim, m.name, len(probes)), baselines)
         members.setdefault(m.kind, {})[m.name] = found
     return PanelStrength(probes=len(probes), baselines=own, members=members)
 
 
-def _neighbours(claim: Claim, name: str) -> Neighbours:
-    return nearest_neighbours(claim.responses[name].get("public")[:PROBES])
+def _neighbours(claim: Claim, name: str, n: int) -> Neighbours:
+    return nearest_neighbours(claim.responses[name].get("public")[:n])
