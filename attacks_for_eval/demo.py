@@ -10,7 +10,6 @@ Keys follow from the seed, so that the demo repeats itself. The seed is public, 
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,14 +23,14 @@ from attacks_for_eval.claims.panel_spec import PanelSpec, draw_images
 from attacks_for_eval.claims.references import ReferenceConfig
 from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.run import Victim, extract_to
+from attacks_for_eval.seeded_key import seeded_key
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.claims.record import NamedEncoder
 from ownership.errors import DataError
 from ownership.io.files import write_json
 from ownership.io.progress import Progress, part, silent
-from ownership.keyed.key import Key
-from ownership.keyed.pool import KeyMaterial, pool_of
+from ownership.keyed.pool import KeyMaterial
 from ownership.plan import Plan
 from ownership.reports.html import save_report
 from ownership.reports.report import Report
@@ -234,9 +233,7 @@ def _material(watermark: WatermarkTask, public: Data, seed: int) -> KeyMaterial 
     """A key of the keyed watermark whose pool is the public images: two thirds are probes."""
     if watermark != "keyed":
         return None
-    secret = hashlib.sha256(f"turnmark demo, key {seed}".encode()).digest()
-    key = Key(secret=secret, pool=pool_of(public.images), probes=2 * len(public) // 3)
-    return KeyMaterial.draw(key, public.images)
+    return seeded_key(f"turnmark demo, key {seed}", public.images, probes=2 * len(public) // 3)
 
 
 def train_config(config: JobConfig, watermark: WatermarkTask, seed: int, epochs: int) -> TrainConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,14 +18,14 @@ from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig, with_method
 from attacks_for_eval.extraction.extract import Examples, extract, fit
 from attacks_for_eval.extraction.labels import LabelObjective
+from attacks_for_eval.seeded_key import seeded_key
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, as_input, three_channels
 from ownership.errors import TrainingError
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import write_bytes
 from ownership.io.text import printable
-from ownership.keyed.key import Key
-from ownership.keyed.pool import KeyMaterial, pool_of
+from ownership.keyed.pool import KeyMaterial
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import secret_key
 from watermark_training.config import TrainConfig
@@ -176,9 +175,7 @@ def _weights(encoder: object) -> Encoder:
 def _with_key(images: Tensor, seed: int) -> tuple[KeyMaterial, Tensor]:
     """A key that follows from a seed, its pool held out of the images, and the images that are left."""
     kept, rest = held_out(len(images), seed)
-    secret = hashlib.sha256(f"evaluation, key {seed}".encode()).digest()
-    key = Key(secret=secret, pool=pool_of(images[rest]), probes=len(rest))
-    return KeyMaterial.draw(key, images[rest]), images[kept]
+    return seeded_key(f"evaluation, key {seed}", images[rest]), images[kept]
 
 
 def with_settled_batch_norm(encoder: Encoder, images: Tensor) -> Encoder:

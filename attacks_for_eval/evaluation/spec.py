@@ -44,8 +44,8 @@ WEIGHT_TRANSFORMS = ("prune", "fine_tune", "distil", "embed")
 |---|---|---|
 | prune | prune:50 | sets the smallest 50 % of the weights of every layer to zero |
 | fine_tune | fine_tune:3 | fine-tunes for 3 epochs of SimCLR on the queried images |
-| embed | embed:8 | embeds a keyed watermark of its own for 8 epochs on the queried images |
 | distil | distil:infonce:small_vgg | extracts a second surrogate from the first one, with this loss and architecture |
+| embed | embed:8 | embeds a keyed watermark of its own for 8 epochs on the queried images |
 """
 
 

@@ -10,7 +10,6 @@ standardized representations of the attacker's images, tested on the probes.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -24,13 +23,12 @@ from torch import Tensor
 from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.extract import extract
+from attacks_for_eval.seeded_key import seeded_key
 from benchmarks.common.machine import versions
 from benchmarks.common.rows import Row, RowStore
 from benchmarks.key_transforms.transforms import Known, transforms
 from ownership.encoders.images import EncoderLike, represent
 from ownership.keyed.drawn import check_encoder
-from ownership.keyed.key import Key
-from ownership.keyed.pool import KeyMaterial, pool_of
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
 from watermark_training.training import train
@@ -53,8 +51,7 @@ def measure(seed: int) -> list[Row]:
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     images, labels = data.images[order], data.labels[order].numpy()
     private, attacker, pool = images[:PRIVATE], images[PRIVATE:ATTACKER], images[ATTACKER:]
-    secret = hashlib.sha256(f"benchmark {seed}".encode()).digest()
-    material = KeyMaterial.draw(Key(secret=secret, pool=pool_of(pool), probes=len(pool)), pool)
+    material = seeded_key(f"benchmark {seed}", pool)
     victim = train(private, replace(CONFIG, seed=seed), material=material).encoder
     surrogate = extract(BlackBox(victim), attacker, replace(EXTRACTION, seed=seed))
     own = train(attacker, replace(CONFIG, seed=1000 + seed, watermark="none", epochs=30)).encoder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -18,6 +17,7 @@ from attacks_for_eval.evaluation.evaluate import linear_probe
 from attacks_for_eval.evaluation.factory import ModelFactory, transform_outputs
 from attacks_for_eval.evaluation.spec import Hyperparameters
 from attacks_for_eval.evasion.outputs import LOSSLESS
+from attacks_for_eval.seeded_key import seeded_key
 from benchmarks.common.machine import cpu, versions
 from benchmarks.common.rows import Row
 from benchmarks.key_verdicts.design import Task, independents, surrogates
@@ -28,8 +28,7 @@ from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, represent
 from ownership.io.canonical import canonical_json, sha256
 from ownership.keyed.drawn import Drawn
-from ownership.keyed.key import Key
-from ownership.keyed.pool import KeyMaterial, pool_of
+from ownership.keyed.pool import KeyMaterial
 from ownership.keyed.test import Readings, decoy_frames, largest_z, readings
 from ownership.suspects.suspect import load_encoder
 from watermark_training.loaded_encoder import load_trained
@@ -62,9 +61,7 @@ class Bench:
 
     def material(self, victim: int, variant: str = "") -> KeyMaterial:
         """Return the key of a victim; its pool and probes are the victim's public images."""
-        images = self.sources[f"public_{victim}"].images
-        secret = hashlib.sha256(f"key_verdicts {self.scale.data} {victim}{variant}".encode()).digest()
-        return KeyMaterial.draw(Key(secret=secret, pool=pool_of(images), probes=len(images)), images)
+        return seeded_key(f"key_verdicts {self.scale.data} {victim}{variant}", self.sources[f"public_{victim}"].images)
 
     def folder(self, victim: int, watermarked: bool = True) -> Path:
         """Return the train folder of a victim, or of its twin without a watermark."""

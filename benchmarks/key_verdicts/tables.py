@@ -9,7 +9,7 @@ from benchmarks.common.markdown import table
 from benchmarks.common.rows import Row, RowStore
 from benchmarks.key_verdicts.bench import ALPHAS, FRESH_FRAMES, FRESH_SECRETS
 from benchmarks.verdicts.design import SCALES
-from benchmarks.verdicts.groups import PRICE_NAMES, is_close, is_plain, is_useful, price_of
+from benchmarks.verdicts.groups import is_close, is_plain, is_useful
 from ownership.plan import Plan
 from ownership.stats import binomial_interval
 
@@ -97,7 +97,7 @@ def missed(data: str) -> str:
             row["images"],
             row["weight_transforms"] or row["output_transform"] or "-",
             f"{row['pvalue']:.5f}",
-            PRICE_NAMES.index(price_of(row)) and f"{100 * (row['victim_utility'] - row['utility']):.1f}",
+            f"{100 * (row['victim_utility'] - row['utility']):.1f}",
         )
         for row in rows_of(data)
         if row["role"] == "surrogate" and row["pvalue"] > LEVEL

@@ -144,9 +144,9 @@ class InvariantMap(nn.Module):
     """Leading directions of what rotating the image leaves unchanged, whitened.
 
     The planes of a random network are averaged over the image and over its rotations, as they are and squared. Every
-    encoder represents the leading directions of such averages, and surrogates of every kind learn them from the victim.
-    What the watermark sets is how much of the representation's variance the marked directions have. The first direction
-    is left out: it is how much there is to see.
+    encoder represents the leading directions of such averages, so that they are predicted says nothing. What the
+    watermark sets is how much of the representation's variance the marked directions have (docs/adr/0034). The first
+    direction is left out: it is how much there is to see.
 
     Args:
         random: draws the network.

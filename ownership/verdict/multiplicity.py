@@ -60,7 +60,10 @@ def capacity(findings: Findings, alpha: float) -> int | None:
     return math.floor(alpha / max(middle, sys.float_info.min))
 
 
-def smallest_level(tests: Sequence[TestResult], weak: Collection[str] = ()) -> float:
-    """Return the smallest alpha at which these tests support the claim; infinite if there is none."""
+def smallest_level(tests: Sequence[TestResult], weak: Collection[str]) -> float:
+    """Return the smallest alpha at which these tests support the claim; infinite if there is none.
+
+    Weak strata (`Findings.weak_strata`) count as missing.
+    """
     levels = sorted(holm([t.pvalue for t in tests]))
     return next((p for p in levels if supports(tests, p, weak)), math.inf)

@@ -170,7 +170,7 @@ def _last_key(findings: Findings) -> KeyTest:
     return next(test for test in tests if test is not None)
 
 
-def supports(tests: Sequence[TestResult], alpha: float, weak: Collection[str] = ()) -> bool:
+def supports(tests: Sequence[TestResult], alpha: float, weak: Collection[str]) -> bool:
     """Return whether primary tests support the claim at a level.
 
     One test that has every required stratum rejects, or tests of two families do. Against a panel without encoders of
@@ -198,7 +198,7 @@ def rejecting_tests(findings: Findings) -> frozenset[str]:
     return frozenset(t.name for t in found)
 
 
-def has_full_size_controls(tests: Sequence[TestResult], weak: Collection[str] = ()) -> bool:
+def has_full_size_controls(tests: Sequence[TestResult], weak: Collection[str]) -> bool:
     """Return whether a test was made against encoders of the victim's size: plain or watermarked ones, not weak."""
     return any(stratum in t.members and stratum not in weak for t in tests for stratum in REQUIRED_STRATA)
 

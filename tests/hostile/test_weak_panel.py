@@ -73,7 +73,7 @@ def test_a_weak_panel_calls_no_independent_encoder_a_copy(suspects: list[Report]
         assert report.verdict is Verdict.INCONCLUSIVE
         assert Evidence.PANEL not in report.decision.evidence
         assert report.findings.weak_strata == ("plain", "watermarked")
-    fooled = [r for r in suspects if supports(r.primary, r.plan.final_alpha)]  # as if the members were strong
+    fooled = [r for r in suspects if supports(r.primary, r.plan.final_alpha, ())]  # as if the members were strong
     assert fooled
 
 

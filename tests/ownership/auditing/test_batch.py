@@ -84,7 +84,7 @@ def test_an_early_end_is_judged_by_that_looks_share(claim: Claim, victim: Encode
     early = audit(claim, as_suspect(victim), AuditOptions(stop_early=True))
     (interim,) = early.findings.interim_analyses
     share = early.plan.interim_alpha_shares[0]
-    assert pvalue_of(early) == pytest.approx(smallest_level(interim.results) / share)
+    assert pvalue_of(early) == pytest.approx(smallest_level(interim.results, ()) / share)
 
 
 def test_nothing_tested_has_no_pvalue_and_counts_in_the_correction(reports: dict[str, Report]) -> None:
@@ -130,9 +130,9 @@ def test_the_chance_of_any_false_verdict_among_n_independent_encoders(n: int) ->
     for _ in range(runs):
         panel = {"plain": rng.normal(size=6), "watermarked": rng.normal(size=6)}
         tests = [(simulated("watermark_probability", float(x), panel),) for x in rng.normal(size=n)]
-        levels = [smallest_level(t) for t in tests]
+        levels = [smallest_level(t, ()) for t in tests]
         hits += any(q <= alpha for q in holm([min(1.0, x) for x in levels]))
-        naive += any(supports(t, alpha) for t in tests)
+        naive += any(supports(t, alpha, ()) for t in tests)
     assert hits / runs <= alpha + 3 * (alpha * (1 - alpha) / runs) ** 0.5
     if n == 20:
         assert naive / runs > 1.5 * alpha

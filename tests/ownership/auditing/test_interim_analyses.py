@@ -67,7 +67,7 @@ def test_type_one_error_over_the_looks(tail: str, most: float) -> None:
             for name, (plain, watermarked) in true.items():
                 a, b = (x + noise * rng.normal(size=len(x)) for x in (plain, watermarked))
                 tests.append(simulated(name, float(b[6]), {"plain": a, "watermarked": b[:6]}))
-            if supports(tests, alpha):
+            if supports(tests, alpha, ()):
                 hits += 1
                 break
     assert hits / runs <= most + 3 * (most * (1 - most) / runs) ** 0.5
@@ -224,4 +224,4 @@ def test_without_members_who_answer_alike_the_rotated_test_decides_nothing_alone
     report = audit(claim, as_suspect(Noisy(victim, 5, 0.01)))
     turned = next(r for r in report.results if r.name == "partial_rsa_rotated")
     assert turned.missing_strata == ("rotation_invariant", "distilled")
-    assert not supports([replace(turned, value=0.9)], 0.01)
+    assert not supports([replace(turned, value=0.9)], 0.01, ())

@@ -1,0 +1,1 @@
+"""Files, keys and reports that are made to mislead Turnmark."""
