@@ -136,10 +136,10 @@ def request(
     inputs.check_key(key)
 
     from ownership.io.files import write_bytes
-    from ownership.keyed.anchoring import key_request
+    from ownership.keyed.anchoring import anchor_request
     from ownership.keyed.pool import KeyMaterial
 
-    write_bytes(out_file, key_request(KeyMaterial.load(key).key))
+    write_bytes(out_file, anchor_request(KeyMaterial.load(key).key))
     say([f"timestamp request: {out_file}"])
 
 

@@ -1,4 +1,4 @@
-"""The anchor of a key: a timestamp authority's signature of the commitment, from which the key then follows.
+"""The anchor of a commitment: a timestamp authority's signature, from which a key, or the pick of twins, then follows.
 
 A key folder holds the key and its probes, which are secret, and what may be published: `commitment.json` and, once
 the key is anchored, `commitment.tsr`. `openssl ts -verify` reads both.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from torch import Tensor
 
@@ -24,45 +24,63 @@ if TYPE_CHECKING:
 COMMITMENT_FILE, REPLY_FILE = "commitment.json", "commitment.tsr"
 
 
-def key_request(key: Key) -> bytes:
-    """Return a timestamp request (RFC 3161, DER) over a key's commitment; it reveals a digest and nothing else.
+class Anchorable(Protocol):
+    """What is committed to, and then follows from an authority's signature too: a key, or twins."""
+
+    @property
+    def commitment(self) -> bytes:
+        """The bytes that an authority signs."""
+
+    @property
+    def anchor(self) -> bytes | None:
+        """Reply of an authority; None without one."""
+
+    def anchored(self, reply: bytes) -> Self:
+        """Return it with the reply of an authority."""
+
+
+A = TypeVar("A", bound=Anchorable)
+
+
+def anchor_request(of: Anchorable) -> bytes:
+    """Return a timestamp request (RFC 3161, DER) over a commitment; it reveals a digest and nothing else.
 
     Raises:
-        ClaimError: if the key is anchored already.
+        ClaimError: if it is anchored already.
     """
-    _refuse_anchored(key)
-    return request(key.commitment).as_bytes()
+    _refuse_anchored(of)
+    return request(of.commitment).as_bytes()
 
 
-def anchored_by(key: Key, url: str, roots: Sequence[Certificate] = ()) -> Key:
-    """Return the key anchored by the timestamp authority at `url`.
+def anchored_by(of: A, url: str, roots: Sequence[Certificate] = ()) -> A:
+    """Return a key or twins anchored by the timestamp authority at `url`.
 
     Args:
-        key: not anchored yet.
+        of: not anchored yet.
         url: address of the authority.
         roots: root certificates that the reply must chain to.
 
     Raises:
-        ClaimError: if the key is anchored already.
+        ClaimError: if it is anchored already.
         OwnershipError: if the authority gives no reply, or one that does not cover the commitment.
     """
-    _refuse_anchored(key)
-    query = request(key.commitment)
+    _refuse_anchored(of)
+    query = request(of.commitment)
     reply = ask_authority(url, query.as_bytes())
-    read_reply(reply, key.commitment, roots, nonce=query.nonce, of="commitment", error=ClaimIntegrityError)
-    return key.anchored(reply)
+    read_reply(reply, of.commitment, roots, nonce=query.nonce, of="commitment", error=ClaimIntegrityError)
+    return of.anchored(reply)
 
 
-def anchored_with(key: Key, reply: bytes, roots: Sequence[Certificate] = ()) -> Key:
-    """Return the key anchored with an authority's reply to its request.
+def anchored_with(of: A, reply: bytes, roots: Sequence[Certificate] = ()) -> A:
+    """Return a key or twins anchored with an authority's reply to its request.
 
     Raises:
-        ClaimError: if the key is anchored already.
+        ClaimError: if it is anchored already.
         ClaimIntegrityError: if the reply does not cover exactly the bytes of the commitment, or is malformed.
     """
-    _refuse_anchored(key)
-    read_reply(reply, key.commitment, roots, of="commitment")
-    return key.anchored(reply)
+    _refuse_anchored(of)
+    read_reply(reply, of.commitment, roots, of="commitment")
+    return of.anchored(reply)
 
 
 def save_key(key: Key, images: Tensor, folder: Path) -> KeyMaterial:
@@ -79,6 +97,6 @@ def save_key(key: Key, images: Tensor, folder: Path) -> KeyMaterial:
     return material
 
 
-def _refuse_anchored(key: Key) -> None:
-    if key.anchor is not None:
-        raise ClaimError("the key is anchored already", "another anchor would make another key")
+def _refuse_anchored(of: Anchorable) -> None:
+    if of.anchor is not None:
+        raise ClaimError("the commitment is anchored already", "another anchor would make another key, or another pick")
