@@ -12,7 +12,11 @@ from cli.options import DATA_HELP, N_PROBES_HELP, Out, Roots, Size
 from cli.seal import roots_in, say
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ownership.attestation.timestamps import Timestamp
+    from ownership.keyed.features import PoolFeatures
+    from ownership.keyed.key import Features
 
 app = typer.Typer(help="Make keys of the keyed watermark, and anchor them in time.", no_args_is_help=True)
 
@@ -22,6 +26,11 @@ Folder = Annotated[Path, typer.Argument(help="Folder of turnmark key new.", show
 PoolImages = Annotated[
     str, typer.Argument(help="Public images that the encoder is not trained on. " + DATA_HELP, show_default=False)
 ]
+FEATURE_ENCODER_HELP = (
+    "A trained encoder (weights or ONNX), such as a public one or an early checkpoint, whose features the invariant "
+    "map marks instead of a random network's. It finds surrogates of augmented or rotated queries better. Give the "
+    "key's folder to turnmark train, which needs the encoder."
+)
 TIMESTAMP_HELP = "URL of a timestamp authority (RFC 3161) that signs the commitment."
 ADVICE = (
     "the key is not anchored in time: that it was chosen after a suspect was known is not excluded. Anchor it before "
@@ -45,6 +54,9 @@ def new(
     directions: Annotated[
         int, typer.Option("--directions", min=1, max=64, help="Directions of each feature map that are taught.")
     ] = 4,
+    feature_encoder: Annotated[
+        Path | None, typer.Option("--feature-encoder", help=FEATURE_ENCODER_HELP, show_default=False)
+    ] = None,
     timestamp: Annotated[str | None, typer.Option("--timestamp", help=TIMESTAMP_HELP, show_default=False)] = None,
     roots: Roots = None,
     size: Size = None,
@@ -55,6 +67,8 @@ def new(
 
     refuse_existing(out, ClaimError)
     inputs.check_images(pool, least=FEWEST, what="pool")
+    if feature_encoder is not None:
+        inputs.check_encoder(feature_encoder, "feature encoder")
 
     from ownership.io.extras import require
 
@@ -68,10 +82,12 @@ def new(
 
     trusted = roots_in(roots)
     images = load_data(pool, size=size).images
-    key = new_key(pool_of(images), probes=n_probes, directions=directions)
+    features = None if feature_encoder is None else _features(feature_encoder, images)
+    named = None if features is None else features.named
+    key = new_key(pool_of(images), probes=n_probes, directions=directions, features=named)
     if timestamp is not None:
         key = anchored_by(key, timestamp, trusted)
-    save_key(key, images, out)
+    save_key(key, images, out, features)
     say(
         [
             f"key: {out}, {key.probes:,} probes of a pool of {key.pool.images:,} images; keep {out}/key.json secret",
@@ -108,18 +124,20 @@ def anchor(
     from ownership.errors import OwnershipError
     from ownership.io.files import read_bytes
     from ownership.keyed.anchoring import anchored_by, anchored_with, save_key
+    from ownership.keyed.features import PoolFeatures
     from ownership.keyed.pool import KeyMaterial
     from watermark_training.data import load_data
 
     trusted = roots_in(roots)
     old = KeyMaterial.load(key).key
     images = load_data(pool, size=size).images
-    KeyMaterial.draw(old, images)  # the pool is checked before an authority is asked
+    features = PoolFeatures.load(key)
+    KeyMaterial.draw(old, images, None if features is None else features.rows)  # checked before an authority is asked
     if timestamp is not None:
         found = anchored_by(old, timestamp, trusted)
     else:
         found = anchored_with(old, read_bytes(reply, OwnershipError, "reply"), trusted)  # type: ignore[arg-type]
-    save_key(found, images, key)
+    save_key(found, images, key, features)
     _say_anchor(found.timestamp(trusted))
 
 
@@ -161,9 +179,25 @@ def show(key: Folder, roots: Roots = None) -> None:
             f"pool        {found.pool.images:,} images of {channels} x {height} x {width}, SHA-256 {found.pool.sha256}",
             f"probes      {found.probes:,}, drawn by the key",
             f"directions  {found.directions} of each feature map",
+            f"features    {_features_line(found.features)}",
         ]
     )
     _say_anchor(found.timestamp(roots_in(roots)))
+
+
+def _features(file: Path, images: Tensor) -> PoolFeatures:
+    from ownership.keyed.features import PoolFeatures
+    from ownership.suspects.suspect import load_encoder
+
+    encoder = load_encoder(file)
+    with render.progress() as show:
+        return PoolFeatures.compute(images, encoder.encoder, file, show)
+
+
+def _features_line(features: Features | None) -> str:
+    if features is None:
+        return "of random networks"
+    return f"of random networks, and of the encoder with SHA-256 {features.encoder_sha256}"
 
 
 def _say_anchor(stamped: Timestamp | None) -> None:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ownership.errors import TrainingError
+from ownership.keyed.features import DIGEST_BYTES
 from ownership.keyed.key import MIN_PROBES, new_key
-from ownership.keyed.pool import DIGEST_BYTES, KeyMaterial, digests_of, pool_of
+from ownership.keyed.pool import KeyMaterial, digests_of, pool_of
 from watermark_training.distributed import from_first_process
 
 MOST_HELD_OUT = 4000

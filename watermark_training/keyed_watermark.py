@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from ownership.encoders.images import EncoderLike, as_input, represent, three_channels
 from ownership.errors import TrainingError
 from ownership.keyed.drawn import check_encoder
+from ownership.keyed.features import EncoderSource
 from ownership.keyed.key import Key
 from ownership.keyed.maps import Targets
 from ownership.keyed.pool import KeyMaterial
 from ownership.keyed.test import KeyTestResult
+from ownership.suspects.suspect import load_encoder
 from watermark_training.device import seeded
 
 View = Callable[[Tensor, torch.Generator], Tensor]
@@ -39,6 +41,23 @@ SHARE_WEIGHT = 2.5
 def number_of(key: Key, purpose: str) -> int:
     """Return a number of 48 bits that the key fixes for one purpose."""
     return int.from_bytes(key.randomness(purpose).bytes(6), "big")
+
+
+def feature_source(material: KeyMaterial) -> EncoderSource | None:
+    """Return what gives the features of training images, where a key's features are an encoder's.
+
+    Raises:
+        TrainingError: if the encoder is missing, or another one.
+        SuspectError: if it cannot be loaded.
+    """
+    if material.key.features is None or material.features is None:
+        return None
+    if material.features.encoder is None:
+        raise TrainingError("the key's feature encoder is missing", "give the folder of turnmark key new")
+    found = load_encoder(material.features.encoder)
+    if found.sha256 != material.key.features.encoder_sha256:
+        raise TrainingError("this is not the feature encoder that the key was committed to", "restore the original")
+    return EncoderSource(found.encoder)
 
 
 class WatermarkHead(nn.Module):
@@ -147,7 +166,7 @@ class KeyedWatermark(nn.Module):
     def use(self, material: KeyMaterial) -> None:
         """Take the targets from this key; the head stays."""
         self.material = material
-        self.targets = Targets(material.key, material.probes)
+        self.targets = Targets(material, feature_source(material))
 
     def shown(self, batch: int) -> int:
         """Return how many images of a batch the loss is computed on: at least two, for their variance."""

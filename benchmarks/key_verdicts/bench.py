@@ -28,6 +28,7 @@ from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, represent
 from ownership.io.canonical import canonical_json, sha256
 from ownership.keyed.drawn import Drawn
+from ownership.keyed.features import PoolFeatures
 from ownership.keyed.pool import KeyMaterial
 from ownership.keyed.test import Readings, decoy_frames, largest_z, readings
 from ownership.suspects.suspect import load_encoder
@@ -36,6 +37,8 @@ from watermark_training.train_folder import train_to
 
 SETTINGS = Hyperparameters()
 DECOYS = 99_999
+VICTIM_SEED = 200
+"""Seed of the first victim. Victims 100 and above were judged with the design of decision 34."""
 FRESH_SECRETS, FRESH_FRAMES = 4, 2500
 """Fresh keys of the size of the test: secrets (maps and probes), and frames of each."""
 ALPHAS = (0.05, 0.01, 0.001)
@@ -60,8 +63,13 @@ class Bench:
         self.factory = ModelFactory(folder=self.work / "models", sources=self.sources, settings=SETTINGS)
 
     def material(self, victim: int, variant: str = "") -> KeyMaterial:
-        """Return the key of a victim; its pool and probes are the victim's public images."""
-        return seeded_key(f"key_verdicts {self.scale.data} {victim}{variant}", self.sources[f"public_{victim}"].images)
+        """Return the key of a victim; its pool and probes are the victim's public images.
+
+        Its feature encoder is the public checkpoint, which no victim's owner trained.
+        """
+        name = f"key_verdicts, encoder {self.scale.data} {victim}{variant}"
+        pool = self.sources[f"public_{victim}"].images
+        return seeded_key(name, pool, features=_features(self, victim), encoder=self.checkpoint)
 
     def folder(self, victim: int, watermarked: bool = True) -> Path:
         """Return the train folder of a victim, or of its twin without a watermark."""
@@ -72,7 +80,9 @@ class Bench:
         start, epochs = None, self.scale.epochs
         if victim in self.scale.fine_tuned:
             start, epochs = as_weights(load_encoder(self.checkpoint).encoder), self.scale.fine_tune_epochs
-        spec = design.independent(self.scale, "victim", 100 + victim, watermark="keyed" if watermarked else "none")
+        spec = design.independent(
+            self.scale, "victim", VICTIM_SEED + victim, watermark="keyed" if watermarked else "none"
+        )
         config = SETTINGS.training(spec, epochs=epochs, **({} if start is None else SHORT))
         material = self.material(victim) if watermarked else None
         train_to(
@@ -106,6 +116,7 @@ class Bench:
             "spec": task.spec.to_dict(),
             "output_transform": output,
             "extracted_from": task.victim,
+            "feature_encoder": self.scale.checkpoint.to_dict(),
         }
         return sha256(canonical_json(made_from))[:16]
 
@@ -144,7 +155,7 @@ class Bench:
             for watermarked in (True, False):
                 encoder = load_trained(self.folder(v, watermarked)).encoder
                 for key in self.victims:
-                    name = sha256(canonical_json([self.scale.data, v, watermarked, key]))[:16]
+                    name = sha256(canonical_json([self.scale.data, VICTIM_SEED + v, watermarked, key]))[:16]
                     if name in done:
                         continue
                     role = "victim" if watermarked and key == v else "independent"
@@ -213,6 +224,12 @@ def as_weights(encoder: object) -> Encoder:
     if not isinstance(encoder, Encoder):
         raise TypeError("weights of a known architecture are needed")
     return encoder
+
+
+@lru_cache(maxsize=5)
+def _features(bench: Bench, victim: int) -> PoolFeatures:
+    encoder = load_encoder(bench.checkpoint).encoder
+    return PoolFeatures.compute(bench.sources[f"public_{victim}"].images, encoder, bench.checkpoint)
 
 
 @lru_cache(maxsize=12)

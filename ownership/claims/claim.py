@@ -32,7 +32,16 @@ from safetensors.torch import load, save
 from torch import nn
 
 from ownership.attestation.timestamps import Timestamp
-from ownership.claims.parts import KEYED, POOL, positive, read_material, read_probes, read_responses, read_watermark
+from ownership.claims.parts import (
+    FEATURES,
+    KEYED,
+    POOL,
+    positive,
+    read_material,
+    read_probes,
+    read_responses,
+    read_watermark,
+)
 from ownership.claims.probes import WatermarkProbes
 from ownership.claims.record import EncoderRecord, teachers_among
 from ownership.claims.redaction import PRIVATE_PROBES, PRIVATE_SETS, Redaction
@@ -183,6 +192,8 @@ class Claim:
         if self.material is not None:
             parts[KEYED] = canonical_json(self.material.key.to_dict())
             parts[POOL] = self.material.digests
+            if self.material.features is not None:
+                parts[FEATURES] = self.material.features.to_bytes()
         if self.watermark is not None and self.watermark.key is not None:
             parts["key.json"] = canonical_json(self.watermark.key.to_dict())
         if self.watermark is not None:

@@ -17,12 +17,13 @@ from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence.querying import Probes
 from ownership.evidence.responses import Responses
 from ownership.io.canonical import parse_canonical, parse_json
+from ownership.keyed.features import ProbeFeatures
 from ownership.keyed.key import Key
 from ownership.keyed.pool import KeyMaterial
 from ownership.watermark import Watermark, WatermarkKey, stored_predictor
 
-KEYED, POOL = "keyed.json", "pool.sha256"
-"""Parts that hold the key of the keyed watermark, and the digests of its pool."""
+KEYED, POOL, FEATURES = "keyed.json", "pool.sha256", "features.safetensors"
+"""Parts that hold the key of the keyed watermark, the digests of its pool, and the features of an encoder."""
 
 
 def read_probes(folder: VerifiedFolder) -> tuple[Probes, WatermarkProbes | None]:
@@ -56,7 +57,9 @@ def read_material(folder: VerifiedFolder, public: Tensor) -> KeyMaterial | None:
     channels = key.pool.shape[0]
     if not torch.equal(public, public[:, :channels].expand_as(public)):  # gray images may be stored with three channels
         raise ClaimIntegrityError("the public probes of a gray pool are not gray: they were edited")
-    material = KeyMaterial(key=key, probes=public[:, :channels].contiguous(), digests=folder.parts[POOL])
+    features = None if key.features is None else ProbeFeatures.from_bytes(folder.parts[FEATURES])
+    probes = public[:, :channels].contiguous()
+    material = KeyMaterial(key=key, probes=probes, digests=folder.parts[POOL], features=features)
     material.check()
     return material
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ownership.encoders.images import as_input, as_uint8, check_images, images_sha256, three_channels
 from ownership.errors import DataError
 from ownership.evidence.querying import Probes
-from ownership.keyed.pool import KeyMaterial
+from ownership.keyed.pool import KeyMaterial, drawn_probes
 from ownership.plan import Plan
 from ownership.watermark import TURN, WatermarkKey, rotate, rotated_pairs
 
@@ -114,7 +114,7 @@ def split_public(public: Tensor, plan: Plan, material: KeyMaterial | None = None
         if torch.equal(public, material.probes):
             return public, public[:0]
         rest = torch.ones(len(public), dtype=torch.bool)
-        probes = KeyMaterial.draw(material.key, public).probes
+        probes = drawn_probes(material.key, public)
         rest[material.key.probe_indices()] = False
         return probes, public[rest]
     order = torch.randperm(len(public), generator=torch.Generator().manual_seed(plan.seed))

@@ -15,6 +15,7 @@ from torch import Tensor
 from ownership.attestation.timestamps import ask_authority, read_reply, request
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.io.files import write_bytes
+from ownership.keyed.features import PoolFeatures
 from ownership.keyed.key import Key
 from ownership.keyed.pool import KeyMaterial
 
@@ -83,13 +84,22 @@ def anchored_with(of: A, reply: bytes, roots: Sequence[Certificate] = ()) -> A:
     return of.anchored(reply)
 
 
-def save_key(key: Key, images: Tensor, folder: Path) -> KeyMaterial:
+def save_key(key: Key, images: Tensor, folder: Path, features: PoolFeatures | None = None) -> KeyMaterial:
     """Write a key folder: the key, the probes that it draws from the images of its pool, and what may be published.
+
+    Args:
+        key: the key.
+        images: `(n, c, h, w)` uint8, the images of its pool.
+        folder: where to write.
+        features: an encoder's features of them, if the key was committed to some.
 
     Raises:
         ClaimError: if these are other images than the key was committed to.
+        ClaimIntegrityError: if these are other features.
     """
-    material = KeyMaterial.draw(key, images)
+    material = KeyMaterial.draw(key, images, None if features is None else features.rows)
+    if features is not None:
+        features.save(folder)
     material.save(folder)
     write_bytes(folder / COMMITMENT_FILE, key.commitment)
     if key.anchor is not None:

@@ -31,9 +31,9 @@ def builtin_baselines(key: Key, probes: Tensor, invariant: InvariantMap) -> list
     Args:
         key: draws the random networks; they are independent of its frames.
         probes: `(n, c, h, w)` uint8.
-        invariant: the key's map. Its own network shows how much variance its features have in an encoder by nature.
+        invariant: the key's map. What it is made of shows how much variance its features have in an encoder by nature.
     """
-    found = [_pixels(probes), on_probes(probes, invariant.pooled), on_probes(probes, invariant.averaged)]
+    found = [_pixels(probes), invariant.rows[:, 0], invariant.rows[:, 1]]
     found += [_network(probes, key.randomness(f"baseline {i}"), cells) for i, cells in enumerate(POOLING)]
     return [_leading(x) for x in found]
 

@@ -40,10 +40,10 @@ class Drawn:
     def of(cls, material: KeyMaterial) -> Drawn:
         """Return what a key draws."""
         key, probes = material.key, material.probes
-        targets = Targets(key, probes)
+        targets = Targets(material)
         return cls(
             material=material,
-            features={name: targets.features(name, probes) for name in targets.names},
+            features=targets.features(),
             frames={name: targets.frame(name) for name in targets.names},
             baselines=tuple(builtin_baselines(key, probes, targets.invariant)),
         )

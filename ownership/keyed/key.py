@@ -2,8 +2,8 @@
 
 Order of events (docs/explanation/keyed-watermark.md):
 
-1. The owner draws a secret and publishes a *commitment*: a digest of the secret, of the pool of public images, and of
-   the number of directions. No key exists yet.
+1. The owner draws a secret and publishes a *commitment*: a digest of the secret, of the pool of public images, of an
+   encoder's features of them, if any, and the number of directions. No key exists yet.
 2. A timestamp authority signs the commitment. The *anchor* is its reply.
 3. The *seed* is a function of secret, commitment and anchor. It fixes the feature maps, the frame, and which images of
    the pool are probes.
@@ -63,6 +63,31 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """An encoder's features of the images of a pool, named before the key exists (`ownership.keyed.features`).
+
+    Attributes:
+        sha256: SHA-256 of the digests of the images' features, one after the other.
+        length: Length of the encoder's representations.
+        encoder_sha256: SHA-256 of the encoder's file.
+    """
+
+    sha256: str
+    length: int
+    encoder_sha256: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the features as JSON-ready values."""
+        return {"sha256": self.sha256, "length": self.length, "encoder_sha256": self.encoder_sha256}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Features:
+        """Return the features that `to_dict` stored."""
+        length, encoder = _whole(value["length"]), str(value["encoder_sha256"])
+        return cls(sha256=str(value["sha256"]), length=length, encoder_sha256=encoder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
     """The secret key of a keyed watermark.
 
@@ -71,6 +96,7 @@ class Key:
         pool: The pool of public images.
         probes: Number of probes that the key draws from the pool; at most all of it.
         directions: Marked directions r of each feature map.
+        features: The features that the invariant map is made of; None for those of a random network.
         anchor: Reply of a timestamp authority (RFC 3161) to the commitment; None for an unanchored key.
     """
 
@@ -78,6 +104,7 @@ class Key:
     pool: Pool
     probes: int
     directions: int = DIRECTIONS
+    features: Features | None = None
     anchor: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +128,7 @@ class Key:
                 "probes": self.probes,
                 "directions": self.directions,
                 "pool": self.pool.to_dict(),
+                **self._features(),
             }
         )
 
@@ -142,6 +170,9 @@ class Key:
         """Return the indices of the probes in the pool, in the order in which they are used, `(probes,)`."""
         return self.randomness("probes").permutation(self.pool.images)[: self.probes].astype(np.int64)
 
+    def _features(self) -> dict[str, Any]:
+        return {} if self.features is None else {"features": self.features.to_dict()}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the key as JSON-ready values; they are secret."""
         return {
@@ -150,6 +181,7 @@ class Key:
             "probes": self.probes,
             "directions": self.directions,
             "pool": self.pool.to_dict(),
+            **self._features(),
             "anchor": None if self.anchor is None else base64_text(self.anchor),
         }
 
@@ -170,6 +202,7 @@ class Key:
                 pool=Pool(sha256=str(pool["sha256"]), images=_whole(pool["images"]), shape=(channels, height, width)),
                 probes=_whole(value["probes"]),
                 directions=_whole(value["directions"]),
+                features=Features.from_dict(value["features"]) if "features" in value else None,
                 anchor=None if anchor is None else unbase64(anchor),
             )
         except (KeyError, TypeError, ValueError) as e:
@@ -186,7 +219,9 @@ def _whole(value: object) -> int:
     return value
 
 
-def new_key(pool: Pool, *, probes: int | None = None, directions: int = DIRECTIONS) -> Key:
+def new_key(
+    pool: Pool, *, probes: int | None = None, directions: int = DIRECTIONS, features: Features | None = None
+) -> Key:
     """Return a key with a fresh secret from the system's randomness, not yet anchored.
 
     Args:
@@ -194,8 +229,10 @@ def new_key(pool: Pool, *, probes: int | None = None, directions: int = DIRECTIO
         probes: Number of probes; 2,000 if not given, and at most two thirds of the pool, so that some images are left
             to extract reference surrogates with. A pool of fewer images than probes is used whole.
         directions: Marked directions of each feature map.
+        features: An encoder's features of the pool; those of a random network if not given.
     """
     secret = secrets.token_bytes(SECRET_BYTES)
     if probes is None:
         probes = max(MIN_PROBES, min(PROBES, 2 * pool.images // 3))
-    return Key(secret=secret, pool=pool, probes=min(probes, pool.images), directions=directions)
+    probes = min(probes, pool.images)
+    return Key(secret=secret, pool=pool, probes=probes, directions=directions, features=features)

@@ -4,7 +4,8 @@ A map says *what* of an image the watermark is about. It is built of a random ne
 so an attacker without the key cannot look for the marked directions. It is calibrated on the probes.
 
 - `content`: what lies where in the unrotated image.
-- `invariant`: what rotating the image leaves unchanged, for surrogates that are trained on rotated or augmented images.
+- `invariant`: what rotating the image leaves unchanged, for surrogates that are trained on rotated or augmented images
+  (`ownership.keyed.features`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import cast
 
 import numpy as np
 import torch
@@ -23,16 +23,14 @@ from torch import Tensor, nn
 
 from ownership.encoders.images import as_input, three_channels
 from ownership.errors import ClaimError
-from ownership.keyed.key import Key
-from ownership.watermark import TURN, rotate
+from ownership.keyed.features import FeatureSource, over_rotations
+from ownership.keyed.pool import KeyMaterial
 
 SIDE = 32
 """Larger images are first reduced to this side, so that the cost does not grow with the image."""
 WIDTHS = (3, 32, 64, 64)
 GRID = 3
 """Cells a side in which the content map pools."""
-N_ROTATIONS = 8
-"""Rotations of an image that the invariant map averages over."""
 LEAST_CONTRAST = 0.05
 """Added to an image's standard deviation before the invariant map divides by it."""
 MOST_FEATURES = {"content": 64, "invariant": 32}
@@ -140,42 +138,64 @@ class ContentMap(nn.Module):
         return out
 
 
+class NetworkSource(nn.Module):
+    """Features of a random network, of images brought to one contrast, for the invariant map.
+
+    Args:
+        random: draws the network.
+    """
+
+    def __init__(self, random: RandomState) -> None:
+        super().__init__()
+        self.network = RandomNetwork(random)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features `(n, 2, 128)` of images `(n, c, h, w)` in `[0, 1]`."""
+        return over_rotations(_reduced(images), self.pooled)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Return mean and root mean square of each plane, `(n, 128)`."""
+        mean, contrast = images.mean((1, 2, 3), keepdim=True), images.std((1, 2, 3), keepdim=True)
+        planes = self.network((images - mean) / (contrast + LEAST_CONTRAST))
+        return torch.cat([planes.mean((2, 3)), planes.square().mean((2, 3)).sqrt()], 1)
+
+
 class InvariantMap(nn.Module):
     """Leading directions of what rotating the image leaves unchanged, whitened.
 
-    The planes of a random network are averaged over the image and over its rotations, as they are and squared. Every
-    encoder represents the leading directions of such averages, so that they are predicted says nothing. What the
+    Every encoder represents the leading directions of such averages, so that they are predicted says nothing. What the
     watermark sets is how much of the representation's variance the marked directions have (docs/adr/0034). The first
     direction is left out: it is how much there is to see.
 
     Args:
-        random: draws the network.
-        probes: `(n, c, h, w)` uint8, on which the map is calibrated.
+        rows: `(n, 2, k)`, the features of the probes, on which the map is calibrated.
+        source: gives the features of other images; None where there are only the probes.
+
+    Attributes:
+        rows: the features of the probes, float64.
     """
 
-    def __init__(self, random: RandomState, probes: Tensor) -> None:
+    def __init__(self, rows: Array, source: FeatureSource | None) -> None:
         super().__init__()
-        self.network = RandomNetwork(random)
-        self.whiten = whitening(on_probes(probes, self.averaged), 1, feature_count("invariant", len(probes)))
-
-    def pooled(self, images: Tensor) -> Tensor:
-        """Return mean and root mean square of each plane, `(n, 128)`, of images brought to one contrast."""
-        x = _reduced(images)
-        mean, contrast = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
-        planes = self.network((x - mean) / (contrast + LEAST_CONTRAST))
-        return torch.cat([planes.mean((2, 3)), planes.square().mean((2, 3)).sqrt()], 1)
-
-    def averaged(self, images: Tensor) -> Tensor:
-        """Return pooled features averaged over the image and its rotations, `(n, 128)`."""
-        x = _reduced(images)
-        angles = torch.arange(N_ROTATIONS, device=x.device).repeat_interleave(len(x)) * (TURN / N_ROTATIONS)
-        pooled = self.pooled(rotate(x.repeat(N_ROTATIONS, 1, 1, 1), angles))
-        return pooled.reshape(N_ROTATIONS, len(x), -1).mean(0)
+        self.rows = rows
+        self.source = source
+        self.whiten = whitening(rows[:, 1], 1, feature_count("invariant", len(rows)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features `(n, D)` of float images in `[0, 1]`, uncorrelated and of variance 1 on the probes."""
-        out: Tensor = self.whiten(self.averaged(images))
+        """Return features `(n, D)` of float images in `[0, 1]`, uncorrelated and of variance 1 on the probes.
+
+        Raises:
+            ClaimError: If the features are an encoder's, and the encoder is not there.
+        """
+        if self.source is None:
+            raise ClaimError("the encoder that the key's features come from is needed", "give the folder of the key")
+        out: Tensor = self.whiten(self.source(images)[:, 1])
         return out
+
+    def on_probes(self) -> Array:
+        """Return the features of the probes, `(n, D)`."""
+        whitened: Tensor = self.whiten(torch.from_numpy(self.rows[:, 1]).float())
+        return whitened.double().numpy()
 
 
 def on_probes(probes: Tensor, features: Callable[[Tensor], Tensor]) -> Array:
@@ -184,7 +204,7 @@ def on_probes(probes: Tensor, features: Callable[[Tensor], Tensor]) -> Array:
         return np.concatenate([features(as_input(part)).double().numpy() for part in torch.split(probes, 256)])
 
 
-MAPS: dict[str, type[ContentMap | InvariantMap]] = {"content": ContentMap, "invariant": InvariantMap}
+MAPS = ("content", "invariant")
 
 
 class Targets(nn.Module):
@@ -193,25 +213,35 @@ class Targets(nn.Module):
     Its buffers are secret and follow from the key, so no state dict holds them.
 
     Args:
-        key: the secret key.
-        probes: `(n, c, h, w)` uint8, the probes that the key draws from its pool.
+        material: the secret key, with what it draws.
+        source: gives the features of further images, where the key's features are an encoder's
+            (`ownership.keyed.features.EncoderSource`); without it, only the probes have targets.
 
     Attributes:
         names: the maps, in order.
+        invariant: the invariant map.
 
     Raises:
-        ClaimError: If these are not so many probes of the shape that the key draws.
+        ClaimError: If the probes are not so many of the shape that the key draws, or too much alike.
     """
 
-    def __init__(self, key: Key, probes: Tensor) -> None:
+    invariant: InvariantMap
+
+    def __init__(self, material: KeyMaterial, source: FeatureSource | None = None) -> None:
         super().__init__()
+        key, probes = material.key, material.probes
         if tuple(probes.shape) != (key.probes, *key.pool.shape):
             raise ClaimError(
                 f"key: probes of shape {tuple(probes.shape)}, it draws {(key.probes, *key.pool.shape)}",
                 "use the images that the key was made for",
             )
-        self.names = tuple(MAPS)
-        self.maps = nn.ModuleDict({name: kind(key.randomness(f"map {name}"), probes) for name, kind in MAPS.items()})
+        self.names = MAPS
+        self.content = ContentMap(key.randomness("map content"), probes)
+        if material.features is None:
+            network = NetworkSource(key.randomness("map invariant"))
+            self.invariant = InvariantMap(on_probes(probes, network), network)
+        else:
+            self.invariant = InvariantMap(material.features.rows.double().numpy(), source)
         self._frames: dict[str, Array] = {
             name: key.randomness(f"frame {name}").standard_normal((feature_count(name, len(probes)), key.directions))
             for name in MAPS
@@ -219,22 +249,18 @@ class Targets(nn.Module):
         for name, frame in self._frames.items():  # in float32, the only precision of some devices
             directions = F.normalize(torch.from_numpy(frame).float(), dim=0)
             self.register_buffer(f"directions_{name}", directions, persistent=False)
+        self._probes = probes
         self.requires_grad_(False)
-
-    @property
-    def invariant(self) -> InvariantMap:
-        """The invariant map."""
-        return cast(InvariantMap, self.maps["invariant"])
 
     def frame(self, name: str) -> Array:
         """Return the key's frame of a map, `(D, r)` float64: independent standard normal numbers."""
         return self._frames[name]
 
-    def features(self, name: str, images: Tensor) -> Array:
-        """Return the features of a map on uint8 images, `(n, D)` float64."""
-        return on_probes(images, self.maps[name])
+    def features(self) -> dict[str, Array]:
+        """Return the features of the probes by each map, `(n, D)` float64."""
+        return {"content": on_probes(self._probes, self.content), "invariant": self.invariant.on_probes()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the targets of float images in `[0, 1]`, `(n, maps r)`: one column a marked direction, variance 1."""
-        columns = [self.maps[name](images) @ self.get_buffer(f"directions_{name}") for name in self.names]
-        return torch.cat(columns, 1)
+        maps: tuple[nn.Module, ...] = (self.content, self.invariant)
+        return torch.cat([m(images) @ self.get_buffer(f"directions_{n}") for n, m in zip(MAPS, maps, strict=True)], 1)

@@ -20,10 +20,10 @@ from ownership.errors import ClaimError, ClaimIntegrityError, DataError
 from ownership.io.canonical import canonical_json, parse_json
 from ownership.io.files import read_bytes, write_bytes
 from ownership.io.text import printable
+from ownership.keyed.features import DIGEST_BYTES, ProbeFeatures, digests_of_features, encoder_file
 from ownership.keyed.key import MIN_PROBES, Key, Pool
 
-DIGEST_BYTES = 32
-KEY_FILE, PROBES_FILE = "key.json", "probes.safetensors"
+KEY_FILE, PROBES_FILE, FEATURES_FILE = "key.json", "probes.safetensors", "features.safetensors"
 
 
 def digests_of(images: Tensor) -> bytes:
@@ -54,24 +54,36 @@ class KeyMaterial:
         key: The secret key.
         probes: The probes, `(n, c, h, w)` uint8, in their order.
         digests: SHA-256 of each image of the pool, 32 bytes each.
+        features: The probes' features, where they are an encoder's.
     """
 
     key: Key
     probes: Tensor
     digests: bytes
+    features: ProbeFeatures | None = None
 
     @classmethod
-    def draw(cls, key: Key, images: Tensor) -> KeyMaterial:
+    def draw(cls, key: Key, images: Tensor, features: Tensor | None = None, encoder: Path | None = None) -> KeyMaterial:
         """Return a key with the probes that it draws from the images of its pool, given in their order.
+
+        Args:
+            key: The key.
+            images: `(n, c, h, w)` uint8, the images of its pool.
+            features: `(n, 2, d)` float16, the features that it was committed to, if any.
+            encoder: File of the encoder that they come from.
 
         Raises:
             ClaimError: If these are other images than the key was committed to.
+            ClaimIntegrityError: If these are other features.
         """
-        if pool_of(images) != key.pool:
-            raise ClaimError(
-                "these public images are not the ones that the key was made for", "give the images of turnmark key new"
-            )
-        return cls(key=key, probes=images[key.probe_indices()].contiguous(), digests=digests_of(images))
+        drawn = None
+        if features is not None:
+            rows = features[key.probe_indices()].contiguous()
+            drawn = ProbeFeatures(rows=rows, digests=digests_of_features(features), encoder=encoder)
+        probes, digests = drawn_probes(key, images), digests_of(images)
+        material = cls(key=key, probes=probes, digests=digests, features=drawn)
+        material.check()
+        return material
 
     def check(self) -> None:
         """Check that the probes are what the key draws from its pool.
@@ -89,11 +101,17 @@ class KeyMaterial:
             raise ClaimIntegrityError(
                 "the public probes are not those that the key draws from its pool: they were picked or edited"
             )
+        if (self.key.features is None) != (self.features is None):
+            raise ClaimIntegrityError("key: the features that it was committed to are missing", "restore the original")
+        if self.key.features is not None and self.features is not None:
+            self.features.check(self.key)
 
     def save(self, folder: Path | str) -> None:
-        """Write `key.json` (secret) and `probes.safetensors` into a folder, mode 0600."""
+        """Write the key (secret), its probes and their features into a folder, mode 0600."""
         folder = Path(folder)
         pool = torch.frombuffer(bytearray(self.digests), dtype=torch.uint8)
+        if self.features is not None:
+            write_bytes(folder / FEATURES_FILE, self.features.to_bytes(), secret=True)
         write_bytes(folder / PROBES_FILE, save({"probes": self.probes, "pool_digests": pool}), secret=True)
         write_bytes(folder / KEY_FILE, canonical_json(self.key.to_dict()), secret=True)
 
@@ -103,22 +121,39 @@ class KeyMaterial:
 
         Raises:
             ClaimError: If a file is missing or damaged.
-            ClaimIntegrityError: If the probes are not what the key draws.
+            ClaimIntegrityError: If the probes or their features are not what the key draws.
         """
         folder = Path(folder)
         shown = printable(folder, 300)
         if not (folder / KEY_FILE).is_file():
             raise ClaimError(f"{shown} holds no {KEY_FILE}", "give a folder of turnmark key new")
         key = Key.from_dict(parse_json(read_bytes(folder / KEY_FILE, ClaimError, "key"), ClaimError, KEY_FILE))
-        data = read_bytes(folder / PROBES_FILE, ClaimError, "probes")
+        name = PROBES_FILE
         try:
-            tensors = load(data)
+            tensors = load(read_bytes(folder / name, ClaimError, "probes"))
             probes, pool = tensors["probes"], tensors["pool_digests"]
             check_images(probes, ClaimError)
             if pool.dtype != torch.uint8:
                 raise ValueError("digests are bytes")
-            material = cls(key=key, probes=probes, digests=pool.numpy().tobytes())
+            features, name = None, FEATURES_FILE
+            if key.features is not None:
+                data = read_bytes(folder / name, ClaimError, "features")
+                features = ProbeFeatures.from_bytes(data, encoder=encoder_file(folder))
         except (SafetensorError, KeyError, ValueError) as e:
-            raise ClaimError(f"{printable(folder / PROBES_FILE, 300)} is damaged", "restore the original") from e
+            raise ClaimError(f"{printable(folder / name, 300)} is damaged", "restore the original") from e
+        material = cls(key=key, probes=probes, digests=pool.numpy().tobytes(), features=features)
         material.check()
         return material
+
+
+def drawn_probes(key: Key, images: Tensor) -> Tensor:
+    """Return the probes that a key draws from the images of its pool, given in their order, `(n, c, h, w)`.
+
+    Raises:
+        ClaimError: If these are other images than the key was committed to.
+    """
+    if pool_of(images) != key.pool:
+        raise ClaimError(
+            "these public images are not the ones that the key was made for", "give the images of turnmark key new"
+        )
+    return images[key.probe_indices()].contiguous()

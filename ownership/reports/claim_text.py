@@ -54,6 +54,8 @@ def _key(claim: Claim) -> Iterator[str]:
     key, anchor = claim.material.key, claim.anchor
     tried = "" if claim.keys_tried == 1 else f", {claim.keys_tried} keys tried"
     yield f"key         commitment SHA-256 {key.commitment_sha256}, {key.probes} probes of {key.pool.images}{tried}"
+    if key.features is not None:
+        yield f"            features of the encoder with SHA-256 {key.features.encoder_sha256}"
     stamped = "UNANCHORED: nothing shows when the key was drawn (turnmark key anchor)"
     if anchor is not None:
         stamped = timestamp_line(anchor.time.isoformat(), anchor.authority, trusted=anchor.trusted)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from support.command import Run, error_line
+from support.encoders import encoder
 from support.tsa import Authority, make_authority
 
 from ownership.attestation.timestamps import load_roots
 from ownership.keyed.pool import KeyMaterial
+from watermark_training.encoder_files import weights_bytes
 from watermark_training.train_folder import load_trained
 
 
@@ -181,3 +183,34 @@ def test_without_a_key_images_are_held_out_and_it_is_said(run: Run, tmp_path: Pa
     code, _, err = run("train", "digits[:300]", *SHORT, "--out", "few")
     assert code == 2
     assert "too few to hold 100 out" in error_line(err)
+
+
+@pytest.mark.heavy
+def test_a_key_with_a_feature_encoder(run: Run, authority: Authority, tmp_path: Path) -> None:
+    """Made, anchored, trained with, and claimed: the encoder is needed for training, and travels no further."""
+    Path("public.safetensors").write_bytes(weights_bytes(encoder(3), "tiny"))
+    new = ("key", "new", "digits[1200:1500]", "--out", "key", "--n-probes", 200, "--feature-encoder")
+    code, out, err = run(*new, "public.safetensors")
+    assert code == 0, err
+    assert run("key", "request", "key", "key.tsq")[0] == 0
+    authority.reply(tmp_path / "key.tsq", tmp_path / "key.tsr")
+    assert run("key", "anchor", "key", "digits[1200:1500]", "--reply", "key.tsr")[0] == 0
+    material = KeyMaterial.load("key")
+    assert material.key.anchor is not None
+    assert material.key.features is not None
+    assert material.key.features.encoder_sha256 in run("key", "show", "key")[1]
+    code, out, err = run("train", "digits[:200]", "--key", "key", *SHORT, "--out", "victim")
+    assert code == 0, err
+    assert not list(Path("victim").glob("feature_encoder*"))
+    code, _, err = run("claim", "build", "victim", "--public", "digits[1200:1500]", "--out", "claim")
+    assert code == 0, err
+    assert material.key.features.encoder_sha256 in run("claim", "show", "claim")[1]
+    Path("key/feature_encoder.safetensors").write_bytes(weights_bytes(encoder(4), "tiny"))
+    code, _, err = run("train", "digits[:200]", "--key", "key", *SHORT, "--out", "other")
+    assert code == 2
+    assert "not the feature encoder that the key was committed to" in error_line(err)
+    Path("key/feature_encoder.safetensors").unlink()
+    code, _, err = run("train", "digits[:200]", "--key", "key", *SHORT, "--out", "other")
+    assert code == 2
+    assert "feature encoder is missing" in error_line(err)
+    assert run(*new[:-1], "--feature-encoder", "nope.onnx")[0] == 2

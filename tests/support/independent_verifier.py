@@ -56,6 +56,16 @@ def read(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def rows_of(tensors: bytes, name: str) -> list[bytes]:
+    """Safetensors: the bytes of each row of one tensor."""
+    start = 8 + int.from_bytes(tensors[:8], "little")
+    entry = json.loads(tensors[8:start])[name]
+    begin, end = entry["data_offsets"]
+    data, count = tensors[start + begin : start + end], entry["shape"][0]
+    step = len(data) // count
+    return [data[i * step : (i + 1) * step] for i in range(count)]
+
+
 def images_of(probes: bytes, name: str, channels: int | None = None) -> list[bytes]:
     """Safetensors: 8 bytes length of the header, little endian; the header, JSON; the tensors."""
     start = 8 + int.from_bytes(probes[:8], "little")
@@ -149,14 +159,16 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
     if "keyed.json" not in claim["parts"]:
         return
     key, digests = parse(read(folder / "keyed.json"), "keyed.json"), read(folder / "pool.sha256")
-    need(key.keys() == {"format_version", "secret", "probes", "directions", "pool", "anchor"}, "keyed.json: its fields")
+    named = {"format_version", "secret", "probes", "directions", "pool", "anchor"}
+    need(key.keys() - {"features"} == named, "keyed.json: its fields")
     secret, pool = bytes.fromhex(key["secret"]), key["pool"]
     need(pool.keys() == {"sha256", "images", "shape"} and len(secret) == 32, "keyed.json: its fields")
     numbers = (key["format_version"], key["probes"], key["directions"], pool["images"], *pool["shape"])
     need(all(type(x) is int and x > 0 for x in numbers) and key["format_version"] == 1, "keyed.json: its numbers")
     hidden = sha256(b"turnmark key secret", secret).hex()
     stated = {"turnmark_key": 1, "secret_sha256": hidden, "pool": pool}
-    commitment = canonical({**stated, "probes": key["probes"], "directions": key["directions"]})
+    features = {name: key[name] for name in ("features",) if name in key}
+    commitment = canonical({**stated, **features, "probes": key["probes"], "directions": key["directions"]})
     need(len(digests) == 32 * pool["images"] and sha256(digests).hex() == pool["sha256"], "pool.sha256")
     signature = b""
     if key["anchor"] is not None:
@@ -177,6 +189,13 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
     drawn = np.random.RandomState(words).permutation(pool["images"])[: key["probes"]]
     probes = images_of(read(folder / "probes.safetensors"), "public", pool["shape"][0])
     need(b"".join(map(sha256, probes)) == b"".join(digests[32 * i : 32 * (i + 1)] for i in drawn), "the drawn probes")
+    if features:
+        stored = read(folder / "features.safetensors")
+        digests = b"".join(rows_of(stored, "digests"))
+        need(len(digests) == 32 * pool["images"], "the features of the pool")
+        need(sha256(digests).hex() == key["features"]["sha256"], "the features of the pool")
+        rows = b"".join(map(sha256, rows_of(stored, "rows")))
+        need(rows == b"".join(digests[32 * i : 32 * (i + 1)] for i in drawn), "the features of the probes")
 
 
 def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -> None:

@@ -64,7 +64,7 @@ def material() -> KeyMaterial:
 
 @cache
 def marked(seed: int, amount: float = 2.0) -> Marked:
-    return Marked(encoder(seed), Targets(material().key, material().probes), amount).eval()
+    return Marked(encoder(seed), Targets(material()), amount).eval()
 
 
 @cache

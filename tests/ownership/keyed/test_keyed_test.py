@@ -16,6 +16,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from ownership.errors import ClaimError
 from ownership.keyed.key import Key, Pool
 from ownership.keyed.maps import MAPS, Targets, feature_count, whitening
+from ownership.keyed.pool import KeyMaterial
 from ownership.keyed.regression import FOLDS, HALF, RAW, WHITE, _candidates, cross_fitted, share_matrix
 from ownership.keyed.test import Readings, decoy_frames, key_test, largest_z, moments, readings, residual, score
 
@@ -186,14 +187,18 @@ IMAGES = torch.randint(0, 256, (160, 3, 20, 20), dtype=torch.uint8, generator=to
 KEY = Key(secret=bytes(32), pool=Pool(sha256="", images=160, shape=(3, 20, 20)), probes=160)
 
 
+def material(key: Key, images: torch.Tensor) -> KeyMaterial:
+    return KeyMaterial(key=key, probes=images, digests=b"")
+
+
 @cache
 def targets() -> Targets:
-    return Targets(KEY, IMAGES)
+    return Targets(material(KEY, IMAGES))
 
 
 def test_features_are_uncorrelated_on_the_probes() -> None:
     for name in MAPS:
-        y = targets().features(name, IMAGES)
+        y = targets().features()[name]
         assert y.shape == (160, feature_count(name, 160))
         assert np.cov(y.T, bias=True) == pytest.approx(np.eye(y.shape[1]), abs=1e-3)
 
@@ -204,37 +209,38 @@ def test_targets_are_the_features_along_the_frame() -> None:
     at = 0
     for name in MAPS:
         w = targets().frame(name)
-        expected = targets().features(name, IMAGES[:9]) @ (w / np.linalg.norm(w, axis=0))
+        expected = targets().features()[name][:9] @ (w / np.linalg.norm(w, axis=0))
         assert columns[:, at : at + w.shape[1]].numpy() == pytest.approx(expected, abs=1e-4)
         at += w.shape[1]
     assert columns.shape == (9, at)
 
 
 def test_another_secret_gives_other_maps_and_other_frames() -> None:
-    other = Targets(Key(secret=bytes([1]) * 32, pool=KEY.pool, probes=160), IMAGES)
+    other = Targets(material(Key(secret=bytes([1]) * 32, pool=KEY.pool, probes=160), IMAGES))
     for name in MAPS:
         assert abs(np.corrcoef(other.frame(name).ravel(), targets().frame(name).ravel())[0, 1]) < 0.4
-        assert not np.allclose(other.features(name, IMAGES), targets().features(name, IMAGES))
+        assert not np.allclose(other.features()[name], targets().features()[name])
 
 
 def test_a_quarter_turn_changes_the_content_map_and_hardly_the_invariant_one() -> None:
     x = IMAGES.float() / 255
     turned = x.rot90(1, (2, 3))
-    raw = targets().maps["invariant"].averaged
-    assert raw(turned).numpy() == pytest.approx(raw(x).numpy(), rel=0.02)
-    content = targets().maps["content"].pooled
+    source = targets().invariant.source
+    assert source is not None
+    assert source(turned)[:, 1].numpy() == pytest.approx(source(x)[:, 1].numpy(), rel=0.02)
+    content = targets().content.pooled
     assert float((content(turned) - content(x)).norm() / content(x).norm()) > 0.1
 
 
 @pytest.mark.parametrize("images", [IMAGES[:99], IMAGES[:, :1], IMAGES[:, :, :19]])
 def test_probes_of_another_shape_or_too_few_are_refused(images: torch.Tensor) -> None:
     with pytest.raises(ClaimError):
-        Targets(KEY, images)
+        Targets(material(KEY, images))
 
 
 def test_images_that_are_all_alike_are_refused() -> None:
     with pytest.raises(ClaimError, match="alike"):
-        Targets(KEY, IMAGES[:1].expand(160, -1, -1, -1))
+        Targets(material(KEY, IMAGES[:1].expand(160, -1, -1, -1)))
 
 
 def test_readings_are_symmetric_and_baselines_are_subtracted_by_least_squares() -> None:
