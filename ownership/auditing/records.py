@@ -59,6 +59,7 @@ def _key_record(claim: Claim) -> KeyRecord | None:
         pool_sha256=key.pool.sha256,
         pool_images=key.pool.images,
         directions=key.directions,
+        feature_encoder_sha256=None if key.features is None else key.features.encoder_sha256,
         keys_tried=claim.keys_tried,
         anchor=None
         if anchor is None

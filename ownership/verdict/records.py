@@ -70,6 +70,7 @@ class KeyRecord:
     pool_sha256: str
     pool_images: int
     directions: int  # marked directions of each feature map
+    feature_encoder_sha256: str | None  # encoder whose features the invariant map is made of; None: a random network
     keys_tried: int  # commitments that the owner declares to have made for this victim
     anchor: TimestampRecord | None  # None: not anchored
 
