@@ -52,6 +52,9 @@ from ownership.evidence.similarity import Structure as Structure
 from ownership.io.checks import Check as Check
 from ownership.io.checks import Verification as Verification
 from ownership.io.progress import Progress as Progress
+from ownership.keyed.features import PoolFeatures as PoolFeatures
+from ownership.keyed.features import ProbeFeatures as ProbeFeatures
+from ownership.keyed.key import Features as Features
 from ownership.keyed.key import Key as Key
 from ownership.keyed.key import Pool as Pool
 from ownership.keyed.key import new_key as new_key

@@ -199,7 +199,7 @@ def test_a_key_with_a_feature_encoder(run: Run, authority: Authority, tmp_path: 
     assert material.key.anchor is not None
     assert material.key.features is not None
     assert material.key.features.encoder_sha256 in run("key", "show", "key")[1]
-    code, out, err = run("train", "digits[:200]", "--key", "key", *SHORT, "--out", "victim")
+    code, _, err = run("train", "digits[:200]", "--key", "key", *SHORT, "--out", "victim")
     assert code == 0, err
     assert not list(Path("victim").glob("feature_encoder*"))
     code, _, err = run("claim", "build", "victim", "--public", "digits[1200:1500]", "--out", "claim")
