@@ -110,7 +110,7 @@ class ProbeFeatures:
         return save({"rows": self.rows, "digests": torch.frombuffer(bytearray(self.digests), dtype=torch.uint8)})
 
     @classmethod
-    def from_bytes(cls, data: bytes, encoder: Path | None = None) -> ProbeFeatures:
+    def from_bytes(cls, data: bytes, encoder: Path | str | None = None) -> ProbeFeatures:
         """Return what `to_bytes` returned; `check` compares it with the key.
 
         Raises:
@@ -122,7 +122,7 @@ class ProbeFeatures:
             raise ValueError("rows are float16, digests are bytes")
         if not rows.isfinite().all():
             raise ValueError("not finite")
-        return cls(rows=rows, digests=digests.numpy().tobytes(), encoder=encoder)
+        return cls(rows=rows, digests=digests.numpy().tobytes(), encoder=None if encoder is None else Path(encoder))
 
 
 def digests_of_features(rows: Tensor) -> bytes:
@@ -145,7 +145,9 @@ class PoolFeatures:
     data: bytes
 
     @classmethod
-    def compute(cls, images: Tensor, encoder: EncoderLike, file: Path, progress: Progress = silent) -> PoolFeatures:
+    def compute(
+        cls, images: Tensor, encoder: EncoderLike, file: Path | str, progress: Progress = silent
+    ) -> PoolFeatures:
         """Return the features of an encoder.
 
         Args:
@@ -164,7 +166,7 @@ class PoolFeatures:
         rows = torch.cat(parts)
         if rows.ndim != 3 or not rows.isfinite().all():
             raise ClaimError("the feature encoder gives no finite vectors", "choose another one")
-        return cls(rows, file.suffix, read_bytes(file, ClaimError, "feature encoder"))
+        return cls(rows, Path(file).suffix, read_bytes(Path(file), ClaimError, "feature encoder"))
 
     @property
     def named(self) -> Features:
@@ -172,18 +174,20 @@ class PoolFeatures:
         digest = hashlib.sha256(digests_of_features(self.rows)).hexdigest()
         return Features(sha256=digest, length=self.rows.shape[2], encoder_sha256=hashlib.sha256(self.data).hexdigest())
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write rows and encoder into a key folder."""
+        folder = Path(folder)
         write_bytes(folder / POOL_FILE, save({"rows": self.rows}), secret=True)
         write_bytes(folder / f"{ENCODER_FILE}{self.suffix}", self.data)
 
     @classmethod
-    def load(cls, folder: Path) -> PoolFeatures | None:
+    def load(cls, folder: Path | str) -> PoolFeatures | None:
         """Return what `save` wrote; None if a key folder holds no features.
 
         Raises:
             ClaimError: If a file is missing or damaged.
         """
+        folder = Path(folder)
         if not (folder / POOL_FILE).is_file():
             return None
         file = encoder_file(folder)

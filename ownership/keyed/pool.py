@@ -63,7 +63,9 @@ class KeyMaterial:
     features: ProbeFeatures | None = None
 
     @classmethod
-    def draw(cls, key: Key, images: Tensor, features: Tensor | None = None, encoder: Path | None = None) -> KeyMaterial:
+    def draw(
+        cls, key: Key, images: Tensor, features: Tensor | None = None, encoder: Path | str | None = None
+    ) -> KeyMaterial:
         """Return a key with the probes that it draws from the images of its pool, given in their order.
 
         Args:
@@ -79,7 +81,8 @@ class KeyMaterial:
         drawn = None
         if features is not None:
             rows = features[key.probe_indices()].contiguous()
-            drawn = ProbeFeatures(rows=rows, digests=digests_of_features(features), encoder=encoder)
+            file = None if encoder is None else Path(encoder)
+            drawn = ProbeFeatures(rows=rows, digests=digests_of_features(features), encoder=file)
         probes, digests = drawn_probes(key, images), digests_of(images)
         material = cls(key=key, probes=probes, digests=digests, features=drawn)
         material.check()

@@ -190,7 +190,7 @@ def test_a_key_with_a_feature_encoder(run: Run, authority: Authority, tmp_path: 
     """Made, anchored, trained with, and claimed: the encoder is needed for training, and travels no further."""
     Path("public.safetensors").write_bytes(weights_bytes(encoder(3), "tiny"))
     new = ("key", "new", "digits[1200:1500]", "--out", "key", "--n-probes", 200, "--feature-encoder")
-    code, out, err = run(*new, "public.safetensors")
+    code, _, err = run(*new, "public.safetensors")
     assert code == 0, err
     assert run("key", "request", "key", "key.tsq")[0] == 0
     authority.reply(tmp_path / "key.tsq", tmp_path / "key.tsr")
