@@ -171,10 +171,12 @@ def show(claim: seal.Folder) -> None:
     """Print a description of a claim."""
     inputs.check_claim(claim)
 
+    from ownership.auditing.panel_strength import panel_strength
     from ownership.claims.claim import Claim
     from ownership.reports.claim_text import describe
 
-    for line in describe(Claim.load(claim)):
+    loaded = Claim.load(claim)
+    for line in describe(loaded, panel_strength(loaded)):
         render.line(line)
 
 
@@ -233,10 +235,12 @@ def power(
     import json
     from dataclasses import asdict
 
+    from ownership.auditing.panel_strength import panel_strength
     from ownership.claims.claim import Claim
     from ownership.claims.key_ranks import key_power
     from ownership.claims.power import claim_power, power_by_probes
     from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA
+    from ownership.reports.claim_text import weak_strata_lines
 
     loaded = Claim.load(claim)
     if not loaded.references:
@@ -244,22 +248,32 @@ def power(
     have = len(loaded.probes["public"])
     few = sorted({n for n in n_probes or () if n < have})
     by_key, found = [], {}
+    strength = panel_strength(loaded)
+    weak = () if strength is None else strength.weak_strata
     if loaded.material is not None:
         with render.progress() as progress:
             by_key = key_power(loaded, [*few, have], progress)
     if loaded.members:
-        found = {**power_by_probes(loaded, few, wanted=target_power), have: claim_power(loaded, wanted=target_power)}
+        found = {
+            **power_by_probes(loaded, few, weak=weak, wanted=target_power),
+            have: claim_power(loaded, weak=weak, wanted=target_power),
+        }
     if as_json:
         keyed = [{**asdict(p), "power": p.power, "interval": p.interval} for p in by_key]
         panel = {n: [asdict(p) for p in rows] for n, rows in found.items()}
-        typer.echo(json.dumps({"key_test": keyed, "primary_tests": panel}, indent=2))
+        typer.echo(json.dumps({"key_test": keyed, "primary_tests": panel, "weak_strata": weak}, indent=2))
         return
     if by_key:
         render.key_power(by_key)
-    if not found:
+    if strength is None:
+        return
+    for line in weak_strata_lines(strength):
+        render.warn(line)
+    if not any(found.values()):
+        render.line("no stratum counts, so no test of the panel has power")
         return
     render.power(found, target_power)
-    if not any(loaded.stratum(kind) for kind in REQUIRED_STRATA):
+    if not any(loaded.stratum(kind) for kind in REQUIRED_STRATA if kind not in weak):
         render.line(
             f"with this panel a suspect must also come {MIN_RELATIVE_SIMILARITY:g} of the way from the panel to the "
             "closest reference surrogate; the power above does not account for that"

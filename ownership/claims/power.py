@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ownership.claims.claim import Claim
@@ -18,8 +18,8 @@ class Power:
 
     The model: the score of such a suspect is normal about the reference's score, with the standard deviation of the
     stratum. The test rejects if p < alpha / (number of primary tests), the first step of Holm's procedure. The stratum
-    in which this is least likely is reported; the other strata, and the rule that a suspect must exceed every member,
-    can only lower the power further.
+    in which this is least likely is reported, of those that count; the other strata, and the rule that a suspect must
+    exceed every member, can only lower the power further.
 
     Attributes:
         statistic: Name of the test.
@@ -42,11 +42,13 @@ class Power:
     members_needed: int | None
 
 
-def claim_power(claim: Claim, *, wanted: float = 0.9) -> list[Power]:
+def claim_power(claim: Claim, *, weak: Collection[str] = (), wanted: float = 0.9) -> list[Power]:
     """Return the power of every primary test against every reference surrogate.
 
     Args:
         claim: The claim. Without reference surrogates the list is empty.
+        weak: Strata that do not count in the verdict (docs/statistics.md, "The strength of the panel"). A test that is
+            left without a stratum has no power to report.
         wanted: The power for which `members_needed` is computed.
     """
     runnable = [controls for name in claim.plan.primary if (controls := control_scores(claim, name)).strata]
@@ -57,6 +59,9 @@ def claim_power(claim: Claim, *, wanted: float = 0.9) -> list[Power]:
             try:
                 tests = controls.tests(score)
             except ClaimError:  # all members of a stratum score alike: an audit skips this test, too
+                continue
+            tests = {stratum: test for stratum, test in tests.items() if stratum not in weak}
+            if not tests:
                 continue
             out.append(_power(controls, reference, tests, alpha, wanted))
     return out
@@ -86,7 +91,9 @@ def _power(
     )
 
 
-def power_by_probes(claim: Claim, counts: Sequence[int], *, wanted: float = 0.9) -> dict[int, list[Power]]:
+def power_by_probes(
+    claim: Claim, counts: Sequence[int], *, weak: Collection[str] = (), wanted: float = 0.9
+) -> dict[int, list[Power]]:
     """Return the power of audits that use fewer probes.
 
     The scores of panel and references are computed again from the representations in the claim. The result tells how
@@ -95,9 +102,10 @@ def power_by_probes(claim: Claim, counts: Sequence[int], *, wanted: float = 0.9)
     Args:
         claim: The claim.
         counts: Numbers of public probes; at most twice as many watermark probes are used.
+        weak: Strata that do not count in the verdict.
         wanted: The power for which `members_needed` is computed.
     """
-    return {n: claim_power(_with_probes(claim, n), wanted=wanted) for n in counts}
+    return {n: claim_power(_with_probes(claim, n), weak=weak, wanted=wanted) for n in counts}
 
 
 def _with_probes(claim: Claim, n: int) -> Claim:

@@ -11,16 +11,28 @@ from ownership.claims.redaction import redaction_detail
 from ownership.claims.seal import Seal
 from ownership.claims.strata import control_scores, leave_one_out_rejections
 from ownership.io.text import printable
-from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA, ROTATION_INVARIANT_STRATA, STRATA
+from ownership.plan import (
+    MIN_RELATIVE_SIMILARITY,
+    REQUIRED_STRATA,
+    ROTATION_INVARIANT_STRATA,
+    SMALL_OR_PUBLIC_STRATA,
+    STRATA,
+)
 from ownership.reports.glossary import format_exact_p
+from ownership.verdict.panel_strength import PanelStrength
 from ownership.verdict.records import SealRecord, TimestampRecord
 
 UNSEALED = "UNSEALED: no owner signed this claim; anyone who can write to it can replace all of it"
 
 
-def describe(claim: Claim) -> list[str]:
-    """Return lines that describe a claim to its owner; they reveal nothing of the key."""
-    return [*_contents(claim), *_warnings(claim), *_tests(claim)]
+def describe(claim: Claim, strength: PanelStrength | None = None) -> list[str]:
+    """Return lines that describe a claim to its owner; they reveal nothing of the key.
+
+    Args:
+        claim: The claim.
+        strength: The strength of its panel; None for a claim without one, or to say nothing of it.
+    """
+    return [*_contents(claim), *_warnings(claim, strength), *_tests(claim)]
 
 
 def _contents(claim: Claim) -> Iterator[str]:
@@ -68,31 +80,47 @@ def _watermark(claim: Claim) -> str:
     return "rotation watermark, the key is redacted" if claim.watermark.key is None else "yes, the key is in the claim"
 
 
-def _warnings(claim: Claim) -> Iterator[str]:
+def _warnings(claim: Claim, strength: PanelStrength | None) -> Iterator[str]:
     if (n := len(claim.probes["public"])) < claim.plan.min_probes:
         yield f"warning     {n} public probes, fewer than {claim.plan.min_probes}: all audits are inconclusive"
     if claim.members:
-        yield from _panel_warnings(claim)
+        yield from _panel_warnings(claim, strength)
 
 
-def _panel_warnings(claim: Claim) -> Iterator[str]:
+def _panel_warnings(claim: Claim, strength: PanelStrength | None) -> Iterator[str]:
     must = "primary tests of two families must reject"
-    if not any(claim.stratum(kind) for kind in REQUIRED_STRATA):
+    weak = () if strength is None else strength.weak_strata
+    if not any(claim.stratum(kind) for kind in REQUIRED_STRATA if kind not in weak):
         must = (
             f"a suspect must come {MIN_RELATIVE_SIMILARITY:g} of the way from the panel to the closest reference "
             "surrogate"
         )
         if not claim.references:
             yield "warning     no reference surrogates: with this panel no audit can support anything"
+        elif not any(claim.stratum(kind) for kind in SMALL_OR_PUBLIC_STRATA):
+            yield "warning     no small and no public members: with this panel no audit can support anything"
     for kind in REQUIRED_STRATA:
         if not claim.stratum(kind):
             yield f"warning     no {kind} members: that alternative explanation is not excluded, and {must}"
+    for line in [] if strength is None else weak_strata_lines(strength):
+        yield f"warning     {line}; until then {must}"
     absent = [kind for kind in ROTATION_INVARIANT_STRATA if not claim.stratum(kind)]
     if absent:
         yield (
             f"note        no {' and no '.join(absent)} members (turnmark panel trains them): the test that detects "
             "surrogates whose watermark was trained away cannot decide alone"
         )
+
+
+def weak_strata_lines(strength: PanelStrength) -> list[str]:
+    """Return for each weak stratum of a panel a line that says why it is weak, and what its owner can do."""
+    counts = strength.counts(strength.weak_strata)
+    return [
+        f"weak stratum {stratum}: {n['strong']} of {n['members']} members agree with the victim better than untrained "
+        f"baselines do (median lead {n['median_lead']:.3f}), fewer than half, so it does not count; train its members "
+        "like the victim, with as many images and epochs (turnmark panel), and build the claim again"
+        for stratum, n in counts.items()
+    ]
 
 
 def _tests(claim: Claim) -> Iterator[str]:
