@@ -37,6 +37,9 @@ MIN_WATERMARK_ACCURACY = 0.55
 MIN_R_SQUARED = 0.03
 """Share of the variance of the content targets below which a run warns that the keyed watermark is not learned."""
 
+BY_HEART = 0.5
+"""Share of the variance of the targets of the training images from which on a weak watermark was learned by heart."""
+
 LARGEST_P = 1e-4
 """Largest p-value of the key test on the finished encoder at which the keyed watermark counts as learned."""
 
@@ -139,11 +142,7 @@ def train(
         run.watermark.refit(run.encoder, images, base_encoder=None if config.method == "embed" else start)
     trained = _result(run)
     if trained.key_test is not None and trained.key_test.pvalue > LARGEST_P:
-        callbacks.warn(
-            f"the keyed watermark is weak: the key test on the encoder itself gives p = {trained.key_test.pvalue:.2g} "
-            "(with the same key: more --epochs, or a larger --keyed-weight or --keyed-fraction; another key would not "
-            "be the first one)"
-        )
+        callbacks.warn(weak_watermark(trained.key_test.pvalue, trained.metrics, config))
     return trained
 
 
@@ -169,6 +168,25 @@ def learning_warnings(metrics: list[dict[str, float]]) -> list[str]:
             f"{last['contrastive_loss']:.3f} after {last['epoch']:.0f} epochs (lower --lr, or raise --batch-size)"
         )
     return out
+
+
+def weak_watermark(pvalue: float, metrics: list[dict[str, float]], config: TrainConfig) -> str:
+    """Return advice for an encoder in which the key test does not find its own watermark.
+
+    A large encoder learns the targets of few images by heart: its head predicts them for the images of the training,
+    and not for the probes.
+    """
+    said = f"the keyed watermark is weak: the key test on the encoder itself gives p = {pvalue:.2g} "
+    read = metrics[-1]["keyed_r_squared"]
+    if read > BY_HEART and not config.keyed_views:
+        return said + (
+            f"although {read:.2f} of the variance of the targets is predicted on the training images: they were "
+            "learned by heart (with the same key: --keyed-views, or more images)"
+        )
+    return said + (
+        "(with the same key: more --epochs, or a larger --keyed-weight or --keyed-fraction; another key would not be "
+        "the first one)"
+    )
 
 
 def _on_device(images: Tensor, device: torch.device) -> Tensor:

@@ -26,7 +26,7 @@ from watermark_training.initial import keyed_seed
 from watermark_training.key_material import held_out, outside_pool
 from watermark_training.keyed_watermark import SHARE, SHARE_WEIGHT, KeyedWatermark
 from watermark_training.loop import TrainingRun
-from watermark_training.training import learning_warnings, train
+from watermark_training.training import learning_warnings, train, weak_watermark
 from watermark_training.watermark import RotationWatermark
 
 CONFIG = TrainConfig(arch="tiny", epochs=2, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False)
@@ -280,6 +280,18 @@ def test_what_does_not_learn_is_said() -> None:
     row = {"epoch": 3.0, "contrastive_loss": 3.0, "keyed_r_squared": 0.01}
     assert "keyed watermark is not being learned" in learning_warnings([row])[0]
     assert learning_warnings([{**row, "keyed_r_squared": 0.2}]) == []
+
+
+def test_targets_that_were_learned_by_heart_are_said() -> None:
+    """ImageNet encoders predicted 0.90 of the targets of 5,000 images, and those of probes no better than before."""
+    rows = [{"epoch": 8.0, "keyed_r_squared": 0.9}]
+    assert "learned by heart (with the same key: --keyed-views, or more images)" in weak_watermark(0.01, rows, CONFIG)
+    for said in (
+        weak_watermark(0.01, [{"epoch": 8.0, "keyed_r_squared": 0.1}], CONFIG),
+        weak_watermark(0.01, rows, replace(CONFIG, keyed_views=True)),
+    ):
+        assert "larger --keyed-weight" in said
+        assert "p = 0.01 " in said
 
 
 @pytest.mark.heavy
