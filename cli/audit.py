@@ -21,9 +21,9 @@ from cli.suspects import (
     ExternalData,
     MaxModelGib,
     MemoryLimit,
+    Models,
     OnnxOutput,
     Opening,
-    PanelModels,
     Pooling,
     ProbeFolder,
     Published,
@@ -61,7 +61,7 @@ def audit(
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write into.", show_default=False)] = None,
     arch: Arch = None,
     auditor_panel: AuditorPanel = None,
-    panel_models: PanelModels = None,
+    models: Models = None,
     published: Published = None,
     stop_early: Annotated[
         bool,
@@ -110,10 +110,10 @@ def audit(
         raise typer.BadParameter("--pdf is for one suspect; print the pages that you need from their report.html")
     if len(set(suspect)) < len(suspect):
         raise typer.BadParameter("a suspect is named twice")
-    if len(suspect) > 1 and (stop_early or panel_models):
+    if len(suspect) > 1 and (stop_early or models):
         raise typer.BadParameter(
-            "--stop-early and --panel-models are for one suspect: an interim analysis has a smaller share of alpha "
-            "among several; check the panel in an audit of one"
+            "--stop-early and --models are for one suspect: an interim analysis has a smaller share of alpha "
+            "among several; check the claim in an audit of one"
         )
     inputs.check_preprocess(preprocess)
     for one in suspect:
@@ -148,7 +148,7 @@ def audit(
         opening=opening,
         preprocess=preprocess,
         auditor_panel=auditor_panel,
-        panel_models=panel_models,
+        models=models,
         paper_tests=paper_tests,
         published=published and parse_date(published).isoformat(),
         roots=roots,

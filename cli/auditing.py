@@ -33,7 +33,7 @@ class Request:
     opening: Opening
     preprocess: str = "none"
     auditor_panel: Path | None = None
-    panel_models: Path | None = None
+    models: Path | None = None
     paper_tests: bool = False
     published: str | None = None
     roots: Path | None = None
@@ -44,7 +44,7 @@ class Request:
         out += ["--preprocess", self.preprocess] if self.preprocess != "none" else []
         kind = self.opening.output_kind
         out += ["--output-kind", kind] if kind != "representations" else []
-        for name in ("auditor_panel", "panel_models", "roots"):
+        for name in ("auditor_panel", "models", "roots"):
             value = getattr(self, name)
             out += [f"--{name.replace('_', '-')}", value.resolve().name] if value else []
         out += ["--stop-early"] if self.opening.stop_early else []
@@ -84,6 +84,7 @@ def audit_one(request: Request, target: Target, showing: Showing, *, resume: boo
 
 def _run(request: Request, claim: Claim, suspect: Suspect, command: str, progress: Progress) -> Report:
     from ownership import AuditOptions, audit
+    from ownership.auditing.claim_checks import models_in
     from ownership.suspects.preprocessing import parse_preprocess
     from ownership.suspects.suspect import load_folder
 
@@ -97,7 +98,7 @@ def _run(request: Request, claim: Claim, suspect: Suspect, command: str, progres
             preprocessings=tuple(p.name for p in parse_preprocess(request.preprocess)),
         ),
         auditor_panel=load_folder(request.auditor_panel) if request.auditor_panel else [],
-        panel_models=[m for m, _ in load_folder(request.panel_models)] if request.panel_models else None,
+        models=models_in(request.models, claim) if request.models else None,
         progress=progress,
     )
     return replace(report, command=command)

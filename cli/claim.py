@@ -51,6 +51,14 @@ def build(
         bool, typer.Option(help="Extract reference surrogates, which show what the claim can detect.")
     ] = True,
     reference_epochs: Annotated[int, typer.Option(min=1, help="Epochs of each reference surrogate.")] = 100,
+    keep_references: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write the reference surrogates' files to, for an auditor who computes their "
+            "representations again (turnmark audit --models). Keep them secret.",
+            show_default=False,
+        ),
+    ] = None,
     n_probes: Annotated[int, typer.Option("--n-probes", min=2, help=N_PROBES_HELP)] = 1000,
     private_base_checkpoint: Annotated[
         bool,
@@ -92,6 +100,10 @@ def build(
     if private is not None and private == public:
         raise typer.BadParameter("--private and --public are the same images")
     refuse_existing(out, ClaimError)
+    if keep_references is not None:
+        if not reference:
+            raise typer.BadParameter("--keep-references without reference surrogates")
+        refuse_existing(keep_references, ClaimError)
     inputs.check_encoder(victim, "victim")
     for images, name in ((private, "--private"), (public, "--public")):
         if images is not None:
@@ -131,7 +143,10 @@ def build(
         if loaded.config.get("victim_sha256") == owner.sha256:
             raise ClaimError(f"{path} was extracted from the victim: it cannot be a panel member", "leave it out")
         members.append(NamedEncoder(loaded.member(f"panel_{i}_{kind}", kind, digest), loaded.encoder))
-    references = ReferenceConfig(epochs=reference_epochs, seed=seed, device=pick_device(device)) if reference else None
+    references = None
+    if reference:
+        chosen = pick_device(device)
+        references = ReferenceConfig(epochs=reference_epochs, seed=seed, device=chosen, keep=keep_references)
     with render.progress() as progress:
         built = claim_with_references(
             owner,

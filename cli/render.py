@@ -89,7 +89,6 @@ def report(r: Report) -> None:
     """Print a report's verdict, reasons and tests."""
     from ownership.reports import key_text, sentences
     from ownership.reports.claim_text import seal_lines
-    from ownership.verdict.results import PanelCheck
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
     out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect.name)}")
@@ -110,9 +109,8 @@ def report(r: Report) -> None:
         out.print(f"  - [yellow]the claim's probes:[/] {escape(note)}")
     if f.predictor_check is not None and f.predictor_check.anomalous:
         out.print(f"  - [yellow]the claim's watermark:[/] {escape(sentences.predictor_note(f.predictor_check))}")
-    if f.panel_checked is not None:
-        verified = sum(check is PanelCheck.VERIFIED for check in f.panel_checked.values())
-        out.print(f"  - {verified} of {len(f.panel_checked)} panel members' responses computed again from their files")
+    if f.models_checked is not None:
+        out.print(f"  - the claim's representations: {escape(printable(sentences.models_checked(r), 4000))}")
     _tests(r)
     _paper_tests(r)
 

@@ -17,9 +17,9 @@ from cli.suspects import (
     ExternalData,
     MaxModelGib,
     MemoryLimit,
+    Models,
     OnnxOutput,
     Opening,
-    PanelModels,
     Pooling,
     ProbeFolder,
     RemoteSuspectOptions,
@@ -49,7 +49,7 @@ def sign(
         list[str] | None,
         typer.Option(
             help='Custody entry: "WHAT: from NAME, YYYY-MM-DD", with ", by NAME" if someone else received it. WHAT is '
-            "claim, suspect, probes, panel [NAME] or auditor [NAME]. Repeat for several entries.",
+            "claim, suspect, probes, model [NAME] or auditor [NAME]. Repeat for several entries.",
             show_default=False,
         ),
     ] = None,
@@ -131,7 +131,7 @@ def reproduce(
     ] = 1e-4,
     arch: Arch = None,
     auditor_panel: AuditorPanel = None,
-    panel_models: PanelModels = None,
+    models: Models = None,
     onnx_output: OnnxOutput = None,
     pooling: Pooling = "cls",
     external_data: ExternalData = False,
@@ -150,6 +150,7 @@ def reproduce(
     inputs.check_suspect(suspect, probe_folder)
     inputs.check_claim(claim)
 
+    from ownership.auditing.claim_checks import models_in
     from ownership.auditing.reproduce import check_claim, load_options
     from ownership.auditing.reproduce import reproduce as run
     from ownership.claims.claim import Claim
@@ -186,7 +187,7 @@ def reproduce(
             loaded_claim,
             loaded,
             auditor_panel=load_folder(auditor_panel) if auditor_panel else (),
-            panel_models=[model for model, _ in load_folder(panel_models)] if panel_models else None,
+            models=models_in(models, loaded_claim) if models else None,
             tolerance=tolerance,
             progress=progress,
         )

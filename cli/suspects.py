@@ -71,12 +71,12 @@ Published = Annotated[
         show_default=False,
     ),
 ]
-PanelModels = Annotated[
+Models = Annotated[
     Path | None,
     typer.Option(
-        "--panel-models",
-        help="Folder with the files of the panel's members: their representations are computed again and compared with "
-        "those in the claim.",
+        "--models",
+        help="Folder with the files of the claim's encoders (victim, panel, reference surrogates), each found by its "
+        "SHA-256: their representations are computed again and compared with those in the claim.",
         show_default=False,
     ),
 ]

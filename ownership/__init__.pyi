@@ -117,7 +117,7 @@ from ownership.verdict.records import VictimRecord as VictimRecord
 from ownership.verdict.results import AuditorEncoder as AuditorEncoder
 from ownership.verdict.results import InterimAnalysis as InterimAnalysis
 from ownership.verdict.results import KeyTest as KeyTest
-from ownership.verdict.results import PanelCheck as PanelCheck
+from ownership.verdict.results import ModelCheck as ModelCheck
 from ownership.verdict.results import PaperTest as PaperTest
 from ownership.verdict.results import PredictorCheck as PredictorCheck
 from ownership.verdict.results import ProbeQuality as ProbeQuality

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from ownership.claims.record import EncoderRecord, NamedEncoder
 from ownership.encoders.architectures import ARCHITECTURES, is_architecture
 from ownership.encoders.images import EncoderLike, images_sha256, represent
 from ownership.io.canonical import sha256
+from ownership.io.files import write_bytes
 from ownership.io.progress import Progress, part, silent
 from watermark_training.encoder_files import weights_bytes
 
@@ -32,6 +34,7 @@ class ReferenceConfig:
         epochs: epochs over the responses.
         seed: of the first surrogate; each further one adds 1.
         device: where to train.
+        keep: folder that their files are written to; None: they are discarded.
     """
 
     losses: tuple[str, ...] = REFERENCE_LOSSES
@@ -39,6 +42,7 @@ class ReferenceConfig:
     epochs: int = 25
     seed: int = 0
     device: torch.device | str = "cpu"
+    keep: Path | None = None
 
 
 def pick_architecture(victim: EncoderLike, arch: str | None, images: Tensor) -> str | None:
@@ -86,10 +90,13 @@ def reference_surrogates(
         )
         shown = part(progress, "reference surrogate", i + 1, len(config.losses), loss)
         surrogate = extract(BlackBox(victim), images, attack, device=config.device, progress=shown)
+        name, weights = f"reference_{loss}", weights_bytes(surrogate, arch)
+        if config.keep is not None:
+            write_bytes(config.keep / f"{name}.safetensors", weights, secret=True)
         record = EncoderRecord(
-            name=f"reference_{loss}",
+            name=name,
             kind="reference",
-            sha256=sha256(weights_bytes(surrogate, arch)),
+            sha256=sha256(weights),
             architecture=arch,
             data=f"{attack.queries} queries, images {images_sha256(images)[:16]}",
         )

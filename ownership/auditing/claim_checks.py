@@ -4,12 +4,13 @@
   encoder, so that dataset inference is not valid; rotated probes that are not the stated image.
 - Predictor: the watermark as detected by linear predictors that the audit fits to the victim's responses, for the
   claim's key and for control keys. A predictor that was trained on the suspect detects what these do not.
-- Panel: responses of members, computed again from their files.
+- Models: representations of victim, panel and reference surrogates, computed again from their files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,14 +21,16 @@ from torch import Tensor
 
 from ownership.claims.claim import Claim
 from ownership.claims.probes import WatermarkProbes
+from ownership.claims.record import EncoderRecord
 from ownership.encoders.images import as_input, as_uint8, images_sha256
-from ownership.errors import ClaimIntegrityError
+from ownership.errors import ClaimIntegrityError, SuspectError
 from ownership.evidence.querying import allclose_responses, query
 from ownership.evidence.responses import Responses
 from ownership.evidence.similarity import Array, ridge_map
 from ownership.evidence.watermark_scores import watermark_success
-from ownership.suspects.suspect import Suspect
-from ownership.verdict.results import PanelCheck, PredictorCheck, ProbeQuality, Separability
+from ownership.io.text import printable
+from ownership.suspects.suspect import Suspect, load_known
+from ownership.verdict.results import ModelCheck, PredictorCheck, ProbeQuality, Separability
 from ownership.watermark import rotate, secret_key
 
 ROUNDING = 2
@@ -165,33 +168,53 @@ def _directions(x: Array) -> Array:
     return out
 
 
-def check_panel(claim: Claim, models: Sequence[Suspect]) -> dict[str, PanelCheck]:
-    """Compute the responses of panel members again from their files, so that a panel cannot be invented.
+def models_in(folder: Path | str, claim: Claim) -> list[Suspect]:
+    """Load those encoders of a claim whose files lie in a folder or below it, found by SHA-256.
+
+    Raises:
+        SuspectError: If there is none, or one cannot be loaded.
+    """
+    found = load_known(folder, {m.sha256: m.architecture for m in encoders_of(claim)})
+    if not found:
+        raise SuspectError(
+            f"{printable(folder, 300)} holds no file of an encoder of the claim",
+            "files are found by SHA-256: give those that the claim was built from",
+        )
+    return found
+
+
+def encoders_of(claim: Claim) -> tuple[EncoderRecord, ...]:
+    """Return the records of all encoders whose representations a claim holds."""
+    return (claim.victim, *claim.members, *claim.references)
+
+
+def check_models(claim: Claim, models: Sequence[Suspect]) -> dict[str, ModelCheck]:
+    """Compute the representations in a claim again from the encoders' files, so that none can be invented.
 
     Args:
         claim: The claim.
-        models: Encoders from files; each is matched to a member by its SHA-256.
+        models: Encoders from files; each is matched to the victim, a panel member or a reference surrogate by its
+            SHA-256.
 
     Returns:
-        Name of each member -> what was checked.
+        Name of each encoder of the claim -> what was checked.
 
     Raises:
-        ClaimIntegrityError: If a member's file gives other responses than the claim holds.
+        ClaimIntegrityError: If a file gives other representations than the claim holds.
     """
     by_digest = {model.sha256: model for model in models}
-    checked: dict[str, PanelCheck] = {}
-    for member in claim.members:
-        model = by_digest.get(member.sha256)
-        if model is None:
-            checked[member.name] = PanelCheck.NO_FILE
-            continue
-        again = query(model.preprocess.before(model.encoder), claim.probes, member.name)
-        model.pause()
-        for name, stored in claim.responses[member.name].sets.items():
-            if not allclose_responses(again.sets[name], stored):
-                raise ClaimIntegrityError(
-                    f"claim integrity: {member.name}'s file does not give the responses that the claim holds for it",
-                    "the panel was not made as the claim says; get the original claim",
-                )
-        checked[member.name] = PanelCheck.VERIFIED
-    return checked
+    for record in encoders_of(claim):
+        if (model := by_digest.get(record.sha256)) is not None:
+            _compare(claim, record.name, model)
+    return {m.name: ModelCheck(sha256=m.sha256, recomputed=m.sha256 in by_digest) for m in encoders_of(claim)}
+
+
+def _compare(claim: Claim, name: str, model: Suspect) -> None:
+    again = query(model.preprocess.before(model.encoder), claim.probes, name)
+    model.pause()
+    for probes, stored in claim.responses[name].sets.items():
+        if not allclose_responses(again.sets[probes], stored):
+            raise ClaimIntegrityError(
+                f"claim integrity: {name}'s file does not give the representations that the claim holds for it",
+                "they were not made as the claim says; get the original claim",
+            )

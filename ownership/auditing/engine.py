@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ownership.auditing.claim_checks import check_panel, check_predictor, check_probes
+from ownership.auditing.claim_checks import check_models, check_predictor, check_probes
 from ownership.auditing.key_test import key_test
 from ownership.auditing.panel_strength import panel_strength
 from ownership.auditing.panel_test import panel_test
@@ -42,7 +42,7 @@ def audit(
     options: AuditOptions = ALL_AT_DEFAULTS,
     *,
     auditor_panel: Sequence[tuple[Suspect, str]] = (),
-    panel_models: Sequence[Suspect] | None = None,
+    models: Sequence[Suspect] | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Test whether a suspect was copied from the victim of a claim.
@@ -58,7 +58,7 @@ def audit(
         options: How to audit. The report records them, so that `reproduce` can repeat the audit.
         auditor_panel: Independent encoders that the auditor brings, each with a statement of its origin. A claim that
             is supported for too many of them is indiscriminate.
-        panel_models: Files of panel members; their responses are computed again and compared with the claim's.
+        models: Files of encoders of the claim; their representations are computed again and compared with the claim's.
         progress: Called before every step, with its number and the number of steps.
 
     Returns:
@@ -66,14 +66,14 @@ def audit(
 
     Raises:
         SuspectError: If the suspect cannot take the probes.
-        ClaimIntegrityError: If a panel member's file does not give the responses that the claim holds.
+        ClaimIntegrityError: If an encoder's file does not give the representations that the claim holds of it.
     """
     tried = tuple(p for name in options.preprocessings for p in parse_preprocess(name)) or (suspect.preprocess,)
-    steps = _Steps(progress, (panel_models is not None) + len(tried) + len(auditor_panel))
-    panel_checked = None
-    if panel_models is not None:
-        steps.begin("checking the panel's files")
-        panel_checked = check_panel(claim, panel_models)
+    steps = _Steps(progress, (models is not None) + len(tried) + len(auditor_panel))
+    models_checked = None
+    if models is not None:
+        steps.begin("computing the claim's representations again")
+        models_checked = check_models(claim, models)
     findings = audit_with_preprocessings(claim, suspect, tried, options, steps)
     tested = _at_share_of_alpha(claim, tried)
     own = []
@@ -82,7 +82,7 @@ def audit(
         own.append(score_auditor_encoder(tested, encoder, provenance, findings))
     steps.end()
     return Report(
-        findings=replace(findings, panel_checked=panel_checked, auditor_panel=tuple(own)),
+        findings=replace(findings, models_checked=models_checked, auditor_panel=tuple(own)),
         options=options_record(options, suspect, tried),
         versions=versions(),
     )

@@ -106,7 +106,7 @@ def reproduce(
     suspect: Suspect,
     *,
     auditor_panel: Sequence[tuple[Suspect, str]] = (),
-    panel_models: Sequence[Suspect] | None = None,
+    models: Sequence[Suspect] | None = None,
     tolerance: float = TOLERANCE,
     progress: Progress = silent,
 ) -> Reproduction:
@@ -117,7 +117,7 @@ def reproduce(
         claim: The claim of its digest.
         suspect: The suspect of its digest, loaded with `load_options`.
         auditor_panel: The auditor's own encoders, if the report has some. Without them, the report is believed there.
-        panel_models: The panel's files, likewise.
+        models: The files of the claim's encoders, likewise.
         tolerance: Largest relative difference of two scores.
         progress: Called before every step.
 
@@ -127,18 +127,16 @@ def reproduce(
     """
     check_claim(report, claim)
     _check_digest("suspect", report.suspect.sha256, suspect.details().get("sha256", suspect.sha256))
-    repeated = audit(
-        claim, suspect, report.options, auditor_panel=auditor_panel, panel_models=panel_models, progress=progress
-    )
+    repeated = audit(claim, suspect, report.options, auditor_panel=auditor_panel, models=models, progress=progress)
     then, left_out = report.findings, []
     findings = repeated.findings
     if then.auditor_panel and not auditor_panel:
         findings = replace(findings, auditor_panel=then.auditor_panel)
         left_out.append(f"the auditor's own {len(then.auditor_panel)} encoders: --auditor-panel was not given")
-    if then.panel_checked is not None and panel_models is None:
-        left_out.append("the responses of the panel's files: --panel-models was not given")
-    if then.panel_checked is None or panel_models is None:
-        findings = replace(findings, panel_checked=then.panel_checked)
+    if then.models_checked is not None and models is None:
+        left_out.append("the representations in the claim: --models was not given")
+    if then.models_checked is None or models is None:
+        findings = replace(findings, models_checked=then.models_checked)
     return compare(report, replace(repeated, findings=findings), tolerance=tolerance, left_out=left_out)
 
 
@@ -206,7 +204,7 @@ def _compared(report: Report) -> dict[str, Any]:
         found |= _flat(f"{place} image-level", to_json(r.image_level))
     found |= _flat("predictor_check", to_json(f.predictor_check)) | _flat("probe_quality", to_json(f.probe_quality))
     found |= _flat("panel_strength", to_json(f.panel_strength))
-    found |= {"panel_checked": to_json(f.panel_checked)}
+    found |= {"models_checked": to_json(f.models_checked)}
     found |= _flat("auditor", {m.name: [m.values, len(m.problems)] for m in f.auditor_panel})
     return found | _flat("paper", to_json(f.paper_tests))
 

@@ -25,6 +25,7 @@ def check_consistent(findings: Findings) -> None:
     if (record := findings.claim.key) is not None:
         _check_record(record)
     _check_panel(findings)
+    _check_models(findings)
     for interim in findings.interim_analyses:
         _check_interim(findings, interim)
     for key in (findings.key, *(x.key for x in findings.interim_analyses)):
@@ -53,6 +54,17 @@ def _check_panel(findings: Findings) -> None:
     values = [x for scores in (strength.baselines, *found) for x in scores.values()]
     _need(bool(strength.baselines) and strength.probes > 0, "a strength without baselines or probes")
     _need(all(0 <= x <= 1 for x in values), "an agreement that is no share")
+
+
+def _check_models(findings: Findings) -> None:
+    """The encoders that were to be computed again are all of the claim's, with its digests."""
+    if findings.models_checked is None:
+        return
+    stated = {name: check.sha256 for name, check in findings.models_checked.items()}
+    panel = {m.name: m.sha256 for m in findings.claim.panel}
+    _need(all(stated.pop(name, None) == sha256 for name, sha256 in panel.items()), "files of another panel")
+    known = all(stated.pop(name, None) is not None for name in findings.claim.references)
+    _need(known and list(stated.values()) == [findings.claim.victim.sha256], "files of another victim")
 
 
 def _check_interim(findings: Findings, interim: InterimAnalysis) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 from ownership.errors import ReportError
 from ownership.io.text import printable
 from ownership.reports.report import Report
-from ownership.verdict.results import PanelCheck
 
 FORMAT_VERSION = 1
 LONGEST = 300
@@ -93,16 +92,12 @@ class Custody:
 
 
 def examined(report: Report) -> dict[str, str]:
-    """Return what an audit examined, name -> SHA-256: the claim, the suspect, and the files of other encoders.
-
-    Raises:
-        KeyError: If the report names a panel member that its claim does not have.
-    """
+    """Return what an audit examined, name -> SHA-256: the claim, the suspect, and the files of other encoders."""
     found = {"claim": report.claim.sha256, "suspect": report.suspect.sha256}
     if report.suspect.probes_sha256 is not None:
         found["probes"] = report.suspect.probes_sha256
-    digests, checked = {m.name: m.sha256 for m in report.claim.panel}, report.findings.panel_checked or {}
-    found |= {f"panel {n}": digests[n] for n, check in checked.items() if check is PanelCheck.VERIFIED}
+    checked = report.findings.models_checked or {}
+    found |= {f"model {name}": check.sha256 for name, check in checked.items() if check.recomputed}
     return found | {f"auditor {m.name}": m.sha256 for m in report.findings.auditor_panel}
 
 
@@ -114,7 +109,7 @@ def state(
     Args:
         report: The report, with what was examined and its digests.
         auditor: Name of the signer.
-        received: "WHAT: from NAME, DATE[, by NAME]" each; WHAT is a name in `examined`, or "panel" or "auditor" for all
+        received: "WHAT: from NAME, DATE[, by NAME]" each; WHAT is a name in `examined`, or "model" or "auditor" for all
             of those encoders. Several statements about one item are its transfers, in order.
         signed_at: Time of signing, with a time zone.
         public_key_sha256: Fingerprint of the signing key.
@@ -147,7 +142,7 @@ def state(
 def _parse(text: str, digests: dict[str, str]) -> tuple[list[str], Receipt]:
     """Return the items that a statement is about, and the transfer that it states."""
     known = {what: [what] for what in digests}
-    for group in ("panel", "auditor"):
+    for group in ("model", "auditor"):
         members = [what for what in digests if what.startswith(f"{group} ")]
         known |= {group: members} if members else {}
     what = next((k for k in sorted(known, key=len, reverse=True) if text.startswith(f"{k}: from ")), None)

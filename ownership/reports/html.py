@@ -99,7 +99,6 @@ def render_html(report: Report, custody: Custody | None = None) -> str:
         agreements="" if findings.panel_strength is None else panel_text.agreements(findings.panel_strength),
         probe_notes=sentences.probe_notes(findings.probe_quality),
         alternatives=alternatives,
-        panel_checks=sentences.PANEL_CHECKS,
         strength=report.strength,
         strength_sentence=sentences.strength(report.strength, report.verdict),
         strength_arithmetic=sentences.strength_arithmetic(report.strength),

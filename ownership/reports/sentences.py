@@ -13,7 +13,6 @@ from ownership.reports.report import Report
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import (
     AuditorEncoder,
-    PanelCheck,
     PredictorCheck,
     ProbeQuality,
     Skip,
@@ -23,10 +22,16 @@ from ownership.verdict.results import (
 from ownership.verdict.rule import Evidence, Reason, ReasonCode, Verdict, has_full_size_controls, missing_strata
 from ownership.verdict.strength import Strength, Support
 
-PANEL_CHECKS = {
-    PanelCheck.VERIFIED: "verified",
-    PanelCheck.NO_FILE: "no file of its SHA-256 was given",
-}
+
+def models_checked(report: Report) -> str:
+    """Return which of the claim's representations were computed again from the encoders' files."""
+    checked = report.findings.models_checked
+    if checked is None:
+        return "not computed again from files (--models), so they are its owner's word"
+    again = ", ".join(sorted(name for name, check in checked.items() if check.recomputed))
+    without = ", ".join(sorted(name for name, check in checked.items() if not check.recomputed))
+    believed = f"; its owner's word, as no file of their SHA-256 was given: {without}" if without else ""
+    return f"computed again from files: {again or 'none'}{believed}"
 
 
 def title_of(name: str, tests: Sequence[TestResult] = ()) -> str:

@@ -7,11 +7,12 @@ that are loaded. `formats` defines what each format may contain, `sandbox` isola
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from ownership.encoders.architectures import is_architecture
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectError
 from ownership.io.files import read_bytes
@@ -163,6 +164,31 @@ def load_folder(folder: Path | str) -> list[tuple[Suspect, str]]:
     if not files:
         raise SuspectError(f"{printable(folder, 300)} contains no encoders", f"expected {', '.join(SUFFIXES)}")
     return list(_each(files))
+
+
+def load_known(folder: Path | str, known: Mapping[str, str | None]) -> list[Suspect]:
+    """Load the encoders in a folder, or below it, whose files have known digests; other files are not opened.
+
+    Args:
+        folder: Where the files lie.
+        known: SHA-256 of a file -> architecture of its weights; None to infer it.
+
+    Raises:
+        SuspectError: if one cannot be loaded.
+        UnsafeSuspectError: if loading one would run code from its file.
+    """
+    files = sorted(p for p in Path(folder).rglob("*") if p.suffix in SUFFIXES and p.is_file())
+    found: dict[str, Suspect] = {}
+    for path in files:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest not in known or digest in found:
+            continue
+        arch = known[digest]
+        options = LoadOptions(arch=arch if arch is not None and is_architecture(arch) else None)
+        found[digest] = load_suspect(path, options=options)
+        found[digest].pause()  # one process at a time
+    return list(found.values())
 
 
 def _each(files: list[Path]) -> Iterator[tuple[Suspect, str]]:

@@ -14,7 +14,7 @@ from ownership.verdict.results import (
     AuditorEncoder,
     InterimAnalysis,
     KeyTest,
-    PanelCheck,
+    ModelCheck,
     PaperTest,
     PredictorCheck,
     ProbeQuality,
@@ -41,7 +41,7 @@ class Findings:
     queries: int  # made to the suspect, repeated queries included
     probe_quality: ProbeQuality
     panel_strength: PanelStrength | None = None  # None: the claim has no panel
-    panel_checked: Mapping[str, PanelCheck] | None = None  # panel member -> check of its file; None: not requested
+    models_checked: Mapping[str, ModelCheck] | None = None  # encoder of the claim -> check; None: not requested
     predictor_check: PredictorCheck | None = None
     auditor_panel: tuple[AuditorEncoder, ...] = ()
     paper_tests: tuple[PaperTest, ...] = ()  # where they were requested

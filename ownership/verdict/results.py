@@ -204,11 +204,15 @@ class AuditorEncoder:
     problems: tuple[Problem, ...]  # why its responses cannot be tested
 
 
-class PanelCheck(StrEnum):
-    """What came of recomputing a panel member's responses. Responses that differ end the audit."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCheck:
+    """Whether the representations that the claim holds of an encoder were computed again from its file.
 
-    VERIFIED = "verified"
-    NO_FILE = "no_file"  # no file of its SHA-256 was given
+    Representations that differ end the audit.
+    """
+
+    sha256: str  # of its file, as the claim states it
+    recomputed: bool  # False: no file of this SHA-256 was given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

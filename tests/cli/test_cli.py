@@ -335,12 +335,20 @@ def test_a_weak_panel_is_said_to_its_owner_and_has_no_power(run: Run, job: Job, 
 
 
 def test_a_panel_that_is_weak_altogether_has_no_power(run: Run, job: Job, tmp_path: Path) -> None:
-    code, out, err = run(*build_claim_of(job), *untrained_panel(tmp_path))
+    code, out, err = run(*build_claim_of(job), *untrained_panel(tmp_path), "--keep-references", "models/references")
     assert code == 0, err
     assert "no small and no public members: with this panel no audit can support anything" in out
     code, out, _ = run("claim", "power", "claim")
     assert code == 0
     assert "no test of the panel has power" in out
+    shutil.copy(job.folder / "models/victim/encoder.safetensors", "models/any_name.safetensors")
+    code, out, err = run("audit", "untrained_0.safetensors", "--claim", "claim", "--models", "models")
+    assert code == 1, err
+    references = ", ".join(sorted(p.stem for p in Path("models/references").iterdir()))
+    assert f"computed again from files: {references}, victim; its owner's word" in out
+    code, _, err = run("audit", "untrained_0.safetensors", "--claim", "claim", "--models", job.folder / "suspects")
+    assert code == 2
+    assert "holds no file of an encoder of the claim" in error_line(err)
 
 
 def test_methods_and_kinds_of_answers_by_command(run: Run, job: Job, tmp_path: Path) -> None:

@@ -58,18 +58,20 @@ def test_evaluate_refuses_in_one_line(run: Run, job: Job) -> None:
 
 
 @pytest.mark.slow
-def test_stop_early_and_panel_models(run: Run, job: Job, tmp_path: Path) -> None:
+def test_stop_early_and_models(run: Run, job: Job, tmp_path: Path) -> None:
     suspect = job.folder / "suspects/surrogate_mse.safetensors"
     files = tmp_path / "panel"
     files.mkdir()
     for folder in sorted((job.folder / "models").glob("panel_*")):
         (files / f"{folder.name}.safetensors").write_bytes((folder / "encoder.safetensors").read_bytes())
     code, out, _ = run(
-        "audit", suspect, "--claim", job.folder / "claim", "--stop-early", "--panel-models", files, "--out", "r"
+        "audit", suspect, "--claim", job.folder / "claim", "--stop-early", "--models", files, "--out", "r"
     )
     assert code == 0
-    assert "16 of 16 panel members' responses computed again from their files" in out
+    assert "the claim's representations: computed again from files: panel_0_plain, " in out
+    assert "no file of their SHA-256 was given: reference_" in out
     stored = json.loads((tmp_path / "r/report.json").read_text())
     assert stored["decided_after"] in (250, 500, stored["queries"])
-    assert set(stored["panel_checked"].values()) == {"verified"}
+    again = {name for name, check in stored["models_checked"].items() if check["recomputed"]}
+    assert again == {m["name"] for m in stored["claim"]["panel"]}
     assert "--stop-early" in stored["command"]

@@ -23,15 +23,15 @@ from ownership.suspects.formats.model_file import LoadOptions
 from ownership.verdict.records import AuditOptions
 from watermark_training.encoder_files import weights_bytes
 
-BRINGS = ("--auditor-panel", "own", "--panel-models", "models")
+BRINGS = ("--auditor-panel", "own", "--models", "models")
 
 
 def bring(tmp_path: Path) -> None:
-    """Write a suspect, an auditor's own encoder and two of the panel's files."""
-    files = {"suspect": 3, "own/mine": 40} | {f"models/m{i}": 10 + i for i in (2, 7)}
+    """Write a suspect, an auditor's own encoder, and a folder with two of the panel's files and one of no encoder."""
+    files = {"suspect": 3, "own/mine": 40, "models/another": 41} | {f"models/m{i}/encoder": 10 + i for i in (2, 7)}
     for name, seed in files.items():
         path = tmp_path / f"{name}.safetensors"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_bytes(weights_bytes(encoder(seed), "tiny"))
     (tmp_path / "own/mine.txt").write_text("trained at home")
 
@@ -66,7 +66,7 @@ def test_from_audit_to_a_signed_report(run: Run, sealed: Sealed, audited: None, 
 
     assert run("keygen", "auditor.key")[0] == 0
     custody = ("claim: from Jane Roe, 2026-05-01", "suspect: from the court, 2026-05-02T10:00:00+02:00, by John Doe",
-               "suspect: from John Doe, 2026-05-03", "panel: from Jane Roe, 2026-05-01")  # fmt: skip
+               "suspect: from John Doe, 2026-05-03", "model: from Jane Roe, 2026-05-01")  # fmt: skip
     stated = [word for text in custody for word in ("--received", text)]
     signing = ("report", "sign", "r", "--signing-key", "auditor.key", "--auditor", "Ada Lovelace", *stated)
     code, out, err = run(*signing, "--request", "r.tsq")
@@ -105,7 +105,7 @@ def test_from_audit_to_a_signed_report(run: Run, sealed: Sealed, audited: None, 
     digests = {"claim": Claim.load(sealed.folder).sha256, "suspect": sha256(Path("suspect.safetensors").read_bytes())}
     for what, digest in digests.items():
         assert any(line.startswith(f"custody      {what} (SHA-256 {digest[:16]}…): from ") for line in said)
-    assert sum(line.startswith("custody      panel m") for line in said) == 2
+    assert sum(line.startswith("custody      model m") for line in said) == 2
     assert "custody      auditor mine.safetensors" in out
     assert "not stated from whom" in out
     assert [line.split()[0] for line in said if not line.startswith("custody")] == [
@@ -127,7 +127,7 @@ def test_a_report_is_reproduced_with_what_was_brought_and_without(run: Run, seal
     code, out, _ = run(*again)
     assert code == 0
     assert "--auditor-panel was not given" in out
-    assert "--panel-models was not given" in out
+    assert "--models was not given" in out
 
 
 def test_what_is_not_reproduced_is_named(run: Run, sealed: Sealed, brought: None, tmp_path: Path) -> None:

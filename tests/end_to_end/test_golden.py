@@ -44,7 +44,7 @@ def test_the_report_is_read_and_reproduced() -> None:
         Claim.load(CLAIM),
         load_suspect(MODELS / "suspect.onnx"),
         auditor_panel=[(load_encoder(MODELS / "own.onnx"), "made for this")],
-        panel_models=[load_encoder(MODELS / f"{name}.onnx") for name in ("p0", "m1")],
+        models=[load_encoder(MODELS / f"{name}.onnx") for name in ("victim", "p0", "m1", "reference")],
     )
     assert not found.differences
     assert not found.left_out

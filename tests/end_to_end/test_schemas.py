@@ -33,7 +33,7 @@ SCHEMAS = {p.name.removesuffix(".schema.json"): json.loads(p.read_bytes()) for p
 NAMES: dict[str, tuple[str, ...]] = {
     "claim": ("data", "parts"),
     "report": ("skipped", "versions", "maps", "members", "references", "strata", "probes", "values", "files", "sandbox",
-               "panel_checked", "pvalues", "data", "baselines"),
+               "models_checked", "pvalues", "data", "baselines"),
     "summary": ("data",),
     "redaction": ("leaves",),
 }  # fmt: skip
@@ -61,7 +61,7 @@ def fresh(sealed: Sealed, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """What today's code writes, with every optional part."""
     folder, claim = tmp_path_factory.mktemp("fresh"), Claim.load(sealed.folder)
     brought = [(model(41, "own.onnx"), "made here")]
-    whole = audit(claim, model(77), AuditOptions(paper_tests=True), auditor_panel=brought, panel_models=[])
+    whole = audit(claim, model(77), AuditOptions(paper_tests=True), auditor_panel=brought, models=[])
     tried = audit(claim, model(1), AuditOptions(preprocessings=("try",)))
     early = audit(claim, model(1), AuditOptions(stop_early=True))
     whole.save(folder / "report.json")

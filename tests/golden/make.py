@@ -154,7 +154,7 @@ def write_report(models: Path, claim: Path, out: Path) -> None:
         load_suspect(models / "suspect.onnx"),
         AuditOptions(paper_tests=True),
         auditor_panel=[(load_suspect(models / "own.onnx"), "made for this")],
-        panel_models=[load_suspect(models / f"{name}.onnx") for name in ("p0", "m1")],
+        models=[load_suspect(models / f"{name}.onnx") for name in ("victim", "p0", "m1", "reference")],
     )
     report.save(out / "report.json")
     write_html(report, out / "report.html")

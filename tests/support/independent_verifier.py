@@ -264,9 +264,8 @@ def verify_report(folder: Path, auditor: Path | None = None, roots: Path | None 
     examined = {"claim": report["claim"]["sha256"], "suspect": report["suspect"]["sha256"]}
     if report["suspect"]["probes_sha256"] is not None:
         examined["probes"] = report["suspect"]["probes_sha256"]
-    members = {m["name"]: m["sha256"] for m in report["claim"]["panel"]}
-    checked = report.get("panel_checked") or {}
-    examined |= {f"panel {n}": members[n] for n in checked if checked[n] == "verified"}
+    checked = report.get("models_checked") or {}
+    examined |= {f"model {n}": check["sha256"] for n, check in checked.items() if check["recomputed"]}
     examined |= {f"auditor {m['name']}": m["sha256"] for m in report.get("auditor_panel", ())}
     ways = [[{k: r[k] for k in ("source", "on", "by")} for r in item["received"]] for item in stated["custody"]]
     need(datetime.fromisoformat(stated["signed_at"]).tzinfo, "the time of signing")

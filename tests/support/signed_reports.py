@@ -15,20 +15,21 @@ from support.tampering import Bench, files_of
 
 from ownership import audit
 from ownership.attestation.keys import public_pem
+from ownership.auditing.claim_checks import encoders_of
 from ownership.claims.claim import Claim
 from ownership.io.canonical import sha256
 from ownership.reports.html import write_html
 from ownership.reports.signature import sign_report, signed_report, verify_report
 from ownership.sealing.create import attach, write_request
 from ownership.suspects.suspect import Suspect
-from ownership.verdict.results import PanelCheck
+from ownership.verdict.results import ModelCheck
 
 NUMBERS, PAGE, STATEMENT, PUBLIC = "report.json", "report.html", "seal/statement.dsse.json", "seal/auditor.pub"
 KEY = Ed25519PrivateKey.generate()
 RECEIVED = (
     "claim: from Jane Roe, 2026-05-01",
     "suspect: from the court, 2026-05-02, by John Doe",
-    "panel: from Jane Roe, 2026-05-01T09:00:00",
+    "model: from Jane Roe, 2026-05-01T09:00:00",
 )
 
 
@@ -40,12 +41,14 @@ def written(claim: Claim, folder: Path, seed: int) -> Path:
 
     full = audit(claim, model(f"s{seed}.onnx", seed), auditor_panel=[(model("own.onnx", 41), "made here")])
     shown = ("partial_rsa_relative", "cka")
-    checked = {m.name: PanelCheck.VERIFIED if m.name in ("m1", "m7") else PanelCheck.NO_FILE for m in claim.members}
+    checked = {
+        m.name: ModelCheck(sha256=m.sha256, recomputed=m.name in ("m1", "m7", "victim")) for m in encoders_of(claim)
+    }
     few = altered(
         full,
         results=tuple(r for r in full.results if r.name in shown),
         interim_analyses=full.findings.interim_analyses[:1],
-        panel_checked=checked,
+        models_checked=checked,
     )
     few.save(folder / NUMBERS)
     write_html(few, folder / PAGE)

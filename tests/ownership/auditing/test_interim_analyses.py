@@ -18,13 +18,14 @@ from ownership.claims.claim import Claim
 from ownership.claims.probes import ClaimImages
 from ownership.claims.record import NamedEncoder
 from ownership.encoders.architectures import Encoder
-from ownership.errors import ClaimError, ClaimIntegrityError
+from ownership.errors import ClaimError, ClaimIntegrityError, ReportError
 from ownership.evidence.similarity import rsa_vector
 from ownership.plan import Plan
+from ownership.reports.html import render_html
 from ownership.reports.report import Report
 from ownership.suspects.suspect import Suspect, load_encoder
 from ownership.verdict.records import AuditOptions
-from ownership.verdict.results import PanelCheck, Skip, SkipCode
+from ownership.verdict.results import Skip, SkipCode
 from ownership.verdict.rule import ReasonCode, Verdict, supports
 from watermark_training.data import Data
 
@@ -150,36 +151,59 @@ def test_looks_are_checked(interim_analyses: tuple[int, ...], shares: tuple[floa
         Plan(rule="turnmark-2")
 
 
-# ---- the panel's files ----------------------------------------------------------------------------------------------
+# ---- the files of a claim's encoders --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def with_files(digits: Data, victim: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Claim, list[Suspect]]:
-    """A small claim whose panel lies in files, and those files."""
-    tmp_path, models = tmp_path_factory.mktemp("panel"), []
-    for i in range(5):
-        save_file(encoder(10 + i).state_dict(), tmp_path / f"p{i}.safetensors")
-        models.append(load_encoder(tmp_path / f"p{i}.safetensors"))
-    panel = [NamedEncoder(replace(member(f"p{i}", "plain"), sha256=m.sha256), m.encoder) for i, m in enumerate(models)]
-    owner = NamedEncoder(member("victim", "victim", victim), victim)
-    return build_claim(owner, ClaimImages(digits.images[:40], digits.images[40:400]), panel), models
+    """A small claim whose encoders lie in files: five panel members, the victim, a reference surrogate."""
+    tmp_path, models = tmp_path_factory.mktemp("models"), []
+    for name, of in [*((f"p{i}", encoder(10 + i)) for i in range(5)), ("victim", victim), ("reference", encoder(30))]:
+        save_file(of.state_dict(), tmp_path / f"{name}.safetensors")
+        models.append(load_encoder(tmp_path / f"{name}.safetensors"))
+
+    def named(model: Suspect, kind: str) -> NamedEncoder:
+        name = model.name.removesuffix(".safetensors")
+        return NamedEncoder(replace(member(name, kind), sha256=model.sha256), model.encoder)
+
+    *panel, owner, reference = models
+    images, references = ClaimImages(digits.images[:40], digits.images[40:400]), [named(reference, "reference")]
+    members = [named(m, "plain") for m in panel]
+    return build_claim(named(owner, "victim"), images, members, references=references), models
 
 
-def test_the_panel_is_computed_anew(with_files: tuple[Claim, list[Suspect]]) -> None:
+def test_representations_are_computed_anew(with_files: tuple[Claim, list[Suspect]]) -> None:
     claim, models = with_files
-    report = audit(claim, as_suspect(encoder(77)), panel_models=models[:4])
-    assert report.findings.panel_checked is not None
-    assert [report.findings.panel_checked[f"p{i}"] for i in range(4)] == [PanelCheck.VERIFIED] * 4
-    assert report.findings.panel_checked["p4"] is PanelCheck.NO_FILE
+    some = [m for m in models if m.name not in ("p4.safetensors", "victim.safetensors")]
+    report = audit(claim, as_suspect(encoder(77)), models=some)
+    checked = report.findings.models_checked
+    assert checked is not None
+    assert {name for name, check in checked.items() if check.recomputed} == {"p0", "p1", "p2", "p3", "reference"}
+    assert {name for name, check in checked.items() if not check.recomputed} == {"p4", "victim"}
+    assert {name: check.sha256 for name, check in checked.items()} == {
+        m.name.removesuffix(".safetensors"): m.sha256 for m in models
+    }
     assert Report.from_dict(report.to_dict()) == report
+    page = render_html(report)
+    assert "p3, reference; its owner&#39;s word, as no file of their SHA-256 was given: p4, victim." in page
+    stored = report.to_dict()
+    for forged in (
+        {**stored["models_checked"], "victim": {"sha256": "0" * 64, "recomputed": True}},
+        {**stored["models_checked"], "p0": {"sha256": "0" * 64, "recomputed": True}},
+        {name: check for name, check in stored["models_checked"].items() if name != "reference"},
+        {**stored["models_checked"], "another": stored["models_checked"]["p0"]},
+    ):
+        with pytest.raises(ReportError):
+            Report.from_dict({**stored, "models_checked": forged})
 
 
-def test_an_invented_panel_is_refused(with_files: tuple[Claim, list[Suspect]]) -> None:
-    """The claimant recorded the answers of other encoders under these files' digests."""
+@pytest.mark.parametrize("name", ["p2", "victim", "reference"])
+def test_invented_representations_are_refused(with_files: tuple[Claim, list[Suspect]], name: str) -> None:
+    """The claimant recorded the answers of another encoder under this file's digest."""
     claim, models = with_files
-    invented = replace(claim, responses={**claim.responses, "p2": replace(claim.responses["p1"], name="p2")})
-    with pytest.raises(ClaimIntegrityError, match="p2's file"):
-        audit(invented, as_suspect(encoder(77)), panel_models=models)
+    invented = replace(claim, responses={**claim.responses, name: replace(claim.responses["p1"], name=name)})
+    with pytest.raises(ClaimIntegrityError, match=f"{name}'s file"):
+        audit(invented, as_suspect(encoder(77)), models=models)
 
 
 # ---- the rotated test ---------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def test_a_signed_report_is_good(bench: Bench) -> None:
     whole = {"public_key": public(bench), "roots": bench.sealed.roots, "before": bench.sealed.later}
     found = verify_report(bench.folder, **whole)
     assert found.names == (
-        "report", "page", *["custody"] * 5, "signed", "signature", "key", "timestamp", "timestamp", "date",
+        "report", "page", *["custody"] * 6, "signed", "signature", "key", "timestamp", "timestamp", "date",
     )  # fmt: skip
     assert found.details("page")[0].startswith("report.html: exactly what")
     found = verify_report(bench.folder)
@@ -125,7 +125,7 @@ def test_a_link_in_place_of_a_file(bench: Bench, tmp_path: Path, what: str) -> N
         ("claim: from A\x1b[31m, 2026-05-01", "does not state"),
         ("claim: from A, 2026-05-01, by ", "does not state"),
         ("claim: from A, 2999-05-01", "which is after the signing"),
-        ("panel m0: from A, 2026-05-01", "is no statement"),  # its file was not examined
+        ("model m0: from A, 2026-05-01", "is no statement"),  # its file was not examined
     ],
 )
 def test_what_cannot_be_stated(bench: Bench, text: str, message: str) -> None:

@@ -31,7 +31,7 @@ from ownership.sealing.disclosure import check_disclosure, disclose
 from ownership.sealing.redacted_copy import write_redacted_copy
 from ownership.sealing.verify import verify_claim
 from ownership.verdict.records import AuditOptions
-from ownership.verdict.results import PanelCheck, Skip, SkipCode
+from ownership.verdict.results import Skip, SkipCode
 
 INFERENCE = {"inference_gmm", "inference_loss", "inference_augmentation"}
 
@@ -123,9 +123,9 @@ def test_the_verdict_and_every_deciding_number_are_the_same(
 def test_panel_files_and_probe_folders_need_no_private_images(redacted: Path, tmp_path: Path) -> None:
     loaded = Claim.load(redacted)
     models = [replace(as_suspect(encoder(10)), sha256=loaded.members[0].sha256)]
-    report = audit(loaded, as_suspect(encoder(77)), panel_models=models)
-    assert report.findings.panel_checked is not None
-    assert report.findings.panel_checked["m0"] is PanelCheck.VERIFIED
+    report = audit(loaded, as_suspect(encoder(77)), models=models)
+    assert report.findings.models_checked is not None
+    assert report.findings.models_checked["m0"].recomputed
     count = export_probes(loaded, tmp_path / "probes")
     assert count >= sum(map(len, loaded.probes.values()))
 

@@ -21,7 +21,6 @@ from ownership.reports.html import render_html
 from ownership.suspects.preprocessing import NONE, PREPROCESSES, TRIED, Preprocess, parse_preprocess
 from ownership.suspects.suspect import load_suspect
 from ownership.verdict.records import AuditOptions
-from ownership.verdict.results import PanelCheck
 from ownership.verdict.rule import Verdict
 
 
@@ -87,12 +86,12 @@ def test_the_others_are_asked_once_however_many_are_tried(claim: Claim) -> None:
     once, members = sum(session), len(brought)
     session.clear()
     several = audit(
-        claim, as_suspect(encoder(205)), AuditOptions(preprocessings=("try",)), auditor_panel=brought, panel_models=[]
+        claim, as_suspect(encoder(205)), AuditOptions(preprocessings=("try",)), auditor_panel=brought, models=[]
     )
     assert sum(session) == once
     assert len(several.findings.auditor_panel) == members
     assert [m.values for m in several.findings.auditor_panel] == [m.values for m in one.findings.auditor_panel]
-    assert set((several.findings.panel_checked or {}).values()) == {PanelCheck.NO_FILE}
+    assert not any(check.recomputed for check in (several.findings.models_checked or {}).values())
 
 
 def test_trying_does_not_reject_an_independent(claim: Claim) -> None:
