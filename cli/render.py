@@ -87,13 +87,15 @@ def progress(what: str = "starting") -> AbstractContextManager[showing.Shown]:
 
 def report(r: Report) -> None:
     """Print a report's verdict, reasons and tests."""
-    from ownership.reports import key_text, sentences
+    from ownership.reports import key_text, sentences, twins_text
     from ownership.reports.claim_text import seal_lines
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
     out.print(f"[bold {colour}]{r.verdict.value}[/]  {escape(r.suspect.name)}")
     out.print(escape(sentences.verdict(r)))
     if summary := key_text.key_summary(r):
+        out.print(escape(summary))
+    if summary := twins_text.twins_summary(r):
         out.print(escape(summary))
     if summary := sentences.tests_summary(r):
         out.print(escape(summary))
@@ -121,7 +123,7 @@ def _tests(r: Report) -> None:
     from ownership.verdict.rule import Evidence
 
     f = r.findings
-    if not r.results and f.key is None:
+    if not r.results and f.key is None and f.twins is None:
         return
     table = Table(box=None, padding=(0, 1))
     for name in ("test", "suspect", "threshold", "p", "rejects"):
@@ -129,6 +131,10 @@ def _tests(r: Report) -> None:
     if f.key is not None:
         rejects = "yes" if Evidence.KEY in r.decision.evidence else "no"
         table.add_row("Key test", format_number(f.key.statistic), "–", format_exact_p(f.key.pvalue), rejects)
+    if f.twins is not None:
+        rejects = "yes" if Evidence.TWINS in r.decision.evidence else "no" if f.twins_decide else "secondary"
+        shown = format_number(f.twins.scores[f.twins.picked])
+        table.add_row("Twins", shown, "–", format_exact_p(f.twins.pvalue), rejects)
     for t in r.results:
         primary = t in r.primary
         limit = t.threshold(f.share)

@@ -61,6 +61,7 @@ class Plan:
         primary: Names of the primary tests.
         key_alpha: Probability that the key test rejects for an independent suspect, over all analyses.
         decoys: Keys that the key test draws anew; its p-value is at least 1 / (decoys + 1).
+        twins_alpha: Probability that the test of twins rejects for an independent suspect; at the final analysis only.
         alpha: Probability of any false rejection among the primary tests, over all analyses.
         interim_queries: Numbers of queries after which an interim analysis may end the audit.
         interim_alpha_shares: Share of alpha spent at each interim analysis; the final analysis has the rest.
@@ -85,6 +86,7 @@ class Plan:
     rule: str = RULE
     key_alpha: float = 1e-4
     decoys: int = 99_999
+    twins_alpha: float = 0.01
     primary: tuple[str, ...] = PRIMARY_TESTS
     alpha: float = 0.01
     interim_queries: tuple[int, ...] = (250, 500)
@@ -116,6 +118,8 @@ class Plan:
             raise ClaimError(f"plan: alpha is {self.alpha}", "above 0, at most 0.05")
         if not 0 < self.key_alpha <= 0.05:
             raise ClaimError(f"plan: key_alpha is {self.key_alpha}", "above 0, at most 0.05")
+        if not 0 < self.twins_alpha <= 0.05:
+            raise ClaimError(f"plan: twins_alpha is {self.twins_alpha}", "above 0, at most 0.05")
         smallest = self.key_alpha * min((*self.interim_alpha_shares, 1 - sum(self.interim_alpha_shares)))
         if (MAX_DECOYS + 1) * smallest < 1:
             raise ClaimError(f"plan: key_alpha is {self.key_alpha}", f"larger: no {MAX_DECOYS} decoys reach its shares")

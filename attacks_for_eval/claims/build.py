@@ -12,6 +12,7 @@ from ownership.claims.build import build_claim
 from ownership.claims.claim import Claim
 from ownership.claims.probes import ClaimImages, split_public
 from ownership.claims.record import NamedEncoder
+from ownership.claims.twins import Twins
 from ownership.errors import ClaimError
 from ownership.io.progress import Progress, silent
 from ownership.plan import Plan
@@ -30,6 +31,8 @@ def claim_with_references(
     plan: Plan,
     *,
     keys_tried: int = 1,
+    twins: Twins | None = None,
+    twins_tried: int = 1,
     references: ReferenceConfig | None = None,
     base_checkpoint_is_private: bool = False,
     progress: Progress = silent,
@@ -46,6 +49,8 @@ def claim_with_references(
         panel: records and encoders of the reference panel; with a key it may be empty.
         plan: of the claim.
         keys_tried: commitments that the owner made for this victim.
+        twins: commitment that the victim was picked from; None without one.
+        twins_tried: picks that the owner had made for this victim.
         references: how reference surrogates are extracted; None for none.
         base_checkpoint_is_private: states that the base checkpoint is the owner's and was never published. An encoder
             derived from it is then derived from the owner's, and the claim may call it a copy. The claim records this
@@ -83,6 +88,8 @@ def claim_with_references(
         panel,
         material=victim.material,
         keys_tried=keys_tried,
+        twins=twins,
+        twins_tried=twins_tried,
         plan=plan,
         watermark=None if victim.predictor is None else Watermark(key=victim.key, predictor=victim.predictor),
         projection_head=victim.projection_head,

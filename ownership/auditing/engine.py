@@ -1,6 +1,7 @@
 """The audit: check the claim, query the suspect, score it, test it against the panel, report.
 
 claim + suspect -> responses -> key test: rank of the key among keys drawn anew         -> findings -> decision
+                             -> twins: rank of the deployed encoder among its twins     ->
                              -> scores -> one t-test per stratum, the largest p -> Holm ->
 """
 
@@ -17,6 +18,7 @@ from ownership.auditing.panel_test import panel_test
 from ownership.auditing.paper_tests import paper_tests
 from ownership.auditing.records import claim_record, options_record, suspect_record
 from ownership.auditing.session import SuspectSession
+from ownership.auditing.twins_test import twins_test
 from ownership.claims.claim import Claim
 from ownership.claims.key_ranks import key_rank
 from ownership.evidence.responses import NotApplicable
@@ -26,11 +28,20 @@ from ownership.plan import MAX_DECOYS
 from ownership.reports.report import Report, versions
 from ownership.suspects.preprocessing import Preprocess, parse_preprocess
 from ownership.suspects.suspect import OUTPUT_KINDS, Suspect
-from ownership.verdict.findings import KEY_TEST, Findings
+from ownership.verdict.findings import KEY_TEST, TWINS_TEST, Findings
 from ownership.verdict.multiplicity import suspect_pvalue
 from ownership.verdict.panel_strength import PanelStrength
 from ownership.verdict.records import AuditOptions
-from ownership.verdict.results import AuditorEncoder, InterimAnalysis, KeyTest, ProbeQuality, Skip, SkipCode, TestResult
+from ownership.verdict.results import (
+    AuditorEncoder,
+    InterimAnalysis,
+    KeyTest,
+    ProbeQuality,
+    Skip,
+    SkipCode,
+    TestResult,
+    TwinsTest,
+)
 from ownership.verdict.rule import Verdict, decide, key_rejects, supports
 
 ALL_AT_DEFAULTS = AuditOptions()
@@ -51,6 +62,7 @@ def audit(
     Each test against the panel, H0: the suspect is one more independent encoder of one of the panel's strata. H1: it is
     closer to the victim. Unit: one encoder. Assumption: scores of a stratum are normal on the test's scale.
     The plan's interim analyses and the final one share the alpha of each.
+    Twins, H0: the suspect does not depend on which of them was picked. Unit: the pick. Exact; at the final analysis.
 
     Args:
         claim: What the owner fixed.
@@ -135,10 +147,12 @@ def share_of_alpha(alpha: float, tried: Sequence[Preprocess]) -> float:
 
 
 def _at_share_of_alpha(claim: Claim, tried: Sequence[Preprocess]) -> Claim:
-    alpha, key_alpha = (share_of_alpha(a, tried) for a in (claim.plan.alpha, claim.plan.key_alpha))
+    plan = claim.plan
+    alpha, key_alpha, twins_alpha = (share_of_alpha(a, tried) for a in (plan.alpha, plan.key_alpha, plan.twins_alpha))
     # a smaller alpha needs more decoys, so that the smallest p-value still reaches it
-    decoys = min((claim.plan.decoys + 1) * len(tried) - 1, MAX_DECOYS)
-    return replace(claim, plan=replace(claim.plan, alpha=alpha, key_alpha=key_alpha, decoys=decoys))
+    decoys = min((plan.decoys + 1) * len(tried) - 1, MAX_DECOYS)
+    shared = replace(plan, alpha=alpha, key_alpha=key_alpha, twins_alpha=twins_alpha, decoys=decoys)
+    return replace(claim, plan=shared)
 
 
 def _strongest_first(findings: Findings) -> tuple[bool, bool, float]:
@@ -235,6 +249,7 @@ def evaluate(
     session, interim = queried.session, queried.interim_analyses
     results: tuple[TestResult, ...] = ()
     key: KeyTest | None = None
+    twins: TwinsTest | None = None
     skipped: dict[str, Skip] = {}
     names = STATISTICS if claim.members else ()  # without a panel there is nothing to compare a score with
     if queried.ended_early:
@@ -243,7 +258,7 @@ def evaluate(
     elif session.problems:
         interim, skipped = (), dict.fromkeys(names, Skip(code=SkipCode.UNUSABLE_RESPONSES))
     else:
-        key = key_test(claim, session.responses)
+        key, twins = key_test(claim, session.responses), twins_test(claim, session.responses)
         if claim.members:
             results, skipped = _final_analysis(claim, session, suspect.output_kind, checks.quality)
     computed = {r.name for r in results}
@@ -254,6 +269,7 @@ def evaluate(
         claim=claim_record(claim),
         suspect=suspect_record(suspect, claim, session.dim),
         key=key,
+        twins=twins,
         results=results,
         interim_analyses=interim,
         skipped={name: why for name, why in skipped.items() if name not in computed},
@@ -298,6 +314,8 @@ def score_auditor_encoder(claim: Claim, encoder: Suspect, provenance: str, findi
         values = score_one(session.responses, claim.context, [r.name for r in findings.results])[0]
         if findings.key is not None:
             values[KEY_TEST] = key_rank(claim, session.responses).exceeding
+        if (twins := twins_test(claim, session.responses)) is not None and findings.twins is not None:
+            values[TWINS_TEST] = twins.exceeding
         for interim in findings.interim_analyses:
             sizes, names = claim.sizes(interim.queries), [r.name for r in interim.results]
             cut = score_one(session.responses.first(sizes), claim.context.first(sizes), names)[0]

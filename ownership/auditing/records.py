@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ownership.attestation.timestamps import Timestamp
 from ownership.claims.claim import Claim
 from ownership.reports.claim_text import seal_record
 from ownership.suspects.preprocessing import Preprocess
@@ -16,6 +17,7 @@ from ownership.verdict.records import (
     KeyRecord,
     SuspectRecord,
     TimestampRecord,
+    TwinsRecord,
     VictimRecord,
 )
 
@@ -41,6 +43,7 @@ def claim_record(claim: Claim) -> ClaimRecord:
         references=tuple(m.name for m in claim.references),
         dropped=tuple(claim.dropped),
         key=_key_record(claim),
+        twins=_twins_record(claim),
         watermark=claim.watermark is not None,
         probes={name: len(images) for name, images in sorted(claim.probes.items())},
         image_size=(channels, height, width),
@@ -61,10 +64,24 @@ def _key_record(claim: Claim) -> KeyRecord | None:
         directions=key.directions,
         feature_encoder_sha256=None if key.features is None else key.features.encoder_sha256,
         keys_tried=claim.keys_tried,
-        anchor=None
-        if anchor is None
-        else TimestampRecord(authority=anchor.authority, time=anchor.time.isoformat(), trusted=anchor.trusted),
+        anchor=None if anchor is None else _timestamp_record(anchor),
     )
+
+
+def _twins_record(claim: Claim) -> TwinsRecord | None:
+    if claim.twins is None or claim.twins_anchor is None:
+        return None
+    return TwinsRecord(
+        commitment_sha256=claim.twins.commitment.commitment_sha256,
+        twins=len(claim.twins.files),
+        picked=claim.twins.picked,
+        tried=claim.twins_tried,
+        anchor=_timestamp_record(claim.twins_anchor),
+    )
+
+
+def _timestamp_record(of: Timestamp) -> TimestampRecord:
+    return TimestampRecord(authority=of.authority, time=of.time.isoformat(), trusted=of.trusted)
 
 
 def suspect_record(suspect: Suspect, claim: Claim, dim: int | None) -> SuspectRecord:

@@ -16,7 +16,7 @@ from ownership.reports.report import Report
 from ownership.suspects.formats.model_file import LoadOptions
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.records import AuditOptions
-from ownership.verdict.results import KeyTest, TestResult
+from ownership.verdict.results import KeyTest, TestResult, TwinsTest
 
 TOLERANCE = 1e-4
 """Largest relative difference of two scores; a hundredth of it absolute, for scores near 0."""
@@ -197,7 +197,7 @@ def _compared(report: Report) -> dict[str, Any]:
     found |= {"decided_after": report.decided_after, "relative_similarity": f.relative_similarity}
     found |= {"problems": [p.code.value for p in f.problems], "auditor_positives": report.decision.auditor_positives}
     found |= {f"{name} skipped": why.code.value for name, why in f.skipped.items()}
-    found |= _keys(report)
+    found |= _keys(report) | _twins(f.twins)
     for place, _, r in _tests(report):
         found |= {f"{place} value": r.value, f"{place} p": r.pvalue, f"{place} rank p": r.rank_pvalue}
         found |= _flat(f"{place} members", r.members) | _flat(f"{place} references", r.references)
@@ -223,6 +223,11 @@ def _keys(report: Report) -> dict[str, Any]:
         found |= _flat(f"{place} maps", to_json(key.maps))
         found |= {f"{place} {who} key p": (1 + n) / (1 + key.decoys) for who, n in exceeding.items()}
     return found
+
+
+def _twins(twins: TwinsTest | None) -> dict[str, Any]:
+    """Return what is compared of the test of twins."""
+    return {} if twins is None else _flat("twins_test", to_json(twins))
 
 
 def _flat(place: str, value: Any) -> dict[str, Any]:
@@ -252,6 +257,7 @@ def _alike(where: str, a: Any, b: Any, tolerance: float) -> bool:
 
 def _compared_tests(report: Report, repeated: Report, wrong: Mapping[str, str]) -> Iterator[ComparedTest]:
     yield from _compared_keys(report, repeated, wrong)
+    yield from _compared_twins(report.findings.twins, repeated.findings.twins, wrong)
     found = {place: r for place, _, r in _tests(repeated)}
     for place, queries, r in _tests(report):
         other = found.get(place)
@@ -278,6 +284,22 @@ def _compared_keys(report: Report, repeated: Report, wrong: Mapping[str, str]) -
             pvalue=key.pvalue,
             repeated_pvalue=None if other is None else other.pvalue,
             same=not any(where == place or where.startswith(f"{place} ") for where in wrong),
+            exact=True,
+        )
+
+
+def _compared_twins(
+    twins: TwinsTest | None, again: TwinsTest | None, wrong: Mapping[str, str]
+) -> Iterator[ComparedTest]:
+    if twins is not None:
+        yield ComparedTest(
+            title="Twins",
+            queries=None,
+            value=twins.scores[twins.picked],
+            repeated_value=None if again is None else again.scores[again.picked],
+            pvalue=twins.pvalue,
+            repeated_pvalue=None if again is None else again.pvalue,
+            same=not any(where.startswith("twins_test") for where in wrong),
             exact=True,
         )
 

@@ -15,6 +15,7 @@ from torch import nn
 from ownership.claims.claim import Claim
 from ownership.claims.probes import ClaimImages, make_probes
 from ownership.claims.record import EncoderRecord, NamedEncoder
+from ownership.claims.twins import Twins
 from ownership.errors import ClaimError
 from ownership.evidence.querying import Probes, query, response_problems, same_responses
 from ownership.evidence.responses import Responses
@@ -38,6 +39,8 @@ def build_claim(
     *,
     material: KeyMaterial | None = None,
     keys_tried: int = 1,
+    twins: Twins | None = None,
+    twins_tried: int = 1,
     plan: Plan | None = None,
     watermark: Watermark | None = None,
     projection_head: nn.Module | None = None,
@@ -54,6 +57,9 @@ def build_claim(
         material: The key of the keyed watermark that the victim was trained with, and its probes.
         keys_tried: Commitments that the owner made for this victim, abandoned ones included; p-values are multiplied
             by it.
+        twins: Commitment to encoders of one recipe, of which an authority's signature picked the victim.
+        twins_tried: Picks that the owner had made for this victim, abandoned ones included; their p-value is multiplied
+            by it.
         plan: Tests, error rate, sizes and seed. If the panel has no encoder of the victim's size, the primary tests
             become those for such panels (docs/adr/0008).
         watermark: The victim's rotation watermark; None if it has none.
@@ -63,7 +69,7 @@ def build_claim(
 
     Raises:
         ClaimError: If there is neither a key nor a large enough panel, the panel holds the victim, the watermark has no
-            key, or the responses of an encoder cannot be used.
+            key, the victim is not the twin that was picked, or the responses of an encoder cannot be used.
         DataError: If the private and the public images have different sizes.
     """
     plan = plan or Plan()
@@ -73,10 +79,13 @@ def build_claim(
     _check_strata([entry.record for entry in panel], plan, keyed=material is not None)
     if keys_tried < 1:
         raise ClaimError(f"{keys_tried} keys tried", "at least 1: the one of this claim")
+    _check_twins(twins, twins_tried, material)
     key = None if watermark is None else watermark.key
     probes, watermark_probes = make_probes(images, plan, material=material, key=key, panel=bool(panel))
     plan = _with_feasible_analyses(plan, probes)
     (victim_record, victim_responses), *rest = _query_all([victim, *panel, *references], probes, plan, progress)
+    if twins is not None:
+        twins.check_victim(victim_record.sha256, victim_responses)
     surrogates = rest[len(panel) :]
     kept, dropped = _without_duplicates(rest[: len(panel)], victim_responses)
     members = tuple(record for record, _ in kept)
@@ -96,10 +105,25 @@ def build_claim(
         responses={r.name: a for r, a in ((victim_record, victim_responses), *kept, *surrogates)},
         material=material,
         keys_tried=keys_tried,
+        twins=twins,
+        twins_anchor=None if twins is None else twins.commitment.timestamp(),
+        twins_tried=twins_tried,
         watermark=watermark,
         watermark_probes=watermark_probes,
         projection_head=projection_head,
     )
+
+
+def _check_twins(twins: Twins | None, tried: int, material: KeyMaterial | None) -> None:
+    """Raise ClaimError unless the twins, if there are any, are anchored, and of the key's probes."""
+    if tried < 1:
+        raise ClaimError(f"{tried} picks of twins tried", "at least 1: the one of this claim")
+    if twins is None:
+        return
+    if material is None:
+        raise ClaimError("twins need a victim with a key, which draws the probes", "turnmark train --key")
+    twins.check(material)
+    _ = twins.picked  # which refuses twins that no authority has picked from
 
 
 def _query_all(encoders: Sequence[NamedEncoder], probes: Probes, plan: Plan, progress: Progress) -> list[Queried]:

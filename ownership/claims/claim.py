@@ -6,6 +6,8 @@ claim/
 ├── keyed.json              key of the keyed watermark (secret)
 ├── pool.sha256             SHA-256 of each image of the pool that the key draws the public probes from, 32 bytes each
 ├── key.json                key of the rotation watermark (secret)
+├── twins.json              commitment to twins, and the anchor that picked the victim among them
+├── twins/*.safetensors     representations of the public probes by each twin
 ├── predictor.safetensors   the rotation predictor (secret)
 ├── projection_head.safetensors
 ├── probes.safetensors      the probe images that are not private; label, angle and source of each watermark probe
@@ -40,6 +42,7 @@ from ownership.claims.parts import (
     read_material,
     read_probes,
     read_responses,
+    read_twins,
     read_watermark,
 )
 from ownership.claims.probes import WatermarkProbes
@@ -48,6 +51,7 @@ from ownership.claims.redaction import PRIVATE_PROBES, PRIVATE_SETS, Redaction
 from ownership.claims.scoring import PanelScores, score_panel
 from ownership.claims.seal import Seal
 from ownership.claims.storage import VerifiedFolder, open_folder, write_folder
+from ownership.claims.twins import Twins
 from ownership.encoders.projection import load_projection_head
 from ownership.errors import ClaimError
 from ownership.evidence.querying import Probes
@@ -78,6 +82,9 @@ class Claim:
         material: Key of the keyed watermark, and what it draws; None without one.
         anchor: Timestamp of the key's commitment, its authority checked against no root certificates; None without one.
         keys_tried: Commitments that the owner declares to have made for this victim.
+        twins: The commitment that the victim was picked from, with all twins' representations; None without one.
+        twins_anchor: Timestamp of that commitment, its authority checked against no root certificates.
+        twins_tried: Picks that the owner declares to have had made for this victim.
         watermark: Key and predictor of the rotation watermark; None without one.
         watermark_probes: Label, angle and source of each watermark probe; None without a watermark.
         projection_head: The projection head of the victim's training; None if unknown or redacted.
@@ -98,6 +105,9 @@ class Claim:
     material: KeyMaterial | None = None
     anchor: Timestamp | None = None
     keys_tried: int = 1
+    twins: Twins | None = None
+    twins_anchor: Timestamp | None = None
+    twins_tried: int = 1
     watermark: Watermark | None = None
     watermark_probes: WatermarkProbes | None = None
     projection_head: nn.Module | None = None
@@ -140,8 +150,16 @@ class Claim:
 
     @property
     def error_rate(self) -> float:
-        """Return the probability of SUPPORTED for an independent encoder, at most: key test and primary tests."""
-        return (self.plan.key_alpha if self.material else 0) + (self.plan.alpha if self.members else 0)
+        """Return the probability of SUPPORTED for an independent encoder, at most: the sum over the evidence."""
+        by_twins = self.plan.twins_alpha if self.twins_decide else 0
+        return (self.plan.key_alpha if self.material else 0) + by_twins + (self.plan.alpha if self.members else 0)
+
+    @property
+    def twins_decide(self) -> bool:
+        """Return whether the test of twins can reject: a trusted authority picked, among enough twins."""
+        if self.twins is None or self.twins_anchor is None or not self.twins_anchor.trusted:
+            return False
+        return self.twins_tried / len(self.twins.files) <= self.plan.twins_alpha
 
     def sizes(self, queries: int) -> dict[str, int]:
         """Return the number of probes of each set in an interim analysis after `queries` queries."""
@@ -154,12 +172,13 @@ class Claim:
             ClaimError: If it has no timestamp to check: it is not sealed, and its key is not anchored.
             ClaimIntegrityError: If no trusted authority vouches for one.
         """
-        if self.seal is None and self.anchor is None:
+        if self.seal is None and self.anchor is None and self.twins_anchor is None:
             raise ClaimError("the claim is not sealed, nor is its key anchored: no timestamps", "leave out --roots")
         return replace(
             self,
             seal=None if self.seal is None else self.seal.under(roots),
             anchor=None if self.material is None else self.material.key.timestamp(roots),
+            twins_anchor=None if self.twins is None else self.twins.commitment.timestamp(roots),
         )
 
     def stratum(self, kind: str) -> tuple[EncoderRecord, ...]:
@@ -194,6 +213,8 @@ class Claim:
             parts[POOL] = self.material.digests
             if self.material.features is not None:
                 parts[FEATURES] = self.material.features.to_bytes()
+        if self.twins is not None:
+            parts |= self.twins.parts()
         if self.watermark is not None and self.watermark.key is not None:
             parts["key.json"] = canonical_json(self.watermark.key.to_dict())
         if self.watermark is not None:
@@ -213,6 +234,7 @@ class Claim:
             "references": [m.to_dict() for m in self.references],
             "dropped": list(self.dropped),
             "keys_tried": self.keys_tried,
+            "twins_tried": self.twins_tried,
             "data": self.data,
         }
 
@@ -251,6 +273,8 @@ class Claim:
         probes, watermark_probes = read_probes(folder)
         head = parts.get("projection_head.safetensors")
         material = read_material(folder, probes["public"])
+        responses = {m.name: read_responses(folder, m.name, probes) for m in (victim, *members, *references)}
+        twins = read_twins(folder, material, victim.sha256, responses[victim.name])
         return cls(
             plan=Plan.from_dict(content["plan"]),
             victim=victim,
@@ -259,10 +283,13 @@ class Claim:
             dropped=tuple(str(d) for d in content["dropped"]),
             data={str(k): str(v) for k, v in content["data"].items()},
             probes=probes,
-            responses={m.name: read_responses(folder, m.name, probes) for m in (victim, *members, *references)},
+            responses=responses,
             material=material,
             anchor=None if material is None else material.key.timestamp(),
             keys_tried=positive(content["keys_tried"]),
+            twins=twins,
+            twins_anchor=None if twins is None else twins.commitment.timestamp(),
+            twins_tried=positive(content["twins_tried"]),
             watermark=read_watermark(folder, victim.dim),
             watermark_probes=watermark_probes,
             projection_head=None if head is None else load_projection_head(load(head)),
@@ -275,5 +302,6 @@ class Claim:
 _FIELDS = {"format_version", "content_sha256", "parts", "plan", "victim", "panel", "references"} | {
     "dropped",
     "keys_tried",
+    "twins_tried",
     "data",
 }

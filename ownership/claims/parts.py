@@ -13,6 +13,7 @@ from torch import Tensor
 from ownership.claims.probes import WatermarkProbes, check_rows
 from ownership.claims.redaction import PRIVATE_PROBES, PRIVATE_SETS
 from ownership.claims.storage import VerifiedFolder
+from ownership.claims.twins import TWINS, Twins
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence.querying import Probes
 from ownership.evidence.responses import Responses
@@ -62,6 +63,25 @@ def read_material(folder: VerifiedFolder, public: Tensor) -> KeyMaterial | None:
     material = KeyMaterial(key=key, probes=probes, digests=folder.parts[POOL], features=features)
     material.check()
     return material
+
+
+def read_twins(folder: VerifiedFolder, material: KeyMaterial | None, victim: str, responses: Responses) -> Twins | None:
+    """Return the twins, after checking them against the key's probes, and that the victim is the one picked.
+
+    Args:
+        folder: The claim's folder.
+        material: The claim's key.
+        victim: SHA-256 of the victim's file.
+        responses: The victim's responses.
+    """
+    if TWINS not in folder.content["parts"]:
+        return None
+    if material is None:
+        raise ValueError("twins without a key")
+    twins = Twins.from_parts(folder.parts)
+    twins.check(material)
+    twins.check_victim(victim, responses)
+    return twins
 
 
 def read_watermark(folder: VerifiedFolder, dim: int) -> Watermark | None:

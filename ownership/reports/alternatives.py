@@ -7,7 +7,7 @@ from ownership.reports.report import Report
 from ownership.reports.sentences import percent, title_of
 from ownership.verdict.explanations import CHANCE, SAME_DATA, UNPUBLISHED_CHECKPOINT, Consequence, Explanation
 from ownership.verdict.explanations import ExplanationFinding as Finding
-from ownership.verdict.findings import KEY_TEST
+from ownership.verdict.findings import KEY_TEST, TWINS_TEST
 
 KINDS = {
     "plain": "Independence: an ordinary encoder that was trained independently",
@@ -40,6 +40,13 @@ CONSEQUENCES = {
 }
 
 
+EXACT = {
+    KEY_TEST: "The key test sets the suspect apart from every encoder that was made without the key.",
+    TWINS_TEST: "The test of twins sets it apart from every encoder that does not depend on which twin was picked.",
+}
+"""Exact test -> what it sets the suspect apart from."""
+
+
 def explanation_title(of: Explanation) -> str:
     """Return what an alternative explanation is."""
     return KINDS.get(of.name, of.name)
@@ -56,10 +63,10 @@ def explanation(of: Explanation, report: Report) -> str:
             positives = len(report.decision.auditor_positives)
             said += f" It is wrong about {positives} of the auditor's own {len(f.auditor_panel)} independent encoders."
         return said
-    if KEY_TEST in of.set_apart_by:
-        others = [title_of(n, f.results) for n in of.set_apart_by if n != KEY_TEST]
-        also = f" So {'does' if len(others) == 1 else 'do'} {', '.join(others)}, against the panel." if others else ""
-        return f"The key test sets the suspect apart from every encoder that was made without the key.{also}"
+    if exact := [said for name, said in EXACT.items() if name in of.set_apart_by]:
+        others = [title_of(n, f.results) for n in of.set_apart_by if n not in EXACT]
+        also = [f"So {'does' if len(others) == 1 else 'do'} {', '.join(others)}, against the panel."] if others else []
+        return " ".join([*exact, *also])
     if of.name == UNPUBLISHED_CHECKPOINT:
         return (
             "No panel can represent a checkpoint that was not published. It is not excluded: access to the victim's "

@@ -41,6 +41,7 @@ def _contents(claim: Claim) -> Iterator[str]:
     architecture = claim.victim.architecture or "unknown architecture"
     yield f"victim      {architecture}, representations of dimension {claim.victim.dim}, SHA-256 {claim.victim.sha256}"
     yield from _key(claim)
+    yield from _twins(claim)
     if claim.watermark is not None:
         yield f"watermark   {_watermark(claim)}"
     listed = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
@@ -72,6 +73,21 @@ def _key(claim: Claim) -> Iterator[str]:
     if anchor is not None:
         stamped = timestamp_line(anchor.time.isoformat(), anchor.authority, trusted=anchor.trusted)
     yield f"            {stamped}"
+
+
+def _twins(claim: Claim) -> Iterator[str]:
+    if claim.twins is None or claim.twins_anchor is None:
+        return
+    m, anchor = len(claim.twins.files), claim.twins_anchor
+    tried = "" if claim.twins_tried == 1 else f", {claim.twins_tried} picks tried"
+    yield f"twins       commitment SHA-256 {claim.twins.commitment.commitment_sha256}, picked 1 of {m}{tried}"
+    yield f"            {timestamp_line(anchor.time.isoformat(), anchor.authority, trusted=anchor.trusted)}"
+    least = claim.twins_tried / m
+    if least > claim.plan.twins_alpha:
+        yield (
+            f"note        p of {m} twins is at least {format_exact_p(min(1.0, least))}, above their alpha "
+            f"{claim.plan.twins_alpha:g}: it is shown and does not decide"
+        )
 
 
 def _watermark(claim: Claim) -> str:

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 from ownership.errors import ReportError
 from ownership.keyed.key import MIN_PROBES, MOST_DIRECTIONS
+from ownership.keyed.twin_test import reaching
+from ownership.keyed.twins import LEAST, MOST
 from ownership.verdict.findings import Findings
 from ownership.verdict.records import KeyRecord
 from ownership.verdict.results import InterimAnalysis, KeyTest
@@ -26,6 +28,7 @@ def check_consistent(findings: Findings) -> None:
         _check_record(record)
     _check_panel(findings)
     _check_models(findings)
+    _check_twins(findings)
     for interim in findings.interim_analyses:
         _check_interim(findings, interim)
     for key in (findings.key, *(x.key for x in findings.interim_analyses)):
@@ -39,6 +42,23 @@ def _check_record(key: KeyRecord) -> None:
     _need(1 <= key.directions <= MOST_DIRECTIONS and key.keys_tried >= 1, "a key without directions or tries")
     if key.anchor is not None:
         _need(datetime.fromisoformat(key.anchor.time).tzinfo is not None, "a timestamp without a time zone")
+
+
+def _check_twins(findings: Findings) -> None:
+    """The test of twins is of the claim's twins, and its count fits its scores."""
+    record, twins = findings.claim.twins, findings.twins
+    if record is not None:
+        _need(LEAST <= record.twins <= MOST and 0 <= record.picked < record.twins, "a pick of no twin")
+        _need(record.tried >= 1 and findings.claim.key is not None, "twins without tries, or without a key")
+        _need(datetime.fromisoformat(record.anchor.time).tzinfo is not None, "a timestamp without a time zone")
+    if twins is None:
+        return
+    stated = None if record is None else (record.twins, record.picked, record.tried)
+    _need(stated == (len(twins.scores), twins.picked, twins.tried), "the test is of other twins")
+    _need(all(abs(s) < LARGEST for s in twins.scores), "a twin has a score that no audit computes")
+    _need(twins.exceeding == reaching(twins.scores, twins.picked), "the rank among the twins is not that of the scores")
+    _need(set(twins.references) == set(findings.claim.references), "the twins are of other reference surrogates")
+    _need(all(0 <= n < len(twins.scores) for n in twins.references.values()), "more twins exceed than there are")
 
 
 def _check_panel(findings: Findings) -> None:

@@ -28,8 +28,8 @@ SUPPORT_LEVELS = {
 LIMITS = (
     "It is not the probability that the suspect was copied. That probability depends on everything else that is known; "
     "to read one for the other is the prosecutor's fallacy.",
-    "By the key test it compares with every encoder that was made without the victim. By the panel alone it compares "
-    "with independent encoders of the panel's kinds, and says nothing about other kinds.",
+    "By the key test or the twins it compares with every encoder that was made without the victim. By the panel alone "
+    "it compares with independent encoders of the panel's kinds, and says nothing about other kinds.",
     "The reference surrogates are extraction attacks that the owner made. Other attacks may be harder to detect; the "
     "ratio is lower then.",
     "The ratio is of the verdict, not of the score: no ratio exceeds one divided by the error rate. A p-value from the "
@@ -76,6 +76,7 @@ PLAN_EXPLAINED = {
     "rule": "the rule by which the verdict follows from the tests",
     "key_alpha": "probability that the key test rejects for an independent suspect of any kind, over all analyses",
     "decoys": "keys that the key test draws anew; its p-value is at least one divided by one more than these",
+    "twins_alpha": "probability that the test of twins rejects for an independent suspect of any kind",
     "primary": "primary tests: those that decide; all others are secondary and only shown",
     "alpha": "probability of a false positive for an independent encoder of the panel's kinds, over all analyses",
     "interim_queries": "queries after which an interim analysis is made; the final analysis is of all probes",
@@ -187,6 +188,11 @@ GLOSSARY = {
     "Threshold": (
         "The score from which the smallest p-value of the primary tests suffices, against every stratum and above "
         "every member."
+    ),
+    "Twins": (
+        "Encoders of one recipe that the owner committed to together. The signature of a timestamp authority picked "
+        "the one that was deployed, the victim. An encoder that does not depend on the pick resembles the victim most "
+        "with probability one divided by the number of twins."
     ),
     "Victim": "The encoder that is claimed to have been copied.",
     "Watermark": (

@@ -14,7 +14,7 @@ from ownership.attestation import statement
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import clear_leftovers, write_bytes, write_together
 from ownership.plan import STRATA
-from ownership.reports import alternatives, key_text, panel_text, sentences
+from ownership.reports import alternatives, key_text, panel_text, sentences, twins_text
 from ownership.reports.claim_text import seal_lines
 from ownership.reports.figures import key_figure, test_figure
 from ownership.reports.glossary import (
@@ -92,6 +92,10 @@ def render_html(report: Report, custody: Custody | None = None) -> str:
         map_scores="" if findings.key is None else map_scores(findings.key),
         key_percent=sentences.percent(findings.key_error_rate),
         order=order(report),
+        twins_summary=twins_text.twins_summary(report),
+        twins_result=twins_text.twins_result(findings),
+        twins_order=twins_text.twins_order(report),
+        twins_percent=sentences.percent(findings.plan.twins_alpha),
         exact_p=format_exact_p,
         families=_families(findings.results, content["results"]),
         say=sentences,

@@ -26,8 +26,10 @@ from ownership.reports.stored import (
     interim_to_dict,
     key_to_dict,
     stored_key,
+    stored_twins,
     test_from_dict,
     test_to_dict,
+    twins_to_dict,
 )
 from ownership.verdict.explanations import Explanation, explanations_of
 from ownership.verdict.findings import Findings
@@ -42,6 +44,7 @@ from ownership.verdict.results import (
     ProbeQuality,
     Skip,
     TestResult,
+    TwinsTest,
 )
 from ownership.verdict.rule import (
     Decision,
@@ -63,6 +66,7 @@ _FINDINGS: dict[str, Any] = {
     "claim": ClaimRecord,
     "suspect": SuspectRecord,
     "key": KeyTest | None,
+    "twins": TwinsTest | None,
     "skipped": dict[str, Skip],
     "problems": tuple[Problem, ...],
     "queries": int,
@@ -179,6 +183,7 @@ class Report:
             "options": to_json(self.options),
             "evidence": to_json(self.decision.evidence),
             "key": key_to_dict(f.key, self.plan.key_alpha * self.plan.final_share),
+            "twins": twins_to_dict(f),
             "results": [test_to_dict(r, f.adjusted_pvalues, self.rejecting, f.share) for r in f.results],
             "interim_analyses": [interim_to_dict(x) for x in f.interim_analyses],
             "skipped": to_json(f.skipped),
@@ -204,13 +209,14 @@ class Report:
         if value.get("schema_version") != SCHEMA_VERSION or isinstance(value["schema_version"], bool):
             raise ReportError("report of another schema version", "update turnmark")
         try:
-            findings = {name: value[name] for name in _FINDINGS} | {"key": stored_key(value["key"])}
+            stored = {"key": stored_key(value["key"]), "twins": stored_twins(value["twins"])}
+            findings = {name: value[name] for name in _FINDINGS} | stored
             report = cls(
                 findings=Findings(
                     plan=Plan.from_dict(value["plan"]),
                     results=tuple(map(test_from_dict, value["results"])),
                     interim_analyses=tuple(map(interim_from_dict, value["interim_analyses"])),
-                    **{name: from_json(_FINDINGS[name], stored) for name, stored in findings.items()},
+                    **{name: from_json(_FINDINGS[name], found) for name, found in findings.items()},
                 ),
                 options=from_json(AuditOptions, value["options"]),
                 versions=from_json(dict[str, str], value["versions"]),

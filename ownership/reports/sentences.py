@@ -10,6 +10,7 @@ from ownership.reports.glossary import SUPPORT_LEVELS, format_exact_p, format_nu
 from ownership.reports.key_text import key_result
 from ownership.reports.panel_text import panel_doubts, panel_order, weakness
 from ownership.reports.report import Report
+from ownership.reports.twins_text import twins_result
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import (
     AuditorEncoder,
@@ -58,6 +59,13 @@ def verdict(report: Report) -> str:
             f"secret key. Of keys drawn at random, at most {rate} support the claim against an encoder that was made "
             "without the victim, however it was made."
         )
+    if Evidence.TWINS in report.decision.evidence:
+        return (
+            "The evidence supports the claim that this encoder was copied from the victim: it resembles the victim "
+            "more than the victim's twins, among which a timestamp authority's signature picked the victim. Of such "
+            f"picks, at most {rate} support the claim against an encoder that does not depend on the pick, however it "
+            "was made."
+        )
     if report.verdict is Verdict.SUPPORTED:
         return (
             "The evidence supports the claim that this encoder was copied from the victim. The rule of the claim says "
@@ -86,13 +94,13 @@ def tests_summary(report: Report) -> str:
     said = f"{len(yes)} of {len(f.primary)} primary tests {_verb(len(yes), 'reject')} independence ({names_yes})"
     said += f"; {names_no} {_verb(len(no), 'do')} not" if no else ""
     said = f"{said}{_why_enough(report, yes)}."
-    if report.verdict is not Verdict.SUPPORTED:
+    if Evidence.PANEL not in report.decision.evidence:
         return said
     return " ".join(x for x in (said, panel_doubts(report), panel_order(report)) if x)
 
 
 def _why_enough(report: Report, rejecting: Sequence[TestResult]) -> str:
-    if report.verdict is not Verdict.SUPPORTED:
+    if Evidence.PANEL not in report.decision.evidence:
         return ""
     if not has_full_size_controls(report.primary, report.findings.weak_strata):
         return (
@@ -113,8 +121,9 @@ def reason(of: Reason, findings: Findings) -> str:
 
 
 def reasons(report: Report) -> list[str]:
-    """Return the reasons of a report's verdict in words, but for the key test's, which `key_summary` gives."""
-    return [reason(r, report.findings) for r in report.reasons if r.code is not ReasonCode.KEY_TEST]
+    """Return the reasons of a report's verdict in words, but for those that `key_summary` and `twins_summary` give."""
+    summarized = (ReasonCode.KEY_TEST, ReasonCode.TWINS_TEST)
+    return [reason(r, report.findings) for r in report.reasons if r.code not in summarized]
 
 
 def _test(of: Reason, findings: Findings) -> str:
@@ -180,6 +189,7 @@ _REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
     ReasonCode.WEAK_STRATA: lambda r, _: weakness(r),
     ReasonCode.NO_FULL_SIZE_CONTROLS: _no_full_size,
     ReasonCode.KEY_TEST: lambda r, f: key_result(f.key, rejects=r.data["rejects"]) if f.key else "",
+    ReasonCode.TWINS_TEST: lambda _, f: twins_result(f),
     ReasonCode.KEY_INTERIM_REJECTION: lambda r, _: (
         f"the key test rejects after {r.data['queries']} queries at its share of alpha, "
         f"{format_exact_p(r.data['alpha'])} (p {format_exact_p(r.data['adjusted_pvalue'])})"
@@ -273,7 +283,7 @@ def strength(of: Strength, decision: Verdict) -> str:
     ratio = of.likelihood_ratio if copied else 1 / of.likelihood_ratio
     these = (
         "it was copied as the owner's reference surrogates were",
-        "it is an independent encoder" if of.by_key else "it is an independent encoder of the panel's kinds",
+        "it is an independent encoder" if of.by is not None else "it is an independent encoder of the panel's kinds",
     )
     if_this, if_that = these if copied else these[::-1]
     level += "" if of.support is Support.NONE else " for a copy" if copied else " for independence"

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ownership.io.records import from_json, to_json
-from ownership.verdict.findings import adjusted
+from ownership.verdict.findings import Findings, adjusted
 from ownership.verdict.results import InterimAnalysis, KeyTest, TestResult
-from ownership.verdict.rule import key_rejects, rejecting
+from ownership.verdict.rule import key_rejects, rejecting, twins_reject
 
 DERIVED = (
     "strata",
@@ -80,6 +80,24 @@ def key_to_dict(key: KeyTest | None, alpha: float) -> dict[str, Any] | None:
 def stored_key(value: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return a stored key test without what follows from it."""
     return None if value is None else {k: v for k, v in value.items() if k not in KEY_DERIVED}
+
+
+TWINS_DERIVED = (*KEY_DERIVED, "decides")
+"""Fields of a stored test of twins that follow from the others."""
+
+
+def twins_to_dict(findings: Findings) -> dict[str, Any] | None:
+    """Return the test of twins with everything that follows from it; None if it was not made."""
+    twins = findings.twins
+    if twins is None:
+        return None
+    derived = {"pvalue": twins.pvalue, "adjusted_pvalue": twins.adjusted_pvalue, "alpha": findings.plan.twins_alpha}
+    return {**to_json(twins), **derived, "decides": findings.twins_decide, "rejects": twins_reject(findings)}
+
+
+def stored_twins(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a stored test of twins without what follows from it."""
+    return None if value is None else {k: v for k, v in value.items() if k not in TWINS_DERIVED}
 
 
 def interim_to_dict(interim: InterimAnalysis) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ownership.attestation.statement import ENVELOPE
+from ownership.attestation.timestamps import Timestamp
 from ownership.attestation.trust import StatementVerification, Trust
 from ownership.claims.claim import Claim
 from ownership.claims.redaction import NAME, redaction_detail
@@ -72,6 +73,7 @@ def verify_claim(
         Check("files", "the folder holds no other file"),
         Check("Merkle root", _root_detail(verified.seal, len(verified.redaction.leaves))),
         *_key_checks(claim, roots),
+        *_twins_checks(claim, roots),
         *attested.checks,
     ]
     return ClaimVerification(
@@ -89,8 +91,23 @@ def _key_checks(claim: Claim, roots: Sequence[Certificate]) -> Iterator[Check]:
     if stamped is None:
         yield Check("key's anchor", "none: nothing shows when the key was drawn")
         return
-    vouched = "chains to a root you trust" if stamped.trusted else "was not checked (--roots)"
-    yield Check("key's anchor", f"{stamped.time.isoformat()} by {stamped.authority}; the authority {vouched}")
+    yield Check("key's anchor", _stamped(stamped))
+
+
+def _twins_checks(claim: Claim, roots: Sequence[Certificate]) -> Iterator[Check]:
+    """Yield the checks of the twins: their representations are those committed to, and the victim is the one picked."""
+    if claim.twins is None:
+        return
+    of = claim.twins.commitment
+    picked = f"its anchor picks {claim.twins.picked} of {len(of.twins)}, the victim"
+    yield Check("twins", f"commitment {of.commitment_sha256}; {picked}")
+    if (stamped := of.timestamp(roots)) is not None:
+        yield Check("twins' anchor", _stamped(stamped))
+
+
+def _stamped(of: Timestamp) -> str:
+    vouched = "chains to a root you trust" if of.trusted else "was not checked (--roots)"
+    return f"{of.time.isoformat()} by {of.authority}; the authority {vouched}"
 
 
 def _root_detail(seal: Seal, redacted: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from ownership.plan import REQUIRED_STRATA, ROTATION_INVARIANT_STRATA, SMALL_OR_PUBLIC_STRATA, STRATA
-from ownership.verdict.findings import KEY_TEST, Findings
+from ownership.verdict.findings import KEY_TEST, TWINS_TEST, Findings
 from ownership.verdict.rule import Decision, Evidence, Verdict
 
 SAME_DATA, UNPUBLISHED_CHECKPOINT, CHANCE = "same_data", "unpublished_checkpoint", "chance"
@@ -48,17 +48,17 @@ class Explanation:
 def explanations_of(findings: Findings, decision: Decision) -> tuple[Explanation, ...]:
     """Return the explanations considered: each stratum, the same data, an unpublished checkpoint, chance."""
     found = _explanations(findings, decision)
-    if Evidence.KEY in decision.evidence:
-        return tuple(e if e.name == CHANCE else _by_key(e) for e in found)
+    exact = {Evidence.KEY: KEY_TEST, Evidence.TWINS: TWINS_TEST}
+    if by := tuple(exact[e] for e in decision.evidence if e in exact):
+        return tuple(e if e.name == CHANCE else _by_exact_tests(e, by) for e in found)
     if findings.claim.key is not None and not findings.claim.panel:  # none was asked for: the key test needs none
         return tuple(e for e in found if e.name == CHANCE)
     return tuple(found)
 
 
-def _by_key(of: Explanation) -> Explanation:
-    """Return an explanation as the key test leaves it: its p-value holds for every encoder made without the key."""
-    by = (KEY_TEST, *of.set_apart_by)
-    return replace(of, finding=ExplanationFinding.SET_APART, consequence=None, set_apart_by=by)
+def _by_exact_tests(of: Explanation, by: tuple[str, ...]) -> Explanation:
+    """Return an explanation as the key test and that of the twins leave it: they hold for every independent encoder."""
+    return replace(of, finding=ExplanationFinding.SET_APART, consequence=None, set_apart_by=(*by, *of.set_apart_by))
 
 
 def _explanations(findings: Findings, decision: Decision) -> Iterator[Explanation]:
@@ -83,8 +83,13 @@ def _explanations(findings: Findings, decision: Decision) -> Iterator[Explanatio
             Verdict.NOT_SUPPORTED: ExplanationFinding.NOT_SET_APART,
             Verdict.INCONCLUSIVE: ExplanationFinding.NOT_TESTED,
         }[decision.verdict],
-        pvalues=({} if findings.key is None else {KEY_TEST: findings.key.adjusted_pvalue}) | findings.adjusted_pvalues,
+        pvalues=_exact_pvalues(findings) | findings.adjusted_pvalues,
     )
+
+
+def _exact_pvalues(findings: Findings) -> dict[str, float]:
+    named = {KEY_TEST: findings.key, TWINS_TEST: findings.twins}
+    return {name: test.adjusted_pvalue for name, test in named.items() if test is not None}
 
 
 def _not_represented(name: str, consequence: Consequence) -> Explanation:

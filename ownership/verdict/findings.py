@@ -20,10 +20,14 @@ from ownership.verdict.results import (
     ProbeQuality,
     Skip,
     TestResult,
+    TwinsTest,
 )
 
 KEY_TEST = "key_test"
 """Name of the key test where tests go by names; an auditor's encoder has its number of exceeding decoys there."""
+
+TWINS_TEST = "twins_test"
+"""The same of the test of twins, with the number of exceeding twins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ class Findings:
     claim: ClaimRecord
     suspect: SuspectRecord
     key: KeyTest | None = None  # of the final analysis; None: the claim has no key, or it could not be tested
+    twins: TwinsTest | None = None  # of the final analysis; None: the claim has none, or no final analysis was made
     results: tuple[TestResult, ...]  # of the final analysis
     interim_analyses: tuple[InterimAnalysis, ...] = ()  # before the final one
     skipped: Mapping[str, Skip] = field(default_factory=dict)  # statistic -> why it was not computed
@@ -74,10 +79,22 @@ class Findings:
         return self.plan.alpha * self.trials
 
     @property
+    def twins_error_rate(self) -> float:
+        """Probability that the test of twins supports the claim against an independent suspect, at most."""
+        return self.plan.twins_alpha * self.trials if self.twins_decide else 0.0
+
+    @property
     def error_rate(self) -> float:
         """Probability of SUPPORTED for an independent encoder, at most: of the evidence that there is, summed."""
         key = self.key_error_rate if self.has_key else 0.0
-        return key + (self.panel_error_rate if self.primary or not self.has_key else 0.0)
+        return key + self.twins_error_rate + (self.panel_error_rate if self.primary or not self.has_key else 0.0)
+
+    @property
+    def twins_decide(self) -> bool:
+        """Whether the test of twins was made and can reject: a trusted authority picked, among enough twins."""
+        if self.twins is None or self.claim.twins is None or not self.claim.twins.anchor.trusted:
+            return False
+        return self.twins.least_pvalue <= self.plan.twins_alpha
 
     @property
     def has_key(self) -> bool:
@@ -109,6 +126,7 @@ class Findings:
         self,
         place: Callable[[TestResult, str], TestResult | None],
         place_key: Callable[[KeyTest, str], KeyTest | None],
+        place_twins: Callable[[TwinsTest], TwinsTest | None],
     ) -> Findings:
         """Return these findings with another encoder in the place of the suspect.
 
@@ -116,6 +134,7 @@ class Findings:
             place: returns that encoder's test for one of the suspect's, or None if it has none. Its second argument
                 is empty at the final analysis, and "@QUERIES" at an interim analysis.
             place_key: the same for the key test.
+            place_twins: the same for the test of twins.
         """
 
         def keyed(key: KeyTest | None, suffix: str = "") -> KeyTest | None:
@@ -127,6 +146,7 @@ class Findings:
         return replace(
             self,
             key=keyed(self.key),
+            twins=None if self.twins is None else place_twins(self.twins),
             results=placed(self.results),
             interim_analyses=tuple(
                 replace(x, results=placed(x.results, f"@{x.queries}"), key=keyed(x.key, f"@{x.queries}"))
@@ -148,7 +168,11 @@ class Findings:
             found = encoder.values.get(KEY_TEST + suffix)
             return None if found is None else key.placing(int(found))
 
-        return replace(self.placing(place, place_key), problems=encoder.problems)
+        def place_twins(twins: TwinsTest) -> TwinsTest | None:
+            found = encoder.values.get(TWINS_TEST)
+            return None if found is None else twins.placing(int(found))
+
+        return replace(self.placing(place, place_key, place_twins), problems=encoder.problems)
 
     def placing_reference(self, name: str) -> Findings:
         """Return these findings with a reference surrogate in the place of the suspect; it is not its own reference."""
@@ -162,7 +186,10 @@ class Findings:
         def place_key(key: KeyTest, _suffix: str) -> KeyTest | None:
             return key.placing(key.references[name]) if name in key.references else None
 
-        return self.placing(place, place_key)
+        def place_twins(twins: TwinsTest) -> TwinsTest | None:
+            return twins.placing(twins.references[name]) if name in twins.references else None
+
+        return self.placing(place, place_key, place_twins)
 
 
 def adjusted(tests: tuple[TestResult, ...]) -> dict[str, float]:

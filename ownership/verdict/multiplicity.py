@@ -21,8 +21,9 @@ def suspect_pvalue(findings: Findings, decision: Decision) -> float | None:
     """Return the smallest error rate at which the plan's rule supports the claim; None if nothing was tested.
 
     At each analysis, the p-value of the key test divided by its part of the error rate, and the smallest Holm-adjusted
-    p at which the primary tests support the claim divided by theirs, both times the whole error rate (a weighted
-    Bonferroni correction); the smallest of these, times the number of preprocessings tried. It is at most the claim's
+    p at which the primary tests support the claim divided by theirs; that of the twins divided by their alpha, where
+    they can reject; all times the whole error rate (a weighted Bonferroni correction). The smallest of these, times the
+    number of preprocessings tried. It is at most the claim's
     error rate if and only if the verdict is SUPPORTED.
     """
     if decision.verdict is Verdict.INCONCLUSIVE or not (findings.primary or findings.has_key):
@@ -37,6 +38,8 @@ def suspect_pvalue(findings: Findings, decision: Decision) -> float | None:
     )
     analyses = [*findings.interim_analyses, *([] if findings.ended_early else [last])]
     smallest = min(_smallest_part(x, findings.weak_strata) for x in analyses)
+    if findings.twins is not None and findings.twins_decide:
+        smallest = min(smallest, findings.twins.adjusted_pvalue / plan.twins_alpha)
     return min(1.0, smallest * total * findings.trials)
 
 

@@ -1,4 +1,4 @@
-"""Which came first, the key or the suspect: what the timestamps and the stated date show, as a code.
+"""Which came first, the key or the suspect: what the timestamps and the stated date show, as a code. Twins likewise.
 
 The key test is exact if the key does not depend on the suspect. A key that was committed to before the suspect existed
 cannot. Of any other key it is not excluded that its owner drew keys until one fitted the suspect.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from ownership.verdict.records import KeyRecord
+from ownership.verdict.records import KeyRecord, TwinsRecord
 
 
 class KeyOrder(StrEnum):
@@ -22,11 +22,11 @@ class KeyOrder(StrEnum):
     UNANCHORED = "unanchored"  # nothing shows when the key was drawn
 
 
-def key_order(key: KeyRecord, published: str | None) -> KeyOrder:
+def key_order(key: KeyRecord | TwinsRecord, published: str | None) -> KeyOrder:
     """Return what is shown about the order of key and suspect.
 
     Args:
-        key: The key, with its anchor.
+        key: The key, or the twins, with the anchor.
         published: Time from which the suspect is known to exist, as stated; ISO, with its zone.
     """
     if key.anchor is None:

@@ -76,6 +76,17 @@ class KeyRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TwinsRecord:
+    """The twins of a claim."""
+
+    commitment_sha256: str
+    twins: int  # encoders that were committed to
+    picked: int  # index of the one that the anchor picks: the victim
+    tried: int  # picks that the owner declares to have had made for this victim
+    anchor: TimestampRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRecord:
     """The claim that an audit tested against."""
 
@@ -90,6 +101,7 @@ class ClaimRecord:
     redaction: tuple[str, ...]  # parts that its owner withheld
     seal: SealRecord | None  # None: not sealed
     key: KeyRecord | None = None  # of the keyed watermark
+    twins: TwinsRecord | None = None  # None: no twins were committed to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

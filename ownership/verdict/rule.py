@@ -48,6 +48,7 @@ class ReasonCode(StrEnum):
     KEY_TEST = "key_test"  # rejects, alpha, adjusted_pvalue, keys_tried
     KEY_INTERIM_REJECTION = "key_interim_rejection"  # queries, alpha, adjusted_pvalue
     KEY_DIMENSIONS = "key_dimensions"  # dim, probes: the suspect is too wide for the probes
+    TWINS_TEST = "twins_test"  # rejects, decides, alpha, adjusted_pvalue, twins
     KEY_UNDETECTED = "key_undetected"  # references: the key test finds neither these nor the victim
 
 
@@ -63,6 +64,7 @@ class Evidence(StrEnum):
     """What can support a claim, each at its own error rate."""
 
     KEY = "key"  # the key test; exact for every independent suspect
+    TWINS = "twins"  # the test of twins; exact for every independent suspect
     PANEL = "panel"  # the primary tests; for independent encoders of the panel's kinds
 
 
@@ -82,8 +84,9 @@ def decide(findings: Findings) -> Decision:
     1. INCONCLUSIVE: the responses cannot be tested; or the rule concludes SUPPORTED for more of the auditor's own
        encoders than its error rate allows; or neither the key test nor a primary test ran. Of a suspect that is
        declared not to return representations, only the key test decides: it holds for outputs of every kind.
-    2. SUPPORTED: the key test rejects at its alpha, or the primary tests support the claim (`supports`) at theirs. Each
-       alpha is divided among the interim analyses and the final one.
+    2. SUPPORTED: the key test rejects at its alpha, or the test of twins at its own (`twins_reject`), or the primary
+       tests support the claim (`supports`) at theirs. Each alpha is divided among the interim analyses and the final
+       one; that of the twins is for the final one alone.
     3. NOT_SUPPORTED: the key test ran and would have found the victim, and a reference surrogate where there are any;
        and the suspect has at least `MIN_PROBES_PER_DIMENSION` probes for each of its dimensions.
     4. INCONCLUSIVE: the claim could not have detected a surrogate. The panel has no encoders of the victim's size and
@@ -128,6 +131,8 @@ def supporting(findings: Findings) -> tuple[Evidence, ...]:
     last = findings.key is not None and key_rejects(findings.key, plan.key_alpha * plan.final_share)
     if first_key_rejection(findings) is not None or (last and not findings.ended_early):
         found.append(Evidence.KEY)
+    if twins_reject(findings):
+        found.append(Evidence.TWINS)
     if first_rejection(findings) is not None or supports(findings.primary, plan.final_alpha, findings.weak_strata):
         found.append(Evidence.PANEL)
     return tuple(found)
@@ -136,6 +141,12 @@ def supporting(findings: Findings) -> tuple[Evidence, ...]:
 def key_rejects(test: KeyTest, alpha: float) -> bool:
     """Return whether the key test rejects: its p-value, times the number of keys tried, is at most alpha."""
     return test.adjusted_pvalue <= alpha
+
+
+def twins_reject(findings: Findings) -> bool:
+    """Return whether the test of twins rejects: it can, and its p-value times the picks tried is at most its alpha."""
+    twins = findings.twins
+    return twins is not None and findings.twins_decide and twins.adjusted_pvalue <= findings.plan.twins_alpha
 
 
 def first_key_rejection(findings: Findings) -> InterimAnalysis | None:
@@ -269,7 +280,7 @@ def _observations(findings: Findings, positives: tuple[str, ...]) -> list[Reason
     if findings.auditor_panel:
         data: dict[str, Any] = {"positives": list(positives), "n": len(findings.auditor_panel)}
         found.append(Reason(code=ReasonCode.AUDITOR_PANEL, data=data))
-    found += _key_observations(findings)
+    found += [*_key_observations(findings), *_twins_observations(findings)]
     if (early := first_rejection(findings)) is not None:
         smallest = min(holm([t.pvalue for t in early.results]))
         data = {"queries": early.queries, "alpha": early.alpha, "adjusted_pvalue": smallest}
@@ -300,6 +311,18 @@ def _key_observations(findings: Findings) -> Iterator[Reason]:
         data = {"rejects": key_rejects(findings.key, alpha), "alpha": alpha}
         data |= {"adjusted_pvalue": findings.key.adjusted_pvalue, "keys_tried": findings.key.keys_tried}
         yield Reason(code=ReasonCode.KEY_TEST, data=data)
+
+
+def _twins_observations(findings: Findings) -> Iterator[Reason]:
+    """Yield what the test of twins found."""
+    if (twins := findings.twins) is not None:
+        data: dict[str, Any] = {
+            "rejects": twins_reject(findings),
+            "decides": findings.twins_decide,
+            "twins": len(twins.scores),
+        }
+        data |= {"alpha": findings.plan.twins_alpha, "adjusted_pvalue": twins.adjusted_pvalue}
+        yield Reason(code=ReasonCode.TWINS_TEST, data=data)
 
 
 def _undetected_references(findings: Findings) -> list[str]:

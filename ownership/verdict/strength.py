@@ -49,7 +49,7 @@ class Strength:
     """
 
     error_rate: float  # P(SUPPORTED by this evidence | independent encoder), at most
-    by_key: bool  # whether the key test supports the claim: the ratio is then of its verdict alone
+    by: Evidence | None  # exact evidence that supports the claim, key before twins: the ratio is of its verdict alone
     references: int  # number of reference surrogates
     reached: tuple[str, ...]  # those for which the rule concludes SUPPORTED
     probability: float | None  # bound of P(this verdict | copied): lower for SUPPORTED, upper for NOT_SUPPORTED
@@ -63,7 +63,8 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
     """Return the strength of a verdict.
 
     Each of the n reference surrogates is put in the place of the suspect; for k of them the rule concludes SUPPORTED.
-    If the key test supports the claim, those count for which the key test does, and alpha is the key test's alone.
+    If the key test supports the claim, those count for which the key test does, and alpha is the key test's alone;
+    likewise the test of twins, if the key test does not.
     With exact one-sided 95 % bounds of a binomial proportion, and alpha the error rate:
 
     - SUPPORTED: LR is at least (lower bound of k / n) / alpha.
@@ -74,8 +75,8 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
     stated: the owner alone chose what an independent encoder is.
     """
     names = sorted({n for t in findings.primary for n in t.references} | set(findings.claim.references))
-    by_key = Evidence.KEY in decision.evidence
-    reached = tuple(n for n in names if reaches(findings, n, by_key=by_key))
+    by = next((e for e in (Evidence.KEY, Evidence.TWINS) if e in decision.evidence), None)
+    reached = tuple(n for n in names if reaches(findings, n, by=by))
     k, n, alpha = len(reached), len(names), error_rate(findings, decision)
     probability = ratio = support = None
     favors: Literal["copied", "independent"] | None = None
@@ -91,7 +92,7 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
     limited = by_owners_panel and support not in (None, Support.NONE, Support.WEAK)
     return Strength(
         error_rate=alpha,
-        by_key=by_key,
+        by=by,
         references=n,
         reached=reached,
         probability=probability,
@@ -103,29 +104,31 @@ def strength_of(findings: Findings, decision: Decision) -> Strength:
 
 
 def error_rate(findings: Findings, decision: Decision) -> float:
-    """Return the error rate of a verdict: the key test's if it supports the claim, the panel's if only that does.
+    """Return the error rate of a verdict: of the first evidence that supports the claim, key, twins or panel.
 
-    Otherwise it is the sum of both, for the evidence that there is.
+    Otherwise it is the sum, for the evidence that there is.
     """
     if Evidence.KEY in decision.evidence:
         return findings.key_error_rate
+    if Evidence.TWINS in decision.evidence:
+        return findings.twins_error_rate
     return findings.panel_error_rate if Evidence.PANEL in decision.evidence else findings.error_rate
 
 
-def reaches(findings: Findings, name: str, *, by_key: bool) -> bool:
+def reaches(findings: Findings, name: str, *, by: Evidence | None) -> bool:
     """Return whether the rule concludes SUPPORTED for a reference surrogate, by the tests that were made on it.
 
     Args:
         findings: the findings. Where the audit ended early, only its interim analyses count.
         name: the reference surrogate.
-        by_key: whether the key test must support the claim.
+        by: evidence that must support the claim; None for any.
     """
     placed = findings.placing_reference(name)
     if findings.ended_early:
-        by_panel = not by_key and first_rejection(placed) is not None
+        by_panel = by is None and first_rejection(placed) is not None
         return by_panel or first_key_rejection(placed) is not None
     evidence = supporting(placed)
-    return Evidence.KEY in evidence if by_key else bool(evidence)
+    return bool(evidence) if by is None else by in evidence
 
 
 def lower_bound(k: int, n: int) -> float:

@@ -115,6 +115,24 @@ def key_material(images: Tensor, authority: Any, place: Path) -> Any:
     return KeyMaterial.draw(key.anchored(reply), images)
 
 
+def picked_twins(models: Path, material: Any, authority: Any, place: Path) -> Any:
+    """Twins, anchored until the victim is picked: what an owner can do who had it stamped several times."""
+    from ownership.claims.record import EncoderRecord, NamedEncoder
+    from ownership.claims.twins import Twins
+    from ownership.keyed.anchoring import anchor_request
+
+    names = ("victim", "p0", "m0")
+    digests = {n: hashlib.sha256((models / f"{n}.onnx").read_bytes()).hexdigest() for n in names}
+    records = [EncoderRecord(name=n, kind="twin", sha256=d) for n, d in digests.items()]
+    twins = Twins.commit([NamedEncoder(r, encoder(r.name)) for r in records], material, {"architecture": "two layers"})
+    while True:
+        (place / "twins.tsq").write_bytes(anchor_request(twins.commitment))
+        reply = authority.reply(place / "twins.tsq", place / "twins.tsr").read_bytes()
+        anchored = twins.anchored(twins.commitment.anchored(reply))
+        if anchored.commitment.twins[anchored.picked].encoder == digests["victim"]:
+            return anchored
+
+
 def write_claim(models: Path, out: Path, authority: Any, place: Path) -> None:
     from ownership.claims.build import build_claim
     from ownership.claims.probes import ClaimImages
@@ -129,6 +147,7 @@ def write_claim(models: Path, out: Path, authority: Any, place: Path) -> None:
 
     torch.manual_seed(0)
     predictor, images = fitted_predictor(), smooth_images(330, 0)
+    material = key_material(images[30:], authority, place)
     build_claim(
         named("victim", "victim"),
         ClaimImages(
@@ -137,7 +156,9 @@ def write_claim(models: Path, out: Path, authority: Any, place: Path) -> None:
             view=lambda x, g: (x + 0.1 * torch.randn(x.shape, generator=g)).clamp(0, 1),
         ),
         [named(n, "plain" if n[0] == "p" else "watermarked") for n in SEEDS if n not in ("victim", "own")],
-        material=key_material(images[30:], authority, place),
+        material=material,
+        twins=picked_twins(models, material, authority, place),
+        twins_tried=3,
         plan=Plan(**PLAN),
         watermark=Watermark(key=WatermarkKey(**KEY), predictor=predictor),
         projection_head=nn.Sequential(nn.Linear(DIM, 8), nn.ReLU(), nn.Linear(8, 4)).eval(),

@@ -154,6 +154,20 @@ def r_of_ecdsa(signature: bytes) -> bytes:
     return numbers[0][1] if [tag for tag, _ in numbers] == [2, 2] else signature
 
 
+def anchored(commitment: bytes, reply: bytes, roots: Path | None, what: str) -> bytes:
+    """What counts of an authority's signature, after `openssl ts -verify` where there are roots."""
+    token = elements(elements(elements(reply)[0][1])[1][1])[1][1]
+    (info,) = elements(elements(elements(token)[0][1])[-1][1])
+    (signature,) = [content for tag, content in elements(info[1]) if tag == 4]
+    if roots is not None:
+        with tempfile.TemporaryDirectory() as place:
+            (Path(place) / "data").write_bytes(commitment)
+            (Path(place) / "reply").write_bytes(reply)
+            command = ["openssl", "ts", "-verify", "-data", "data", "-in", "reply", "-CAfile", roots.resolve()]
+            need(subprocess.run(command, capture_output=True, cwd=place).returncode == 0, what)
+    return r_of_ecdsa(signature)
+
+
 def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
     """The commitment, its anchor, the seed that follows from both, and the probes that it draws from the pool."""
     if "keyed.json" not in claim["parts"]:
@@ -172,17 +186,7 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
     need(len(digests) == 32 * pool["images"] and sha256(digests).hex() == pool["sha256"], "pool.sha256")
     signature = b""
     if key["anchor"] is not None:
-        reply = base64.b64decode(key["anchor"], validate=True)
-        token = elements(elements(elements(reply)[0][1])[1][1])[1][1]
-        (info,) = elements(elements(elements(token)[0][1])[-1][1])
-        (signature,) = [content for tag, content in elements(info[1]) if tag == 4]
-        signature = r_of_ecdsa(signature)
-        if roots is not None:
-            with tempfile.TemporaryDirectory() as place:
-                (Path(place) / "data").write_bytes(commitment)
-                (Path(place) / "reply").write_bytes(reply)
-                command = ["openssl", "ts", "-verify", "-data", "data", "-in", "reply", "-CAfile", roots.resolve()]
-                need(subprocess.run(command, capture_output=True, cwd=place).returncode == 0, "the key's anchor")
+        signature = anchored(commitment, base64.b64decode(key["anchor"], validate=True), roots, "the key's anchor")
     purpose = [b"turnmark-key-1", commitment, signature, b"probes"]
     message = b"".join(len(part).to_bytes(8, "big") + part for part in purpose)
     words = np.frombuffer(hmac.digest(secret, message, "sha256"), dtype=">u4").astype(np.uint32)
@@ -196,6 +200,31 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
         need(sha256(digests).hex() == key["features"]["sha256"], "the features of the pool")
         rows = b"".join(map(sha256, rows_of(stored, "rows")))
         need(rows == b"".join(digests[32 * i : 32 * (i + 1)] for i in drawn), "the features of the probes")
+
+
+def check_twins(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
+    """The commitment to the twins, its anchor, the pick that follows, and that the victim is the one picked."""
+    if "twins.json" not in claim["parts"]:
+        return
+    stored = parse(read(folder / "twins.json"), "twins.json")
+    need(stored.keys() == {"format_version", "probes", "recipe", "twins", "anchor"}, "twins.json: its fields")
+    twins = stored["twins"]
+    need(stored["format_version"] == 1 and 2 <= len(twins) <= 128, "twins.json: its numbers")
+    need(all(t.keys() == {"encoder", "representations"} for t in twins), "twins.json: its fields")
+    names = [t["encoder"] for t in twins]
+    need(names == sorted(set(names)), "the order of the twins")
+    for i, t in enumerate(twins):
+        need(claim["parts"][f"twins/{i}.safetensors"]["sha256"] == t["representations"], "a twin's representations")
+    key = parse(read(folder / "keyed.json"), "keyed.json")
+    probes = images_of(read(folder / "probes.safetensors"), "public", key["pool"]["shape"][0])
+    need(sha256(*map(sha256, probes)).hex() == stored["probes"], "the twins are of other probes")
+    recipe = sha256(canonical(stored["recipe"])).hex()
+    commitment = canonical({"turnmark_twins": 1, "probes": stored["probes"], "recipe_sha256": recipe, "twins": twins})
+    signature = anchored(commitment, base64.b64decode(stored["anchor"], validate=True), roots, "the twins' anchor")
+    parts = [b"turnmark-twins-1", commitment, signature]
+    message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    picked = int.from_bytes(sha256(message), "big") % len(twins)
+    need(claim["victim"]["sha256"] == names[picked], "the victim is not the twin that was picked")
 
 
 def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -> None:
@@ -253,6 +282,7 @@ def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -
     }
     need(canonical(statement) == payload, "the statement is of something else")
     check_key(folder, claim, roots)
+    check_twins(folder, claim, roots)
     check_timestamps(folder, roots)
 
 

@@ -1,0 +1,91 @@
+"""The sentences about the test of twins, and about which came first: the pick or the suspect."""
+
+from __future__ import annotations
+
+import math
+
+from ownership.reports.glossary import format_exact_p
+from ownership.reports.report import Report
+from ownership.verdict.findings import Findings
+from ownership.verdict.order import KeyOrder, key_order
+from ownership.verdict.rule import Evidence, twins_reject
+
+
+def twins_result(findings: Findings) -> str:
+    """Return in one sentence what the test of twins found, without a full stop; empty if it was not made."""
+    twins = findings.twins
+    if twins is None:
+        return ""
+    m = len(twins.scores)
+    said = f"of the {m - 1} twins of the deployed encoder, {twins.exceeding} are as close to the suspect as it is"
+    tried = f", times {twins.tried} picks tried" if twins.tried > 1 else ""
+    found = f"{said} (p {format_exact_p(twins.pvalue)}{tried})"
+    if twins_reject(findings):
+        return f"The test of twins rejects independence: {found}"
+    if findings.twins_decide:
+        return f"The test of twins does not reject independence: {found}"
+    return f"The test of twins is shown and does not decide: {found}. {why_not_decisive(findings)}"
+
+
+def why_not_decisive(findings: Findings) -> str:
+    """Return why the test of twins cannot reject, without a full stop; empty if it can, or was not made."""
+    twins, alpha = findings.twins, findings.plan.twins_alpha
+    if twins is None or findings.twins_decide:
+        return ""
+    if twins.least_pvalue > alpha:
+        return (
+            f"With {len(twins.scores)} twins p cannot be below {format_exact_p(twins.least_pvalue)}; for its alpha, "
+            f"{alpha:g}, there would have to be {math.ceil(twins.tried / alpha - 1e-9)}"
+        )
+    return (
+        "No root certificate was given for the authority whose signature picked (--roots), so it is not excluded that "
+        "the owner picked"
+    )
+
+
+def twins_summary(report: Report) -> str:
+    """Return in sentences what the test of twins found and what the order of pick and suspect is; empty without it."""
+    said = twins_result(report.findings)
+    if not said:
+        return ""
+    decided = Evidence.TWINS in report.decision.evidence
+    return f"{said}. {twins_order(report)}" if decided else f"{said}."
+
+
+def twins_order(report: Report) -> str:
+    """Return in sentences what is shown about which came first, the pick or the suspect; empty without twins."""
+    twins, published = report.claim.twins, report.options.published
+    if twins is None:
+        return ""
+    found = key_order(twins, published)
+    stamped = (
+        f"{twins.anchor.authority} stamped the commitment to {twins.twins} twins at {twins.anchor.time}, and its "
+        "signature picked the deployed one"
+    )
+    if found is KeyOrder.KEY_FIRST:
+        return (
+            f"{stamped}. That was before {published}, from when the suspect is stated to exist, so the pick was not "
+            f"made to fit it. {_declared(twins.tried)}"
+        )
+    if found is KeyOrder.SUSPECT_FIRST:
+        return f"{stamped}. That was after {published}, from when the suspect is stated to exist. {_not_excluded()}"
+    why = {
+        KeyOrder.UNCHECKED: "No root certificates were given, so the authority was not checked (--roots).",
+        KeyOrder.NO_DATE: "No date was stated from which the suspect is known to exist (--published).",
+    }
+    return f"{stamped}. {why[found]} {_not_excluded()}"
+
+
+def _declared(tried: int) -> str:
+    made = "this pick alone" if tried == 1 else f"{tried} picks"
+    return (
+        f"The owner declares to have had {made} made for this victim. No timestamp shows whether there were more, of "
+        "which this one was chosen later."
+    )
+
+
+def _not_excluded() -> str:
+    return (
+        "It is not excluded that the owner had the commitment stamped until the pick fitted the suspect; the p-value "
+        "assumes that this did not happen."
+    )
