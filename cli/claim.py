@@ -82,6 +82,25 @@ def build(
             max=0.05,
         ),
     ] = 1e-4,
+    twins: Annotated[
+        Path | None,
+        typer.Option(
+            help="Anchored folder of turnmark twins commit; the victim is the encoder that was picked.",
+            show_default=False,
+        ),
+    ] = None,
+    twins_tried: Annotated[
+        int,
+        typer.Option(min=1, help="Picks of twins that you had made, abandoned ones included; p times this."),
+    ] = 1,
+    twins_alpha: Annotated[
+        float,
+        typer.Option(
+            help="The same of the test of m twins: above 0, at most 0.05; it can reject from 1/m on.",
+            callback=positive,
+            max=0.05,
+        ),
+    ] = 0.01,
     alpha: Annotated[
         float,
         typer.Option(
@@ -108,6 +127,8 @@ def build(
     for images, name in ((private, "--private"), (public, "--public")):
         if images is not None:
             inputs.check_images(images, what=name)
+    if twins is None and twins_tried > 1:
+        raise typer.BadParameter("--twins-tried needs --twins")
     if panel and private is None:
         raise typer.BadParameter("--panel needs --private: members are told apart by whether they saw those images")
     for entry in panel or ():
@@ -117,6 +138,7 @@ def build(
     from attacks_for_eval.claims.panel_spec import stratum_of
     from attacks_for_eval.claims.references import ReferenceConfig
     from ownership.claims.record import NamedEncoder
+    from ownership.claims.twins import Twins
     from ownership.encoders.images import images_sha256
     from ownership.plan import Plan
     from watermark_training.data import Data, load_data
@@ -124,7 +146,16 @@ def build(
     from watermark_training.loaded_encoder import load_trained
 
     half = max(2, n_probes // 2)
-    plan = Plan(key_alpha=key_alpha, alpha=alpha, n_public=n_probes, n_watermark=half, n_private=half, seed=seed)
+    plan = Plan(
+        key_alpha=key_alpha,
+        twins_alpha=twins_alpha,
+        alpha=alpha,
+        n_public=n_probes,
+        n_watermark=half,
+        n_private=half,
+        seed=seed,
+    )
+    committed = None if twins is None else Twins.load(twins)
     owner = load_trained(victim, arch)
     with render.progress(render.LOADING):
         inside = None if private is None else load_data(private, size=size)
@@ -155,6 +186,8 @@ def build(
             members,
             plan,
             keys_tried=keys_tried,
+            twins=committed,
+            twins_tried=twins_tried,
             references=references,
             base_checkpoint_is_private=private_base_checkpoint,
             progress=progress,

@@ -30,6 +30,7 @@ from cli import (
     serve,
     show,
     train,
+    twins,
 )
 from ownership.errors import OwnershipError
 from ownership.io.text import printable
@@ -56,6 +57,7 @@ app.command(help=demo.HELP, short_help="Run the whole method on real images in a
 app.add_typer(key.app, name="key")
 app.command(help=train.HELP, short_help="Train an encoder with a secret watermark.")(train.train)
 app.command(help=embed.HELP, short_help="Add a watermark to a trained encoder.")(embed.embed)
+app.add_typer(twins.app, name="twins")
 app.command(help=panel.HELP, short_help="Train the reference panel of a claim.")(panel.panel)
 app.command(help=pack.HELP, short_help="Decode pictures once into one .npy file.")(pack.pack)
 app.command(help=show.HELP, short_help="Describe a train folder or an encoder.")(show.show)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from ownership.auditing.auditor_encoders import score_auditor_encoder
 from ownership.auditing.claim_checks import check_models, check_predictor, check_probes
 from ownership.auditing.key_test import key_test
 from ownership.auditing.panel_strength import panel_strength
@@ -20,7 +21,6 @@ from ownership.auditing.records import claim_record, options_record, suspect_rec
 from ownership.auditing.session import SuspectSession
 from ownership.auditing.twins_test import twins_test
 from ownership.claims.claim import Claim
-from ownership.claims.key_ranks import key_rank
 from ownership.evidence.responses import NotApplicable
 from ownership.evidence.statistics import STATISTICS, score_one
 from ownership.io.progress import Progress, silent
@@ -28,21 +28,20 @@ from ownership.plan import MAX_DECOYS
 from ownership.reports.report import Report, versions
 from ownership.suspects.preprocessing import Preprocess, parse_preprocess
 from ownership.suspects.suspect import OUTPUT_KINDS, Suspect
-from ownership.verdict.findings import KEY_TEST, TWINS_TEST, Findings
+from ownership.verdict.findings import Findings
 from ownership.verdict.multiplicity import suspect_pvalue
 from ownership.verdict.panel_strength import PanelStrength
 from ownership.verdict.records import AuditOptions
 from ownership.verdict.results import (
-    AuditorEncoder,
     InterimAnalysis,
     KeyTest,
     ProbeQuality,
     Skip,
     SkipCode,
     TestResult,
-    TwinsTest,
 )
 from ownership.verdict.rule import Verdict, decide, key_rejects, supports
+from ownership.verdict.twins import TwinsTest
 
 ALL_AT_DEFAULTS = AuditOptions()
 
@@ -302,31 +301,3 @@ def _final_analysis(
         except NotApplicable as e:
             skipped[name] = Skip(code=SkipCode.NOT_APPLICABLE, detail=str(e))
     return tuple(results), skipped
-
-
-def score_auditor_encoder(claim: Claim, encoder: Suspect, provenance: str, findings: Findings) -> AuditorEncoder:
-    """Return the scores of an auditor's own encoder, by the tests that were made on the suspect."""
-    session = SuspectSession(encoder.preprocess.before(encoder.encoder), claim, encoder.name)
-    session.query_all()
-    encoder.pause()  # one process at a time
-    values: dict[str, float] = {}
-    if not session.problems:
-        values = score_one(session.responses, claim.context, [r.name for r in findings.results])[0]
-        if findings.key is not None:
-            values[KEY_TEST] = key_rank(claim, session.responses).exceeding
-        if (twins := twins_test(claim, session.responses)) is not None and findings.twins is not None:
-            values[TWINS_TEST] = twins.exceeding
-        for interim in findings.interim_analyses:
-            sizes, names = claim.sizes(interim.queries), [r.name for r in interim.results]
-            cut = score_one(session.responses.first(sizes), claim.context.first(sizes), names)[0]
-            values |= {f"{name}@{interim.queries}": value for name, value in cut.items()}
-            if interim.key is not None:
-                found = key_rank(claim, session.responses, sizes["public"])
-                values[f"{KEY_TEST}@{interim.queries}"] = found.exceeding
-    return AuditorEncoder(
-        name=encoder.name,
-        sha256=encoder.sha256,
-        provenance=provenance,
-        values=values,
-        problems=tuple(session.problems),
-    )

@@ -16,7 +16,8 @@ from ownership.reports.report import Report
 from ownership.suspects.formats.model_file import LoadOptions
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.records import AuditOptions
-from ownership.verdict.results import KeyTest, TestResult, TwinsTest
+from ownership.verdict.results import KeyTest, TestResult
+from ownership.verdict.twins import TwinsTest
 
 TOLERANCE = 1e-4
 """Largest relative difference of two scores; a hundredth of it absolute, for scores near 0."""

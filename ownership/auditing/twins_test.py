@@ -6,7 +6,7 @@ from ownership.claims.claim import Claim
 from ownership.claims.twins import scores_against
 from ownership.evidence.responses import Responses
 from ownership.keyed.twin_test import reaching
-from ownership.verdict.results import TwinsTest
+from ownership.verdict.twins import TwinsTest
 
 
 def twins_test(claim: Claim, responses: Responses) -> TwinsTest | None:

@@ -44,7 +44,6 @@ from ownership.verdict.results import (
     ProbeQuality,
     Skip,
     TestResult,
-    TwinsTest,
 )
 from ownership.verdict.rule import (
     Decision,
@@ -56,6 +55,7 @@ from ownership.verdict.rule import (
     rejecting_tests,
 )
 from ownership.verdict.strength import Strength, strength_of
+from ownership.verdict.twins import TwinsTest
 
 SCHEMA_VERSION = 1
 

@@ -10,10 +10,9 @@ from ownership.reports.glossary import SUPPORT_LEVELS, format_exact_p, format_nu
 from ownership.reports.key_text import key_result
 from ownership.reports.panel_text import panel_doubts, panel_order, weakness
 from ownership.reports.report import Report
-from ownership.reports.twins_text import twins_result
+from ownership.reports.twins_text import SUMMARIZED, twins_result, twins_verdict
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import (
-    AuditorEncoder,
     PredictorCheck,
     ProbeQuality,
     Skip,
@@ -60,12 +59,7 @@ def verdict(report: Report) -> str:
             "without the victim, however it was made."
         )
     if Evidence.TWINS in report.decision.evidence:
-        return (
-            "The evidence supports the claim that this encoder was copied from the victim: it resembles the victim "
-            "more than the victim's twins, among which a timestamp authority's signature picked the victim. Of such "
-            f"picks, at most {rate} support the claim against an encoder that does not depend on the pick, however it "
-            "was made."
-        )
+        return twins_verdict(rate)
     if report.verdict is Verdict.SUPPORTED:
         return (
             "The evidence supports the claim that this encoder was copied from the victim. The rule of the claim says "
@@ -122,8 +116,7 @@ def reason(of: Reason, findings: Findings) -> str:
 
 def reasons(report: Report) -> list[str]:
     """Return the reasons of a report's verdict in words, but for those that `key_summary` and `twins_summary` give."""
-    summarized = (ReasonCode.KEY_TEST, ReasonCode.TWINS_TEST)
-    return [reason(r, report.findings) for r in report.reasons if r.code not in summarized]
+    return [reason(r, report.findings) for r in report.reasons if r.code not in SUMMARIZED]
 
 
 def _test(of: Reason, findings: Findings) -> str:
@@ -315,11 +308,6 @@ def strength_arithmetic(of: Strength) -> str:
         f"{of.probability:.3g} for a copy, and of at least {1 - rate:g} for an independent encoder: at least "
         f"{1 - rate:g} / {of.probability:.3g} = {format_ratio(1 / of.likelihood_ratio)}."
     )
-
-
-def auditor_problems(of: AuditorEncoder) -> str:
-    """Return why an auditor's own encoder could not be scored; empty if it could."""
-    return "; ".join(p.detail for p in of.problems)
 
 
 def _and(names: Sequence[str]) -> str:

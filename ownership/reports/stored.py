@@ -9,7 +9,7 @@ from typing import Any
 from ownership.io.records import from_json, to_json
 from ownership.verdict.findings import Findings, adjusted
 from ownership.verdict.results import InterimAnalysis, KeyTest, TestResult
-from ownership.verdict.rule import key_rejects, rejecting, twins_reject
+from ownership.verdict.rule import key_rejects, rejecting
 
 DERIVED = (
     "strata",
@@ -92,7 +92,7 @@ def twins_to_dict(findings: Findings) -> dict[str, Any] | None:
     if twins is None:
         return None
     derived = {"pvalue": twins.pvalue, "adjusted_pvalue": twins.adjusted_pvalue, "alpha": findings.plan.twins_alpha}
-    return {**to_json(twins), **derived, "decides": findings.twins_decide, "rejects": twins_reject(findings)}
+    return {**to_json(twins), **derived, "decides": findings.twins_decide, "rejects": findings.twins_reject}
 
 
 def stored_twins(value: dict[str, Any] | None) -> dict[str, Any] | None:

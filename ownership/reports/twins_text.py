@@ -8,7 +8,19 @@ from ownership.reports.glossary import format_exact_p
 from ownership.reports.report import Report
 from ownership.verdict.findings import Findings
 from ownership.verdict.order import KeyOrder, key_order
-from ownership.verdict.rule import Evidence, twins_reject
+from ownership.verdict.rule import Evidence, ReasonCode
+
+SUMMARIZED = (ReasonCode.KEY_TEST, ReasonCode.TWINS_TEST)
+"""Reasons that have a sentence of their own on the first page (`key_summary`, `twins_summary`)."""
+
+
+def twins_verdict(rate: str) -> str:
+    """Return the verdict of the test of twins in two sentences, with its error rate in words."""
+    return (
+        "The evidence supports the claim that this encoder was copied from the victim: it resembles the victim more "
+        "than the victim's twins, among which a timestamp authority's signature picked the victim. Of such picks, at "
+        f"most {rate} support the claim against an encoder that does not depend on the pick, however it was made."
+    )
 
 
 def twins_result(findings: Findings) -> str:
@@ -20,7 +32,7 @@ def twins_result(findings: Findings) -> str:
     said = f"of the {m - 1} twins of the deployed encoder, {twins.exceeding} are as close to the suspect as it is"
     tried = f", times {twins.tried} picks tried" if twins.tried > 1 else ""
     found = f"{said} (p {format_exact_p(twins.pvalue)}{tried})"
-    if twins_reject(findings):
+    if findings.twins_reject:
         return f"The test of twins rejects independence: {found}"
     if findings.twins_decide:
         return f"The test of twins does not reject independence: {found}"

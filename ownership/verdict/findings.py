@@ -20,8 +20,8 @@ from ownership.verdict.results import (
     ProbeQuality,
     Skip,
     TestResult,
-    TwinsTest,
 )
+from ownership.verdict.twins import TwinsTest
 
 KEY_TEST = "key_test"
 """Name of the key test where tests go by names; an auditor's encoder has its number of exceeding decoys there."""
@@ -121,6 +121,11 @@ class Findings:
     def relative_similarity(self) -> float | None:
         """Relative similarity of partial RSA, where it is a primary test (`TestResult.relative_similarity`)."""
         return next((c for t in self.primary if (c := relative_similarity_of(t)) is not None), None)
+
+    @property
+    def twins_reject(self) -> bool:
+        """Whether the test of twins rejects: it can, and its p-value times the picks tried is at most its alpha."""
+        return self.twins is not None and self.twins_decide and self.twins.adjusted_pvalue <= self.plan.twins_alpha
 
     def placing(
         self,

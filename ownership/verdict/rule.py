@@ -7,16 +7,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from scipy import stats
-
 from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA, STRATA
 from ownership.stats import holm
 from ownership.verdict.findings import Findings, relative_similarity_of
+from ownership.verdict.indiscriminate import too_many_positives
 from ownership.verdict.results import InterimAnalysis, KeyTest, TestResult
-
-INDISCRIMINATE_LEVEL = 0.05
-"""Level of the exact binomial test on the auditor's own encoders: two positives of twenty at alpha 0.01."""
-
 
 MIN_PROBES_PER_DIMENSION = 4
 """Probes for each dimension of a suspect below which the key test concludes nothing from not rejecting."""
@@ -84,9 +79,9 @@ def decide(findings: Findings) -> Decision:
     1. INCONCLUSIVE: the responses cannot be tested; or the rule concludes SUPPORTED for more of the auditor's own
        encoders than its error rate allows; or neither the key test nor a primary test ran. Of a suspect that is
        declared not to return representations, only the key test decides: it holds for outputs of every kind.
-    2. SUPPORTED: the key test rejects at its alpha, or the test of twins at its own (`twins_reject`), or the primary
-       tests support the claim (`supports`) at theirs. Each alpha is divided among the interim analyses and the final
-       one; that of the twins is for the final one alone.
+    2. SUPPORTED: the key test rejects at its alpha, or the test of twins at its own (`Findings.twins_reject`), or the
+       primary tests support the claim (`supports`) at theirs. Each alpha is divided among the interim analyses and the
+       final one; that of the twins is for the final one alone.
     3. NOT_SUPPORTED: the key test ran and would have found the victim, and a reference surrogate where there are any;
        and the suspect has at least `MIN_PROBES_PER_DIMENSION` probes for each of its dimensions.
     4. INCONCLUSIVE: the claim could not have detected a surrogate. The panel has no encoders of the victim's size and
@@ -131,7 +126,7 @@ def supporting(findings: Findings) -> tuple[Evidence, ...]:
     last = findings.key is not None and key_rejects(findings.key, plan.key_alpha * plan.final_share)
     if first_key_rejection(findings) is not None or (last and not findings.ended_early):
         found.append(Evidence.KEY)
-    if twins_reject(findings):
+    if findings.twins_reject:
         found.append(Evidence.TWINS)
     if first_rejection(findings) is not None or supports(findings.primary, plan.final_alpha, findings.weak_strata):
         found.append(Evidence.PANEL)
@@ -141,12 +136,6 @@ def supporting(findings: Findings) -> tuple[Evidence, ...]:
 def key_rejects(test: KeyTest, alpha: float) -> bool:
     """Return whether the key test rejects: its p-value, times the number of keys tried, is at most alpha."""
     return test.adjusted_pvalue <= alpha
-
-
-def twins_reject(findings: Findings) -> bool:
-    """Return whether the test of twins rejects: it can, and its p-value times the picks tried is at most its alpha."""
-    twins = findings.twins
-    return twins is not None and findings.twins_decide and twins.adjusted_pvalue <= findings.plan.twins_alpha
 
 
 def first_key_rejection(findings: Findings) -> InterimAnalysis | None:
@@ -222,18 +211,6 @@ def missing_strata(test: TestResult, weak: Collection[str]) -> tuple[str, ...]:
 def first_rejection(findings: Findings) -> InterimAnalysis | None:
     """Return the first interim analysis that supports the claim, or None."""
     return next((x for x in findings.interim_analyses if supports(x.results, x.alpha, findings.weak_strata)), None)
-
-
-def too_many_positives(positives: int, n: int, alpha: float) -> bool:
-    """Return whether the rule concludes SUPPORTED for more of n independent encoders than alpha allows.
-
-    H0: an independent encoder is a false positive with probability alpha at most. H1: more often. Unit: one model.
-    Exact binomial test, one-sided, at level 0.05. Assumes that the encoders are independent of the victim.
-
-    >>> too_many_positives(1, 20, 0.01), too_many_positives(2, 20, 0.01)
-    (False, True)
-    """
-    return n > 0 and bool(stats.binomtest(positives, n, alpha, alternative="greater").pvalue < INDISCRIMINATE_LEVEL)
 
 
 def _auditor_positives(findings: Findings) -> tuple[str, ...]:
@@ -317,7 +294,7 @@ def _twins_observations(findings: Findings) -> Iterator[Reason]:
     """Yield what the test of twins found."""
     if (twins := findings.twins) is not None:
         data: dict[str, Any] = {
-            "rejects": twins_reject(findings),
+            "rejects": findings.twins_reject,
             "decides": findings.twins_decide,
             "twins": len(twins.scores),
         }

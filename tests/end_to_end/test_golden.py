@@ -51,7 +51,8 @@ def test_the_report_is_read_and_reproduced() -> None:
     assert found.compared > 100
     f = report.findings
     keys = [k for k in (f.key, *(x.key for x in f.interim_analyses)) if k is not None]
-    assert len(found.tests) == len(keys) + len(f.results) + sum(len(x.results) for x in f.interim_analyses)
+    assert f.twins is not None
+    assert len(found.tests) == len(keys) + 1 + len(f.results) + sum(len(x.results) for x in f.interim_analyses)
     found.require()
 
 

@@ -209,6 +209,7 @@ def check_twins(folder: Path, claim: dict[str, Any], roots: Path | None) -> None
     stored = parse(read(folder / "twins.json"), "twins.json")
     need(stored.keys() == {"format_version", "probes", "recipe", "twins", "anchor"}, "twins.json: its fields")
     twins = stored["twins"]
+    need(isinstance(stored["anchor"], str), "nothing is picked without an anchor")
     need(stored["format_version"] == 1 and 2 <= len(twins) <= 128, "twins.json: its numbers")
     need(all(t.keys() == {"encoder", "representations"} for t in twins), "twins.json: its fields")
     names = [t["encoder"] for t in twins]

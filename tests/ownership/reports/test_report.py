@@ -22,8 +22,9 @@ from ownership.reports import sentences
 from ownership.reports.glossary import format_number, format_p
 from ownership.reports.html import render_html, write_html
 from ownership.reports.report import Report
+from ownership.verdict.indiscriminate import too_many_positives
 from ownership.verdict.results import Skip, SkipCode
-from ownership.verdict.rule import ReasonCode, Verdict, too_many_positives
+from ownership.verdict.rule import ReasonCode, Verdict
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ KEY = KeyRecord(
     pool_sha256="p",
     pool_images=200,
     directions=8,
+    feature_encoder_sha256=None,
     keys_tried=1,
     anchor=TimestampRecord(authority="TSA", time="2026-01-01T00:00:00+00:00", trusted=True),
 )
