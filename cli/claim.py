@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 from cli import inputs, render, seal
-from cli.options import DATA_HELP, N_PROBES_HELP, Arch, AsJson, Device, OptionalPrivate, Out, Seed, Size, positive
+from cli.options import (
+    DATA_HELP,
+    N_PROBES_HELP,
+    Arch,
+    AsJson,
+    Device,
+    KeyAlpha,
+    OptionalPrivate,
+    Out,
+    PanelAlpha,
+    Seed,
+    Size,
+    TwinsAlpha,
+    TwinsFolder,
+    TwinsTried,
+)
 from ownership.errors import ClaimError, OwnershipError
 from ownership.io.files import refuse_existing
 
@@ -74,42 +89,11 @@ def build(
         int,
         typer.Option(min=1, help="Keys that you committed to for this victim, abandoned ones included; p times this."),
     ] = 1,
-    key_alpha: Annotated[
-        float,
-        typer.Option(
-            help="Probability that the key test rejects for an independent suspect of any kind: above 0, at most 0.05.",
-            callback=positive,
-            max=0.05,
-        ),
-    ] = 1e-4,
-    twins: Annotated[
-        Path | None,
-        typer.Option(
-            help="Anchored folder of turnmark twins commit; the victim is the encoder that was picked.",
-            show_default=False,
-        ),
-    ] = None,
-    twins_tried: Annotated[
-        int,
-        typer.Option(min=1, help="Picks of twins that you had made, abandoned ones included; p times this."),
-    ] = 1,
-    twins_alpha: Annotated[
-        float,
-        typer.Option(
-            help="The same of the test of m twins: above 0, at most 0.05; it can reject from 1/m on.",
-            callback=positive,
-            max=0.05,
-        ),
-    ] = 0.01,
-    alpha: Annotated[
-        float,
-        typer.Option(
-            help="Probability that the panel's tests do for an independent encoder of the panel's strata: above 0, at "
-            "most 0.05.",
-            callback=positive,
-            max=0.05,
-        ),
-    ] = 0.01,
+    key_alpha: KeyAlpha = 1e-4,
+    twins: TwinsFolder = None,
+    twins_tried: TwinsTried = 1,
+    twins_alpha: TwinsAlpha = 0.01,
+    alpha: PanelAlpha = 0.01,
     arch: Arch = None,
     size: Size = None,
     seed: Seed = 0,

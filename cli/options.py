@@ -134,6 +134,49 @@ InitFrom = Annotated[
         show_default=False,
     ),
 ]
+KeyAlpha = Annotated[
+    float,
+    typer.Option(
+        "--key-alpha",
+        help="Probability that the key test rejects for an independent suspect of any kind: above 0, at most 0.05.",
+        callback=positive,
+        max=0.05,
+    ),
+]
+PanelAlpha = Annotated[
+    float,
+    typer.Option(
+        "--alpha",
+        help="Probability that the panel's tests do for an independent encoder of the panel's strata: above 0, at "
+        "most 0.05.",
+        callback=positive,
+        max=0.05,
+    ),
+]
+TwinsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--twins",
+        help="Anchored folder of turnmark twins commit; the victim is the encoder that was picked.",
+        show_default=False,
+    ),
+]
+TwinsTried = Annotated[
+    int,
+    typer.Option(
+        "--twins-tried", min=1, help="Picks of twins that you had made, abandoned ones included; their p times this."
+    ),
+]
+TwinsAlpha = Annotated[
+    float,
+    typer.Option(
+        "--twins-alpha",
+        help="Probability that the test of m twins rejects for an independent suspect of any kind: above 0, at most "
+        "0.05. It can reject from 1/m on.",
+        callback=positive,
+        max=0.05,
+    ),
+]
 Private = Annotated[
     str, typer.Option("--private", help="Images that the victim was trained on. " + DATA_HELP, show_default=False)
 ]

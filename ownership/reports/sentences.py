@@ -36,8 +36,8 @@ def models_checked(report: Report) -> str:
 
 def title_of(name: str, tests: Sequence[TestResult] = ()) -> str:
     """Return the title of a test: as the report records it, or as this version names it."""
-    recorded = {t.name: t.title for t in tests}
-    return recorded.get(name) or (STATISTICS[name].title if name in STATISTICS else name)
+    named = STATISTICS[name].title if name in STATISTICS else name
+    return next((t.title for t in tests if t.name == name and t.title), named)
 
 
 def percent(rate: float) -> str:
@@ -316,6 +316,4 @@ def _and(names: Sequence[str]) -> str:
 
 
 def _verb(count: int, verb: str) -> str:
-    if count != 1:
-        return verb
-    return "does" if verb == "do" else f"{verb}s"
+    return verb if count != 1 else "does" if verb == "do" else f"{verb}s"
