@@ -31,6 +31,7 @@ FEATURE_ENCODER_HELP = (
     "map marks instead of a random network's. It finds surrogates of augmented or rotated queries better. Give the "
     "key's folder to turnmark train, which needs the encoder."
 )
+REPLY_HELP = "An authority's reply (.tsr) to the request over the commitment."
 TIMESTAMP_HELP = "URL of a timestamp authority (RFC 3161) that signs the commitment."
 ADVICE = (
     "the key is not anchored in time: that it was chosen after a suspect was known is not excluded. Anchor it before "
@@ -108,9 +109,7 @@ def anchor(
     timestamp: Annotated[str | None, typer.Option("--timestamp", help=TIMESTAMP_HELP, show_default=False)] = None,
     reply: Annotated[
         Path | None,
-        typer.Option(
-            "--reply", help="An authority's reply (.tsr) to the request of turnmark key request.", show_default=False
-        ),
+        typer.Option("--reply", help=REPLY_HELP, show_default=False),
     ] = None,
     roots: Roots = None,
     size: Size = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import inputs, render
+from cli.key import REPLY_HELP, TIMESTAMP_HELP
 from cli.options import Out, Roots
 from cli.seal import roots_in, say
 
@@ -25,7 +26,7 @@ Timestamp = Annotated[
     str | None,
     typer.Option(
         "--timestamp",
-        help="URL of a timestamp authority (RFC 3161) that signs the commitment and so picks a twin.",
+        help=TIMESTAMP_HELP,
         show_default=False,
     ),
 ]
@@ -33,7 +34,7 @@ Timestamp = Annotated[
 
 @app.command(
     help="Commit to two or more train folders of one key and one recipe. With --timestamp an authority signs the "
-    "commitment, and its signature picks the encoder to deploy, so that nobody chooses it. Publish commitment.json and "
+    "commitment, and its signature picks the encoder to deploy, so that its owner does not choose it. Publish commitment.json and "
     "commitment.tsr before you deploy; keep the other encoders secret.",
     short_help="Commit to twins.",
 )
@@ -85,9 +86,7 @@ def anchor(
     timestamp: Timestamp = None,
     reply: Annotated[
         Path | None,
-        typer.Option(
-            "--reply", help="An authority's reply (.tsr) to the request of turnmark twins request.", show_default=False
-        ),
+        typer.Option("--reply", help=REPLY_HELP, show_default=False),
     ] = None,
     roots: Roots = None,
 ) -> None:

@@ -29,6 +29,7 @@ from ownership.claims.scoring import PanelScores as PanelScores
 from ownership.claims.seal import Seal as Seal
 from ownership.claims.storage import VerifiedFolder as VerifiedFolder
 from ownership.claims.storage import open_folder as open_folder
+from ownership.claims.twins import Twins as Twins
 from ownership.encoders.architectures import ARCHITECTURES as ARCHITECTURES
 from ownership.encoders.architectures import Encoder as Encoder
 from ownership.encoders.images import EncoderLike as EncoderLike
@@ -64,6 +65,8 @@ from ownership.keyed.test import KeyTestResult as KeyTestResult
 from ownership.keyed.test import MapScore as MapScore
 from ownership.keyed.test import Readings as Readings
 from ownership.keyed.test import key_test as key_test
+from ownership.keyed.twins import Twin as Twin
+from ownership.keyed.twins import TwinCommitment as TwinCommitment
 from ownership.plan import Plan as Plan
 from ownership.reports.batch import BatchSummary as BatchSummary
 from ownership.reports.batch import BatchWarning as BatchWarning
@@ -113,6 +116,7 @@ from ownership.verdict.records import KeyRecord as KeyRecord
 from ownership.verdict.records import SealRecord as SealRecord
 from ownership.verdict.records import SuspectRecord as SuspectRecord
 from ownership.verdict.records import TimestampRecord as TimestampRecord
+from ownership.verdict.records import TwinsRecord as TwinsRecord
 from ownership.verdict.records import VictimRecord as VictimRecord
 from ownership.verdict.results import AuditorEncoder as AuditorEncoder
 from ownership.verdict.results import InterimAnalysis as InterimAnalysis
@@ -132,6 +136,7 @@ from ownership.verdict.rule import ReasonCode as ReasonCode
 from ownership.verdict.rule import Verdict as Verdict
 from ownership.verdict.strength import Strength as Strength
 from ownership.verdict.strength import Support as Support
+from ownership.verdict.twins import TwinsTest as TwinsTest
 from ownership.watermark import RotationPredictor as RotationPredictor
 from ownership.watermark import Watermark as Watermark
 from ownership.watermark import WatermarkKey as WatermarkKey

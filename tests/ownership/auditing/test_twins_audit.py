@@ -203,7 +203,7 @@ def test_an_edited_twin_is_refused_at_load(
 def test_another_stamp_makes_another_pick_so_picks_have_to_be_declared(
     twins: Twins, anchor: Anchor, material: KeyMaterial
 ) -> None:
-    """An owner who has one commitment stamped again and again gets the pick he wants: the report asks how many."""
+    """An owner who has one commitment stamped again and again gets any pick: the report asks how many."""
     fresh = twins.anchored(replace(twins.commitment, anchor=None))
     picks = {anchor(fresh).picked for _ in range(12)}
     assert len(picks) > 1
