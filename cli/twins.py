@@ -34,8 +34,8 @@ Timestamp = Annotated[
 
 @app.command(
     help="Commit to two or more train folders of one key and one recipe. With --timestamp an authority signs the "
-    "commitment, and its signature picks the encoder to deploy, so that its owner does not choose it. Publish commitment.json and "
-    "commitment.tsr before you deploy; keep the other encoders secret.",
+    "commitment, and its signature picks the encoder to deploy, so that its owner does not choose it. Publish "
+    "commitment.json and commitment.tsr before you deploy; keep the other encoders secret.",
     short_help="Commit to twins.",
 )
 def commit(
