@@ -2,6 +2,7 @@
 
     python -m benchmarks.training run speed --rounds 3       # images/s beside lightly's SimCLR example
     TURNMARK_DATA=runs/data python -m benchmarks.training run watermark --data fashion-mnist --seed 0
+    TURNMARK_DATA=runs/data python -m benchmarks.training run key --data fashion-mnist --seed 0
     python -m benchmarks.training run memory --images 1000000
     python -m benchmarks.training run precision              # a training step in bfloat16 over one in float32
     python -m benchmarks.training run augment --rounds 20    # views by ours, by kornia, by torchvision
@@ -11,6 +12,8 @@ many epochs, and compared by linear probes; two surrogates are extracted with 10
 watermark is tested on test images that no model was trained on. Settings were chosen on the first 14,000 training
 images (Fashion-MNIST) or on victims of the last 20,000, tested on training images (CIFAR-10); the images here are
 others.
+`key`: the same with the keyed watermark in its default strength. The pool of the key, which are its probes, are the
+first 2,000 test images.
 `speed`: one network (ResNet-18, CIFAR form), batch 256, as many threads as there are. lightly's loop: its SimCLR
 transform on PIL images in a DataLoader with as many workers as cores, float32, its projection head and loss.
 """
@@ -22,27 +25,33 @@ import json
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from attacks_for_eval.evaluation.linear import linear_evaluation
 from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.extract import extract
+from attacks_for_eval.seeded_key import seeded_key
 from benchmarks.common.machine import cores, cpu, versions
 from benchmarks.common.rows import Row, RowStore
 from benchmarks.training.speed import run_augment, run_precision, run_speed
+from ownership.encoders.images import EncoderLike, represent
 from ownership.io.canonical import canonical_json, sha256
+from ownership.keyed.drawn import check_encoder
 from ownership.watermark import WatermarkKey, secret_key
 from watermark_training.callbacks import Callbacks
 from watermark_training.config import TrainConfig
-from watermark_training.data import load_data
-from watermark_training.training import train
+from watermark_training.data import Data, load_data
+from watermark_training.training import Trained, train
 from watermark_training.watermark import watermark_rate
 
 ROWS = RowStore("training")
@@ -61,33 +70,71 @@ def trained_on(data: str) -> TrainConfig:
     return replace(WATERMARKED, epochs=20) if data == "cifar10" else WATERMARKED
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A data set's parts, and how well encoders do on them."""
+
+    victim: Tensor
+    queries: Tensor
+    learn: Data
+    test: Data
+
+    @classmethod
+    def of(cls, data: str) -> Measured:
+        """Load a data set."""
+        victim, queries, learn = (load_data(f"{data}:{part}") for part in PARTS[data])
+        return cls(victim.images, queries.images, learn, load_data(f"{data}:test"))
+
+    @property
+    def probes(self) -> Tensor:
+        """Test images that watermarks are tested on; linear probes are tested on the others."""
+        return self.test.images[:2000]
+
+    def linear_probe(self, encoder: EncoderLike) -> float:
+        """Return the accuracy of a linear probe."""
+        assert self.learn.labels is not None
+        assert self.test.labels is not None
+        learn, test = (self.learn.images, self.learn.labels), (self.test.images[2000:], self.test.labels[2000:])
+        return linear_evaluation(encoder, learn, test).accuracy
+
+    def trained(self, config: TrainConfig, **secret: Any) -> tuple[Trained, Row]:
+        """Return a victim or its twin, and its seconds and linear probe."""
+        name = "plain" if config.watermark == "none" else "watermarked"
+        start = time.perf_counter()
+        found = train(self.victim, config, **secret)
+        seconds = round(time.perf_counter() - start, 1)
+        return found, {f"{name}_seconds": seconds, f"{name}_probe": self.linear_probe(found.encoder)}
+
+    def surrogates(self, victim: EncoderLike, seed: int) -> Iterator[tuple[str, EncoderLike]]:
+        """Yield surrogates by name."""
+        for loss in ("mse", "infonce"):
+            config = replace(EXTRACTION, loss=loss, seed=seed)
+            yield f"surrogate_{loss}", extract(BlackBox(victim), self.queries, config)
+
+
 def run_watermark(data: str, seed: int) -> Row:
     """Train a watermarked victim and its plain twin, extract the victim twice, measure all."""
-    victim, queries, learn = (load_data(f"{data}:{part}") for part in PARTS[data])
-    test = load_data(f"{data}:test")
-    assert learn.labels is not None
-    assert test.labels is not None
-    labelled, held_out = (learn.images, learn.labels), (test.images[2000:], test.labels[2000:])
+    parts, base = Measured.of(data), replace(trained_on(data), seed=seed)
     key: WatermarkKey = secret_key(torch.Generator().manual_seed(1000 + seed))
-    row: Row = {}
-    base = trained_on(data)
-    for name, config, owner in (
-        ("watermarked", replace(base, seed=seed), key),
-        ("plain", replace(base, seed=seed, watermark="none"), None),
-    ):
-        start = time.perf_counter()
-        trained = train(victim.images, config, key=owner)
-        row[f"{name}_seconds"] = round(time.perf_counter() - start, 1)
-        row[f"{name}_probe"] = linear_evaluation(trained.encoder, labelled, held_out).accuracy
-        if trained.predictor is None:
-            continue
-        rate = partial(watermark_rate, predictor=trained.predictor, key=key, images=test.images[:2000], seed=seed)
-        row["victim"] = rate(trained.encoder)
-        for loss in ("mse", "infonce"):
-            extraction = replace(EXTRACTION, loss=loss, seed=seed)
-            surrogate = extract(BlackBox(trained.encoder), queries.images, extraction)
-            row[f"surrogate_{loss}"] = rate(surrogate)
-    return row
+    found, row = parts.trained(base, key=key)
+    row |= parts.trained(replace(base, watermark="none"))[1]
+    assert found.predictor is not None
+    rate = partial(watermark_rate, predictor=found.predictor, key=key, images=parts.probes, seed=seed)
+    encoders = {"victim": found.encoder, **dict(parts.surrogates(found.encoder, seed))}
+    return row | {name: rate(encoder) for name, encoder in encoders.items()}
+
+
+def run_key(data: str, seed: int) -> Row:
+    """Train a victim with a keyed watermark and its plain twin, extract the victim twice, compute the key tests."""
+    parts, base = Measured.of(data), replace(trained_on(data), seed=seed, watermark="keyed")
+    material = seeded_key(f"training {data} {seed}", parts.probes)
+    found, row = parts.trained(base, material=material)
+    plain, more = parts.trained(replace(base, watermark="none"))
+    encoders = {"victim": found.encoder, "plain": plain.encoder, **dict(parts.surrogates(found.encoder, seed))}
+    for name, encoder in encoders.items():
+        result = check_encoder(material, represent(encoder, material.probes).double().numpy())
+        more[name] = {"statistic": result.statistic, "pvalue": result.pvalue}
+    return row | more
 
 
 def _anonymous_mib() -> float:
@@ -141,7 +188,7 @@ def keep(store: RowStore, what: str, config: Row, measured: Row) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("what", choices=("speed", "watermark", "memory", "precision", "augment"))
+    parser.add_argument("what", choices=("speed", "watermark", "key", "memory", "precision", "augment"))
     parser.add_argument("--data", choices=PARTS, default="fashion-mnist")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=6, help="steps of a round; the first is not timed (at least 2)")
@@ -151,10 +198,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure and replace one row."""
-    if arguments.what == "watermark":
+    if arguments.what in ("watermark", "key"):
+        trained = trained_on(arguments.data)
+        measure = run_watermark
+        if arguments.what == "key":
+            trained, measure = replace(trained, watermark="keyed"), run_key
         config: Row = {"data": arguments.data, "seed": arguments.seed, "extraction": asdict(EXTRACTION)}
-        config |= {"train": trained_on(arguments.data).to_dict(), "victim_images": PARTS[arguments.data][0]}
-        keep(ROWS, "watermark", config, run_watermark(arguments.data, arguments.seed))
+        config |= {"train": trained.to_dict(), "victim_images": PARTS[arguments.data][0]}
+        keep(ROWS, arguments.what, config, measure(arguments.data, arguments.seed))
     elif arguments.what == "memory":
         keep(ROWS, "memory", {"count": arguments.images}, run_memory(arguments.images))
     else:

@@ -34,6 +34,7 @@ def tables() -> dict[str, str]:
     return {
         "speed": _speed(of("speed")),
         "watermark": _watermark(of("watermark")),
+        "key": _key(of("key")),
         "memory": table(
             ("mapped images (32 x 32)", "file, MiB", "peak memory beyond the file, MiB", "more than 4,096 images"),
             [[f"{r['images']:,}", f"{r['file_mib']:,}", f"{r['peak_mib'][1]:.0f}", f"{r['more_mib']:.0f}"]
@@ -98,6 +99,31 @@ def _watermark(rows: Iterable[Row]) -> str:
         )
     headings = ("data", "images, epochs", "share of a batch rotated", "weight", "seeds", "linear probe, plain")
     return table([*headings, *(title for _, title in SEVERAL)], lines)
+
+
+def _key(rows: Iterable[Row]) -> str:
+    """Return the price of the keyed watermark, and how well it is found."""
+    groups: dict[tuple[str, int, float], list[Row]] = defaultdict(list)
+    for r in sorted(rows, key=lambda r: r["seed"]):
+        lost = 100 * (r["plain_probe"] - r["watermarked_probe"])
+        time = r["watermarked_seconds"] / r["plain_seconds"]
+        groups[r["data"], r["train"]["epochs"], r["train"]["keyed_weight"]].append({**r, "lost": lost, "time": time})
+    lines = []
+    for case, mine in sorted(groups.items()):
+        means = [_interval([r[name] for r in mine]) for name in ("plain_probe", "watermarked_probe")]
+        found = [
+            f"{min(r[name]['statistic'] for r in mine):.0f}; {max(r[name]['pvalue'] for r in mine):.5f}"
+            for name in ("victim", "surrogate_mse", "surrogate_infonce")
+        ]
+        plain = f"{min(r['plain']['pvalue'] for r in mine):.3f}"
+        each = ", ".join(f"{r['lost']:.2f}" for r in mine)
+        lost = f"{_interval([r['lost'] for r in mine], 2)}; seeds: {each}"
+        longer = f"{min(r['time'] for r in mine):.2f} to {max(r['time'] for r in mine):.2f}"
+        lines.append([*case, ", ".join(str(r["seed"]) for r in mine), *means, lost, *found, plain, longer])
+    headings = ("data", "epochs", "weight", "seeds", "linear probe, plain", "watermarked", "points lost")
+    tests = ("victim", "surrogate, MSE", "surrogate, InfoNCE")
+    worst = (f"{name}: smallest T; largest p" for name in tests)
+    return table([*headings, *worst, "plain twin: smallest p", "training time, watermarked / plain"], lines)
 
 
 def _interval(values: list[float], digits: int = 3) -> str:
