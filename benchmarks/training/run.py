@@ -120,7 +120,7 @@ def run_watermark(data: str, seed: int) -> Row:
     row |= parts.trained(replace(base, watermark="none"))[1]
     assert found.predictor is not None
     rate = partial(watermark_rate, predictor=found.predictor, key=key, images=parts.probes, seed=seed)
-    encoders = {"victim": found.encoder, **dict(parts.surrogates(found.encoder, seed))}
+    encoders: dict[str, EncoderLike] = {"victim": found.encoder, **dict(parts.surrogates(found.encoder, seed))}
     return row | {name: rate(encoder) for name, encoder in encoders.items()}
 
 
@@ -130,7 +130,11 @@ def run_key(data: str, seed: int) -> Row:
     material = seeded_key(f"training {data} {seed}", parts.probes)
     found, row = parts.trained(base, material=material)
     plain, more = parts.trained(replace(base, watermark="none"))
-    encoders = {"victim": found.encoder, "plain": plain.encoder, **dict(parts.surrogates(found.encoder, seed))}
+    encoders: dict[str, EncoderLike] = {
+        "victim": found.encoder,
+        "plain": plain.encoder,
+        **dict(parts.surrogates(found.encoder, seed)),
+    }
     for name, encoder in encoders.items():
         result = check_encoder(material, represent(encoder, material.probes).double().numpy())
         more[name] = {"statistic": result.statistic, "pvalue": result.pvalue}
