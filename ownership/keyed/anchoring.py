@@ -17,6 +17,7 @@ from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.io.files import write_bytes
 from ownership.keyed.features import PoolFeatures
 from ownership.keyed.key import Key
+from ownership.keyed.maps import Targets
 from ownership.keyed.pool import KeyMaterial
 
 if TYPE_CHECKING:
@@ -94,10 +95,11 @@ def save_key(key: Key, images: Tensor, folder: Path, features: PoolFeatures | No
         features: an encoder's features of them, if the key was committed to some.
 
     Raises:
-        ClaimError: if these are other images than the key was committed to.
+        ClaimError: if these are other images than the key was committed to, or too much alike for its maps.
         ClaimIntegrityError: if these are other features.
     """
     material = KeyMaterial.draw(key, images, None if features is None else features.rows)
+    Targets(material)  # what cannot be used is refused before anybody relies on it
     if features is not None:
         features.save(folder)
     material.save(folder)

@@ -173,13 +173,22 @@ class InvariantMap(nn.Module):
 
     Attributes:
         rows: the features of the probes, float64.
+
+    Raises:
+        ClaimError: If there are too few features, or the probes are too much alike.
     """
 
     def __init__(self, rows: Array, source: FeatureSource | None) -> None:
         super().__init__()
         self.rows = rows
         self.source = source
-        self.whiten = whitening(rows[:, 1], 1, feature_count("invariant", len(rows)))
+        count = feature_count("invariant", len(rows))
+        if rows.shape[2] <= count:
+            raise ClaimError(
+                f"the feature encoder gives {rows.shape[2]} numbers an image",
+                f"choose one that gives more than {count}",
+            )
+        self.whiten = whitening(rows[:, 1], 1, count)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features `(n, D)` of float images in `[0, 1]`, uncorrelated and of variance 1 on the probes.

@@ -123,6 +123,17 @@ def test_an_encoder_without_finite_vectors_is_refused() -> None:
         PoolFeatures.compute(pool()[:100], lambda x: torch.full((len(x), 4), torch.nan), Path(__file__))
 
 
+def test_what_cannot_be_used_is_refused_when_the_key_is_made(tmp_path: Path) -> None:
+    few = PoolFeatures(features().rows[:, :, :20].contiguous(), ".onnx", b"")
+    made = Key(secret=bytes(32), pool=pool_of(pool()), probes=200, features=few.named)
+    with pytest.raises(ClaimError, match="20 numbers an image"):
+        save_key(made, pool(), tmp_path, few)
+    alike = pool()[:1].expand(300, -1, -1, -1).contiguous()
+    with pytest.raises(ClaimError, match="alike"):
+        save_key(Key(secret=bytes(32), pool=pool_of(alike), probes=200), alike, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_key_folder_holds_encoder_and_features(tmp_path: Path) -> None:
     file = tmp_path / "public.safetensors"
     file.write_bytes(weights_bytes(encoder(3), "tiny"))

@@ -1,0 +1,1 @@
+"""How long `turnmark claim build` takes for a victim with a key."""
