@@ -215,7 +215,10 @@ WATERMARK_HELP = (
     "keyed: the keyed watermark, which no panel is needed for. Rotation watermarks: secret, with a fresh secret key; "
     "paper, the paper's public 180-degree rotation task. none: no watermark."
 )
-KEYED_WEIGHT_HELP = "Weight of the keyed watermark's loss; the default suits every objective."
+KEYED_WEIGHT_HELP = (
+    "Weight of the keyed watermark's loss. The default suits every objective; a training of fewer than 1,000 steps "
+    "(batches) needs more."
+)
 KEYED_FRACTION_HELP = "Fraction of each batch that trains the keyed watermark."
 KEYED_VIEWS_HELP = (
     "Show random crops to the keyed watermark: for large encoders and few images, whose targets they learn by heart."

@@ -66,7 +66,7 @@ def train(
         choice(WatermarkTask, "--watermark", help=WATERMARK_HELP),
     ] = "keyed",
     key: Key = None,
-    keyed_weight: Annotated[float, typer.Option("--keyed-weight", callback=positive, help=KEYED_WEIGHT_HELP)] = 0.3,
+    keyed_weight: Annotated[float, typer.Option("--keyed-weight", callback=positive, help=KEYED_WEIGHT_HELP)] = 0.1,
     keyed_fraction: Annotated[
         float, typer.Option("--keyed-fraction", callback=fraction, help=KEYED_FRACTION_HELP)
     ] = 0.25,

@@ -68,7 +68,7 @@ class TrainConfig:
     flip: bool = True
     rotate: bool = False
     watermark: WatermarkTask = "keyed"
-    keyed_weight: float = 0.3
+    keyed_weight: float = 0.1
     keyed_fraction: float = 0.25
     keyed_views: bool = False
     watermark_weight: float = 1.0

@@ -36,7 +36,7 @@ CONFIG = TrainConfig(arch="tiny", epochs=2, batch_size=64, lr=2e-3, temperature=
 def test_three_lines_in_a_loop_of_ones_own(images: torch.Tensor, material: KeyMaterial) -> None:
     """The key test finds it in the encoder on images that were not trained on, and not before."""
     model = copy.deepcopy(encoder(1))
-    watermark = KeyedWatermark(64, material, fraction=1.0)
+    watermark = KeyedWatermark(64, material, fraction=1.0, weight=0.3)
     assert watermark.check(model).pvalue > 1e-3
     optimizer = torch.optim.Adam([*model.parameters(), *watermark.parameters()], lr=2e-3)
     model.train()
