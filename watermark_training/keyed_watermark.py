@@ -120,8 +120,8 @@ class KeyedWatermark(nn.Module):
     Args:
         dim: length d of a representation.
         material: the key with its probes, or the folder that holds them.
-        weight: weight of the loss; the default suits SimCLR and trainings of 1,000 steps and more. Shorter ones need more: 0.3
-            for 200 steps, 1 with half of each batch for 60.
+        weight: weight of the loss; the default suits SimCLR and trainings of 1,000 steps and more. Shorter ones need
+            more: 0.3 for 200 steps, 1 with half of each batch for 60.
         fraction: fraction of each batch that the loss is computed on.
         view: augmentation of the images that are shown; the targets are then those of the views. A large encoder that
             sees few images learns their targets by heart; it does not learn those of endless views. The images are

@@ -43,7 +43,7 @@ FRESH_SECRETS, FRESH_FRAMES = 4, 2500
 """Fresh keys of the size of the test: secrets (maps and probes), and frames of each."""
 ALPHAS = (0.05, 0.01, 0.001)
 USUAL, SHORT = {"keyed_weight": 0.3}, {"keyed_weight": 1.0, "keyed_fraction": 0.5}
-"""Strength of the watermark, as the documentation advises: in trainings of about 200 steps, in fine-tunes of about 60."""
+"""Strength of the watermark that the documentation advises for trainings of about 200 steps, and fine-tunes of 60."""
 
 Array = NDArray[np.float64]
 
