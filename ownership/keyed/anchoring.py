@@ -99,7 +99,7 @@ def save_key(key: Key, images: Tensor, folder: Path, features: PoolFeatures | No
         ClaimIntegrityError: if these are other features.
     """
     material = KeyMaterial.draw(key, images, None if features is None else features.rows)
-    Targets(material)  # what cannot be used is refused before anybody relies on it
+    Targets(material)  # features that no map can be made of are refused here
     if features is not None:
         features.save(folder)
     material.save(folder)
