@@ -144,11 +144,10 @@ def check_key(folder: Path) -> None:
     """Check that a folder looks like a key."""
     if not folder.exists():
         raise ClaimError(f"key: {printable(folder, 300)} does not exist", "make one: turnmark key new")
-    for name in ("key.json", "probes.safetensors"):
-        if not (folder / name).is_file():
-            raise ClaimError(
-                f"{printable(folder, 300)} is no key: it has no {name}", "give the folder of turnmark key new"
-            )
+    if not (folder / "key.json").is_file():
+        raise ClaimError(
+            f"{printable(folder, 300)} is no key: it has no key.json", "give the folder of turnmark key new"
+        )
 
 
 def check_watermark(watermark: str, key: Path | None, key_seed: int | None) -> None:

@@ -12,11 +12,14 @@ from cli.options import DATA_HELP, N_PROBES_HELP, Out, Roots, Size
 from cli.seal import roots_in, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cryptography.x509 import Certificate
     from torch import Tensor
 
-    from ownership.attestation.timestamps import Timestamp
+    from ownership.attestation.beacon import BeaconRound
     from ownership.keyed.features import PoolFeatures
-    from ownership.keyed.key import Features
+    from ownership.keyed.key import Features, Key
 
 app = typer.Typer(help="Make keys of the keyed watermark, and anchor them in time.", no_args_is_help=True)
 
@@ -33,6 +36,7 @@ FEATURE_ENCODER_HELP = (
 )
 REPLY_HELP = "An authority's reply (.tsr) to the request over the commitment."
 TIMESTAMP_HELP = "URL of a timestamp authority (RFC 3161) that signs the commitment."
+BEACON_HELP = "URL of a relay of the beacon, such as https://api.drand.sh, that is asked for the named round."
 ADVICE = (
     "the key is not anchored in time: that it was chosen after a suspect was known is not excluded. Anchor it before "
     "training: turnmark key anchor"
@@ -42,7 +46,8 @@ ADVICE = (
 @app.command(
     help="Draw a secret and commit to it and to a pool of public images, from which the key draws the probes of an "
     "audit. With --timestamp an authority signs the commitment, and the key follows from its signature: so it is "
-    "excluded that keys were tried until one fitted a suspect. Publish commitment.json, keep key.json secret.",
+    "excluded that keys were tried until one fitted a suspect. With --beacon-time it follows from a round of a public "
+    "randomness beacon (drand) that is still to come. Publish commitment.json, keep key.json secret.",
     short_help="Make a key.",
 )
 def new(
@@ -59,6 +64,16 @@ def new(
         Path | None, typer.Option("--feature-encoder", help=FEATURE_ENCODER_HELP, show_default=False)
     ] = None,
     timestamp: Annotated[str | None, typer.Option("--timestamp", help=TIMESTAMP_HELP, show_default=False)] = None,
+    beacon_time: Annotated[
+        str | None,
+        typer.Option(
+            "--beacon-time",
+            metavar="TIME",
+            help="Time in the future (2026-12-24T12:00+01:00): the key follows from the first round that the "
+            "beacon signs then, and does not exist before. Publish or timestamp the commitment before.",
+            show_default=False,
+        ),
+    ] = None,
     roots: Roots = None,
     size: Size = None,
 ) -> None:
@@ -73,8 +88,12 @@ def new(
 
     from ownership.io.extras import require
 
-    if timestamp is not None:
-        require("rfc3161_client")  # before anything long
+    if timestamp is not None:  # before anything long
+        require("rfc3161_client")
+    if beacon_time is not None:
+        require("py_ecc")
+
+    named_round = None if beacon_time is None else _future(beacon_time)
 
     from ownership.keyed.anchoring import anchored_by, save_key
     from ownership.keyed.key import new_key
@@ -85,7 +104,7 @@ def new(
     images = load_data(pool, size=size).images
     features = None if feature_encoder is None else _features(feature_encoder, images)
     named = None if features is None else features.named
-    key = new_key(pool_of(images), probes=n_probes, directions=directions, features=named)
+    key = new_key(pool_of(images), probes=n_probes, directions=directions, features=named, beacon=named_round)
     if timestamp is not None:
         key = anchored_by(key, timestamp, trusted)
     save_key(key, images, out, features)
@@ -95,12 +114,13 @@ def new(
             f"commitment to publish: {out}/commitment.json, SHA-256 {key.commitment_sha256}",
         ]
     )
-    _say_anchor(key.timestamp(trusted))
+    _say_anchor(key, trusted)
 
 
 @app.command(
     help="Anchor a key that was made without --timestamp: verify that an authority's reply covers its commitment, and "
-    "draw the probes anew, as the key then is another one. Do it before training.",
+    "draw the probes anew, as the key then is another one. With --beacon or --beacon-reply: verify the beacon's "
+    "signature of the round that the commitment names, and draw the probes. Do it before training.",
     short_help="Anchor a key in time.",
 )
 def anchor(
@@ -111,33 +131,46 @@ def anchor(
         Path | None,
         typer.Option("--reply", help=REPLY_HELP, show_default=False),
     ] = None,
+    beacon: Annotated[str | None, typer.Option("--beacon", help=BEACON_HELP, show_default=False)] = None,
+    beacon_reply: Annotated[
+        Path | None,
+        typer.Option(
+            "--beacon-reply",
+            help="A relay's answer (JSON) for that round; turnmark key show names its path.",
+            show_default=False,
+        ),
+    ] = None,
     roots: Roots = None,
     size: Size = None,
 ) -> None:
     """Store an anchor in a key folder."""
-    if (timestamp is None) == (reply is None):
-        raise typer.BadParameter("give one of --timestamp URL and --reply FILE")
+    if sum(given is not None for given in (timestamp, reply, beacon, beacon_reply)) != 1:
+        raise typer.BadParameter("give one of --timestamp URL, --reply FILE, --beacon URL and --beacon-reply FILE")
     inputs.check_key(key)
     inputs.check_images(pool, least=FEWEST, what="pool")
 
     from ownership.errors import OwnershipError
     from ownership.io.files import read_bytes
-    from ownership.keyed.anchoring import anchored_by, anchored_with, save_key
+    from ownership.keyed.anchoring import anchored_by, anchored_with, draw_if_signed, drawn_by, drawn_with, save_key
     from ownership.keyed.features import PoolFeatures
-    from ownership.keyed.pool import KeyMaterial
+    from ownership.keyed.pool import load_key
     from watermark_training.data import load_data
 
     trusted = roots_in(roots)
-    old = KeyMaterial.load(key).key
+    old = load_key(key)
     images = load_data(pool, size=size).images
     features = PoolFeatures.load(key)
-    KeyMaterial.draw(old, images, None if features is None else features.rows)  # checked before an authority is asked
+    draw_if_signed(old, images, features)  # checked before an authority or a beacon is asked
     if timestamp is not None:
         found = anchored_by(old, timestamp, trusted)
+    elif reply is not None:
+        found = anchored_with(old, read_bytes(reply, OwnershipError, "reply"), trusted)
+    elif beacon is not None:
+        found = drawn_by(old, beacon)
     else:
-        found = anchored_with(old, read_bytes(reply, OwnershipError, "reply"), trusted)  # type: ignore[arg-type]
+        found = drawn_with(old, read_bytes(beacon_reply, OwnershipError, "reply"))  # type: ignore[arg-type]
     save_key(found, images, key, features)
-    _say_anchor(found.timestamp(trusted))
+    _say_anchor(found, trusted)
 
 
 @app.command(
@@ -154,9 +187,9 @@ def request(
 
     from ownership.io.files import write_bytes
     from ownership.keyed.anchoring import anchor_request
-    from ownership.keyed.pool import KeyMaterial
+    from ownership.keyed.pool import load_key
 
-    write_bytes(out_file, anchor_request(KeyMaterial.load(key).key))
+    write_bytes(out_file, anchor_request(load_key(key)))
     say([f"timestamp request: {out_file}"])
 
 
@@ -168,20 +201,22 @@ def show(key: Folder, roots: Roots = None) -> None:
     """Print a description of a key."""
     inputs.check_key(key)
 
-    from ownership.keyed.pool import KeyMaterial
+    from ownership.keyed.pool import KeyMaterial, load_key
 
-    found = KeyMaterial.load(key).key
+    found = load_key(key)
+    if not found.waits:
+        KeyMaterial.load(key)
     channels, height, width = found.pool.shape
     say(
         [
             f"commitment  SHA-256 {found.commitment_sha256}",
             f"pool        {found.pool.images:,} images of {channels} x {height} x {width}, SHA-256 {found.pool.sha256}",
-            f"probes      {found.probes:,}, drawn by the key",
+            f"probes      {found.probes:,}, {'not drawn yet' if found.waits else 'drawn by the key'}",
             f"directions  {found.directions} of each feature map",
             f"features    {_features_line(found.features)}",
         ]
     )
-    _say_anchor(found.timestamp(roots_in(roots)))
+    _say_anchor(found, roots_in(roots))
 
 
 def _features(file: Path, images: Tensor) -> PoolFeatures:
@@ -199,9 +234,27 @@ def _features_line(features: Features | None) -> str:
     return f"of random networks, and of the encoder with SHA-256 {features.encoder_sha256}"
 
 
-def _say_anchor(stamped: Timestamp | None) -> None:
-    if stamped is None:
-        render.warn(ADVICE)
-    else:
+def _future(time: str) -> BeaconRound:
+    from datetime import UTC, datetime
+
+    from ownership.attestation.beacon import future_round
+    from ownership.attestation.timestamps import parse_date
+
+    return future_round(parse_date(time), datetime.now(UTC))
+
+
+def _say_anchor(key: Key, roots: Sequence[Certificate]) -> None:
+    stamped, named = key.timestamp(roots), key.beacon
+    if named is not None:
+        signed = "to be signed at" if key.waits else "signed at"
+        say([f"beacon      {named}, {signed} {named.time.isoformat()}; at every relay: {named.path}"])
+    if stamped is not None:
         checked = "which chains to --roots" if stamped.trusted else "which was not checked against a root (--roots)"
         say([f"anchor      signed at {stamped.time.isoformat()} by {stamped.authority}, {checked}"])
+    elif named is not None:
+        render.warn(
+            f"the commitment has no date: publish it before {named.time.isoformat()}, or have it timestamped "
+            "(turnmark key anchor --timestamp URL); otherwise it could be made afterwards"
+        )
+    else:
+        render.warn(ADVICE)

@@ -1,5 +1,7 @@
 """Public names of Turnmark's evidence, one a line; `ownership.io.lazy` reads them from here."""
 
+from ownership.attestation.beacon import BeaconChain as BeaconChain
+from ownership.attestation.beacon import BeaconRound as BeaconRound
 from ownership.attestation.keys import load_signing_key as load_signing_key
 from ownership.attestation.keys import make_signing_key as make_signing_key
 from ownership.attestation.timestamps import Timestamp as Timestamp
@@ -110,6 +112,7 @@ from ownership.verdict.explanations import ExplanationFinding as ExplanationFind
 from ownership.verdict.findings import Findings as Findings
 from ownership.verdict.panel_strength import PanelStrength as PanelStrength
 from ownership.verdict.records import AuditOptions as AuditOptions
+from ownership.verdict.records import BeaconRecord as BeaconRecord
 from ownership.verdict.records import ClaimRecord as ClaimRecord
 from ownership.verdict.records import EncoderEntry as EncoderEntry
 from ownership.verdict.records import KeyRecord as KeyRecord

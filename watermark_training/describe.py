@@ -73,6 +73,7 @@ def _keyed(material: KeyMaterial | None) -> str:
     if material is None:
         return f"{KEY_FILE} is missing: no claim can use this watermark"
     anchor = "unanchored" if material.key.anchor is None else "anchored"
+    anchor += "" if material.key.beacon is None else ", beacon-drawn"
     return f"{anchor} key with commitment {material.key.commitment_sha256} in {KEY_FILE}, keep it secret"
 
 

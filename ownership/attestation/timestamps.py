@@ -7,7 +7,6 @@ certificates that the verifier trusts, never against certificates that came with
 from __future__ import annotations
 
 import hashlib
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ownership.attestation.exchange import exchange
 from ownership.errors import ClaimIntegrityError, OwnershipError
 from ownership.io.canonical import sha256
 from ownership.io.extras import require
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from rfc3161_client import TimeStampRequest, TimeStampResponse
 
 SHA512 = "2.16.840.1.101.3.4.2.3"
-MOST_BYTES = 2**16
-"""Largest size of a reply in bytes; usual replies have 2000 to 8000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,31 +214,7 @@ def ask_authority(url: str, query: bytes, *, timeout: float = 30.0) -> bytes:
     Raises:
         OwnershipError: If there is no usable reply.
     """
-    require("httpx", extra="seal")
-    import httpx
-
-    shown, deadline = printable(url), time.monotonic() + timeout
-    if not url.startswith(("https://", "http://")):
-        raise OwnershipError(f"{shown} is no HTTP address", "https://...")
-    data = bytearray()
-    try:
-        with (
-            httpx.Client(timeout=timeout, follow_redirects=False) as client,
-            client.stream(
-                "POST", url, content=query, headers={"Content-Type": "application/timestamp-query"}
-            ) as response,
-        ):
-            if response.status_code != 200:
-                raise OwnershipError(f"{shown} answers HTTP {response.status_code}", "is it a timestamp authority?")
-            for piece in response.iter_raw():  # not unpacked: a small reply could hold a large one
-                data += piece
-                if len(data) > MOST_BYTES:
-                    raise OwnershipError(f"{shown}: its reply is larger than {MOST_BYTES} bytes", "ask another one")
-                if time.monotonic() > deadline:
-                    raise OwnershipError(f"{shown} gave no whole reply in {timeout:g} s", "ask another one")
-    except (httpx.HTTPError, httpx.InvalidURL) as e:
-        raise OwnershipError(f"{shown} cannot be reached ({printable(e) or type(e).__name__})", "try --request") from e
-    return bytes(data)
+    return exchange(url, query, content_type="application/timestamp-query", timeout=timeout)
 
 
 def parse_date(text: str) -> datetime:

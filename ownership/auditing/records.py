@@ -12,6 +12,7 @@ from ownership.suspects.sandbox.encoder import SandboxedEncoder
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.records import (
     AuditOptions,
+    BeaconRecord,
     ClaimRecord,
     EncoderEntry,
     KeyRecord,
@@ -56,6 +57,7 @@ def _key_record(claim: Claim) -> KeyRecord | None:
     if claim.material is None:
         return None
     key, anchor = claim.material.key, claim.anchor
+    drawn = key.beacon
     return KeyRecord(
         commitment_sha256=key.commitment_sha256,
         probes=key.probes,
@@ -65,6 +67,14 @@ def _key_record(claim: Claim) -> KeyRecord | None:
         feature_encoder_sha256=None if key.features is None else key.features.encoder_sha256,
         keys_tried=claim.keys_tried,
         anchor=None if anchor is None else _timestamp_record(anchor),
+        beacon=None
+        if drawn is None
+        else BeaconRecord(
+            name=drawn.chain.name,
+            chain_sha256=drawn.chain.sha256,
+            round=drawn.number,
+            time=drawn.time.isoformat(),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ EXTRAS = {
     "timm": "train",
     "onnxscript": "train",
     "rfc3161_client": "seal",
+    "py_ecc": "seal",
     "httpx": "endpoint",
     "pyarrow": "parquet",
     "starlette": "serve",

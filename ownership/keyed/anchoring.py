@@ -1,24 +1,28 @@
 """The anchor of a commitment: a timestamp authority's signature, from which a key, or the pick of twins, then follows.
 
 A key folder holds the key and its probes, which are secret, and what may be published: `commitment.json` and, once
-the key is anchored, `commitment.tsr`. `openssl ts -verify` reads both.
+the key is anchored, `commitment.tsr`. `openssl ts -verify` reads both. A key that follows from a beacon's round draws
+its probes once that is signed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from torch import Tensor
 
+from ownership.attestation.beacon import BeaconRound, ask_beacon, read_round
 from ownership.attestation.timestamps import ask_authority, read_reply, request
 from ownership.errors import ClaimError, ClaimIntegrityError
+from ownership.io.canonical import canonical_json
 from ownership.io.files import write_bytes
 from ownership.keyed.features import PoolFeatures
 from ownership.keyed.key import Key
 from ownership.keyed.maps import Targets
-from ownership.keyed.pool import KeyMaterial
+from ownership.keyed.pool import KEY_FILE, KeyMaterial
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -85,8 +89,38 @@ def anchored_with(of: A, reply: bytes, roots: Sequence[Certificate] = ()) -> A:
     return of.anchored(reply)
 
 
-def save_key(key: Key, images: Tensor, folder: Path, features: PoolFeatures | None = None) -> KeyMaterial:
+def drawn_by(key: Key, url: str) -> Key:
+    """Return a key with the signature of the round that its commitment names, from a relay of the beacon.
+
+    Raises:
+        ClaimError: if it does not wait for a round.
+        OwnershipError: if the round is still to come, or the relay gives no usable reply.
+        ClaimIntegrityError: if the signature is not the beacon's.
+    """
+    return key.drawn(ask_beacon(url, _awaited(key)))
+
+
+def drawn_with(key: Key, reply: bytes) -> Key:
+    """Return a key with the signature of the round that its commitment names, from a relay's reply.
+
+    Raises:
+        ClaimError: if it does not wait for a round.
+        OwnershipError: if the reply is malformed or of another round.
+        ClaimIntegrityError: if the signature is not the beacon's.
+    """
+    return key.drawn(read_round(reply, _awaited(key)))
+
+
+def _awaited(key: Key) -> BeaconRound:
+    if key.beacon is None or not key.waits:
+        raise ClaimError("the key waits for no round of a beacon", "its commitment names one: key new --beacon-time")
+    return key.beacon
+
+
+def save_key(key: Key, images: Tensor, folder: Path, features: PoolFeatures | None = None) -> None:
     """Write a key folder: the key, the probes that it draws from the images of its pool, and what may be published.
+
+    A key that waits for a beacon's round draws nothing yet.
 
     Args:
         key: the key.
@@ -98,15 +132,29 @@ def save_key(key: Key, images: Tensor, folder: Path, features: PoolFeatures | No
         ClaimError: if these are other images than the key was committed to, or too much alike for its maps.
         ClaimIntegrityError: if these are other features.
     """
-    material = KeyMaterial.draw(key, images, None if features is None else features.rows)
-    Targets(material)  # features that no map can be made of are refused here
+    material = draw_if_signed(key, images, features)
     if features is not None:
         features.save(folder)
-    material.save(folder)
+    if material is None:
+        write_bytes(folder / KEY_FILE, canonical_json(key.to_dict()), secret=True)
+    else:
+        material.save(folder)
     write_bytes(folder / COMMITMENT_FILE, key.commitment)
     if key.anchor is not None:
         write_bytes(folder / REPLY_FILE, key.anchor)
-    return material
+
+
+def draw_if_signed(key: Key, images: Tensor, features: PoolFeatures | None = None) -> KeyMaterial | None:
+    """Return the key with what it draws; None if it still waits for a beacon's round.
+
+    Raises:
+        ClaimError: if these are other images than the key was committed to, or too much alike for its maps.
+        ClaimIntegrityError: if these are other features.
+    """
+    tried = replace(key, beacon=None) if key.waits else key  # so that what no key can use is refused before the round
+    material = KeyMaterial.draw(tried, images, None if features is None else features.rows)
+    Targets(material)  # features that no map can be made of are refused here
+    return None if key.waits else material
 
 
 def _refuse_anchored(of: Anchorable) -> None:

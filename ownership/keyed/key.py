@@ -10,6 +10,10 @@ Order of events (docs/explanation/keyed-watermark.md):
 
 An owner can therefore not draw keys until one fits a known suspect: each try is a commitment, signed at a time.
 Without an anchor the seed follows from the secret alone, and such a search is not excluded.
+
+A commitment may also name a future round of a public randomness beacon. The seed then follows from the round's
+signature in place of the authority's, and there is no key before. It shows no date of the commitment: an anchor does,
+or its publication.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
+from ownership.attestation.beacon import BeaconRound
 from ownership.attestation.timestamps import Timestamp, read_reply, token_signature
 from ownership.errors import ClaimError
 from ownership.io.canonical import base64_text, canonical_json, sha256, unbase64, unhex
@@ -97,6 +102,7 @@ class Key:
         probes: Number of probes that the key draws from the pool; at most all of it.
         directions: Marked directions r of each feature map.
         features: The features that the invariant map is made of; None for those of a random network.
+        beacon: Round of a public randomness beacon that the key follows from; None for none.
         anchor: Reply of a timestamp authority (RFC 3161) to the commitment; None for an unanchored key.
     """
 
@@ -105,6 +111,7 @@ class Key:
     probes: int
     directions: int = DIRECTIONS
     features: Features | None = None
+    beacon: BeaconRound | None = None
     anchor: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -129,6 +136,7 @@ class Key:
                 "directions": self.directions,
                 "pool": self.pool.to_dict(),
                 **self._features(),
+                **({} if self.beacon is None else {"beacon": self.beacon.named()}),
             }
         )
 
@@ -138,8 +146,20 @@ class Key:
         return sha256(self.commitment)
 
     def anchored(self, reply: bytes) -> Key:
-        """Return the key with the reply of a timestamp authority to its commitment: another key than without."""
+        """Return the key with the reply of a timestamp authority to its commitment.
+
+        It is another key than without, unless the key follows from a beacon: then the reply only dates the commitment.
+        """
         return replace(self, anchor=reply)
+
+    def drawn(self, round_: BeaconRound) -> Key:
+        """Return the key with the round that its commitment names, once that is signed."""
+        return replace(self, beacon=round_)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the key does not exist yet, because the round that its commitment names is not signed."""
+        return self.beacon is not None and self.beacon.signature is None
 
     def timestamp(self, roots: Sequence[Certificate] = ()) -> Timestamp | None:
         """Return the content of the anchor, after checking that it covers the commitment; None without one.
@@ -157,14 +177,35 @@ class Key:
     def randomness(self, purpose: str) -> RandomState:
         """Return the stream of random numbers that the key fixes for one purpose.
 
-        The seed is HMAC-SHA-256 under the secret, of the commitment, the signature in the anchor and the purpose. The
-        stream is NumPy's legacy generator, the only one whose numbers are promised to stay the same (NEP 19).
+        The seed is HMAC-SHA-256 under the secret, of the commitment, a signature and the purpose. The signature is the
+        beacon's, if the commitment names a round; else the one in the anchor; else empty. The stream is NumPy's legacy
+        generator, the only one whose numbers are promised to stay the same (NEP 19).
+
+        Raises:
+            ClaimError: If the round that the commitment names is not signed yet.
         """
-        signature = b"" if self.anchor is None else token_signature(self.anchor, ClaimError)
-        stated = [b"turnmark-key-1", self.commitment, signature, purpose.encode()]
+        stated = [b"turnmark-key-1", self.commitment, self._signature(), purpose.encode()]
         message = b"".join(len(part).to_bytes(8, "big") + part for part in stated)
         digest = hmac.new(self.secret, message, hashlib.sha256).digest()
         return RandomState(np.frombuffer(digest, dtype=">u4").astype(np.uint32))
+
+    def require_drawn(self) -> None:
+        """Check that the key exists.
+
+        Raises:
+            ClaimError: If the round that its commitment names is not signed yet.
+        """
+        if self.beacon is not None and self.waits:
+            raise ClaimError(
+                f"the key does not exist yet: it follows from {self.beacon}, signed at {self.beacon.time.isoformat()}",
+                "after that: turnmark key anchor KEY POOL --beacon URL",
+            )
+
+    def _signature(self) -> bytes:
+        self.require_drawn()
+        if self.beacon is not None and self.beacon.signature is not None:
+            return self.beacon.signature
+        return b"" if self.anchor is None else token_signature(self.anchor, ClaimError)
 
     def probe_indices(self) -> NDArray[np.int64]:
         """Return the indices of the probes in the pool, in the order in which they are used, `(probes,)`."""
@@ -182,6 +223,7 @@ class Key:
             "directions": self.directions,
             "pool": self.pool.to_dict(),
             **self._features(),
+            **({} if self.beacon is None else {"beacon": self.beacon.to_dict()}),
             "anchor": None if self.anchor is None else base64_text(self.anchor),
         }
 
@@ -191,6 +233,7 @@ class Key:
 
         Raises:
             ClaimError: If a field is missing, unknown or malformed.
+            ClaimIntegrityError: If the beacon's signature is not that of the round.
         """
         try:
             if _whole(value["format_version"]) != FORMAT_VERSION:
@@ -203,6 +246,7 @@ class Key:
                 probes=_whole(value["probes"]),
                 directions=_whole(value["directions"]),
                 features=Features.from_dict(value["features"]) if "features" in value else None,
+                beacon=BeaconRound.from_dict(value["beacon"]) if "beacon" in value else None,
                 anchor=None if anchor is None else unbase64(anchor),
             )
         except (KeyError, TypeError, ValueError) as e:
@@ -220,7 +264,12 @@ def _whole(value: object) -> int:
 
 
 def new_key(
-    pool: Pool, *, probes: int | None = None, directions: int = DIRECTIONS, features: Features | None = None
+    pool: Pool,
+    *,
+    probes: int | None = None,
+    directions: int = DIRECTIONS,
+    features: Features | None = None,
+    beacon: BeaconRound | None = None,
 ) -> Key:
     """Return a key with a fresh secret from the system's randomness, not yet anchored.
 
@@ -230,9 +279,10 @@ def new_key(
             to extract reference surrogates with. A pool of fewer images than probes is used whole.
         directions: Marked directions of each feature map.
         features: An encoder's features of the pool; those of a random network if not given.
+        beacon: Future round of a beacon that the key shall follow from; None for none.
     """
     secret = secrets.token_bytes(SECRET_BYTES)
     if probes is None:
         probes = max(MIN_PROBES, min(PROBES, 2 * pool.images // 3))
     probes = min(probes, pool.images)
-    return Key(secret=secret, pool=pool, probes=probes, directions=directions, features=features)
+    return Key(secret=secret, pool=pool, probes=probes, directions=directions, features=features, beacon=beacon)

@@ -127,10 +127,8 @@ class KeyMaterial:
             ClaimIntegrityError: If the probes or their features are not what the key draws.
         """
         folder = Path(folder)
-        shown = printable(folder, 300)
-        if not (folder / KEY_FILE).is_file():
-            raise ClaimError(f"{shown} holds no {KEY_FILE}", "give a folder of turnmark key new")
-        key = Key.from_dict(parse_json(read_bytes(folder / KEY_FILE, ClaimError, "key"), ClaimError, KEY_FILE))
+        key = load_key(folder)
+        key.require_drawn()
         name = PROBES_FILE
         try:
             tensors = load(read_bytes(folder / name, ClaimError, "probes"))
@@ -147,6 +145,19 @@ class KeyMaterial:
         material = cls(key=key, probes=probes, digests=pool.numpy().tobytes(), features=features)
         material.check()
         return material
+
+
+def load_key(folder: Path | str) -> Key:
+    """Return the key of a folder, which may still wait for a beacon's round; what it draws is not read.
+
+    Raises:
+        ClaimError: If it is missing or damaged.
+        ClaimIntegrityError: If the beacon's signature is not that of the round.
+    """
+    path = Path(folder) / KEY_FILE
+    if not path.is_file():
+        raise ClaimError(f"{printable(folder, 300)} holds no {KEY_FILE}", "give a folder of turnmark key new")
+    return Key.from_dict(parse_json(read_bytes(path, ClaimError, "key"), ClaimError, KEY_FILE))
 
 
 def drawn_probes(key: Key, images: Tensor) -> Tensor:

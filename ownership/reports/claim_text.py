@@ -72,6 +72,10 @@ def _key(claim: Claim) -> Iterator[str]:
     stamped = "UNANCHORED: nothing shows when the key was drawn (turnmark key anchor)"
     if anchor is not None:
         stamped = timestamp_line(anchor.time.isoformat(), anchor.authority, trusted=anchor.trusted)
+    if key.beacon is not None:
+        yield f"            follows from {key.beacon}, signed at {key.beacon.time.isoformat()}"
+        if anchor is None or anchor.time >= key.beacon.time:
+            stamped += "; that the commitment was made before the round has to be shown by its publication"
     yield f"            {stamped}"
 
 

@@ -42,6 +42,9 @@ def _check_record(key: KeyRecord) -> None:
     _need(1 <= key.directions <= MOST_DIRECTIONS and key.keys_tried >= 1, "a key without directions or tries")
     if key.anchor is not None:
         _need(datetime.fromisoformat(key.anchor.time).tzinfo is not None, "a timestamp without a time zone")
+    if key.beacon is not None:
+        _need(key.beacon.round >= 1, "a beacon's round before the first")
+        _need(datetime.fromisoformat(key.beacon.time).tzinfo is not None, "a round without a time zone")
 
 
 def _check_twins(findings: Findings) -> None:

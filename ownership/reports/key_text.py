@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from ownership.reports.glossary import format_exact_p
 from ownership.reports.report import Report
 from ownership.verdict.order import KeyOrder, key_order
+from ownership.verdict.records import KeyRecord
 from ownership.verdict.results import KeyTest
 from ownership.verdict.rule import Evidence, first_key_rejection
 
@@ -47,6 +50,30 @@ def order(report: Report) -> str:
     if key is None:
         return ""
     found = key_order(key, published)
+    if key.beacon is not None:
+        return f"{beacon_round(key)} {_dated(key, found, published)}"
+    return _dated(key, found, published)
+
+
+def beacon_round(key: KeyRecord) -> str:
+    """Return in sentences what follows from a beacon's round for its key; empty if the key follows from none."""
+    if key.beacon is None:
+        return ""
+    named, time = key.beacon, datetime.fromisoformat(key.beacon.time)
+    before = key.anchor is not None and key.anchor.trusted and datetime.fromisoformat(key.anchor.time) < time
+    shown = (
+        "The commitment was stamped before that."
+        if before
+        else "This report does not show that the commitment was made before that; its publication would."
+    )
+    return (
+        f"The key follows from round {named.round} of {named.name}, whose signature was unknown before {named.time}: a "
+        f"commitment that was made before gives one key and no choice. {shown}"
+    )
+
+
+def _dated(key: KeyRecord, found: KeyOrder, published: str | None) -> str:
+    """Return in sentences what the anchor shows about the order of key and suspect."""
     if key.anchor is None:
         return f"{ORDER[found]} {NOT_EXCLUDED}"
     stamped = f"{key.anchor.authority} stamped the commitment to the key at {key.anchor.time}"

@@ -88,6 +88,11 @@ def _key_checks(claim: Claim, roots: Sequence[Certificate]) -> Iterator[Check]:
     key = claim.material.key
     yield Check("key", f"commitment {key.commitment_sha256}; it draws the {key.probes} probes from {key.pool.images}")
     stamped = key.timestamp(roots)
+    if key.beacon is not None:
+        detail = f"{key.beacon}, signed at {key.beacon.time.isoformat()}: its signature is the beacon's"
+        if stamped is None or stamped.time >= key.beacon.time:
+            detail += "; NOT shown here: that the commitment was made before, which its publication would"
+        yield Check("key's beacon", detail)
     if stamped is None:
         yield Check("key's anchor", "none: nothing shows when the key was drawn")
         return

@@ -62,6 +62,16 @@ class SealRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeaconRecord:
+    """A round of a public randomness beacon."""
+
+    name: str  # of the beacon
+    chain_sha256: str
+    round: int
+    time: str  # when it is signed; ISO, UTC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
     """The key of a claim, without its secret."""
 
@@ -73,6 +83,7 @@ class KeyRecord:
     feature_encoder_sha256: str | None  # encoder whose features the invariant map is made of; None: a random network
     keys_tried: int  # commitments that the owner declares to have made for this victim
     anchor: TimestampRecord | None  # None: not anchored
+    beacon: BeaconRecord | None  # round that the key follows from; None: of no beacon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,7 +129,10 @@ def test_an_authority_is_asked_at_once(run: Run, pool: str, authority: Authority
         ("is no key: it has no key.json", ("key", "show", ".")),
         ("is no key: it has no key.json", ("train", "digits", "--out", "x", "--key", ".")),
         ("does not exist", ("embed", "nope", "digits", "--out", "x", "--key", ".")),
-        ("give one of --timestamp URL and --reply FILE", ("key", "anchor", "key", "digits")),
+        (
+            "--reply FILE, --beacon URL and --beacon-reply FILE",
+            ("key", "anchor", "key", "digits"),
+        ),
         ("60 images are too few", ("key", "new", "digits[:60]", "--out", "x")),
         ("--key-seed is for a rotation watermark", ("train", "digits", "--out", "x", "--key-seed", 1)),
     ],

@@ -174,7 +174,7 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
         return
     key, digests = parse(read(folder / "keyed.json"), "keyed.json"), read(folder / "pool.sha256")
     named = {"format_version", "secret", "probes", "directions", "pool", "anchor"}
-    need(key.keys() - {"features"} == named, "keyed.json: its fields")
+    need(key.keys() - {"features", "beacon"} == named, "keyed.json: its fields")
     secret, pool = bytes.fromhex(key["secret"]), key["pool"]
     need(pool.keys() == {"sha256", "images", "shape"} and len(secret) == 32, "keyed.json: its fields")
     numbers = (key["format_version"], key["probes"], key["directions"], pool["images"], *pool["shape"])
@@ -182,11 +182,16 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
     hidden = sha256(b"turnmark key secret", secret).hex()
     stated = {"turnmark_key": 1, "secret_sha256": hidden, "pool": pool}
     features = {name: key[name] for name in ("features",) if name in key}
-    commitment = canonical({**stated, **features, "probes": key["probes"], "directions": key["directions"]})
+    beacon = {name: {k: key[name][k] for k in ("chain", "round")} for name in ("beacon",) if name in key}
+    commitment = canonical({**stated, **features, **beacon, "probes": key["probes"], "directions": key["directions"]})
     need(len(digests) == 32 * pool["images"] and sha256(digests).hex() == pool["sha256"], "pool.sha256")
     signature = b""
     if key["anchor"] is not None:
         signature = anchored(commitment, base64.b64decode(key["anchor"], validate=True), roots, "the key's anchor")
+    if beacon:
+        need(key["beacon"].keys() == {"chain", "round", "signature"}, "keyed.json: its fields")
+        signature = bytes.fromhex(key["beacon"]["signature"])
+        check_round(key["beacon"]["chain"], key["beacon"]["round"], signature)
     purpose = [b"turnmark-key-1", commitment, signature, b"probes"]
     message = b"".join(len(part).to_bytes(8, "big") + part for part in purpose)
     words = np.frombuffer(hmac.digest(secret, message, "sha256"), dtype=">u4").astype(np.uint32)
@@ -226,6 +231,30 @@ def check_twins(folder: Path, claim: dict[str, Any], roots: Path | None) -> None
     message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
     picked = int.from_bytes(sha256(message), "big") % len(twins)
     need(claim["victim"]["sha256"] == names[picked], "the victim is not the twin that was picked")
+
+
+QUICKNET = bytes.fromhex(
+    "83cf0f2896adee7eb8b5f01fcad3912212c437e0073e911fb90022d3e760183c8c4b450b6a0a6c3ac6a5776a2d1064510d1fec758c921cc22b0e17e6"
+    "3aaf4bcb5ed66304de9cf809bd274ca73bab4af5a6e9c76a4bc09e76eae8991ef5ece45a"
+)
+
+
+def check_round(chain: str, number: int, signature: bytes) -> None:
+    """The signature of a round of drand quicknet: e(S, G2) = e(H(sha256(round)), key), S in the prime-order group."""
+    from py_ecc.bls.hash_to_curve import hash_to_G1
+    from py_ecc.bls.point_compression import decompress_G1, decompress_G2
+    from py_ecc.optimized_bls12_381 import G2, curve_order, is_inf, multiply, pairing
+
+    group = bytes.fromhex("f477d5c89f21a17c863a7f937c6a6d15859414d2be09cd448d4279af331c5d3e")
+    times = (3).to_bytes(4, "big") + (1692803367).to_bytes(8, "big")
+    need(sha256(times, QUICKNET, group, b"quicknet").hex() == chain, "the beacon's chain")
+    key = decompress_G2((int.from_bytes(QUICKNET[:48], "big"), int.from_bytes(QUICKNET[48:], "big")))
+    need(len(signature) == 48, "the beacon's signature")
+    point = decompress_G1(int.from_bytes(signature, "big"))
+    need(not is_inf(point) and is_inf(multiply(point, curve_order)), "the beacon's signature")
+    domain = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
+    hashed = hash_to_G1(sha256(number.to_bytes(8, "big")), domain, hashlib.sha256)
+    need(pairing(G2, point) == pairing(key, hashed), "the beacon's signature")
 
 
 def verify(folder: Path, owner: Path | None = None, roots: Path | None = None) -> None:

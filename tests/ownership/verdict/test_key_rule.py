@@ -25,6 +25,7 @@ from ownership.verdict.rule import Evidence, ReasonCode, Verdict
 from ownership.verdict.strength import Support
 
 KEY = KeyRecord(
+    beacon=None,
     commitment_sha256="k",
     probes=100,
     pool_sha256="p",
