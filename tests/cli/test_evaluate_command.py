@@ -68,7 +68,7 @@ def test_stop_early_and_models(run: Run, job: Job, tmp_path: Path) -> None:
         "audit", suspect, "--claim", job.folder / "claim", "--stop-early", "--models", files, "--out", "r"
     )
     assert code == 0
-    assert "the claim's representations: computed again from files: panel_0_plain, " in out
+    assert "the claim's representations: computed again from files: plain_0, " in out
     assert "no file of their SHA-256 was given: reference_" in out
     stored = json.loads((tmp_path / "r/report.json").read_text())
     assert stored["decided_after"] in (250, 500, stored["queries"])
