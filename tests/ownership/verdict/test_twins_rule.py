@@ -28,7 +28,7 @@ from ownership.verdict.twins import TwinsTest
 ANCHOR = TimestampRecord(authority="TSA", time="2026-01-01T00:00:00+00:00", trusted=True)
 KEY = KeyRecord(
     commitment_sha256="k", probes=100, pool_sha256="p", pool_images=200, directions=8, feature_encoder_sha256=None,
-    keys_tried=1, anchor=ANCHOR,
+    keys_tried=1, anchor=ANCHOR, beacon=None,
 )  # fmt: skip
 NAMES = ("r0", "r1", "r2")
 
