@@ -106,8 +106,7 @@ def _key(rows: Iterable[Row]) -> str:
     groups: dict[tuple[str, int, float], list[Row]] = defaultdict(list)
     for r in sorted(rows, key=lambda r: r["seed"]):
         lost = 100 * (r["plain_probe"] - r["watermarked_probe"])
-        time = r["watermarked_seconds"] / r["plain_seconds"]
-        groups[r["data"], r["train"]["epochs"], r["train"]["keyed_weight"]].append({**r, "lost": lost, "time": time})
+        groups[r["data"], r["train"]["epochs"], r["train"]["keyed_weight"]].append({**r, "lost": lost})
     lines = []
     for case, mine in sorted(groups.items()):
         means = [_interval([r[name] for r in mine]) for name in ("plain_probe", "watermarked_probe")]
@@ -118,16 +117,17 @@ def _key(rows: Iterable[Row]) -> str:
         plain = f"{min(r['plain']['pvalue'] for r in mine):.3f}"
         each = ", ".join(f"{r['lost']:.2f}" for r in mine)
         lost = f"{_interval([r['lost'] for r in mine], 2)}; seeds: {each}"
-        longer = f"{min(r['time'] for r in mine):.2f} to {max(r['time'] for r in mine):.2f}"
-        lines.append([*case, ", ".join(str(r["seed"]) for r in mine), *means, lost, *found, plain, longer])
+        lines.append([*case, ", ".join(str(r["seed"]) for r in mine), *means, lost, *found, plain])
     headings = ("data", "epochs", "weight", "seeds", "linear probe, plain", "watermarked", "points lost")
     tests = ("victim", "surrogate, MSE", "surrogate, InfoNCE")
     worst = (f"{name}: smallest T; largest p" for name in tests)
-    return table([*headings, *worst, "plain twin: smallest p", "training time, watermarked / plain"], lines)
+    return table([*headings, *worst, "plain twin: smallest p"], lines)
 
 
 def _interval(values: list[float], digits: int = 3) -> str:
-    """Return mean and 95 % t-interval over seeds."""
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    """Return mean and 95 % t-interval over seeds; of one seed only its value."""
     at = mean(values)
+    if len(values) == 1:
+        return f"{at:.{digits}f}"
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
     return f"{at:.{digits}f} ({at - half:.{digits}f} to {at + half:.{digits}f})"
