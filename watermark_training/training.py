@@ -37,6 +37,9 @@ MIN_WATERMARK_ACCURACY = 0.55
 MIN_R_SQUARED = 0.03
 """Share of the variance of the content targets below which a run warns that the keyed watermark is not learned."""
 
+MOST_MOVED = 0.5
+"""Distance of new and old representations, in units of their variance, from which on embedding warns."""
+
 BY_HEART = 0.5
 """Share of the variance of the targets of the training images from which on a weak watermark was learned by heart."""
 
@@ -143,6 +146,11 @@ def train(
     trained = _result(run)
     if trained.key_test is not None and trained.key_test.pvalue > LARGEST_P:
         callbacks.warn(weak_watermark(trained.key_test.pvalue, trained.metrics, config))
+    if config.method == "embed" and (moved := trained.metrics[-1]["contrastive_loss"]) > MOST_MOVED:
+        callbacks.warn(
+            f"the representations moved by {moved:.2f} of their variance: classifiers that were fitted before fail "
+            "(lower --lr: pretrained ImageNet encoders took 0.0002 and 0.00005)"
+        )
     return trained
 
 

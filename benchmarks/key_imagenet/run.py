@@ -23,10 +23,10 @@ from benchmarks.common.machine import cpu, versions
 from benchmarks.common.rows import Row, RowStore
 from benchmarks.key_imagenet.design import (
     ARCHITECTURES,
-    EMBEDDING,
     PROBES,
     SIDE,
     Suspect,
+    embedding,
     independents,
     surrogates,
     victim_name,
@@ -59,7 +59,14 @@ def tasks(claims: list[Claim]) -> Iterator[tuple[Suspect, list[Claim]]]:
 
 def name_of(seed: int, claim: Claim, what: dict[str, Any]) -> str:
     """Return the name of a row: a hash of everything that was configured."""
-    configured = {"seed": seed, "claim": list(claim), "side": SIDE, "probes": PROBES, "embedding": EMBEDDING, **what}
+    configured = {
+        "embedding": embedding(claim[0]),
+        "seed": seed,
+        "claim": list(claim),
+        "side": SIDE,
+        "probes": PROBES,
+        **what,
+    }
     return sha256(canonical_json(configured))[:16]
 
 

@@ -304,6 +304,18 @@ def test_a_weak_watermark_is_said_at_the_end(images: torch.Tensor, material: Key
     assert "with the same key" in said[-1]
 
 
+@pytest.mark.heavy
+def test_an_embedding_that_destroys_the_representations_is_said(images: torch.Tensor, material: KeyMaterial) -> None:
+    """At the default learning rate MobileNetV2's representations moved by 1.4 of their variance."""
+    said: dict[float, list[str]] = {0.01: [], 1e-5: []}
+    for lr, lines in said.items():
+        config = replace(CONFIG, method="embed", epochs=1, lr=lr)
+        train(images[:128], config, material=material, start=encoder(1), callbacks=Callbacks(warn=lines.append))
+    assert "representations moved by " in said[0.01][-1]
+    assert "lower --lr" in said[0.01][-1]
+    assert not any("moved" in line for line in said[1e-5])
+
+
 def test_a_key_for_another_watermark_is_refused(digits: Data, material: KeyMaterial) -> None:
     with pytest.raises(TrainingError, match="not one for the watermark none"):
         train(digits.images[:64], replace(CONFIG, watermark="none"), material=material)
