@@ -334,6 +334,7 @@ def test_a_weak_panel_is_said_to_its_owner_and_has_no_power(run: Run, job: Job, 
     assert "weak stratum plain" in err
 
 
+@pytest.mark.slow
 def test_a_panel_that_is_weak_altogether_has_no_power(run: Run, job: Job, tmp_path: Path) -> None:
     code, out, err = run(*build_claim_of(job), *untrained_panel(tmp_path), "--keep-references", "models/references")
     assert code == 0, err
