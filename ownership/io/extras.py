@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 from ownership.errors import OwnershipError
@@ -21,7 +22,10 @@ EXTRAS = {
 
 
 def require(module: str, *, extra: str = "") -> None:
-    """Check that an optional module is installed, before anything is done that needs it.
+    """Import an optional module before anything is done that needs it.
+
+    The interpreter's recursion limit stays as it is: `py_ecc` raises it to 100,000 when it is imported, and at that
+    limit deeply nested JSON in a hostile file overflows the C stack instead of raising RecursionError.
 
     Args:
         module: top-level module name, a key of `EXTRAS`.
@@ -30,6 +34,7 @@ def require(module: str, *, extra: str = "") -> None:
     Raises:
         OwnershipError: a module is missing; the hint is the `pip install` command that adds it.
     """
+    limit = sys.getrecursionlimit()
     try:
         import_module(module)
     except ModuleNotFoundError as e:
@@ -39,3 +44,5 @@ def require(module: str, *, extra: str = "") -> None:
         raise OwnershipError(
             f"this needs {module}, which is not installed (extra {extra!r})", f"pip install 'turnmark[{extra}]'"
         ) from e
+    finally:
+        sys.setrecursionlimit(limit)

@@ -34,6 +34,9 @@ STEPS = 50
 REFERENCE = 0.06
 """CPU seconds of `workload` on the reference machine (one core of an AMD EPYC with AVX-512)."""
 
+RECURSION_LIMIT = 5000
+"""The highest limit that a test may leave; the C stack of the main thread overflows near 50,000 levels of JSON."""
+
 TESTS = Path(__file__).resolve().parents[2]
 
 
@@ -124,6 +127,9 @@ def measured(item: pytest.Item, phase: str) -> Generator[None, object, object]:
     took = cpu_seconds() - cpu
     item.user_properties.append((f"cpu {phase}", took))
     item.user_properties.append((f"wall {phase}", time.monotonic() - wall))
+    if sys.getrecursionlimit() > RECURSION_LIMIT:
+        sys.setrecursionlimit(1000)
+        pytest.fail("raises the recursion limit: then nested JSON overflows the C stack, not Python's", pytrace=False)
     if item.get_closest_marker("slow") or IN_FULL:
         return result
     seconds = HEAVY_SECONDS if item.get_closest_marker("heavy") else SECONDS

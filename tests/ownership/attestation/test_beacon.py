@@ -12,6 +12,7 @@ from support.beacon import NAMED, NUMBER, RANDOMNESS, REPLY, SIGNATURE
 from ownership.attestation.beacon import QUICKNET, BeaconRound, future_round, read_round
 from ownership.attestation.bls import signature_valid
 from ownership.errors import ClaimError, ClaimIntegrityError, OwnershipError
+from ownership.io.extras import require
 
 MESSAGE = hashlib.sha256(NUMBER.to_bytes(8, "big")).digest()
 
@@ -71,6 +72,7 @@ def test_other_bytes_are_refused(forged: bytes) -> None:
 
 def test_no_point_of_small_order_varies_a_signature() -> None:
     """The pairing alone accepts the signature plus such a point, and its owner could draw keys with it."""
+    require("py_ecc")
     from py_ecc.bls.point_compression import compress_G1, decompress_G1
     from py_ecc.bls.typing import G1Compressed
     from py_ecc.optimized_bls12_381 import G2, add, curve_order, is_inf, multiply, pairing

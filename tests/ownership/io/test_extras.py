@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -53,3 +54,24 @@ def test_a_module_that_is_there_but_broken_is_not_called_missing(
     monkeypatch.delitem(sys.modules, "uvicorn", raising=False)
     with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
         require("uvicorn")
+
+
+@pytest.mark.heavy
+def test_no_optional_module_lets_nested_json_end_the_process() -> None:
+    """py_ecc raises the recursion limit to 100,000; at that limit this JSON overflows the C stack."""
+    program = f"""
+import sys
+from ownership.errors import ClaimError
+from ownership.io.canonical import parse_json
+from ownership.io.extras import require
+limit = sys.getrecursionlimit()
+for module in {list(EXTRAS)}:
+    require(module)
+assert sys.getrecursionlimit() == limit
+try:
+    parse_json(b"[" * 200_000, ClaimError, "claim.json")
+except ClaimError as e:
+    print(e)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert (run.returncode, run.stdout) == (0, "claim.json is not valid JSON\n"), run.stderr
