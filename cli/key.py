@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ownership.attestation.beacon import BeaconRound
+    from ownership.attestation.timestamps import Timestamp as Stamp
     from ownership.keyed.features import PoolFeatures
     from ownership.keyed.key import Features, Key
 
@@ -243,14 +244,19 @@ def _future(time: str) -> BeaconRound:
     return future_round(parse_date(time), datetime.now(UTC))
 
 
+def anchor_line(stamped: Stamp) -> str:
+    """Return what is said of an anchor."""
+    checked = "which chains to --roots" if stamped.trusted else "which was not checked against a root (--roots)"
+    return f"anchor      signed at {stamped.time.isoformat()} by {stamped.authority}, {checked}"
+
+
 def _say_anchor(key: Key, roots: Sequence[Certificate]) -> None:
     stamped, named = key.timestamp(roots), key.beacon
     if named is not None:
         signed = "to be signed at" if key.waits else "signed at"
         say([f"beacon      {named}, {signed} {named.time.isoformat()}; at every relay: {named.path}"])
     if stamped is not None:
-        checked = "which chains to --roots" if stamped.trusted else "which was not checked against a root (--roots)"
-        say([f"anchor      signed at {stamped.time.isoformat()} by {stamped.authority}, {checked}"])
+        say([anchor_line(stamped)])
     elif named is not None:
         render.warn(
             f"the commitment has no date: publish it before {named.time.isoformat()}, or have it timestamped "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import inputs, render
-from cli.key import REPLY_HELP, TIMESTAMP_HELP
+from cli.key import REPLY_HELP, TIMESTAMP_HELP, anchor_line
 from cli.options import Out, Roots
 from cli.seal import roots_in, say
 
@@ -146,8 +146,4 @@ def _lines(twins: Twins, names: dict[str, Path], roots: Path | None) -> Iterator
         deploy = "  <- deploy this one" if i == picked else ""
         yield f"twin {i:<6} SHA-256 {twin.encoder}{place}{deploy}"
     stamped = of.timestamp(roots_in(roots))
-    if stamped is None:
-        yield "anchor      none: no twin is picked yet"
-        return
-    checked = "which chains to --roots" if stamped.trusted else "which was not checked against a root (--roots)"
-    yield f"anchor      signed at {stamped.time.isoformat()} by {stamped.authority}, {checked}"
+    yield "anchor      none: no twin is picked yet" if stamped is None else anchor_line(stamped)

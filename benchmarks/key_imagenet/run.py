@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from attacks_for_eval.evasion.apply import apply_transforms
-from benchmarks.common.machine import cpu, versions
+from benchmarks.common.key_columns import DrawnWithBaselines, key_columns, with_baselines
 from benchmarks.common.rows import Row, RowStore
 from benchmarks.key_imagenet.design import (
     ARCHITECTURES,
@@ -35,13 +35,11 @@ from benchmarks.key_imagenet.models import Models, hits
 from ownership.encoders.images import EncoderLike, represent
 from ownership.io.canonical import canonical_json, sha256
 from ownership.keyed.drawn import Drawn
-from ownership.keyed.test import Readings, readings
 from watermark_training.losses import feature_preservation_loss
 
 ROWS = RowStore("key_imagenet")
 SEED = 1
 """Of the judged run; 0 was for development."""
-DECOYS = 99_999
 
 Claim = tuple[str, int]
 """Public encoder, and number of its key."""
@@ -113,29 +111,14 @@ def suspect_rows(models: Models, suspect: Suspect, claims: list[Claim], done: se
 
 def tests(models: Models, claim: Claim, encoder: EncoderLike) -> Row:
     """Return the columns of the key test with a key."""
-    drawn, known = _drawn(models, claim)
-    of = represent(encoder, drawn.material.probes).double().numpy()
-    result = drawn.test(readings(of, drawn.features), DECOYS, known)
-    row = {
-        "seed": models.seed,
-        "claim": victim_name(*claim),
-        "dim": of.shape[1],
-        "probes": len(of),
-        "pvalue": result.pvalue,
-        "statistic": result.statistic,
-        "z": {name: m.z for name, m in result.maps.items()},
-        "r_squared": {name: m.r_squared for name, m in result.maps.items()},
-        "cpu": cpu(),
-        "versions": versions(),
-    }
-    assert np.isfinite(result.statistic)
+    row = {"seed": models.seed, "claim": victim_name(*claim), **key_columns(_drawn(models, claim), encoder)}
+    assert np.isfinite(row["statistic"])
     return row
 
 
 @lru_cache(maxsize=4)
-def _drawn(models: Models, claim: Claim) -> tuple[Drawn, list[dict[str, Readings]]]:
-    drawn = Drawn.of(models.material(*claim))
-    return drawn, [readings(b, drawn.features) for b in drawn.baselines]
+def _drawn(models: Models, claim: Claim) -> DrawnWithBaselines:
+    return with_baselines(Drawn.of(models.material(*claim)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from attacks_for_eval.evaluation.factory import ModelFactory, transform_outputs
 from attacks_for_eval.evaluation.spec import Hyperparameters
 from attacks_for_eval.evasion.outputs import LOSSLESS
 from attacks_for_eval.seeded_key import seeded_key
-from benchmarks.common.machine import cpu, versions
+from benchmarks.common.key_columns import DECOYS, DrawnWithBaselines, key_columns, with_baselines
 from benchmarks.common.rows import Row
 from benchmarks.key_verdicts.design import Task, independents, surrogates
 from benchmarks.verdicts import design
@@ -36,7 +36,6 @@ from watermark_training.loaded_encoder import load_trained
 from watermark_training.train_folder import train_to
 
 SETTINGS = Hyperparameters()
-DECOYS = 99_999
 VICTIM_SEED = 200
 """Seed of the first victim. Victims 100 and above were judged with the design of decision 34."""
 FRESH_SECRETS, FRESH_FRAMES = 4, 2500
@@ -171,21 +170,7 @@ class Bench:
 
     def tested(self, victim: int, encoder: EncoderLike) -> Row:
         """Return the columns of the key test with a victim's key."""
-        drawn, known = _drawn(self, victim)
-        of = represent(encoder, drawn.material.probes).double().numpy()
-        result = drawn.test(readings(of, drawn.features), DECOYS, known)
-        return {
-            "data": self.scale.data,
-            "victim": victim,
-            "dim": of.shape[1],
-            "probes": len(of),
-            "pvalue": result.pvalue,
-            "statistic": result.statistic,
-            "z": {name: m.z for name, m in result.maps.items()},
-            "r_squared": {name: m.r_squared for name, m in result.maps.items()},
-            "cpu": cpu(),
-            "versions": versions(),
-        }
+        return {"data": self.scale.data, "victim": victim, **key_columns(_drawn(self, victim), encoder)}
 
     def rejections(self, victim: int, encoder: EncoderLike, *, seed: int) -> dict[str, int]:
         """Return how many of 10,000 fresh keys, drawn by a seed, reject an encoder at each level of `ALPHAS`."""
@@ -233,6 +218,5 @@ def _features(bench: Bench, victim: int) -> PoolFeatures:
 
 
 @lru_cache(maxsize=12)
-def _drawn(bench: Bench, victim: int, variant: str = "") -> tuple[Drawn, list[dict[str, Readings]]]:
-    drawn = Drawn.of(bench.material(victim, variant))
-    return drawn, [readings(b, drawn.features) for b in drawn.baselines]
+def _drawn(bench: Bench, victim: int, variant: str = "") -> DrawnWithBaselines:
+    return with_baselines(Drawn.of(bench.material(victim, variant)))

@@ -37,6 +37,7 @@ def make_victims(bench: Bench, jobs: int, show: Progress) -> None:
     trainings = [(v, watermarked) for v in bench.victims for watermarked in (True, False)]
     for i, _ in enumerate(parallel_map(_train, bench, trainings, folder=bench.work, jobs=jobs)):
         show("victims", i + 1, len(trainings))
+    show("testing the victims", 0, 1)
     ROWS.replace(list(bench.victim_rows(_done())), _same)
 
 

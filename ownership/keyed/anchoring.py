@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from ownership.attestation.timestamps import ask_authority, read_reply, request
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.io.canonical import canonical_json
 from ownership.io.files import write_bytes
+from ownership.keyed.commitment import Commitment
 from ownership.keyed.features import PoolFeatures
 from ownership.keyed.key import Key
 from ownership.keyed.maps import Targets
@@ -30,25 +31,10 @@ if TYPE_CHECKING:
 COMMITMENT_FILE, REPLY_FILE = "commitment.json", "commitment.tsr"
 
 
-class Anchorable(Protocol):
-    """What is committed to, and then follows from an authority's signature too: a key, or twins."""
-
-    @property
-    def commitment(self) -> bytes:
-        """The bytes that an authority signs."""
-
-    @property
-    def anchor(self) -> bytes | None:
-        """Reply of an authority; None without one."""
-
-    def anchored(self, reply: bytes) -> Self:
-        """Return it with the reply of an authority."""
+A = TypeVar("A", bound=Commitment)
 
 
-A = TypeVar("A", bound=Anchorable)
-
-
-def anchor_request(of: Anchorable) -> bytes:
+def anchor_request(of: Commitment) -> bytes:
     """Return a timestamp request (RFC 3161, DER) over a commitment; it reveals a digest and nothing else.
 
     Raises:
@@ -157,6 +143,6 @@ def draw_if_signed(key: Key, images: Tensor, features: PoolFeatures | None = Non
     return None if key.waits else material
 
 
-def _refuse_anchored(of: Anchorable) -> None:
+def _refuse_anchored(of: Commitment) -> None:
     if of.anchor is not None:
         raise ClaimError("the commitment is anchored already", "another anchor would make another key, or another pick")

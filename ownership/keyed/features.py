@@ -175,10 +175,10 @@ class PoolFeatures:
         return Features(sha256=digest, length=self.rows.shape[2], encoder_sha256=hashlib.sha256(self.data).hexdigest())
 
     def save(self, folder: Path | str) -> None:
-        """Write rows and encoder into a key folder."""
+        """Write rows and encoder into a key folder, mode 0600: the encoder may be a checkpoint of the owner's own."""
         folder = Path(folder)
         write_bytes(folder / POOL_FILE, save({"rows": self.rows}), secret=True)
-        write_bytes(folder / f"{ENCODER_FILE}{self.suffix}", self.data)
+        write_bytes(folder / f"{ENCODER_FILE}{self.suffix}", self.data, secret=True)
 
     @classmethod
     def load(cls, folder: Path | str) -> PoolFeatures | None:

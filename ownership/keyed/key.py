@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +29,13 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from ownership.attestation.beacon import BeaconRound
-from ownership.attestation.timestamps import Timestamp, read_reply, token_signature
+from ownership.attestation.timestamps import token_signature
 from ownership.errors import ClaimError
 from ownership.io.canonical import base64_text, canonical_json, sha256, unbase64, unhex
+from ownership.keyed.commitment import Commitment
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    pass
 
 FORMAT_VERSION = 1
 SECRET_BYTES = 32
@@ -93,7 +93,7 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class Key(Commitment):
     """The secret key of a keyed watermark.
 
     Attributes:
@@ -103,8 +103,11 @@ class Key:
         directions: Marked directions r of each feature map.
         features: The features that the invariant map is made of; None for those of a random network.
         beacon: Round of a public randomness beacon that the key follows from; None for none.
-        anchor: Reply of a timestamp authority (RFC 3161) to the commitment; None for an unanchored key.
+        anchor: Reply of a timestamp authority (RFC 3161) to the commitment; None for an unanchored key. With it the key
+            is another one, unless it follows from a beacon: then the reply only dates the commitment.
     """
+
+    OF = "key"
 
     secret: bytes = field(repr=False)
     pool: Pool
@@ -112,7 +115,6 @@ class Key:
     directions: int = DIRECTIONS
     features: Features | None = None
     beacon: BeaconRound | None = None
-    anchor: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.secret) != SECRET_BYTES:
@@ -140,18 +142,6 @@ class Key:
             }
         )
 
-    @property
-    def commitment_sha256(self) -> str:
-        """Return the SHA-256 of the commitment, by which people name the key."""
-        return sha256(self.commitment)
-
-    def anchored(self, reply: bytes) -> Key:
-        """Return the key with the reply of a timestamp authority to its commitment.
-
-        It is another key than without, unless the key follows from a beacon: then the reply only dates the commitment.
-        """
-        return replace(self, anchor=reply)
-
     def drawn(self, round_: BeaconRound) -> Key:
         """Return the key with the round that its commitment names, once that is signed."""
         return replace(self, beacon=round_)
@@ -160,19 +150,6 @@ class Key:
     def waits(self) -> bool:
         """Whether the key does not exist yet, because the round that its commitment names is not signed."""
         return self.beacon is not None and self.beacon.signature is None
-
-    def timestamp(self, roots: Sequence[Certificate] = ()) -> Timestamp | None:
-        """Return the content of the anchor, after checking that it covers the commitment; None without one.
-
-        Args:
-            roots: Root certificates that its authority must chain to. With none, its authority is not checked.
-
-        Raises:
-            ClaimIntegrityError: If it covers other bytes, is malformed, or no trusted authority vouches for it.
-        """
-        if self.anchor is None:
-            return None
-        return read_reply(self.anchor, self.commitment, roots, name="of the key", of="commitment")
 
     def randomness(self, purpose: str) -> RandomState:
         """Return the stream of random numbers that the key fixes for one purpose.

@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ownership.attestation.timestamps import Timestamp, read_reply, token_signature
+from ownership.attestation.timestamps import token_signature
 from ownership.errors import ClaimError
 from ownership.io.canonical import base64_text, canonical_json, sha256, unbase64
+from ownership.keyed.commitment import Commitment
 from ownership.keyed.pool import KeyMaterial, digests_of
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    pass
 
 FORMAT_VERSION = 1
 LEAST, MOST = 2, 128
@@ -48,20 +49,21 @@ class Twin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TwinCommitment:
+class TwinCommitment(Commitment):
     """The commitment to m twins, and the anchor that picks one of them.
 
     Attributes:
         probes: SHA-256 of the digests of the probes, in their order (`probes_sha256`).
         recipe: What the twins have in common: architecture, training, data. Its digest alone is published.
         twins: The twins, in ascending order of `encoder`, so that the owner does not choose their order.
-        anchor: Reply of a timestamp authority (RFC 3161) to the commitment; None before.
+        anchor: Reply of a timestamp authority (RFC 3161) to the commitment, which picks a twin; None before.
     """
+
+    OF = "twins"
 
     probes: str
     recipe: Mapping[str, Any]
     twins: tuple[Twin, ...]
-    anchor: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not LEAST <= len(self.twins) <= MOST:
@@ -86,11 +88,6 @@ class TwinCommitment:
         )
 
     @property
-    def commitment_sha256(self) -> str:
-        """Return the SHA-256 of the commitment."""
-        return sha256(self.commitment)
-
-    @property
     def picked(self) -> int | None:
         """Return the index of the twin to deploy; None before there is an anchor.
 
@@ -102,23 +99,6 @@ class TwinCommitment:
         stated = [b"turnmark-twins-1", self.commitment, token_signature(self.anchor, ClaimError)]
         message = b"".join(len(part).to_bytes(8, "big") + part for part in stated)
         return int.from_bytes(hashlib.sha256(message).digest(), "big") % len(self.twins)
-
-    def anchored(self, reply: bytes) -> TwinCommitment:
-        """Return the commitment with the reply of a timestamp authority to it, which picks a twin."""
-        return replace(self, anchor=reply)
-
-    def timestamp(self, roots: Sequence[Certificate] = ()) -> Timestamp | None:
-        """Return the content of the anchor, after checking that it covers the commitment; None without one.
-
-        Args:
-            roots: Root certificates that its authority must chain to. With none, its authority is not checked.
-
-        Raises:
-            ClaimIntegrityError: If it covers other bytes, is malformed, or no trusted authority vouches for it.
-        """
-        if self.anchor is None:
-            return None
-        return read_reply(self.anchor, self.commitment, roots, name="of the twins", of="commitment")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the commitment as JSON-ready values, with recipe and anchor."""

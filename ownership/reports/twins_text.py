@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ownership.reports.glossary import format_exact_p
+from ownership.reports.key_text import ORDER
 from ownership.reports.report import Report
 from ownership.verdict.findings import Findings
 from ownership.verdict.order import KeyOrder, key_order
@@ -80,12 +81,8 @@ def twins_order(report: Report) -> str:
             f"made to fit it. {_declared(twins.tried)}"
         )
     if found is KeyOrder.SUSPECT_FIRST:
-        return f"{stamped}. That was after {published}, from when the suspect is stated to exist. {_not_excluded()}"
-    why = {
-        KeyOrder.UNCHECKED: "No root certificates were given, so the authority was not checked (--roots).",
-        KeyOrder.NO_DATE: "No date was stated from which the suspect is known to exist (--published).",
-    }
-    return f"{stamped}. {why[found]} {_not_excluded()}"
+        return f"{stamped}. That was after {published}, from when the suspect is stated to exist. {NOT_EXCLUDED}"
+    return f"{stamped}. {ORDER[found]} {NOT_EXCLUDED}"
 
 
 def _declared(tried: int) -> str:
@@ -96,8 +93,7 @@ def _declared(tried: int) -> str:
     )
 
 
-def _not_excluded() -> str:
-    return (
-        "It is not excluded that the owner had the commitment stamped until the pick fitted the suspect; the p-value "
-        "assumes that this did not happen."
-    )
+NOT_EXCLUDED = (
+    "It is not excluded that the owner had the commitment stamped until the pick fitted the suspect; the p-value "
+    "assumes that this did not happen."
+)

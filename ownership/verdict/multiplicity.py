@@ -23,8 +23,7 @@ def suspect_pvalue(findings: Findings, decision: Decision) -> float | None:
     At each analysis, the p-value of the key test divided by its part of the error rate, and the smallest Holm-adjusted
     p at which the primary tests support the claim divided by theirs; that of the twins divided by their alpha, where
     they can reject; all times the whole error rate (a weighted Bonferroni correction). The smallest of these, times the
-    number of preprocessings tried. It is at most the claim's
-    error rate if and only if the verdict is SUPPORTED.
+    number of preprocessings tried. It is at most the claim's error rate if and only if the verdict is SUPPORTED.
     """
     if decision.verdict is Verdict.INCONCLUSIVE or not (findings.primary or findings.has_key):
         return None

@@ -142,6 +142,7 @@ def test_a_key_folder_holds_encoder_and_features(tmp_path: Path) -> None:
     folder = tmp_path / "key"
     folder.mkdir()
     save_key(made, pool(), folder, given)
+    assert all(p.stat().st_mode & 0o077 == 0 for p in folder.iterdir() if p.name != "commitment.json")
     loaded = KeyMaterial.load(folder)
     assert loaded.key == made
     assert loaded.features is not None
