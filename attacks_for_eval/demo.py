@@ -50,7 +50,6 @@ INDEPENDENTS = (
     PanelSpec(name="same_data", watermark="none", trains_on_private=True),
     PanelSpec(name="other_data", watermark="none", trains_on_private=False),
     PanelSpec(name="foreign_key", watermark="secret", trains_on_private=True),
-    PanelSpec(name="half_turn", watermark="paper", trains_on_private=True),
     PanelSpec(name="other_owner", watermark="keyed", trains_on_private=True),
 )
 """Suspects that are independent of the victim; the last one carries another owner's keyed watermark."""

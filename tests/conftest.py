@@ -28,7 +28,7 @@ from support.job import Job
 from support.shared import once
 from torch import nn
 
-from attacks_for_eval.claims.panel_spec import panel_specs
+from attacks_for_eval.claims.panel_spec import PanelSpec, panel_specs
 from attacks_for_eval.demo import INDEPENDENTS, JobConfig, run_job
 from cli.main import main
 from ownership.claims.build import build_claim
@@ -158,7 +158,10 @@ def job(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Job:
         reference_epochs=100,
         panel=panel_specs(8, rotation_invariant=False),
         losses=("mse", "infonce"),
-        independents=tuple(s for s in INDEPENDENTS if s.name in ("foreign_key", "half_turn")),
+        independents=(
+            PanelSpec(name="foreign_key", watermark="secret", trains_on_private=True),
+            PanelSpec(name="half_turn", watermark="paper", trains_on_private=True),
+        ),
     )
 
     def make(place: Path) -> Job:

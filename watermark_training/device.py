@@ -61,13 +61,16 @@ def has_bfloat16(device: torch.device) -> bool:
 
     CPUs with AMX do, and AMD's with AVX-512 BF16. On Intel, AVX-512 BF16 without AMX has half the throughput: where a
     virtual machine hides AMX, a training step takes 1.3 times as long as in float32 (measured on an
-    Emerald Rapids, docs/results/training.md).
+    Emerald Rapids, docs/results/training.md). Held to AVX2 (ATEN_CPU_CAPABILITY), PyTorch converts to and from
+    bfloat16 without such instructions: a step then takes 16 times as long.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
+    if device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
     # private names of torch; a version without them uses float32
     amx, avx = (getattr(torch.cpu, query, bool) for query in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return device.type == "cpu" and (amx() or (avx() and _vendor() == "AuthenticAMD"))
+    return amx() or (avx() and _vendor() == "AuthenticAMD")
 
 
 @lru_cache(maxsize=1)

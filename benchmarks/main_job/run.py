@@ -27,7 +27,10 @@ from watermark_training.data import load_data
 ROWS = RowStore("main_job")
 
 # What docs/results/main-job.md shows: a rotation watermark against a panel.
-ROTATIONS = tuple(s for s in INDEPENDENTS if s.watermark != "keyed")
+ROTATIONS = (
+    *(s for s in INDEPENDENTS if s.watermark != "keyed"),
+    PanelSpec(name="half_turn", watermark="paper", trains_on_private=True),
+)
 DIGITS = JobConfig(
     watermark="secret",
     extraction_epochs=100,

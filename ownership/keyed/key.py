@@ -22,7 +22,7 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.random import RandomState
@@ -33,9 +33,6 @@ from ownership.attestation.timestamps import token_signature
 from ownership.errors import ClaimError
 from ownership.io.canonical import base64_text, canonical_json, sha256, unbase64, unhex
 from ownership.keyed.commitment import Commitment
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT_VERSION = 1
 SECRET_BYTES = 32

@@ -17,16 +17,13 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ownership.attestation.timestamps import token_signature
 from ownership.errors import ClaimError
 from ownership.io.canonical import base64_text, canonical_json, sha256, unbase64
 from ownership.keyed.commitment import Commitment
 from ownership.keyed.pool import KeyMaterial, digests_of
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT_VERSION = 1
 LEAST, MOST = 2, 128

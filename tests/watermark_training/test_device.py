@@ -10,18 +10,20 @@ from watermark_training.device import autocast, has_bfloat16
 
 
 @pytest.mark.parametrize(
-    ("amx", "avx", "vendor", "faster"),
+    ("amx", "avx", "vendor", "capability", "faster"),
     [
-        (True, True, "GenuineIntel", True),
-        (False, True, "GenuineIntel", False),  # half the throughput: measured, benchmarks.training
-        (False, True, "AuthenticAMD", True),
-        (False, False, "AuthenticAMD", False),
-        (False, True, "", False),
+        (True, True, "GenuineIntel", "AVX512", True),
+        (False, True, "GenuineIntel", "AVX512", False),  # half the throughput: measured, benchmarks.training
+        (False, True, "AuthenticAMD", "AVX512", True),
+        (False, True, "AuthenticAMD", "AVX2", False),  # ATEN_CPU_CAPABILITY=avx2
+        (False, False, "AuthenticAMD", "AVX2", False),
+        (False, True, "", "AVX512", False),
     ],
 )
 def test_bfloat16_is_taken_where_it_is_faster(
-    amx: bool, avx: bool, vendor: str, faster: bool, monkeypatch: pytest.MonkeyPatch
+    amx: bool, avx: bool, vendor: str, capability: str, faster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
     monkeypatch.setattr(device, "_vendor", lambda: vendor)
