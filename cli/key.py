@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ownership.attestation.beacon import BeaconRound
     from ownership.attestation.timestamps import Timestamp as Stamp
+    from ownership.keyed.commitment import Commitment
     from ownership.keyed.features import PoolFeatures
     from ownership.keyed.key import Features, Key
 
@@ -35,9 +36,43 @@ FEATURE_ENCODER_HELP = (
     "map marks instead of a random network's. It finds surrogates of augmented or rotated queries better. Give the "
     "key's folder to turnmark train, which needs the encoder."
 )
-REPLY_HELP = "An authority's reply (.tsr) to the request over the commitment."
-TIMESTAMP_HELP = "URL of a timestamp authority (RFC 3161) that signs the commitment."
-BEACON_HELP = "URL of a relay of the beacon, such as https://api.drand.sh, that is asked for the named round."
+Timestamp = Annotated[
+    str | None,
+    typer.Option(
+        "--timestamp", help="URL of a timestamp authority (RFC 3161) that signs the commitment.", show_default=False
+    ),
+]
+Reply = Annotated[
+    Path | None,
+    typer.Option("--reply", help="An authority's reply (.tsr) to the request over the commitment.", show_default=False),
+]
+BeaconTime = Annotated[
+    str | None,
+    typer.Option(
+        "--beacon-time",
+        metavar="TIME",
+        help="Time in the future (2026-12-24T12:00+01:00): the key, or the pick of twins, follows from the first round "
+        "that the beacon signs then, and does not exist before. Publish or timestamp the commitment before.",
+        show_default=False,
+    ),
+]
+Beacon = Annotated[
+    str | None,
+    typer.Option(
+        "--beacon",
+        help="URL of a relay of the beacon, such as https://api.drand.sh, that is asked for the named round.",
+        show_default=False,
+    ),
+]
+BeaconReply = Annotated[
+    Path | None,
+    typer.Option(
+        "--beacon-reply",
+        help="A relay's answer (JSON) for that round; the command show names its path.",
+        show_default=False,
+    ),
+]
+ONE_OF = "give one of --timestamp URL, --reply FILE, --beacon URL and --beacon-reply FILE"
 ADVICE = (
     "the key is not anchored in time: that it was chosen after a suspect was known is not excluded. Anchor it before "
     "training: turnmark key anchor"
@@ -64,17 +99,8 @@ def new(
     feature_encoder: Annotated[
         Path | None, typer.Option("--feature-encoder", help=FEATURE_ENCODER_HELP, show_default=False)
     ] = None,
-    timestamp: Annotated[str | None, typer.Option("--timestamp", help=TIMESTAMP_HELP, show_default=False)] = None,
-    beacon_time: Annotated[
-        str | None,
-        typer.Option(
-            "--beacon-time",
-            metavar="TIME",
-            help="Time in the future (2026-12-24T12:00+01:00): the key follows from the first round that the "
-            "beacon signs then, and does not exist before. Publish or timestamp the commitment before.",
-            show_default=False,
-        ),
-    ] = None,
+    timestamp: Timestamp = None,
+    beacon_time: BeaconTime = None,
     roots: Roots = None,
     size: Size = None,
 ) -> None:
@@ -94,7 +120,7 @@ def new(
     if beacon_time is not None:
         require("py_ecc")
 
-    named_round = None if beacon_time is None else _future(beacon_time)
+    named_round = None if beacon_time is None else future(beacon_time)
 
     from ownership.keyed.anchoring import anchored_by, save_key
     from ownership.keyed.key import new_key
@@ -127,32 +153,20 @@ def new(
 def anchor(
     key: Folder,
     pool: PoolImages,
-    timestamp: Annotated[str | None, typer.Option("--timestamp", help=TIMESTAMP_HELP, show_default=False)] = None,
-    reply: Annotated[
-        Path | None,
-        typer.Option("--reply", help=REPLY_HELP, show_default=False),
-    ] = None,
-    beacon: Annotated[str | None, typer.Option("--beacon", help=BEACON_HELP, show_default=False)] = None,
-    beacon_reply: Annotated[
-        Path | None,
-        typer.Option(
-            "--beacon-reply",
-            help="A relay's answer (JSON) for that round; turnmark key show names its path.",
-            show_default=False,
-        ),
-    ] = None,
+    timestamp: Timestamp = None,
+    reply: Reply = None,
+    beacon: Beacon = None,
+    beacon_reply: BeaconReply = None,
     roots: Roots = None,
     size: Size = None,
 ) -> None:
     """Store an anchor in a key folder."""
     if sum(given is not None for given in (timestamp, reply, beacon, beacon_reply)) != 1:
-        raise typer.BadParameter("give one of --timestamp URL, --reply FILE, --beacon URL and --beacon-reply FILE")
+        raise typer.BadParameter(ONE_OF)
     inputs.check_key(key)
     inputs.check_images(pool, least=FEWEST, what="pool")
 
-    from ownership.errors import OwnershipError
-    from ownership.io.files import read_bytes
-    from ownership.keyed.anchoring import anchored_by, anchored_with, draw_if_signed, drawn_by, drawn_with, save_key
+    from ownership.keyed.anchoring import draw_if_signed, save_key
     from ownership.keyed.features import PoolFeatures
     from ownership.keyed.pool import load_key
     from watermark_training.data import load_data
@@ -162,14 +176,7 @@ def anchor(
     images = load_data(pool, size=size).images
     features = PoolFeatures.load(key)
     draw_if_signed(old, images, features)  # checked before an authority or a beacon is asked
-    if timestamp is not None:
-        found = anchored_by(old, timestamp, trusted)
-    elif reply is not None:
-        found = anchored_with(old, read_bytes(reply, OwnershipError, "reply"), trusted)
-    elif beacon is not None:
-        found = drawn_by(old, beacon)
-    else:
-        found = drawn_with(old, read_bytes(beacon_reply, OwnershipError, "reply"))  # type: ignore[arg-type]
+    found = signed(old, trusted, timestamp=timestamp, reply=reply, beacon=beacon, beacon_reply=beacon_reply)
     save_key(found, images, key, features)
     _say_anchor(found, trusted)
 
@@ -235,7 +242,8 @@ def _features_line(features: Features | None) -> str:
     return f"of random networks, and of the encoder with SHA-256 {features.encoder_sha256}"
 
 
-def _future(time: str) -> BeaconRound:
+def future(time: str) -> BeaconRound:
+    """Return the first round that the beacon signs at a time in the future."""
     from datetime import UTC, datetime
 
     from ownership.attestation.beacon import future_round
@@ -244,23 +252,58 @@ def _future(time: str) -> BeaconRound:
     return future_round(parse_date(time), datetime.now(UTC))
 
 
+C = TypeVar("C", bound="Commitment")
+
+
+def signed(
+    of: C,
+    roots: Sequence[Certificate],
+    *,
+    timestamp: str | None,
+    reply: Path | None,
+    beacon: str | None,
+    beacon_reply: Path | None,
+) -> C:
+    """Return a key or twins with the signature that the one option given brings."""
+    from ownership.errors import OwnershipError
+    from ownership.io.files import read_bytes
+    from ownership.keyed.anchoring import anchored_by, anchored_with, drawn_by, drawn_with
+
+    if timestamp is not None:
+        return anchored_by(of, timestamp, roots)
+    if reply is not None:
+        return anchored_with(of, read_bytes(reply, OwnershipError, "reply"), roots)
+    if beacon is not None:
+        return drawn_by(of, beacon)
+    return drawn_with(of, read_bytes(beacon_reply, OwnershipError, "reply"))  # type: ignore[arg-type]
+
+
 def anchor_line(stamped: Stamp) -> str:
     """Return what is said of an anchor."""
     checked = "which chains to --roots" if stamped.trusted else "which was not checked against a root (--roots)"
     return f"anchor      signed at {stamped.time.isoformat()} by {stamped.authority}, {checked}"
 
 
-def _say_anchor(key: Key, roots: Sequence[Certificate]) -> None:
-    stamped, named = key.timestamp(roots), key.beacon
+def signature_lines(of: Commitment, roots: Sequence[Certificate]) -> list[str]:
+    """Return what is said of the round and of the anchor of a commitment."""
+    stamped, named, lines = of.timestamp(roots), of.beacon, []
     if named is not None:
-        signed = "to be signed at" if key.waits else "signed at"
-        say([f"beacon      {named}, {signed} {named.time.isoformat()}; at every relay: {named.path}"])
-    if stamped is not None:
-        say([anchor_line(stamped)])
-    elif named is not None:
+        when = "to be signed at" if of.waits else "signed at"
+        lines.append(f"beacon      {named}, {when} {named.time.isoformat()}; at every relay: {named.path}")
+    return lines if stamped is None else [*lines, anchor_line(stamped)]
+
+
+def warn_undated(of: Commitment, command: str) -> None:
+    """Warn of a commitment that names a round and has no date."""
+    if of.beacon is not None and of.anchor is None:
         render.warn(
-            f"the commitment has no date: publish it before {named.time.isoformat()}, or have it timestamped "
-            "(turnmark key anchor --timestamp URL); otherwise it could be made afterwards"
+            f"the commitment has no date: publish it before {of.beacon.time.isoformat()}, or have it timestamped "
+            f"({command} anchor --timestamp URL); otherwise it could be made afterwards"
         )
-    else:
+
+
+def _say_anchor(key: Key, roots: Sequence[Certificate]) -> None:
+    say(signature_lines(key, roots))
+    warn_undated(key, "turnmark key")
+    if key.beacon is None and key.anchor is None:
         render.warn(ADVICE)

@@ -1,4 +1,4 @@
-"""`turnmark twins`: commit to encoders of one recipe, of which an authority's signature picks the one to deploy."""
+"""`turnmark twins`: commit to encoders of one recipe, of which a signature picks the one to deploy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import inputs, render
-from cli.key import REPLY_HELP, TIMESTAMP_HELP, anchor_line
+from cli.key import (
+    ONE_OF,
+    Beacon,
+    BeaconReply,
+    BeaconTime,
+    Reply,
+    Timestamp,
+    future,
+    signature_lines,
+    signed,
+    warn_undated,
+)
 from cli.options import Out, Roots
 from cli.seal import roots_in, say
 
@@ -18,24 +29,18 @@ if TYPE_CHECKING:
     from ownership.claims.twins import Twins
 
 app = typer.Typer(
-    help="Commit to encoders of one recipe; a timestamp authority picks the one to deploy.", no_args_is_help=True
+    help="Commit to encoders of one recipe; a timestamp authority or a beacon picks the one to deploy.",
+    no_args_is_help=True,
 )
 
 Folder = Annotated[Path, typer.Argument(help="Folder of turnmark twins commit.", show_default=False)]
-Timestamp = Annotated[
-    str | None,
-    typer.Option(
-        "--timestamp",
-        help=TIMESTAMP_HELP,
-        show_default=False,
-    ),
-]
 
 
 @app.command(
     help="Commit to two or more train folders of one key and one recipe. With --timestamp an authority signs the "
-    "commitment, and its signature picks the encoder to deploy, so that its owner does not choose it. Publish "
-    "commitment.json and commitment.tsr before you deploy; keep the other encoders secret.",
+    "commitment, and its signature picks the encoder to deploy, so that its owner does not choose it. With "
+    "--beacon-time a round of a public randomness beacon (drand) picks that is still to come: one commitment then "
+    "gives one pick. Publish commitment.json and commitment.tsr before you deploy; keep the other encoders secret.",
     short_help="Commit to twins.",
 )
 def commit(
@@ -44,6 +49,7 @@ def commit(
     ],
     out: Out,
     timestamp: Timestamp = None,
+    beacon_time: BeaconTime = None,
     roots: Roots = None,
 ) -> None:
     """Write a folder of twins."""
@@ -58,6 +64,10 @@ def commit(
 
     if timestamp is not None:
         require("rfc3161_client")  # before anything long
+    if beacon_time is not None:
+        require("py_ecc")
+
+    named = None if beacon_time is None else future(beacon_time)
 
     from ownership.keyed.anchoring import anchored_by
     from watermark_training.loaded_encoder import load_trained
@@ -66,48 +76,43 @@ def commit(
     trusted = roots_in(roots)
     loaded = [load_trained(path) for path in encoders]
     with render.progress() as progress:
-        twins = commit_twins(loaded, progress)
+        twins = commit_twins(loaded, progress, beacon=named)
     if timestamp is not None:
-        twins = twins.anchored(anchored_by(twins.commitment, timestamp, trusted))
+        twins = twins.signed(anchored_by(twins.commitment, timestamp, trusted))
     twins.save(out)
     names = {encoder.sha256: path for encoder, path in zip(loaded, encoders, strict=True)}
     say([f"twins: {out}, {len(twins.files)} encoders; keep {out}/representations secret", *_lines(twins, names, roots)])
-    if timestamp is None:
-        render.warn("no twin is picked yet: turnmark twins anchor")
+    _advise(twins)
 
 
 @app.command(
     help="Anchor twins that were committed to without --timestamp: an authority's reply to the commitment picks the "
-    "encoder to deploy.",
+    "encoder to deploy. With --beacon or --beacon-reply: verify the beacon's signature of the round that the "
+    "commitment names, which picks it.",
     short_help="Have a twin picked.",
 )
 def anchor(
     twins: Folder,
     timestamp: Timestamp = None,
-    reply: Annotated[
-        Path | None,
-        typer.Option("--reply", help=REPLY_HELP, show_default=False),
-    ] = None,
+    reply: Reply = None,
+    beacon: Beacon = None,
+    beacon_reply: BeaconReply = None,
     roots: Roots = None,
 ) -> None:
-    """Store an anchor in a folder of twins."""
-    if (timestamp is None) == (reply is None):
-        raise typer.BadParameter("give one of --timestamp URL and --reply FILE")
+    """Store an anchor, or the signature of a round, in a folder of twins."""
+    if sum(given is not None for given in (timestamp, reply, beacon, beacon_reply)) != 1:
+        raise typer.BadParameter(ONE_OF)
 
     from ownership.claims.twins import Twins
-    from ownership.errors import OwnershipError
-    from ownership.io.files import read_bytes
-    from ownership.keyed.anchoring import anchored_by, anchored_with
 
     trusted = roots_in(roots)
     loaded = Twins.load(twins)
-    if timestamp is not None:
-        found = anchored_by(loaded.commitment, timestamp, trusted)
-    else:
-        found = anchored_with(loaded.commitment, read_bytes(reply, OwnershipError, "reply"), trusted)  # type: ignore[arg-type]
-    anchored = loaded.anchored(found)
-    anchored.save_anchor(twins)
-    say(_lines(anchored, {}, roots))
+    found = loaded.signed(
+        signed(loaded.commitment, trusted, timestamp=timestamp, reply=reply, beacon=beacon, beacon_reply=beacon_reply)
+    )
+    found.save_commitment(twins)
+    say(_lines(found, {}, roots))
+    _advise(found)
 
 
 @app.command(
@@ -133,7 +138,9 @@ def show(twins: Folder, roots: Roots = None) -> None:
     """Print a description of twins."""
     from ownership.claims.twins import Twins
 
-    say(_lines(Twins.load(twins), {}, roots))
+    found = Twins.load(twins)
+    say(_lines(found, {}, roots))
+    _advise(found)
 
 
 def _lines(twins: Twins, names: dict[str, Path], roots: Path | None) -> Iterator[str]:
@@ -145,5 +152,11 @@ def _lines(twins: Twins, names: dict[str, Path], roots: Path | None) -> Iterator
         place = f", {names[twin.encoder]}" if twin.encoder in names else ""
         deploy = "  <- deploy this one" if i == picked else ""
         yield f"twin {i:<6} SHA-256 {twin.encoder}{place}{deploy}"
-    stamped = of.timestamp(roots_in(roots))
-    yield "anchor      none: no twin is picked yet" if stamped is None else anchor_line(stamped)
+    yield from signature_lines(of, roots_in(roots))
+
+
+def _advise(twins: Twins) -> None:
+    """Warn of what is missing: a pick, or a date of the commitment."""
+    if twins.commitment.picked is None:
+        render.warn("no twin is picked yet: turnmark twins anchor")
+    warn_undated(twins.commitment, "turnmark twins")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ownership.attestation.beacon import BeaconRound
 from ownership.claims.record import NamedEncoder
 from ownership.claims.twins import Twins
 from ownership.errors import ClaimError
@@ -13,12 +14,15 @@ from ownership.io.text import printable
 from watermark_training.loaded_encoder import LoadedEncoder
 
 
-def commit_twins(encoders: Sequence[LoadedEncoder], progress: Progress = silent) -> Twins:
-    """Return a commitment to the encoders of train folders, not anchored yet.
+def commit_twins(
+    encoders: Sequence[LoadedEncoder], progress: Progress = silent, *, beacon: BeaconRound | None = None
+) -> Twins:
+    """Return a commitment to the encoders of train folders, of which none is picked yet.
 
     Args:
         encoders: the twins, trained with one key by one recipe; seeds may differ.
         progress: called after every encoder.
+        beacon: future round of a beacon that shall pick; a timestamp authority does, if not given.
 
     Raises:
         ClaimError: if they have not one key or not one recipe, or two are the same file.
@@ -34,7 +38,7 @@ def commit_twins(encoders: Sequence[LoadedEncoder], progress: Progress = silent)
                 "train all with the same options; only --seed may differ",
             )
     named = [NamedEncoder(e.member(f"twin_{i}", "twin"), e.encoder) for i, e in enumerate(encoders)]
-    return Twins.commit(named, materials[0], recipes[0], progress)
+    return Twins.commit(named, materials[0], recipes[0], progress, beacon=beacon)
 
 
 def recipe_of(encoder: LoadedEncoder) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import DataError
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import read_json, write_bytes, write_json
+from ownership.keyed.features import PoolFeatures
 from ownership.keyed.pool import KeyMaterial
 from ownership.suspects.suspect import load_encoder
 from watermark_training.data import Data, load_data
@@ -109,8 +110,24 @@ class Models:
         return Images.load(self.seed)
 
     def material(self, encoder: str, key: int) -> KeyMaterial:
-        """Return a key; its probes are drawn from the pool."""
-        return seeded_key(f"key_imagenet {self.seed} {encoder} {key}", self.images.pool, probes=PROBES)
+        """Return a key; its probes are drawn from the pool, its feature encoder is the public encoder itself."""
+        return seeded_key(
+            f"key_imagenet {self.seed} {encoder} {key}",
+            self.images.pool,
+            probes=PROBES,
+            features=self.features(encoder),
+            encoder=self.public(encoder),
+        )
+
+    def features(self, encoder: str) -> PoolFeatures:
+        """Return a public encoder's features of the pool; they are computed once."""
+        folder = self.work / f"features of {encoder}"
+        found = PoolFeatures.load(folder)
+        if found is None:
+            file = self.public(encoder)
+            found = PoolFeatures.compute(self.images.pool, load_encoder(file).encoder, file)
+            found.save(folder)
+        return found
 
     def public(self, name: str) -> Path:
         """Return the file of a public encoder: of `ARCHITECTURES`, from its wheel, or of the ONNX folder."""
@@ -128,6 +145,7 @@ class Models:
         if not stamp.is_file():
             data = Data(name="Tiny-ImageNet and CIFAR-10", images=self.images.embedding, labels=None)
             base, start = load_trained(self.public(encoder)), time.process_time()
+            fast(base.encoder)
             embed_to(
                 folder, base, data, {**embedding(encoder), "seed": self.seed}, material=self.material(encoder, key)
             )
@@ -150,7 +168,7 @@ class Models:
         if path.is_file():
             model.load_state_dict(torch.load(path, weights_only=True))
             return fast(model.eval())
-        self.fit(suspect, model)
+        self.fit(suspect, as_weights(fast(model)))
         torch.save(model.state_dict(), path)
         return fast(model)
 

@@ -160,7 +160,7 @@ def read_round(reply: bytes, named: BeaconRound) -> BeaconRound:
         raise OwnershipError("the beacon's reply has no round or no signature", f"ask for {named.path}") from e
     if number != named.number:
         raise OwnershipError(
-            f"the reply is of round {printable(number)}, and the key was committed to round {named.number}",
+            f"the reply is of round {printable(number)}, and the commitment names round {named.number}",
             f"ask for {named.path}",
         )
     return named.signed(signature)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ownership.attestation.beacon import BeaconRound
 from ownership.attestation.timestamps import Timestamp
 from ownership.claims.claim import Claim
 from ownership.reports.claim_text import seal_record
@@ -57,7 +58,6 @@ def _key_record(claim: Claim) -> KeyRecord | None:
     if claim.material is None:
         return None
     key, anchor = claim.material.key, claim.anchor
-    drawn = key.beacon
     return KeyRecord(
         commitment_sha256=key.commitment_sha256,
         probes=key.probes,
@@ -67,27 +67,28 @@ def _key_record(claim: Claim) -> KeyRecord | None:
         feature_encoder_sha256=None if key.features is None else key.features.encoder_sha256,
         keys_tried=claim.keys_tried,
         anchor=None if anchor is None else _timestamp_record(anchor),
-        beacon=None
-        if drawn is None
-        else BeaconRecord(
-            name=drawn.chain.name,
-            chain_sha256=drawn.chain.sha256,
-            round=drawn.number,
-            time=drawn.time.isoformat(),
-        ),
+        beacon=_beacon_record(key.beacon),
     )
 
 
 def _twins_record(claim: Claim) -> TwinsRecord | None:
-    if claim.twins is None or claim.twins_anchor is None:
+    if claim.twins is None:
         return None
+    anchor = claim.twins_anchor
     return TwinsRecord(
         commitment_sha256=claim.twins.commitment.commitment_sha256,
         twins=len(claim.twins.files),
         picked=claim.twins.picked,
         tried=claim.twins_tried,
-        anchor=_timestamp_record(claim.twins_anchor),
+        anchor=None if anchor is None else _timestamp_record(anchor),
+        beacon=_beacon_record(claim.twins.commitment.beacon),
     )
+
+
+def _beacon_record(of: BeaconRound | None) -> BeaconRecord | None:
+    if of is None:
+        return None
+    return BeaconRecord(name=of.chain.name, chain_sha256=of.chain.sha256, round=of.number, time=of.time.isoformat())
 
 
 def _timestamp_record(of: Timestamp) -> TimestampRecord:

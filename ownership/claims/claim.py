@@ -80,10 +80,10 @@ class Claim:
         probes: The probe images, by set.
         responses: Representations of victim, members and references, by name.
         material: Key of the keyed watermark, and what it draws; None without one.
-        anchor: Timestamp of the key's commitment, its authority checked against no root certificates; None without one.
+        anchor: Timestamp of the key's commitment, its authority checked against no root certificates, if any.
         keys_tried: Commitments that the owner declares to have made for this victim.
         twins: The commitment that the victim was picked from, with all twins' representations; None without one.
-        twins_anchor: Timestamp of that commitment, its authority checked against no root certificates.
+        twins_anchor: Timestamp of that commitment, its authority checked against no root certificates, if any.
         twins_tried: Picks that the owner declares to have had made for this victim.
         watermark: Key and predictor of the rotation watermark; None without one.
         watermark_probes: Label, angle and source of each watermark probe; None without a watermark.
@@ -156,8 +156,8 @@ class Claim:
 
     @property
     def twins_decide(self) -> bool:
-        """Return whether the test of twins can reject: a trusted authority picked, among enough twins."""
-        if self.twins is None or self.twins_anchor is None or not self.twins_anchor.trusted:
+        """Return whether the test of twins can reject: they are enough, and the owner cannot have picked."""
+        if self.twins is None or not self.twins.commitment.binds(self.twins_anchor):
             return False
         return self.twins_tried / len(self.twins.files) <= self.plan.twins_alpha
 

@@ -3,7 +3,7 @@
 ```
 twins/
 ├── commitment.json              what is published and timestamped
-├── commitment.tsr               the authority's reply, which picks a twin
+├── commitment.tsr               a timestamp authority's reply; it picks a twin, unless a beacon's round does
 ├── twins.json                   the same, with the recipe
 └── representations/*.safetensors   of each twin, in the order of the commitment (secret)
 ```
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from ownership.attestation.beacon import BeaconRound
 from ownership.claims.record import NamedEncoder
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.evidence.querying import allclose_responses, query
@@ -45,7 +46,7 @@ class Twins:
     """A commitment to twins, with their representations of the key's probes.
 
     Attributes:
-        commitment: The commitment, and the anchor that picks one of them.
+        commitment: The commitment, and the signature that picks one of them.
         files: Of each twin, the bytes of the file with its representations, which the commitment names by digest.
     """
 
@@ -59,14 +60,17 @@ class Twins:
         material: KeyMaterial,
         recipe: Mapping[str, Any],
         progress: Progress = silent,
+        *,
+        beacon: BeaconRound | None = None,
     ) -> Twins:
-        """Return a commitment to encoders, not anchored yet.
+        """Return a commitment to encoders, of which none is picked yet.
 
         Args:
             encoders: The twins, each with the SHA-256 of its file in its record; their order has no effect.
             material: The key that all of them were trained with. Its probes are shown to them.
             recipe: What they have in common, JSON-ready.
             progress: Called after every encoder.
+            beacon: Future round of a beacon that shall pick; a timestamp authority does, if not given.
 
         Raises:
             ClaimError: If they are too few, too many, or two of them are the same file.
@@ -82,12 +86,15 @@ class Twins:
             progress("querying encoders", i + 1, len(encoders))
         found.sort(key=lambda entry: entry[0].encoder)
         commitment = TwinCommitment(
-            probes=probes_sha256(material), recipe=dict(recipe), twins=tuple(twin for twin, _ in found)
+            probes=probes_sha256(material),
+            recipe=dict(recipe),
+            twins=tuple(twin for twin, _ in found),
+            beacon=beacon,
         )
         return cls(commitment=commitment, files=tuple(data for _, data in found))
 
-    def anchored(self, commitment: TwinCommitment) -> Twins:
-        """Return the same twins with their commitment anchored."""
+    def signed(self, commitment: TwinCommitment) -> Twins:
+        """Return the same twins with their commitment anchored, or with the signature of its round."""
         return replace(self, commitment=commitment)
 
     @cached_property
@@ -102,15 +109,20 @@ class Twins:
 
     @property
     def picked(self) -> int:
-        """The index of the twin that the anchor picks.
+        """The index of the twin that was picked.
 
         Raises:
-            ClaimError: If there is no anchor.
+            ClaimError: If none is picked yet.
         """
-        index = self.commitment.picked
-        if index is None:
+        index, named = self.commitment.picked, self.commitment.beacon
+        if index is not None:
+            return index
+        if named is None:
             raise ClaimError("the twins are not anchored: none is picked yet", "turnmark twins anchor")
-        return index
+        raise ClaimError(
+            f"none of the twins is picked yet: {named} picks, signed at {named.time.isoformat()}",
+            "after that: turnmark twins anchor TWINS --beacon URL",
+        )
 
     def check(self, material: KeyMaterial) -> None:
         """Check that the representations are those of the commitment, and of this key's probes.
@@ -132,19 +144,19 @@ class Twins:
             raise ClaimError("twins: representations do not fit the probes", "restore the original")
 
     def check_victim(self, encoder_sha256: str, responses: Responses) -> None:
-        """Check that a claim's victim is the twin that the anchor picks.
+        """Check that a claim's victim is the twin that was picked.
 
         Args:
             encoder_sha256: SHA-256 of the victim's file.
             responses: Responses of the victim to the claim's probes.
 
         Raises:
-            ClaimError: If it is another encoder, or there is no anchor.
+            ClaimError: If it is another encoder, or none is picked yet.
             ClaimIntegrityError: If the victim has other representations than were committed to.
         """
         named = self.commitment.twins[self.picked].encoder
         if encoder_sha256 != named:
-            raise ClaimError(f"the victim is not the twin that the anchor picks, {named}", "claim and deploy that one")
+            raise ClaimError(f"the victim is not the twin that was picked, {named}", "claim and deploy that one")
         if not allclose_responses(self.representations[self.picked], responses.sets["public"]):
             raise ClaimIntegrityError("twins: the victim has other representations than were committed to")
 
@@ -177,8 +189,8 @@ class Twins:
                 write_bytes(place / f"representations/{i}.safetensors", data, secret=True)
             _write_commitment(self.commitment, place)
 
-    def save_anchor(self, folder: Path | str) -> None:
-        """Write the anchor into the folder of these twins."""
+    def save_commitment(self, folder: Path | str) -> None:
+        """Write the commitment, with what signs it by now, into the folder of these twins."""
         _write_commitment(self.commitment, Path(folder))
 
     @classmethod

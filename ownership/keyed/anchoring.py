@@ -1,4 +1,4 @@
-"""The anchor of a commitment: a timestamp authority's signature, from which a key, or the pick of twins, then follows.
+"""Signatures for a commitment: of a timestamp authority, or of a beacon's round; a key, or the pick of twins, follows.
 
 A key folder holds the key and its probes, which are secret, and what may be published: `commitment.json` and, once
 the key is anchored, `commitment.tsr`. `openssl ts -verify` reads both. A key that follows from a beacon's round draws
@@ -75,32 +75,34 @@ def anchored_with(of: A, reply: bytes, roots: Sequence[Certificate] = ()) -> A:
     return of.anchored(reply)
 
 
-def drawn_by(key: Key, url: str) -> Key:
-    """Return a key with the signature of the round that its commitment names, from a relay of the beacon.
+def drawn_by(of: A, url: str) -> A:
+    """Return a key or twins with the signature of the round that the commitment names, from a relay of the beacon.
 
     Raises:
-        ClaimError: if it does not wait for a round.
+        ClaimError: if the commitment names no round, or the round's signature is there.
         OwnershipError: if the round is still to come, or the relay gives no usable reply.
         ClaimIntegrityError: if the signature is not the beacon's.
     """
-    return key.drawn(ask_beacon(url, _awaited(key)))
+    return of.drawn(ask_beacon(url, _awaited(of)))
 
 
-def drawn_with(key: Key, reply: bytes) -> Key:
-    """Return a key with the signature of the round that its commitment names, from a relay's reply.
+def drawn_with(of: A, reply: bytes) -> A:
+    """Return a key or twins with the signature of the round that the commitment names, from a relay's reply.
 
     Raises:
-        ClaimError: if it does not wait for a round.
+        ClaimError: if the commitment names no round, or the round's signature is there.
         OwnershipError: if the reply is malformed or of another round.
         ClaimIntegrityError: if the signature is not the beacon's.
     """
-    return key.drawn(read_round(reply, _awaited(key)))
+    return of.drawn(read_round(reply, _awaited(of)))
 
 
-def _awaited(key: Key) -> BeaconRound:
-    if key.beacon is None or not key.waits:
-        raise ClaimError("the key waits for no round of a beacon", "its commitment names one: key new --beacon-time")
-    return key.beacon
+def _awaited(of: Commitment) -> BeaconRound:
+    if of.beacon is None or not of.waits:
+        raise ClaimError(
+            "the commitment waits for no round of a beacon", "it names one if it is made with --beacon-time"
+        )
+    return of.beacon
 
 
 def save_key(key: Key, images: Tensor, folder: Path, features: PoolFeatures | None = None) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,6 @@ from numpy.random import RandomState
 from numpy.typing import NDArray
 
 from ownership.attestation.beacon import BeaconRound
-from ownership.attestation.timestamps import token_signature
 from ownership.errors import ClaimError
 from ownership.io.canonical import base64_text, canonical_json, sha256, unbase64, unhex
 from ownership.keyed.commitment import Commitment
@@ -111,7 +110,6 @@ class Key(Commitment):
     probes: int
     directions: int = DIRECTIONS
     features: Features | None = None
-    beacon: BeaconRound | None = None
 
     def __post_init__(self) -> None:
         if len(self.secret) != SECRET_BYTES:
@@ -135,18 +133,9 @@ class Key(Commitment):
                 "directions": self.directions,
                 "pool": self.pool.to_dict(),
                 **self._features(),
-                **({} if self.beacon is None else {"beacon": self.beacon.named()}),
+                **self.named_round(),
             }
         )
-
-    def drawn(self, round_: BeaconRound) -> Key:
-        """Return the key with the round that its commitment names, once that is signed."""
-        return replace(self, beacon=round_)
-
-    @property
-    def waits(self) -> bool:
-        """Whether the key does not exist yet, because the round that its commitment names is not signed."""
-        return self.beacon is not None and self.beacon.signature is None
 
     def randomness(self, purpose: str) -> RandomState:
         """Return the stream of random numbers that the key fixes for one purpose.
@@ -158,7 +147,8 @@ class Key(Commitment):
         Raises:
             ClaimError: If the round that the commitment names is not signed yet.
         """
-        stated = [b"turnmark-key-1", self.commitment, self._signature(), purpose.encode()]
+        self.require_drawn()
+        stated = [b"turnmark-key-1", self.commitment, self.signature or b"", purpose.encode()]
         message = b"".join(len(part).to_bytes(8, "big") + part for part in stated)
         digest = hmac.new(self.secret, message, hashlib.sha256).digest()
         return RandomState(np.frombuffer(digest, dtype=">u4").astype(np.uint32))
@@ -174,12 +164,6 @@ class Key(Commitment):
                 f"the key does not exist yet: it follows from {self.beacon}, signed at {self.beacon.time.isoformat()}",
                 "after that: turnmark key anchor KEY POOL --beacon URL",
             )
-
-    def _signature(self) -> bytes:
-        self.require_drawn()
-        if self.beacon is not None and self.beacon.signature is not None:
-            return self.beacon.signature
-        return b"" if self.anchor is None else token_signature(self.anchor, ClaimError)
 
     def probe_indices(self) -> NDArray[np.int64]:
         """Return the indices of the probes in the pool, in the order in which they are used, `(probes,)`."""
@@ -197,7 +181,7 @@ class Key(Commitment):
             "directions": self.directions,
             "pool": self.pool.to_dict(),
             **self._features(),
-            **({} if self.beacon is None else {"beacon": self.beacon.to_dict()}),
+            **self.stored_round(),
             "anchor": None if self.anchor is None else base64_text(self.anchor),
         }
 

@@ -4,11 +4,12 @@ Order of events (docs/explanation/twins.md):
 
 1. The owner trains m encoders with one key and commits to them: to their files, and to their representations of the
    key's probes.
-2. A timestamp authority signs the commitment. The *pick* is a function of commitment and signature.
+2. A timestamp authority signs the commitment. The *pick* is a function of commitment and signature. Or the commitment
+   names a future round of a public randomness beacon, and the pick follows from the signature of that.
 3. The owner deploys the picked encoder and keeps the others secret.
 
 The scores of a suspect against the m twins do not depend on the pick (`ownership.keyed.twin_test`), so its rank is
-exact for every suspect that does not depend on it. Nothing is picked without an anchor.
+exact for every suspect that does not depend on it. Nothing is picked without a signature.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ownership.attestation.timestamps import token_signature
+from ownership.attestation.beacon import BeaconRound
+from ownership.attestation.timestamps import Timestamp
 from ownership.errors import ClaimError
 from ownership.io.canonical import base64_text, canonical_json, sha256, unbase64
 from ownership.keyed.commitment import Commitment
@@ -47,13 +49,14 @@ class Twin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwinCommitment(Commitment):
-    """The commitment to m twins, and the anchor that picks one of them.
+    """The commitment to m twins, and the signature that picks one of them.
 
     Attributes:
         probes: SHA-256 of the digests of the probes, in their order (`probes_sha256`).
         recipe: What the twins have in common: architecture, training, data. Its digest alone is published.
         twins: The twins, in ascending order of `encoder`, so that the owner does not choose their order.
-        anchor: Reply of a timestamp authority (RFC 3161) to the commitment, which picks a twin; None before.
+        beacon: Round of a public randomness beacon that picks a twin; None if the anchor does.
+        anchor: Reply of a timestamp authority (RFC 3161) to the commitment; None before, or without one.
     """
 
     OF = "twins"
@@ -81,29 +84,40 @@ class TwinCommitment(Commitment):
                 "probes": self.probes,
                 "recipe_sha256": sha256(canonical_json(dict(self.recipe))),
                 "twins": [{"encoder": t.encoder, "representations": t.representations} for t in self.twins],
+                **self.named_round(),
             }
         )
 
     @property
     def picked(self) -> int | None:
-        """Return the index of the twin to deploy; None before there is an anchor.
+        """Return the index of the twin to deploy; None before there is a signature.
 
-        It is SHA-256 of commitment and signature, modulo the number of twins. Only what the authority alone determines
-        of its signature counts (`token_signature`), so no other byte of the reply moves the pick.
+        It is SHA-256 of commitment and `signature`, modulo the number of twins.
         """
-        if self.anchor is None:
+        if self.signature is None:
             return None
-        stated = [b"turnmark-twins-1", self.commitment, token_signature(self.anchor, ClaimError)]
+        stated = [b"turnmark-twins-1", self.commitment, self.signature]
         message = b"".join(len(part).to_bytes(8, "big") + part for part in stated)
         return int.from_bytes(hashlib.sha256(message).digest(), "big") % len(self.twins)
 
+    def binds(self, stamped: Timestamp | None) -> bool:
+        """Return whether the owner cannot have picked: a trusted authority did, or a round after it stamped.
+
+        Args:
+            stamped: The content of the anchor, checked against root certificates.
+        """
+        if stamped is None or not stamped.trusted:
+            return False
+        return self.beacon is None or stamped.time < self.beacon.time
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the commitment as JSON-ready values, with recipe and anchor."""
+        """Return the commitment as JSON-ready values, with recipe, round and anchor."""
         return {
             "format_version": FORMAT_VERSION,
             "probes": self.probes,
             "recipe": dict(self.recipe),
             "twins": [{"encoder": t.encoder, "representations": t.representations} for t in self.twins],
+            **self.stored_round(),
             "anchor": None if self.anchor is None else base64_text(self.anchor),
         }
 
@@ -113,6 +127,7 @@ class TwinCommitment(Commitment):
 
         Raises:
             ClaimError: If a field is missing, unknown or malformed.
+            ClaimIntegrityError: If the beacon's signature is not that of the round.
         """
         try:
             version, recipe, anchor = value["format_version"], value["recipe"], value["anchor"]
@@ -124,6 +139,7 @@ class TwinCommitment(Commitment):
                 twins=tuple(
                     Twin(encoder=str(t["encoder"]), representations=str(t["representations"])) for t in value["twins"]
                 ),
+                beacon=BeaconRound.from_dict(value["beacon"]) if "beacon" in value else None,
                 anchor=None if anchor is None else unbase64(anchor),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as e:

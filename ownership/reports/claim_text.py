@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ownership.attestation.statement import UNTIMESTAMPED, timestamp_line
+from ownership.attestation.timestamps import Timestamp
 from ownership.claims.claim import Claim
 from ownership.claims.key_ranks import key_rank
 from ownership.claims.redaction import redaction_detail
 from ownership.claims.seal import Seal
 from ownership.claims.strata import control_scores, leave_one_out_rejections
 from ownership.io.text import printable
+from ownership.keyed.commitment import Commitment
 from ownership.plan import (
     MIN_RELATIVE_SIMILARITY,
     REQUIRED_STRATA,
@@ -72,20 +74,28 @@ def _key(claim: Claim) -> Iterator[str]:
     stamped = "UNANCHORED: nothing shows when the key was drawn (turnmark key anchor)"
     if anchor is not None:
         stamped = timestamp_line(anchor.time.isoformat(), anchor.authority, trusted=anchor.trusted)
-    if key.beacon is not None:
-        yield f"            follows from {key.beacon}, signed at {key.beacon.time.isoformat()}"
-        if anchor is None or anchor.time >= key.beacon.time:
+    yield from _signed(key, anchor, stamped)
+
+
+def _signed(of: Commitment, anchor: Timestamp | None, stamped: str) -> Iterator[str]:
+    """Yield the lines about the round and the anchor of a commitment."""
+    if of.beacon is not None:
+        yield f"            follows from {of.beacon}, signed at {of.beacon.time.isoformat()}"
+        if anchor is None or anchor.time >= of.beacon.time:
             stamped += "; that the commitment was made before the round has to be shown by its publication"
     yield f"            {stamped}"
 
 
 def _twins(claim: Claim) -> Iterator[str]:
-    if claim.twins is None or claim.twins_anchor is None:
+    if claim.twins is None:
         return
     m, anchor = len(claim.twins.files), claim.twins_anchor
     tried = "" if claim.twins_tried == 1 else f", {claim.twins_tried} picks tried"
     yield f"twins       commitment SHA-256 {claim.twins.commitment.commitment_sha256}, picked 1 of {m}{tried}"
-    yield f"            {timestamp_line(anchor.time.isoformat(), anchor.authority, trusted=anchor.trusted)}"
+    stamped = "UNTIMESTAMPED: nothing shows when the commitment was made (turnmark twins anchor)"
+    if anchor is not None:
+        stamped = timestamp_line(anchor.time.isoformat(), anchor.authority, trusted=anchor.trusted)
+    yield from _signed(claim.twins.commitment, anchor, stamped)
     least = claim.twins_tried / m
     if least > claim.plan.twins_alpha:
         yield (

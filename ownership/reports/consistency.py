@@ -11,7 +11,7 @@ from ownership.keyed.key import MIN_PROBES, MOST_DIRECTIONS
 from ownership.keyed.twin_test import reaching
 from ownership.keyed.twins import LEAST, MOST
 from ownership.verdict.findings import Findings
-from ownership.verdict.records import KeyRecord
+from ownership.verdict.records import KeyRecord, TwinsRecord
 from ownership.verdict.results import InterimAnalysis, KeyTest
 
 LARGEST = 1e12
@@ -40,11 +40,16 @@ def _check_record(key: KeyRecord) -> None:
     """A key draws at most its whole pool, was tried at least once, and was stamped at a time."""
     _need(MIN_PROBES <= key.probes <= key.pool_images, "a key that draws more than its pool, or too few")
     _need(1 <= key.directions <= MOST_DIRECTIONS and key.keys_tried >= 1, "a key without directions or tries")
-    if key.anchor is not None:
-        _need(datetime.fromisoformat(key.anchor.time).tzinfo is not None, "a timestamp without a time zone")
-    if key.beacon is not None:
-        _need(key.beacon.round >= 1, "a beacon's round before the first")
-        _need(datetime.fromisoformat(key.beacon.time).tzinfo is not None, "a round without a time zone")
+    _check_signatures(key)
+
+
+def _check_signatures(of: KeyRecord | TwinsRecord) -> None:
+    """Anchor and round have times with a zone."""
+    if of.anchor is not None:
+        _need(datetime.fromisoformat(of.anchor.time).tzinfo is not None, "a timestamp without a time zone")
+    if of.beacon is not None:
+        _need(of.beacon.round >= 1, "a beacon's round before the first")
+        _need(datetime.fromisoformat(of.beacon.time).tzinfo is not None, "a round without a time zone")
 
 
 def _check_twins(findings: Findings) -> None:
@@ -53,7 +58,8 @@ def _check_twins(findings: Findings) -> None:
     if record is not None:
         _need(LEAST <= record.twins <= MOST and 0 <= record.picked < record.twins, "a pick of no twin")
         _need(record.tried >= 1 and findings.claim.key is not None, "twins without tries, or without a key")
-        _need(datetime.fromisoformat(record.anchor.time).tzinfo is not None, "a timestamp without a time zone")
+        _need(record.anchor is not None or record.beacon is not None, "twins that nothing picked from")
+        _check_signatures(record)
     if twins is None:
         return
     stated = None if record is None else (record.twins, record.picked, record.tried)

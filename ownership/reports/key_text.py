@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from ownership.reports.glossary import format_exact_p
 from ownership.reports.report import Report
 from ownership.verdict.order import KeyOrder, key_order
-from ownership.verdict.records import KeyRecord
+from ownership.verdict.records import KeyRecord, TwinsRecord, stamped_before
 from ownership.verdict.results import KeyTest
 from ownership.verdict.rule import Evidence, first_key_rejection
 
@@ -55,20 +53,20 @@ def order(report: Report) -> str:
     return _dated(key, found, published)
 
 
-def beacon_round(key: KeyRecord) -> str:
-    """Return in sentences what follows from a beacon's round for its key; empty if the key follows from none."""
-    if key.beacon is None:
+def beacon_round(of: KeyRecord | TwinsRecord) -> str:
+    """Return in sentences what follows from the round that a commitment names; empty if it names none."""
+    named, anchor = of.beacon, of.anchor
+    if named is None:
         return ""
-    named, time = key.beacon, datetime.fromisoformat(key.beacon.time)
-    before = key.anchor is not None and key.anchor.trusted and datetime.fromisoformat(key.anchor.time) < time
     shown = (
         "The commitment was stamped before that."
-        if before
+        if anchor is not None and anchor.trusted and stamped_before(anchor, named)
         else "This report does not show that the commitment was made before that; its publication would."
     )
+    what, one = ("The key", "key") if isinstance(of, KeyRecord) else ("The pick", "pick")
     return (
-        f"The key follows from round {named.round} of {named.name}, whose signature was unknown before {named.time}: a "
-        f"commitment that was made before gives one key and no choice. {shown}"
+        f"{what} follows from round {named.round} of {named.name}, whose signature was unknown before {named.time}: a "
+        f"commitment that was made before gives one {one} and no choice. {shown}"
     )
 
 

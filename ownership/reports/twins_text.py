@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ownership.reports.glossary import format_exact_p
-from ownership.reports.key_text import ORDER
+from ownership.reports.key_text import ORDER, beacon_round
 from ownership.reports.report import Report
 from ownership.verdict.findings import Findings
 from ownership.verdict.order import KeyOrder, key_order
@@ -19,7 +19,7 @@ def twins_verdict(rate: str) -> str:
     """Return the verdict of the test of twins in two sentences, with its error rate in words."""
     return (
         "The evidence supports the claim that this encoder was copied from the victim: it resembles the victim more "
-        "than the victim's twins, among which a timestamp authority's signature picked the victim. Of such picks, at "
+        "than the victim's twins, among which a signature that is not the owner's picked the victim. Of such picks, at "
         f"most {rate} support the claim against an encoder that does not depend on the pick, however it was made."
     )
 
@@ -50,9 +50,15 @@ def why_not_decisive(findings: Findings) -> str:
             f"With {len(twins.scores)} twins p cannot be below {format_exact_p(twins.least_pvalue)}; for its alpha, "
             f"{alpha:g}, there would have to be {math.ceil(twins.tried / alpha - 1e-9)}"
         )
+    record = findings.claim.twins
+    if record is None or record.beacon is None:
+        return (
+            "No root certificate was given for the authority whose signature picked (--roots), so it is not excluded "
+            "that the owner picked"
+        )
     return (
-        "No root certificate was given for the authority whose signature picked (--roots), so it is not excluded that "
-        "the owner picked"
+        "No authority with a root certificate (--roots) stamped the commitment before the beacon's round was signed, "
+        "so it is not excluded that the owner knew the pick"
     )
 
 
@@ -71,18 +77,18 @@ def twins_order(report: Report) -> str:
     if twins is None:
         return ""
     found = key_order(twins, published)
-    stamped = (
-        f"{twins.anchor.authority} stamped the commitment to {twins.twins} twins at {twins.anchor.time}, and its "
-        "signature picked the deployed one"
-    )
+    if twins.anchor is None:
+        return f"{beacon_round(twins)} {NOT_DATED} {NOT_EXCLUDED}"
+    stamped = f"{twins.anchor.authority} stamped the commitment to {twins.twins} twins at {twins.anchor.time}"
+    stamped += ", and its signature picked the deployed one." if twins.beacon is None else f". {beacon_round(twins)}"
     if found is KeyOrder.KEY_FIRST:
         return (
-            f"{stamped}. That was before {published}, from when the suspect is stated to exist, so the pick was not "
-            f"made to fit it. {_declared(twins.tried)}"
+            f"{stamped} The stamp was before {published}, from when the suspect is stated to exist, so the pick was "
+            f"not made to fit it. {_declared(twins.tried)}"
         )
     if found is KeyOrder.SUSPECT_FIRST:
-        return f"{stamped}. That was after {published}, from when the suspect is stated to exist. {NOT_EXCLUDED}"
-    return f"{stamped}. {ORDER[found]} {NOT_EXCLUDED}"
+        return f"{stamped} The stamp was after {published}, from when the suspect is stated to exist. {NOT_EXCLUDED}"
+    return f"{stamped} {ORDER[found]} {NOT_EXCLUDED}"
 
 
 def _declared(tried: int) -> str:
@@ -93,6 +99,7 @@ def _declared(tried: int) -> str:
     )
 
 
+NOT_DATED = "The commitment is not timestamped: nothing shows when it was made."
 NOT_EXCLUDED = (
     "It is not excluded that the owner had the commitment stamped until the pick fitted the suspect; the p-value "
     "assumes that this did not happen."

@@ -18,6 +18,7 @@ from ownership.claims.storage import VerifiedFolder, open_folder
 from ownership.errors import ClaimIntegrityError
 from ownership.io.checks import Check
 from ownership.io.text import printable
+from ownership.keyed.commitment import Commitment
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -88,15 +89,21 @@ def _key_checks(claim: Claim, roots: Sequence[Certificate]) -> Iterator[Check]:
     key = claim.material.key
     yield Check("key", f"commitment {key.commitment_sha256}; it draws the {key.probes} probes from {key.pool.images}")
     stamped = key.timestamp(roots)
-    if key.beacon is not None:
-        detail = f"{key.beacon}, signed at {key.beacon.time.isoformat()}: its signature is the beacon's"
-        if stamped is None or stamped.time >= key.beacon.time:
-            detail += "; NOT shown here: that the commitment was made before, which its publication would"
-        yield Check("key's beacon", detail)
+    yield from _beacon_check(key, stamped)
     if stamped is None:
         yield Check("key's anchor", "none: nothing shows when the key was drawn")
         return
     yield Check("key's anchor", _stamped(stamped))
+
+
+def _beacon_check(of: Commitment, stamped: Timestamp | None) -> Iterator[Check]:
+    """Yield the check of the round that a commitment names, if it names one; its signature was verified when loaded."""
+    if of.beacon is None:
+        return
+    detail = f"{of.beacon}, signed at {of.beacon.time.isoformat()}: its signature is the beacon's"
+    if stamped is None or stamped.time >= of.beacon.time:
+        detail += "; NOT shown here: that the commitment was made before, which its publication would"
+    yield Check(f"beacon of the {of.OF}", detail)
 
 
 def _twins_checks(claim: Claim, roots: Sequence[Certificate]) -> Iterator[Check]:
@@ -104,9 +111,12 @@ def _twins_checks(claim: Claim, roots: Sequence[Certificate]) -> Iterator[Check]
     if claim.twins is None:
         return
     of = claim.twins.commitment
-    picked = f"its anchor picks {claim.twins.picked} of {len(of.twins)}, the victim"
-    yield Check("twins", f"commitment {of.commitment_sha256}; {picked}")
-    if (stamped := of.timestamp(roots)) is not None:
+    by, stamped = "its anchor" if of.beacon is None else "the beacon", of.timestamp(roots)
+    yield Check(
+        "twins", f"commitment {of.commitment_sha256}; {by} picks {claim.twins.picked} of {len(of.twins)}, the victim"
+    )
+    yield from _beacon_check(of, stamped)
+    if stamped is not None:
         yield Check("twins' anchor", _stamped(stamped))
 
 

@@ -91,8 +91,8 @@ class Findings:
 
     @property
     def twins_decide(self) -> bool:
-        """Whether the test of twins was made and can reject: a trusted authority picked, among enough twins."""
-        if self.twins is None or self.claim.twins is None or not self.claim.twins.anchor.trusted:
+        """Whether the test of twins was made and can reject: they are enough, and the owner cannot have picked."""
+        if self.twins is None or self.claim.twins is None or not self.claim.twins.bound:
             return False
         return self.twins.least_pvalue <= self.plan.twins_alpha
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 
@@ -92,9 +93,22 @@ class TwinsRecord:
 
     commitment_sha256: str
     twins: int  # encoders that were committed to
-    picked: int  # index of the one that the anchor picks: the victim
+    picked: int  # index of the one that was picked: the victim
     tried: int  # picks that the owner declares to have had made for this victim
-    anchor: TimestampRecord
+    anchor: TimestampRecord | None  # None: not timestamped; then a beacon picked
+    beacon: BeaconRecord | None  # round that picked; None: the anchor did
+
+    @property
+    def bound(self) -> bool:
+        """Whether the owner cannot have picked: a trusted authority did, or a round after it stamped."""
+        if self.anchor is None or not self.anchor.trusted:
+            return False
+        return self.beacon is None or stamped_before(self.anchor, self.beacon)
+
+
+def stamped_before(anchor: TimestampRecord, beacon: BeaconRecord) -> bool:
+    """Return whether a commitment was stamped before the round that it names was signed."""
+    return datetime.fromisoformat(anchor.time) < datetime.fromisoformat(beacon.time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.beacon import NAMED, REPLY
 from support.command import Run, error_line
 from support.tsa import make_authority
 
@@ -52,7 +54,7 @@ def test_three_twins_from_training_to_a_report(run: Run, digits: Data, tmp_path:
     victim = digests[twins.commitment.twins[twins.picked].encoder]
     other = next(name for name in names if name != victim)
     build = ("--public", "pool.npz", "--twins", "twins", "--no-reference", "--out", "claim")
-    assert "not the twin that the anchor picks" in error_line(run("claim", "build", other, *build)[2])
+    assert "not the twin that was picked" in error_line(run("claim", "build", other, *build)[2])
     code, out, err = run("claim", "build", victim, *build, "--twins-tried", 1, "--twins-alpha", 0.05)
     assert code == 0, err
     assert "picked 1 of 3" in out
@@ -73,7 +75,7 @@ def test_three_twins_from_training_to_a_report(run: Run, digits: Data, tmp_path:
     assert "The test of twins" in Path("report/report.html").read_text()
 
 
-def test_twins_of_other_keys_or_recipes_are_refused(run: Run, digits: Data) -> None:
+def test_what_cannot_be_twins_and_twins_that_a_round_picks_from(run: Run, digits: Data) -> None:
     np.savez("pool.npz", x=digits.images[:150].numpy())
     np.savez("data.npz", x=digits.images[150:200].numpy())
     options = ("--arch", "tiny", "--epochs", 1, "--batch-size", 25, "--lr", 2e-3)
@@ -83,6 +85,7 @@ def test_twins_of_other_keys_or_recipes_are_refused(run: Run, digits: Data) -> N
         "a": ("--key", "key"),
         "b": ("--key", "other", "--seed", 1),
         "c": ("--key", "key", "--seed", 1, "--temperature", 0.3),
+        "d": ("--key", "key", "--seed", 1),
     }.items():
         code, _, err = run("train", "data.npz", *options, *more, "--out", name)
         assert code == 0, err
@@ -94,3 +97,27 @@ def test_twins_of_other_keys_or_recipes_are_refused(run: Run, digits: Data) -> N
     assert "holds no twins.json" in error_line(run("twins", "show", "a")[2])
     assert run("twins", "anchor", "a")[0] == 2
     assert "--twins-tried needs --twins" in run("claim", "build", "a", "--twins-tried", 2, "--out", "claim")[2]
+
+    soon = datetime.now(UTC) + timedelta(days=2)
+    code, out, err = run("twins", "commit", "a", "d", "--out", "twins", "--beacon-time", soon.isoformat())
+    assert code == 0, err
+    assert "to be signed at" in out
+    assert "no twin is picked yet" in err
+    assert "publish it before" in err
+    assert "deploy this one" not in out
+    assert "wait until then" in run("twins", "anchor", "twins", "--beacon", "http://127.0.0.1:9")[2]
+    refused = run("claim", "build", "a", "--twins", "twins", "--no-reference", "--out", "claim")
+    assert "none of the twins is picked yet: round" in error_line(refused[2])
+    signed_already = run("twins", "commit", "a", "d", "--out", "late", "--beacon-time", "2026-01-01")
+    assert "signed already" in error_line(signed_already[2])
+
+    waiting = Twins.load("twins")
+    waiting.signed(waiting.commitment.drawn(NAMED)).save("past")  # as it was before a round that is signed since
+    Path("round.json").write_bytes(REPLY)
+    code, out, err = run("twins", "anchor", "past", "--beacon-reply", "round.json")
+    assert code == 0, err
+    assert out.count("deploy this one") == 1
+    assert "the commitment has no date" in err
+    assert "waits for no round" in error_line(run("twins", "anchor", "past", "--beacon-reply", "round.json")[2])
+    assert Twins.load("past").commitment.picked is not None
+    assert "give one of" in run("twins", "anchor", "past")[2]

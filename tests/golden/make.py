@@ -128,7 +128,7 @@ def picked_twins(models: Path, material: Any, authority: Any, place: Path) -> An
     while True:
         (place / "twins.tsq").write_bytes(anchor_request(twins.commitment))
         reply = authority.reply(place / "twins.tsq", place / "twins.tsr").read_bytes()
-        anchored = twins.anchored(twins.commitment.anchored(reply))
+        anchored = twins.signed(twins.commitment.anchored(reply))
         if anchored.commitment.twins[anchored.picked].encoder == digests["victim"]:
             return anchored
 

@@ -182,16 +182,14 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
     hidden = sha256(b"turnmark key secret", secret).hex()
     stated = {"turnmark_key": 1, "secret_sha256": hidden, "pool": pool}
     features = {name: key[name] for name in ("features",) if name in key}
-    beacon = {name: {k: key[name][k] for k in ("chain", "round")} for name in ("beacon",) if name in key}
+    beacon = named_round(key)
     commitment = canonical({**stated, **features, **beacon, "probes": key["probes"], "directions": key["directions"]})
     need(len(digests) == 32 * pool["images"] and sha256(digests).hex() == pool["sha256"], "pool.sha256")
     signature = b""
     if key["anchor"] is not None:
         signature = anchored(commitment, base64.b64decode(key["anchor"], validate=True), roots, "the key's anchor")
     if beacon:
-        need(key["beacon"].keys() == {"chain", "round", "signature"}, "keyed.json: its fields")
-        signature = bytes.fromhex(key["beacon"]["signature"])
-        check_round(key["beacon"]["chain"], key["beacon"]["round"], signature)
+        signature = signature_of_round(key)
     purpose = [b"turnmark-key-1", commitment, signature, b"probes"]
     message = b"".join(len(part).to_bytes(8, "big") + part for part in purpose)
     words = np.frombuffer(hmac.digest(secret, message, "sha256"), dtype=">u4").astype(np.uint32)
@@ -207,14 +205,29 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
         need(rows == b"".join(digests[32 * i : 32 * (i + 1)] for i in drawn), "the features of the probes")
 
 
+def named_round(stored: dict[str, Any]) -> dict[str, Any]:
+    """What a commitment says of a beacon's round."""
+    return {name: {k: stored[name][k] for k in ("chain", "round")} for name in ("beacon",) if name in stored}
+
+
+def signature_of_round(stored: dict[str, Any]) -> bytes:
+    """The signature of the round that a commitment names, verified."""
+    beacon = stored["beacon"]
+    need(beacon.keys() == {"chain", "round", "signature"}, "a round's fields")
+    signature = bytes.fromhex(beacon["signature"])
+    check_round(beacon["chain"], beacon["round"], signature)
+    return signature
+
+
 def check_twins(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
-    """The commitment to the twins, its anchor, the pick that follows, and that the victim is the one picked."""
+    """The commitment to the twins, its signature, the pick that follows, and that the victim is the one picked."""
     if "twins.json" not in claim["parts"]:
         return
     stored = parse(read(folder / "twins.json"), "twins.json")
-    need(stored.keys() == {"format_version", "probes", "recipe", "twins", "anchor"}, "twins.json: its fields")
+    named = {"format_version", "probes", "recipe", "twins", "anchor"}
+    need(stored.keys() - {"beacon"} == named, "twins.json: its fields")
     twins = stored["twins"]
-    need(isinstance(stored["anchor"], str), "nothing is picked without an anchor")
+    need(isinstance(stored["anchor"], str) or "beacon" in stored, "nothing is picked without a signature")
     need(stored["format_version"] == 1 and 2 <= len(twins) <= 128, "twins.json: its numbers")
     need(all(t.keys() == {"encoder", "representations"} for t in twins), "twins.json: its fields")
     names = [t["encoder"] for t in twins]
@@ -225,8 +238,12 @@ def check_twins(folder: Path, claim: dict[str, Any], roots: Path | None) -> None
     probes = images_of(read(folder / "probes.safetensors"), "public", key["pool"]["shape"][0])
     need(sha256(*map(sha256, probes)).hex() == stored["probes"], "the twins are of other probes")
     recipe = sha256(canonical(stored["recipe"])).hex()
-    commitment = canonical({"turnmark_twins": 1, "probes": stored["probes"], "recipe_sha256": recipe, "twins": twins})
-    signature = anchored(commitment, base64.b64decode(stored["anchor"], validate=True), roots, "the twins' anchor")
+    stated = {"turnmark_twins": 1, "probes": stored["probes"], "recipe_sha256": recipe, "twins": twins}
+    commitment, signature = canonical({**stated, **named_round(stored)}), b""
+    if stored["anchor"] is not None:
+        signature = anchored(commitment, base64.b64decode(stored["anchor"], validate=True), roots, "the twins' anchor")
+    if "beacon" in stored:
+        signature = signature_of_round(stored)
     parts = [b"turnmark-twins-1", commitment, signature]
     message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
     picked = int.from_bytes(sha256(message), "big") % len(twins)

@@ -98,7 +98,7 @@ def test_replies_of_relays_are_untrusted() -> None:
         (b"{}", "no round or no signature"),
         (json.dumps({**value, "signature": 7}).encode(), "no round or no signature"),
         (json.dumps({**value, "signature": SIGNATURE.upper()}).encode(), "no round or no signature"),
-        (json.dumps({**value, "round": NUMBER + 1}).encode(), "committed to round 657413"),
+        (json.dumps({**value, "round": NUMBER + 1}).encode(), "names round 657413"),
     ):
         with pytest.raises(OwnershipError, match=match):
             read_round(reply, NAMED)

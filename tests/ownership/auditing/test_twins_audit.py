@@ -6,12 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load, save
 from support import independent_verifier
+from support.beacon import NAMED, SIGNATURE
 from support.encoders import Noisy, as_suspect, encoder, member
 from support.keys import ONE_LOOK, claimed, key_of, rewritten
 from support.tsa import Authority, make_authority
@@ -31,6 +33,7 @@ from ownership.keyed.anchoring import anchor_request, anchored_with
 from ownership.keyed.pool import KeyMaterial
 from ownership.reports.claim_text import describe
 from ownership.reports.html import render_html
+from ownership.reports.report import Report
 from ownership.sealing.create import seal_claim
 from ownership.sealing.verify import verify_claim
 from ownership.verdict.records import AuditOptions
@@ -66,7 +69,7 @@ def anchor(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> An
     def made(twins: Twins) -> Twins:
         (place / "q.tsq").write_bytes(anchor_request(twins.commitment))
         reply = authority.reply(place / "q.tsq", place / "q.tsr").read_bytes()
-        return twins.anchored(anchored_with(twins.commitment, reply))
+        return twins.signed(anchored_with(twins.commitment, reply))
 
     return made
 
@@ -161,13 +164,13 @@ def test_a_stored_claim_is_the_same_and_verifies(
 
 def test_only_the_picked_twin_can_be_the_victim(twins: Twins, material: KeyMaterial) -> None:
     other = seed_of(twins, (twins.picked + 1) % M)
-    with pytest.raises(ClaimError, match="not the twin that the anchor picks"):
+    with pytest.raises(ClaimError, match="not the twin that was picked"):
         build(other, material, twins)
 
 
 def test_twins_that_no_authority_picked_from_are_refused(twins: Twins, material: KeyMaterial, victim: int) -> None:
     with pytest.raises(ClaimError, match="none is picked yet"):
-        build(victim, material, twins.anchored(replace(twins.commitment, anchor=None)))
+        build(victim, material, twins.signed(replace(twins.commitment, anchor=None)))
     with pytest.raises(ClaimError, match="0 picks"):
         claimed(encoder(victim), material, material.probes, twins=twins, twins_tried=0)
 
@@ -200,11 +203,47 @@ def test_an_edited_twin_is_refused_at_load(
             independent_verifier.check_twins(place, json.loads((place / "claim.json").read_bytes()), authority.roots)
 
 
+def test_a_round_picks_and_another_stamp_changes_nothing(
+    anchor: Anchor, material: KeyMaterial, authority: Authority, tmp_path: Path
+) -> None:
+    """A stamp after the round shows no order; one before it lets the twins decide."""
+    waiting = Twins.commit([named(i) for i in range(1, M + 1)], material, {"architecture": "tiny"}, beacon=NAMED)
+    with pytest.raises(ClaimError, match="round 657413 of drand quicknet picks, signed at"):
+        _ = waiting.picked
+    twins = waiting.signed(waiting.commitment.drawn(NAMED.signed(bytes.fromhex(SIGNATURE))))
+    assert {anchor(twins).picked for _ in range(3)} == {twins.picked}
+    seed = seed_of(twins, twins.picked)
+    undated = build(seed, material, twins)
+    assert undated.twins_anchor is None
+    assert any("UNTIMESTAMPED" in line for line in describe(undated))
+    said = audit(undated, as_suspect(Noisy(encoder(seed), 5, 0.02)))
+    assert Evidence.TWINS not in said.decision.evidence
+    assert "not timestamped" in render_html(said)
+    assert Report.from_dict(json.loads(json.dumps(said.to_dict()))) == said
+
+    place = tmp_path / "claim"
+    build(seed, material, anchor(twins)).save(place)
+    make_signing_key(tmp_path / "owner.key")
+    seal_claim(place, load_signing_key(tmp_path / "owner.key", str))
+    lines = [str(c) for c in verify_claim(place, roots=load_roots(authority.roots)).checks]
+    assert any("the beacon picks" in line for line in lines)
+    assert any("beacon of the twins" in line and "NOT shown here" in line for line in lines)
+    independent_verifier.verify(place, None, authority.roots)
+    late = Claim.load(place).under(load_roots(authority.roots))
+    assert late.twins_anchor is not None
+    assert not late.twins_decide
+    early = replace(late, twins_anchor=replace(late.twins_anchor, time=NAMED.time - timedelta(hours=1)))
+    assert early.twins_decide
+    found = audit(early, as_suspect(Noisy(encoder(seed), 5, 0.02)), AuditOptions(published="2026-01-01T00:00:00+00:00"))
+    assert Evidence.TWINS in found.decision.evidence
+    assert "one pick and no choice. The commitment was stamped before that." in " ".join(render_html(found).split())
+
+
 def test_another_stamp_makes_another_pick_so_picks_have_to_be_declared(
     twins: Twins, anchor: Anchor, material: KeyMaterial
 ) -> None:
     """An owner who has one commitment stamped again and again gets any pick: the report asks how many."""
-    fresh = twins.anchored(replace(twins.commitment, anchor=None))
+    fresh = twins.signed(replace(twins.commitment, anchor=None))
     picks = {anchor(fresh).picked for _ in range(12)}
     assert len(picks) > 1
     again = anchor(fresh)

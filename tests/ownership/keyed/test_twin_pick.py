@@ -6,9 +6,11 @@ is uniform over the twins and was not known when they, and their representations
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
+from support.beacon import NAMED, SIGNATURE
 
+from ownership.attestation.timestamps import Timestamp
 from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.io.canonical import sha256
 from ownership.keyed.anchoring import anchor_request, anchored_with
@@ -165,6 +169,48 @@ def test_the_pick_depends_on_every_byte_of_the_commitment_and_on_the_signature()
 
 
 PICK_OF_64 = 52
+
+
+def test_a_round_picks_once_whatever_an_authority_stamps() -> None:
+    """SHA-256 of commitment and the beacon's signature, recomputed here; a stamp dates the commitment and no more."""
+    waiting = committed(64, beacon=NAMED)
+    assert waiting.waits
+    assert waiting.picked is None
+    assert waiting.commitment != committed(64).commitment
+    assert json.loads(waiting.commitment)["beacon"] == NAMED.named()
+    of = waiting.drawn(NAMED.signed(bytes.fromhex(SIGNATURE)))
+    assert of.commitment == waiting.commitment
+    message = b""
+    for part in (b"turnmark-twins-1", of.commitment, bytes.fromhex(SIGNATURE)):
+        message += len(part).to_bytes(8, "big") + part
+    assert of.picked == int(hashlib.sha256(message).hexdigest(), 16) % 64
+    picks = {of.anchored(fake_reply(bytes([i]))).picked for i in range(20)}
+    assert picks == {of.picked}
+    assert waiting.anchored(fake_reply(b"s")).picked is None
+    stored = json.loads(json.dumps(of.to_dict()))
+    assert TwinCommitment.from_dict(stored) == of
+    assert TwinCommitment.from_dict(json.loads(json.dumps(waiting.to_dict()))) == waiting
+    for round_ in (None, 5, {}, {**stored["beacon"], "more": 1}, {**stored["beacon"], "round": 0}):
+        with pytest.raises(ClaimError):
+            TwinCommitment.from_dict({**stored, "beacon": round_})
+    other = {**stored["beacon"], "round": NAMED.number + 1}
+    with pytest.raises(ClaimIntegrityError, match="not the beacon's signature"):
+        TwinCommitment.from_dict({**stored, "beacon": other})
+
+
+@pytest.mark.parametrize(("trusted", "hours", "beacon", "binds"), [
+    (True, -1, True, True),
+    (True, 0, True, False),  # the round's signature was known
+    (True, 1, True, False),
+    (False, -1, True, False),
+    (True, 1, False, True),
+    (False, 1, False, False),
+])  # fmt: skip
+def test_a_pick_binds_if_the_owner_could_not_choose_it(trusted: bool, hours: int, beacon: bool, binds: bool) -> None:
+    of = committed(4, beacon=NAMED if beacon else None)
+    stamped = Timestamp(authority="TSA", time=NAMED.time + timedelta(hours=hours), trusted=trusted, sha256="0")
+    assert of.binds(stamped) is binds
+    assert of.binds(None) is False
 
 
 def test_unsigned_bytes_of_a_reply_do_not_move_the_pick() -> None:

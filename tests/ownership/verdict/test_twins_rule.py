@@ -6,6 +6,7 @@ H0 of the test of twins: the suspect does not depend on which twin was picked. U
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from ownership.reports.html import render_html
 from ownership.reports.report import Report
 from ownership.verdict.explanations import ExplanationFinding
 from ownership.verdict.multiplicity import suspect_pvalue
-from ownership.verdict.records import KeyRecord, TimestampRecord, TwinsRecord
+from ownership.verdict.records import BeaconRecord, KeyRecord, TimestampRecord, TwinsRecord
 from ownership.verdict.results import AuditorEncoder, KeyTest
 from ownership.verdict.rule import Evidence, ReasonCode, Verdict
 from ownership.verdict.twins import TwinsTest
@@ -51,10 +52,12 @@ def twins(m: int = 100, exceeding: int = 0, **changes: Any) -> TwinsTest:
     return replace(of, **changes)
 
 
-def audited(of: TwinsTest, *results: Any, trusted: bool = True, **changes: Any) -> Report:
+def audited(
+    of: TwinsTest, *results: Any, trusted: bool = True, beacon: BeaconRecord | None = None, **changes: Any
+) -> Report:
     record = TwinsRecord(
         commitment_sha256="t", twins=len(of.scores), picked=of.picked, tried=of.tried,
-        anchor=replace(ANCHOR, trusted=trusted),
+        anchor=replace(ANCHOR, trusted=trusted), beacon=beacon,
     )  # fmt: skip
     claim = replace(CLAIM, key=KEY, twins=record, references=NAMES)
     return report(*results, **{"claim": claim, "key": key(), "twins": of, **changes})
@@ -68,6 +71,24 @@ def test_the_first_of_100_supports_a_claim_at_its_own_error_rate() -> None:
     assert r.strength.likelihood_ratio == pytest.approx(0.05 ** (1 / 3) / 0.01)  # 3 of 3 references: at least 36.8
     assert "picked the victim" in sentences.verdict(r)
     assert audited(twins(exceeding=1)).verdict is Verdict.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(("minutes", "decides"), [(1, True), (0, False), (-1, False)])
+def test_a_round_picks_for_those_who_committed_before_it(minutes: int, decides: bool) -> None:
+    """A commitment that was stamped when the round was signed already may have been made to fit it."""
+    signed = datetime.fromisoformat(ANCHOR.time) + timedelta(minutes=minutes)
+    beacon = BeaconRecord(name="drand quicknet", chain_sha256="c", round=7, time=signed.isoformat())
+    r = audited(twins(), beacon=beacon)
+    assert r.findings.twins_decide is decides
+    assert r.verdict is (Verdict.SUPPORTED if decides else Verdict.NOT_SUPPORTED)
+    assert "The pick follows from round 7 of drand quicknet" in twins_text.twins_order(r)
+    assert ("The commitment was stamped before that." in twins_text.twins_order(r)) is decides
+    assert ("not excluded that the owner knew the pick" in twins_text.twins_result(r.findings)) is not decides
+    assert "its signature picked" not in twins_text.twins_order(r)
+    undated = replace(r.claim, twins=replace(r.claim.twins, anchor=None))  # type: ignore[type-var]
+    alone = replace(r, findings=replace(r.findings, claim=undated))
+    assert not alone.findings.twins_decide
+    assert "not timestamped" in twins_text.twins_order(alone)
 
 
 def test_twins_that_cannot_reach_their_alpha_are_shown_and_cost_nothing() -> None:
