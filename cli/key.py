@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import inputs, render
+from cli.commitments import (
+    ONE_OF,
+    Beacon,
+    BeaconReply,
+    BeaconTime,
+    Reply,
+    Timestamp,
+    future,
+    signature_lines,
+    signed,
+    warn_undated,
+)
 from cli.options import DATA_HELP, N_PROBES_HELP, Out, Roots, Size
 from cli.seal import roots_in, say
 
@@ -17,9 +29,6 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
     from torch import Tensor
 
-    from ownership.attestation.beacon import BeaconRound
-    from ownership.attestation.timestamps import Timestamp as Stamp
-    from ownership.keyed.commitment import Commitment
     from ownership.keyed.features import PoolFeatures
     from ownership.keyed.key import Features, Key
 
@@ -36,43 +45,6 @@ FEATURE_ENCODER_HELP = (
     "map marks instead of a random network's. It finds surrogates of augmented or rotated queries better. Give the "
     "key's folder to turnmark train, which needs the encoder."
 )
-Timestamp = Annotated[
-    str | None,
-    typer.Option(
-        "--timestamp", help="URL of a timestamp authority (RFC 3161) that signs the commitment.", show_default=False
-    ),
-]
-Reply = Annotated[
-    Path | None,
-    typer.Option("--reply", help="An authority's reply (.tsr) to the request over the commitment.", show_default=False),
-]
-BeaconTime = Annotated[
-    str | None,
-    typer.Option(
-        "--beacon-time",
-        metavar="TIME",
-        help="Time in the future (2026-12-24T12:00+01:00): the key, or the pick of twins, follows from the first round "
-        "that the beacon signs then, and does not exist before. Publish or timestamp the commitment before.",
-        show_default=False,
-    ),
-]
-Beacon = Annotated[
-    str | None,
-    typer.Option(
-        "--beacon",
-        help="URL of a relay of the beacon, such as https://api.drand.sh, that is asked for the named round.",
-        show_default=False,
-    ),
-]
-BeaconReply = Annotated[
-    Path | None,
-    typer.Option(
-        "--beacon-reply",
-        help="A relay's answer (JSON) for that round; the command show names its path.",
-        show_default=False,
-    ),
-]
-ONE_OF = "give one of --timestamp URL, --reply FILE, --beacon URL and --beacon-reply FILE"
 ADVICE = (
     "the key is not anchored in time: that it was chosen after a suspect was known is not excluded. Anchor it before "
     "training: turnmark key anchor"
@@ -240,66 +212,6 @@ def _features_line(features: Features | None) -> str:
     if features is None:
         return "of random networks"
     return f"of random networks, and of the encoder with SHA-256 {features.encoder_sha256}"
-
-
-def future(time: str) -> BeaconRound:
-    """Return the first round that the beacon signs at a time in the future."""
-    from datetime import UTC, datetime
-
-    from ownership.attestation.beacon import future_round
-    from ownership.attestation.timestamps import parse_date
-
-    return future_round(parse_date(time), datetime.now(UTC))
-
-
-C = TypeVar("C", bound="Commitment")
-
-
-def signed(
-    of: C,
-    roots: Sequence[Certificate],
-    *,
-    timestamp: str | None,
-    reply: Path | None,
-    beacon: str | None,
-    beacon_reply: Path | None,
-) -> C:
-    """Return a key or twins with the signature that the one option given brings."""
-    from ownership.errors import OwnershipError
-    from ownership.io.files import read_bytes
-    from ownership.keyed.anchoring import anchored_by, anchored_with, drawn_by, drawn_with
-
-    if timestamp is not None:
-        return anchored_by(of, timestamp, roots)
-    if reply is not None:
-        return anchored_with(of, read_bytes(reply, OwnershipError, "reply"), roots)
-    if beacon is not None:
-        return drawn_by(of, beacon)
-    return drawn_with(of, read_bytes(beacon_reply, OwnershipError, "reply"))  # type: ignore[arg-type]
-
-
-def anchor_line(stamped: Stamp) -> str:
-    """Return what is said of an anchor."""
-    checked = "which chains to --roots" if stamped.trusted else "which was not checked against a root (--roots)"
-    return f"anchor      signed at {stamped.time.isoformat()} by {stamped.authority}, {checked}"
-
-
-def signature_lines(of: Commitment, roots: Sequence[Certificate]) -> list[str]:
-    """Return what is said of the round and of the anchor of a commitment."""
-    stamped, named, lines = of.timestamp(roots), of.beacon, []
-    if named is not None:
-        when = "to be signed at" if of.waits else "signed at"
-        lines.append(f"beacon      {named}, {when} {named.time.isoformat()}; at every relay: {named.path}")
-    return lines if stamped is None else [*lines, anchor_line(stamped)]
-
-
-def warn_undated(of: Commitment, command: str) -> None:
-    """Warn of a commitment that names a round and has no date."""
-    if of.beacon is not None and of.anchor is None:
-        render.warn(
-            f"the commitment has no date: publish it before {of.beacon.time.isoformat()}, or have it timestamped "
-            f"({command} anchor --timestamp URL); otherwise it could be made afterwards"
-        )
 
 
 def _say_anchor(key: Key, roots: Sequence[Certificate]) -> None:

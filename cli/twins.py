@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import inputs, render
-from cli.key import (
+from cli.commitments import (
     ONE_OF,
     Beacon,
     BeaconReply,
