@@ -18,7 +18,7 @@ from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.extract import Examples, RepresentationObjective, fit
 from attacks_for_eval.extraction.labels import LabelObjective
 from attacks_for_eval.seeded_key import seeded_key
-from benchmarks.key_imagenet.design import ARCHITECTURES, PROBES, SIDE, SMALL, Suspect, embedding
+from benchmarks.key_imagenet.design import ARCHITECTURES, PROBES, QUERIES, SIDE, SMALL, Suspect, embedding
 from benchmarks.prepare.public_encoders import WHEELS, network_of, weights_in
 from ownership.encoders.architectures import Encoder, make_encoder
 from ownership.encoders.images import EncoderLike, represent
@@ -38,6 +38,8 @@ DIM = 1280
 CLASSES = 100
 PENALTIES = (100.0, 1000.0, 10_000.0)
 """Of the ridge classifiers of the linear evaluation."""
+PENALTY = 0.01
+"""Of the regression that a surrogate's linear layer starts from, of the features' mean variance."""
 
 Labeled = tuple[Tensor, Tensor]
 """Images `(n, 3, h, w)` uint8, labels `(n,)`."""
@@ -65,13 +67,13 @@ class Images:
         tiny, cifar, foreign = (_shuffled(n, seed) for n in ("tiny-imagenet:val", "cifar10:train", "cifar100:test"))
         test = load_data("cifar10:test", size=SIDE)
         assert test.labels is not None
-        none = torch.full((1000,), -1)
+        none = torch.full((QUERIES - len(foreign[0]),), -1)
         return cls(
             embedding=torch.cat([tiny[0][:4600], cifar[0][:10_000]]),
             pool=torch.cat([tiny[0][4600:7100], cifar[0][10_000:13_500]]),
             queries=(
-                torch.cat([foreign[0][:7000], tiny[0][7100:8100]]),
-                torch.cat([foreign[1][:7000], none]),
+                torch.cat([foreign[0], tiny[0][7100:8100], cifar[0][18_500:34_500]]),
+                torch.cat([foreign[1], none]),
             ),
             probes={
                 "Tiny-ImageNet": (_part(tiny, 8100, 9100), _part(tiny, 9100, 10_100)),
@@ -175,14 +177,18 @@ class Models:
     def start(self, suspect: Suspect) -> Encoder:
         """Return the encoder that the training of a suspect starts from.
 
-        BatchNorm of public weights is frozen: with the statistics of batches of 64 x 64 pixels a surrogate ends farther
-        from its victim than the public encoder is.
+        Another network than the teacher's gets a linear layer. BatchNorm of public weights is frozen: with the
+        statistics of batches of 64 x 64 pixels a surrogate ends farther from its victim than the public encoder is.
         """
         if suspect.encoder != SMALL:
             from timm.layers import freeze_batch_norm_2d  # type: ignore[attr-defined]
 
-            encoder = as_weights(load_encoder(self.public(suspect.encoder)).encoder)
-            return as_weights(freeze_batch_norm_2d(encoder))  # type: ignore[no-untyped-call]
+            loaded = as_weights(load_encoder(self.public(suspect.encoder)).encoder)
+            encoder = as_weights(freeze_batch_norm_2d(loaded))  # type: ignore[no-untyped-call]
+            if suspect.teacher.partition(" ")[0] in ("", suspect.encoder):
+                return encoder
+            encoder.body = nn.Sequential(encoder.body, nn.Linear(DIM, DIM))
+            return encoder
         with seeded(torch.Generator().manual_seed(self.seed)):
             small = make_encoder(SMALL)
             return Encoder(nn.Sequential(nn.AvgPool2d(2), small.body, nn.Linear(small.dim, DIM)), DIM)
@@ -202,12 +208,34 @@ class Models:
         objective: nn.Module = RepresentationObjective(config, DIM, generator)
         if suspect.teacher:
             responses = query_all(BlackBox(self.teacher(suspect.teacher)), queries)
+            if suspect.start == "public":
+                stitch(model, queries, responses)
         else:
             queries, labels = queries[labels >= 0], labels[labels >= 0]
             responses = F.one_hot(labels, CLASSES).float()
             with seeded(generator):
                 objective = LabelObjective("labels", nn.Linear(DIM, CLASSES))
         fit(model, objective, config, Examples(images=queries, responses=responses), generator)
+
+
+def stitch(model: Encoder, images: Tensor, responses: Tensor) -> None:
+    """Set the linear layer at the end of a network, if it has one, by ridge regression of responses on its features."""
+    body = model.body
+    if not isinstance(body, nn.Sequential) or not isinstance(layer := body[-1], nn.Linear):
+        return
+    features = represent(Encoder(body[:-1], layer.in_features, *_statistics(model)).eval(), images).double()
+    mean, target = features.mean(0), responses.double()
+    centred = features - mean
+    gram = centred.T @ centred
+    penalty = PENALTY * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
+    weight = torch.linalg.solve(gram + penalty, centred.T @ (target - target.mean(0)))
+    with torch.no_grad():
+        layer.weight.copy_(weight.T)
+        layer.bias.copy_(target.mean(0) - mean @ weight)
+
+
+def _statistics(model: Encoder) -> tuple[list[float], list[float]]:
+    return model.mean.flatten().tolist(), model.std.flatten().tolist()
 
 
 def from_wheel(wheels: Path, name: str) -> Encoder:

@@ -24,6 +24,7 @@ from benchmarks.common.rows import Row, RowStore
 from benchmarks.key_imagenet.design import (
     ARCHITECTURES,
     PROBES,
+    QUERIES,
     SIDE,
     Suspect,
     embedding,
@@ -59,6 +60,8 @@ def name_of(seed: int, claim: Claim, what: dict[str, Any]) -> str:
     """Return the name of a row: a hash of everything that was configured."""
     configured = {
         "embedding": embedding(claim[0]),
+        "feature_encoder": claim[0],
+        "queries": QUERIES,
         "seed": seed,
         "claim": list(claim),
         "side": SIDE,
@@ -84,13 +87,18 @@ def victim_rows(models: Models, claim: Claim, claims: list[Claim], done: set[str
 def price(models: Models, claim: Claim, encoder: EncoderLike) -> Row:
     """Return how far a victim's representations moved, and its linear evaluation before and after, image by image."""
     before = models.teacher(claim[0])
-    fresh = models.images.probes["Tiny-ImageNet"][1][0]
-    out: Row = {"moved": float(feature_preservation_loss(represent(encoder, fresh), represent(before, fresh)))}
+    out: Row = {"moved": distance(models, encoder, before)}
     for name, (learn, test) in models.images.probes.items():
         old, new = hits(before, learn, test), hits(encoder, learn, test)
         out |= {f"before {name}": float(old.mean()), f"after {name}": float(new.mean())}
         out |= {f"lost {name}": int((old & ~new).sum()), f"won {name}": int((new & ~old).sum()), f"of {name}": len(old)}
     return out
+
+
+def distance(models: Models, encoder: EncoderLike, of: EncoderLike) -> float:
+    """Return the distance of two encoders' representations of fresh images, in units of the second one's variance."""
+    fresh = models.images.probes["Tiny-ImageNet"][1][0]
+    return float(feature_preservation_loss(represent(encoder, fresh), represent(of, fresh)))
 
 
 def suspect_rows(models: Models, suspect: Suspect, claims: list[Claim], done: set[str]) -> Iterator[Row]:
@@ -105,7 +113,9 @@ def suspect_rows(models: Models, suspect: Suspect, claims: list[Claim], done: se
     for (claim, output), key in wanted.items():
         assert encoder is not None
         shown = apply_transforms(encoder, [output], seed=models.seed) if output else encoder
-        facts = {"role": suspect.role, "kind": suspect.kind, "output": output}
+        facts: Row = {"role": suspect.role, "kind": suspect.kind, "output": output}
+        if suspect.role == "surrogate":
+            facts["distance"] = distance(models, shown, models.victim(*claim)[0])
         yield {"key": key, **suspect.made_from(), **facts, **tests(models, claim, shown)}
 
 

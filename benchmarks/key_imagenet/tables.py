@@ -71,20 +71,24 @@ def victims() -> str:
 
 
 def detection() -> str:
-    """Return the p-values of the surrogates, one row a kind and transform of the outputs."""
+    """Return p-value and distance of the surrogates, one row a kind and transform of the outputs."""
     found: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
     for row in rows_of("surrogate"):
         found[row["kind"], row["output"]][row["claim"]] = row
     claims = sorted({claim for of in found.values() for claim in of})
     lines = [
-        [kind, output or "-", *(f"{of[c]['pvalue']:.5f}" if c in of else "-" for c in claims)]
+        [kind, output or "-", *(_cell(of[c]) if c in of else "-" for c in claims)]
         for (kind, output), of in found.items()
     ]
     plain = [row for row in rows_of("surrogate") if not row["output"]]
     changed = [row for row in rows_of("surrogate") if row["output"]]
     for name, rows in (("found, outputs as they are", plain), ("found, outputs transformed", changed)):
         lines.append([name, rate(rows), *(rate([r for r in rows if r["claim"] == c]) for c in claims)])
-    return table(("surrogate", "outputs", *claims), lines)
+    return table(("surrogate", "outputs", *(f"{c}: p, distance" for c in claims)), lines)
+
+
+def _cell(row: Row) -> str:
+    return f"{row['pvalue']:.5f}" + ("" if row["output"] else f", {row['distance']:.2f}")
 
 
 def size() -> str:
