@@ -1,1 +1,1 @@
-"""Sealing: sign, verify, redact, disclose a claim. May import: claims, attestation, encoders, io, errors."""
+"""Sealing: sign, verify, redact, disclose a claim. May import: claims, keyed, attestation, encoders, io, errors."""
