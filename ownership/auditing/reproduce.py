@@ -15,6 +15,7 @@ from ownership.io.text import printable
 from ownership.reports.report import Report
 from ownership.suspects.formats.model_file import LoadOptions
 from ownership.suspects.suspect import Suspect
+from ownership.verdict.findings import KEY_TEST
 from ownership.verdict.records import AuditOptions
 from ownership.verdict.results import KeyTest, TestResult
 from ownership.verdict.twins import TwinsTest
@@ -206,7 +207,8 @@ def _compared(report: Report) -> dict[str, Any]:
     found |= _flat("predictor_check", to_json(f.predictor_check)) | _flat("probe_quality", to_json(f.probe_quality))
     found |= _flat("panel_strength", to_json(f.panel_strength))
     found |= {"models_checked": to_json(f.models_checked)}
-    found |= _flat("auditor", {m.name: [m.values, len(m.problems)] for m in f.auditor_panel})
+    auditor = {m.name: [_key_counts_as_p(m.values, f.plan.decoys), len(m.problems)] for m in f.auditor_panel}
+    found |= _flat("auditor", auditor)
     return found | _flat("paper", to_json(f.paper_tests))
 
 
@@ -224,6 +226,14 @@ def _keys(report: Report) -> dict[str, Any]:
         found |= _flat(f"{place} maps", to_json(key.maps))
         found |= {f"{place} {who} key p": (1 + n) / (1 + key.decoys) for who, n in exceeding.items()}
     return found
+
+
+def _key_counts_as_p(values: Mapping[str, float], decoys: int) -> dict[str, float]:
+    """Return the values of an auditor's encoder with p-values instead of numbers of decoys, as for the suspect."""
+    keyed = {name: value for name, value in values.items() if name.startswith(KEY_TEST)}
+    return {n: v for n, v in values.items() if n not in keyed} | {
+        f"{n} key p": (1 + v) / (1 + decoys) for n, v in keyed.items()
+    }
 
 
 def _twins(twins: TwinsTest | None) -> dict[str, Any]:
@@ -246,7 +256,7 @@ def _alike(where: str, a: Any, b: Any, tolerance: float) -> bool:
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (a, b))
     if not numbers or a == b:
         return bool(a == b)
-    if where.startswith("key_test") and where.endswith((" key p", "/z", " statistic")):
+    if KEY_TEST in where and where.endswith((" key p", "/z", " statistic")):
         relative, absolute = KEY_TOLERANCE if where.endswith(" key p") else KEY_SCORE_TOLERANCE
         return bool(abs(a - b) <= max(relative * max(abs(a), abs(b)), absolute))
     if where.startswith("panel_strength"):

@@ -147,6 +147,7 @@ def test_an_audit_ends_early_at_its_share_of_alpha() -> None:
     assert report.findings.queries == 250
 
 
+@pytest.mark.heavy
 def test_the_same_files_give_the_same_report_and_reproduce(folder: Path, stored: Claim) -> None:
     claim = stored
     suspect = as_suspect(marked(30, 1.0), digest="ab" * 32)
