@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
     from ownership.attestation.beacon import BeaconRound
-    from ownership.attestation.timestamps import Timestamp as Stamp
     from ownership.keyed.commitment import Commitment
 
 Timestamp = Annotated[
@@ -93,19 +92,16 @@ def signed(
     return drawn_with(of, read_bytes(beacon_reply, OwnershipError, "reply"))  # type: ignore[arg-type]
 
 
-def anchor_line(stamped: Stamp) -> str:
-    """Return what is said of an anchor."""
-    checked = "which chains to --roots" if stamped.trusted else "which was not checked against a root (--roots)"
-    return f"anchor      signed at {stamped.time.isoformat()} by {stamped.authority}, {checked}"
-
-
 def signature_lines(of: Commitment, roots: Sequence[Certificate]) -> list[str]:
     """Return what is said of the round and of the anchor of a commitment."""
     stamped, named, lines = of.timestamp(roots), of.beacon, []
     if named is not None:
         when = "to be signed at" if of.waits else "signed at"
         lines.append(f"beacon      {named}, {when} {named.time.isoformat()}; at every relay: {named.path}")
-    return lines if stamped is None else [*lines, anchor_line(stamped)]
+    if stamped is not None:
+        checked = "which chains to --roots" if stamped.trusted else "which was not checked against a root (--roots)"
+        lines.append(f"anchor      signed at {stamped.time.isoformat()} by {stamped.authority}, {checked}")
+    return lines
 
 
 def warn_undated(of: Commitment, command: str) -> None:

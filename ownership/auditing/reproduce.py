@@ -256,7 +256,7 @@ def _alike(where: str, a: Any, b: Any, tolerance: float) -> bool:
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (a, b))
     if not numbers or a == b:
         return bool(a == b)
-    if KEY_TEST in where and where.endswith((" key p", "/z", " statistic")):
+    if where.startswith((KEY_TEST, "auditor/")) and where.endswith((" key p", "/z", " statistic")):
         relative, absolute = KEY_TOLERANCE if where.endswith(" key p") else KEY_SCORE_TOLERANCE
         return bool(abs(a - b) <= max(relative * max(abs(a), abs(b)), absolute))
     if where.startswith("panel_strength"):

@@ -61,6 +61,14 @@ class Commitment(ABC):
             return self.beacon.signature
         return None if self.anchor is None else token_signature(self.anchor, ClaimError)
 
+    def stamped_before_round(self, stamped: Timestamp | None) -> bool:
+        """Return whether a stamp of the commitment is earlier than the round that it names, if it names one.
+
+        Args:
+            stamped: The content of the anchor; None without one.
+        """
+        return self.beacon is None or (stamped is not None and stamped.time < self.beacon.time)
+
     def named_round(self) -> dict[str, Any]:
         """Return what the commitment says of a round, as JSON-ready values; empty if it names none."""
         return {} if self.beacon is None else {"beacon": self.beacon.named()}

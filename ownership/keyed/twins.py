@@ -106,9 +106,7 @@ class TwinCommitment(Commitment):
         Args:
             stamped: The content of the anchor, checked against root certificates.
         """
-        if stamped is None or not stamped.trusted:
-            return False
-        return self.beacon is None or stamped.time < self.beacon.time
+        return stamped is not None and stamped.trusted and self.stamped_before_round(stamped)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the commitment as JSON-ready values, with recipe, round and anchor."""

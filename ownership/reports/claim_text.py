@@ -81,7 +81,7 @@ def _signed(of: Commitment, anchor: Timestamp | None, stamped: str) -> Iterator[
     """Yield the lines about the round and the anchor of a commitment."""
     if of.beacon is not None:
         yield f"            follows from {of.beacon}, signed at {of.beacon.time.isoformat()}"
-        if anchor is None or anchor.time >= of.beacon.time:
+        if not of.stamped_before_round(anchor):
             stamped += "; that the commitment was made before the round has to be shown by its publication"
     yield f"            {stamped}"
 

@@ -101,7 +101,7 @@ def _beacon_check(of: Commitment, stamped: Timestamp | None) -> Iterator[Check]:
     if of.beacon is None:
         return
     detail = f"{of.beacon}, signed at {of.beacon.time.isoformat()}: its signature is the beacon's"
-    if stamped is None or stamped.time >= of.beacon.time:
+    if not of.stamped_before_round(stamped):
         detail += "; NOT shown here: that the commitment was made before, which its publication would"
     yield Check(f"beacon of the {of.OF}", detail)
 

@@ -25,6 +25,7 @@ from ownership.keyed.drawn import Drawn
 from ownership.keyed.pool import KeyMaterial
 from ownership.reports.html import render_html
 from ownership.reports.report import Report
+from ownership.verdict.results import AuditorEncoder
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,22 @@ def test_a_repeated_audit_compares_the_key_test(honest: Report) -> None:
                     {"references": {"reference_a": 50_000}}):  # fmt: skip
         other = replace(honest, findings=replace(honest.findings, key=replace(key, **changes)))
         assert compare(honest, other).differences, changes
+
+
+@pytest.mark.parametrize(("repeated", "alike"), [(21_620, True), (21_000, False), (0, False)])
+@pytest.mark.parametrize("place", ["key_test", "key_test@100"])
+def test_decoys_that_change_sides_for_an_auditors_encoder_are_rounding(
+    honest: Report, place: str, repeated: int, alike: bool
+) -> None:
+    """Counts of an auditor's own encoder are compared as the suspect's: as p-values, 2 % apart at most."""
+
+    def audited(count: int, value: float = 0.5) -> Report:
+        values = {place: float(count), "partial_rsa_relative": value}
+        own = AuditorEncoder(name="own", sha256="0" * 64, provenance="", values=values, problems=())
+        return replace(honest, findings=replace(honest.findings, auditor_panel=(own,)))
+
+    assert (not compare(audited(21_624), audited(repeated)).differences) is alike
+    assert compare(audited(21_624), audited(21_624, 0.51)).differences
 
 
 @pytest.mark.parametrize("field", ["seed", "n_public", "gmm_components", "n_rotations", "repeat_share", "decoys"])
