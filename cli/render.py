@@ -19,7 +19,7 @@ from ownership.io.text import printable
 
 if TYPE_CHECKING:
     from attacks_for_eval.demo import Row
-    from ownership.auditing.reproduce import Reproduction
+    from ownership.auditing.comparison import Reproduction
     from ownership.claims.key_ranks import KeyPower
     from ownership.claims.power import Power
     from ownership.reports.batch import BatchSummary
@@ -207,7 +207,7 @@ def several(s: BatchSummary) -> None:
 
 def reproduction(r: Reproduction) -> None:
     """Print a report's numbers beside those of the repeated audit, and each that differs."""
-    from ownership.auditing.reproduce import P_TOLERANCE
+    from ownership.auditing.comparison import P_TOLERANCE
     from ownership.reports.glossary import format_exact_p, format_number, format_p
 
     table = Table(box=None, padding=(0, 1))

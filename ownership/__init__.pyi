@@ -9,10 +9,10 @@ from ownership.attestation.timestamps import load_roots as load_roots
 from ownership.auditing.batch import AuditOutcome as AuditOutcome
 from ownership.auditing.batch import audit_batch as audit_batch
 from ownership.auditing.batch import summarize as summarize
+from ownership.auditing.comparison import ComparedTest as ComparedTest
+from ownership.auditing.comparison import Reproduction as Reproduction
 from ownership.auditing.engine import audit as audit
 from ownership.auditing.probe_export import export_probes as export_probes
-from ownership.auditing.reproduce import ComparedTest as ComparedTest
-from ownership.auditing.reproduce import Reproduction as Reproduction
 from ownership.auditing.reproduce import load_options as load_options
 from ownership.auditing.reproduce import reproduce as reproduce
 from ownership.claims.build import build_claim as build_claim

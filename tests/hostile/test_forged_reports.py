@@ -16,7 +16,7 @@ from support.keys import ONE_LOOK, claimed, rewritten
 from torch import Tensor
 
 from ownership import audit
-from ownership.auditing.reproduce import compare
+from ownership.auditing.comparison import compare
 from ownership.claims.claim import Claim
 from ownership.claims.record import NamedEncoder
 from ownership.errors import ClaimError, OwnershipError, ReportError

@@ -14,8 +14,8 @@ from support.encoders import as_suspect, encoder, member
 from support.job import Job
 
 from ownership import audit, build_claim
+from ownership.auditing.comparison import compare
 from ownership.auditing.panel_strength import panel_strength
-from ownership.auditing.reproduce import compare
 from ownership.claims.claim import Claim
 from ownership.claims.probes import ClaimImages
 from ownership.claims.record import NamedEncoder
