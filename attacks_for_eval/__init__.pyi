@@ -27,7 +27,8 @@ from attacks_for_eval.evaluation.rates import write_summary as write_summary
 from attacks_for_eval.evaluation.spec import Hyperparameters as Hyperparameters
 from attacks_for_eval.evaluation.spec import ModelSpec as ModelSpec
 from attacks_for_eval.evaluation.spec import Objective as Objective
-from attacks_for_eval.evasion.apply import apply_transforms as apply_transforms
+from attacks_for_eval.evasion.apply import evade as evade
+from attacks_for_eval.evasion.attacker import Attacker as Attacker
 from attacks_for_eval.evasion.weights import fine_tune as fine_tune
 from attacks_for_eval.extraction.black_box import BlackBox as BlackBox
 from attacks_for_eval.extraction.black_box import BudgetError as BudgetError

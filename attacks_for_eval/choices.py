@@ -33,10 +33,14 @@ Classifier = Literal["exact", "sgd", "lars"]
 WeightTransform = Literal["prune", "fine_tune", "distil", "embed"]
 """Evasion transform of a surrogate's weights (`evaluation.spec.WEIGHT_TRANSFORMS`); arguments follow colons."""
 OutputTransform = Literal[
-    "permute", "rotate_basis", "scale", "pad", "project", "rounded", "normalized", "noisy",
-    "prune", "quantise", "halve", "pca", "average",
+    "permute", "rotate_basis", "scale", "pad", "project", "rounded", "normalized", "noisy", "random_lengths",
+    "pca", "drop_leading", "spectrum", "reverse_spectrum", "average", "subtract_own", "blend_centroids", "codes",
+    "drop_distinctive", "activation", "relu_features", "signs", "random_network", "coupling", "tanh_residual",
+    "half_planes", "ranks", "append_own", "append_own_white", "append_own_relu", "replace_half",
+    "append_random_features", "append_pixels", "append_hash", "append_products", "unrotate", "mean_of_rotations",
+    "gate", "prune", "quantise", "halve",
 ]  # fmt: skip
-"""Evasion transform in front of a surrogate, one of `evaluation.factory.OUTPUT_CHOICES`."""
+"""Evasion in front of a surrogate that needs no training, a key of `evasion.apply.EVASIONS`."""
 IndependentObjective = Literal[
     "simclr", "simsiam", "barlow", "rotated", "supervised", "rotation", "untrained", "distilled"
 ]  # fmt: skip

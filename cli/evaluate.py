@@ -60,7 +60,14 @@ def evaluate(
     ] = None,
     output_transform: Annotated[
         list[str] | None,
-        choice(OutputTransform, "--output-transform", help="Evasion transform of the surrogate's outputs."),
+        choice(
+            OutputTransform,
+            "--output-transform",
+            help="Evasion in front of the surrogate; a number may follow a colon, and a plus joins several, as in "
+            "append_own:10+rotate_basis.",
+            argument=True,
+            joined=True,
+        ),
     ] = None,
     independent: Annotated[
         list[str] | None,

@@ -40,7 +40,13 @@ def unknown(what: str, value: str, known: Sequence[str]) -> typer.BadParameter:
 
 
 def choice(
-    kind: Any, *names: str, help: str, what: str = "", argument: bool = False, without: Sequence[str] = ()
+    kind: Any,
+    *names: str,
+    help: str,
+    what: str = "",
+    argument: bool = False,
+    joined: bool = False,
+    without: Sequence[str] = (),
 ) -> Any:
     """Return the option that takes one of a `Literal`'s values.
 
@@ -50,14 +56,16 @@ def choice(
         help: what it means; the values are appended.
         what: the noun for messages; the option's name if not given.
         argument: whether a value may carry arguments after colons (`prune:50`).
+        joined: whether several values may be joined by a plus (`prune:50+permute`).
         without: values that this command does not offer.
     """
     values = [v for v in get_args(kind) if v not in without]
     noun = what or names[0].strip("-").replace("-", " ")
 
     def parse(text: str) -> str:
-        if (text.partition(":")[0] if argument else text) not in values:
-            raise unknown(noun, text, values)
+        for part in text.split("+") if joined else [text]:
+            if (part.partition(":")[0] if argument else part) not in values:
+                raise unknown(noun, part, values)
         return text
 
     return typer.Option(

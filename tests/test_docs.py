@@ -14,6 +14,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from attacks_for_eval.evasion.apply import EVASIONS
 from cli.main import app
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,3 +117,14 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         cwd=ROOT,
     )
     assert "partial_rsa_relative" in (tmp_path / "statistics.html").read_text(encoding="utf-8")
+
+
+def test_every_evasion_is_described_as_it_is() -> None:
+    """Name, argument, what it does, what it needs and where it is from."""
+    page = (ROOT / "docs/attacks.md").read_text(encoding="utf-8")
+    arguments = {None: "", float: ":N", str: ":NAME"}
+    for name, evasion in EVASIONS.items():
+        needed = ", ".join({"encoder": "an encoder"}.get(n, n) for n in evasion.needs) or "-"
+        row = f"| `{name}{arguments[evasion.argument]}` | {evasion.what} | {needed} | {evasion.source} |"
+        assert row in page, row
+    assert page.count(" | ") >= 3 * len(EVASIONS)

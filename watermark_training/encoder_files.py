@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from ownership.encoders.architectures import Encoder
 from ownership.errors import TrainingError
@@ -23,7 +24,7 @@ def weights_bytes(encoder: Encoder, arch: str) -> bytes:
     return save({k: v.contiguous() for k, v in encoder.state_dict().items()}, metadata={"architecture": arch})
 
 
-def onnx_bytes(encoder: Encoder, image_shape: tuple[int, int]) -> bytes:
+def onnx_bytes(encoder: nn.Module, image_shape: tuple[int, int]) -> bytes:
     """Return an encoder as ONNX: input `images` `(n, 3, h, w)` in `[0, 1]`, output `representations` `(n, d)`.
 
     Args:
@@ -36,6 +37,8 @@ def onnx_bytes(encoder: Encoder, image_shape: tuple[int, int]) -> bytes:
     """
     require("onnxscript")
     example = torch.zeros(2, 3, *image_shape)
+    with torch.no_grad():
+        encoder.eval()(example)  # what a module draws at its first call cannot be exported
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -43,7 +46,7 @@ def onnx_bytes(encoder: Encoder, image_shape: tuple[int, int]) -> bytes:
         with warnings.catch_warnings():  # torch.onnx warns about its own internals (pytree, copyreg, axis names)
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                encoder.eval(),
+                encoder,
                 (example,),
                 dynamo=True,
                 verbose=False,

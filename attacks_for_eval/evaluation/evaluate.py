@@ -21,7 +21,7 @@ from attacks_for_eval.evaluation.factory import ModelFactory, transform_outputs
 from attacks_for_eval.evaluation.linear import linear_evaluation
 from attacks_for_eval.evaluation.parallel import parallel_map
 from attacks_for_eval.evaluation.spec import DEFAULT, Hyperparameters, ModelSpec, Objective
-from attacks_for_eval.evasion.outputs import LOSSLESS
+from attacks_for_eval.evasion.apply import lossless
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
@@ -54,7 +54,7 @@ class Cell:
 
     spec: ModelSpec
     case: str  # name of the case whose claim it is audited against; a surrogate is extracted from its victim
-    output_transform: str = ""  # what the model is wrapped with, a name in factory.OUTPUT_CHOICES
+    output_transform: str = ""  # evasions of the model that need no training, as in `evasion.apply.EVASIONS`
 
     def key(self, settings: Hyperparameters, claim: str) -> str:
         """Return the name of the row: a hash of the specification, the settings and the claim's SHA-256."""
@@ -142,7 +142,8 @@ def audit_models(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
         report = audit(claim, suspect)
         audited = time.perf_counter()
         # an affine map does not change a linear probe
-        measured = cell.spec, "" if cell.output_transform in LOSSLESS else cell.output_transform
+        chain = cell.output_transform
+        measured = cell.spec, "" if not chain or lossless(chain) else chain
         if evaluation.labeled is not None and measured not in utilities:
             utilities[measured] = linear_probe(suspect.encoder, *evaluation.labeled)
         row = {

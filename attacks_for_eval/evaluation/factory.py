@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks_for_eval.evaluation.spec import DEFAULT, Hyperparameters, ModelSpec, Objective
-from attacks_for_eval.evasion.apply import apply_transforms
-from attacks_for_eval.evasion.outputs import OUTPUT_TRANSFORMS, average, pca
-from attacks_for_eval.evasion.weights import WEIGHT_TRANSFORMS, fine_tune, prune
+from attacks_for_eval.evasion.apply import evade
+from attacks_for_eval.evasion.attacker import Attacker
+from attacks_for_eval.evasion.weights import fine_tune, prune
 from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig, with_method
 from attacks_for_eval.extraction.extract import Examples, extract, fit
@@ -35,9 +35,6 @@ from watermark_training.embed import EMBEDDING_DEFAULTS
 from watermark_training.encoder_files import weights_bytes
 from watermark_training.key_material import held_out
 from watermark_training.training import train
-
-OUTPUT_CHOICES = ("", *OUTPUT_TRANSFORMS, *WEIGHT_TRANSFORMS, "pca", "average")
-"""Transforms that an audited model may be wrapped with; "" is none."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -187,7 +184,7 @@ def with_settled_batch_norm(encoder: Encoder, images: Tensor) -> Encoder:
 
 
 def _prune(_f: ModelFactory, spec: ModelSpec, encoder: Encoder, arch: str, argument: str) -> tuple[Encoder, str]:
-    return _weights(prune(encoder, spec.seed, fraction=float(argument or 30) / 100)), arch
+    return _weights(prune(encoder, Attacker(), float(argument or 30))), arch
 
 
 def _fine_tune(f: ModelFactory, spec: ModelSpec, encoder: Encoder, arch: str, argument: str) -> tuple[Encoder, str]:
@@ -218,24 +215,26 @@ TRANSFORMED: dict[str, Callable[[ModelFactory, ModelSpec, Encoder, str, str], tu
 """Name in `spec.WEIGHT_TRANSFORMS` -> (factory, spec, encoder, architecture, argument) -> encoder, architecture."""
 
 
-def transform_outputs(factory: ModelFactory, spec: ModelSpec, encoder: EncoderLike, name: str) -> EncoderLike:
-    """Return a model wrapped with a transform of its outputs, as an attacker's API would serve it.
+def transform_outputs(factory: ModelFactory, spec: ModelSpec, encoder: EncoderLike, chain: str) -> EncoderLike:
+    """Return a model after a chain of evasions that need no training, as an attacker's API would serve it.
 
     Args:
         factory: makes the models.
-        spec: of the model.
+        spec: of the model; its images are the attacker's own, as is a SimCLR encoder that is trained on them.
         encoder: the model.
-        name: in `OUTPUT_CHOICES`. "pca" keeps the first half of the principal components on the queried images;
-            "average" is the mean with an independent encoder of the same images.
+        chain: names in `EVASIONS`, joined by a plus; "" for none.
 
     Raises:
-        TrainingError: if the name is unknown.
+        TrainingError: if the chain is malformed.
     """
-    if name == "":
+    if chain == "":
         return encoder
-    if name == "pca":
-        return pca(encoder, factory.chosen(spec).images)
-    if name == "average":
-        other = replace(spec.base, role="independent", objective="simclr", watermark="none", base_checkpoint="")
-        return average(encoder, load_encoder(factory.make(other)).encoder)
-    return apply_transforms(encoder, [name], seed=spec.seed)
+    other = replace(spec.base, role="independent", objective="simclr", watermark="none", base_checkpoint="")
+    data = factory.chosen(spec)
+    attacker = Attacker(
+        images=data.images,
+        labels=data.labels,
+        encoder=lambda: load_encoder(factory.make(other)).encoder,
+        seed=spec.seed,
+    )
+    return evade(encoder, chain, attacker)

@@ -32,7 +32,7 @@ class Grid:
     archs: tuple[str, ...] = ("small",)
     queries: tuple[int, ...] = (2048,)
     weight_transforms: tuple[str, ...] = ()  # as in ModelSpec; each alone, beside none
-    output_transforms: tuple[str, ...] = ()  # names in factory.OUTPUT_CHOICES; each alone, beside none
+    output_transforms: tuple[str, ...] = ()  # chains of `evasion.apply.EVASIONS`; each alone, beside none
     independents: tuple[str, ...] = ("simclr", "simclr:secret", "simclr:paper")  # OBJECTIVE[:WATERMARK]
     sources: tuple[str, ...] = ("others",)  # images that independent encoders are trained on
     images: int = 2000  # of an independent encoder

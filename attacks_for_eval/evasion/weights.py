@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from attacks_for_eval.evasion.attacker import Attacker
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike
 from ownership.errors import TrainingError
@@ -27,22 +27,22 @@ def _matrices(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.ndim >= 2]
 
 
-def prune(encoder: EncoderLike, seed: int = 0, *, fraction: float = 0.3) -> nn.Module:
-    """Return a copy with the smallest `fraction` of the weights of every layer set to zero (magnitude pruning)."""
+def prune(encoder: EncoderLike, _attacker: Attacker, percent: float = 30) -> nn.Module:
+    """Return a copy with the smallest `percent` of the weights of every layer set to zero (magnitude pruning)."""
     out = _copy(encoder)
     with torch.no_grad():
         for p in _matrices(out):
-            count = int(fraction * p.numel())
+            count = int(percent / 100 * p.numel())
             if count:
                 limit = p.abs().flatten().kthvalue(count).values
                 p.masked_fill_(p.abs() <= limit, 0.0)
     return out
 
 
-def quantize(encoder: EncoderLike, seed: int = 0, *, bits: int = 8) -> nn.Module:
+def quantize(encoder: EncoderLike, _attacker: Attacker, bits: float = 8) -> nn.Module:
     """Return a copy with the weights of every layer on 2^bits - 1 levels, symmetric, with one scale a layer."""
     out = _copy(encoder)
-    levels = 2 ** (bits - 1) - 1
+    levels = 2 ** (int(bits) - 1) - 1
     with torch.no_grad():
         for p in _matrices(out):
             step = (p.abs().max() / levels).clamp_min(1e-12)
@@ -50,7 +50,7 @@ def quantize(encoder: EncoderLike, seed: int = 0, *, bits: int = 8) -> nn.Module
     return out
 
 
-def halve(encoder: EncoderLike, seed: int = 0) -> nn.Module:
+def halve(encoder: EncoderLike, _attacker: Attacker) -> nn.Module:
     """Return a copy with its weights rounded to float16 precision."""
     out = _copy(encoder)
     with torch.no_grad():
@@ -72,7 +72,3 @@ def fine_tune(encoder: Encoder, images: Tensor, config: TrainConfig, *, progress
         TrainingError: if the architecture differs, or the loss is no longer finite.
     """
     return train(images, config, start=encoder, callbacks=Callbacks(progress=progress)).encoder
-
-
-WEIGHT_TRANSFORMS: dict[str, Callable[..., nn.Module]] = {"prune": prune, "quantise": quantize, "halve": halve}
-"""Name -> transform of weights that needs only the encoder and a seed."""

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from attacks_for_eval.evasion.apply import apply_transforms
+from attacks_for_eval.evasion.apply import evade
+from attacks_for_eval.evasion.attacker import Attacker
 from benchmarks.common.key_columns import DrawnWithBaselines, key_columns, with_baselines
 from benchmarks.common.rows import Row, RowStore
 from benchmarks.key_imagenet.design import (
@@ -112,7 +113,7 @@ def suspect_rows(models: Models, suspect: Suspect, claims: list[Claim], done: se
     encoder = models.suspect(suspect) if wanted else None
     for (claim, output), key in wanted.items():
         assert encoder is not None
-        shown = apply_transforms(encoder, [output], seed=models.seed) if output else encoder
+        shown = evade(encoder, output, Attacker(seed=models.seed)) if output else encoder
         facts: Row = {"role": suspect.role, "kind": suspect.kind, "output": output}
         if suspect.role == "surrogate":
             facts["distance"] = distance(models, shown, models.victim(*claim)[0])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from attacks_for_eval.evaluation.evaluate import linear_probe
 from attacks_for_eval.evaluation.factory import ModelFactory, transform_outputs
 from attacks_for_eval.evaluation.spec import Hyperparameters
-from attacks_for_eval.evasion.outputs import LOSSLESS
+from attacks_for_eval.evasion.apply import lossless
 from attacks_for_eval.seeded_key import seeded_key
 from benchmarks.common.key_columns import DECOYS, DrawnWithBaselines, key_columns, with_baselines
 from benchmarks.common.rows import Row
@@ -131,7 +131,7 @@ class Bench:
         for victim, output in wanted:
             shown = transform_outputs(factory, task.spec, encoder, output)
             # an affine map does not change a linear probe
-            probe = "" if output in LOSSLESS else output
+            probe = "" if not output or lossless(output) else output
             if probe not in probed:
                 probed[probe] = self.utility(shown)
             row = {

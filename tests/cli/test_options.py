@@ -15,7 +15,8 @@ import typer.main
 from support.command import Run, error_line
 
 from attacks_for_eval import choices as attacks
-from attacks_for_eval.evaluation import factory, linear, spec
+from attacks_for_eval.evaluation import linear, spec
+from attacks_for_eval.evasion.apply import EVASIONS
 from attacks_for_eval.extraction.config import VIEWS
 from attacks_for_eval.extraction.losses import LOSSES
 from cli import inputs, options
@@ -92,7 +93,7 @@ def test_every_choice_is_one_that_the_libraries_know() -> None:
         (attacks.SurrogateView, ("same", *VIEWS)),
         (attacks.Classifier, linear.METHODS),
         (attacks.WeightTransform, spec.WEIGHT_TRANSFORMS),
-        (attacks.OutputTransform, [o for o in factory.OUTPUT_CHOICES if o]),
+        (attacks.OutputTransform, list(EVASIONS)),
         (attacks.IndependentObjective, [o.value for o in spec.Objective if o != "file"]),
         (suspects.OutputKind, OUTPUT_KINDS),
         (suspects.Protocol, APIS),
