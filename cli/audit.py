@@ -121,7 +121,7 @@ def audit(
     _check_suspects(suspect, probe_folder)
     inputs.check_claim(claim)
 
-    from ownership.attestation.timestamps import parse_date
+    from ownership.attestation.timestamps import past_date
     from ownership.reports.pdf import find_browser
     from ownership.suspects.formats.model_file import LoadOptions
 
@@ -150,7 +150,7 @@ def audit(
         auditor_panel=auditor_panel,
         models=models,
         paper_tests=paper_tests,
-        published=published and parse_date(published).isoformat(),
+        published=published and past_date(published).isoformat(),
         roots=roots,
     )
     if len(suspect) > 1:

@@ -113,4 +113,5 @@ def embed(
     said = "embedded" if done.created else "already embedded"
     render.line(f"{said}: {render.encoder_files(out, onnx=onnx)}")
     say_watermark(out, watermark, done.key_test, unanchored=key is None)
-    render.line(render.SHOW_BASE_CHECKPOINT)
+    if watermark != "keyed":
+        render.line(render.SHOW_BASE_CHECKPOINT)

@@ -260,6 +260,8 @@ def check_images(description: str, *, least: int = LEAST, what: str = "data") ->
     """
     match = _DESCRIPTION.match(description)
     whole = Path(description)
+    if not whole.exists() and description.count("[") != description.count("]"):
+        raise DataError(f"{what}: {printable(description, 300)}: a bracket is missing", "as in digits[500:1100]")
     source, split = (description, None) if match is None or whole.exists() else (match["source"], match["split"])
     if match is not None and not whole.exists() and match["stop"]:
         count = max(0, int(match["stop"]) - int(match["start"] or 0))

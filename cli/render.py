@@ -87,7 +87,7 @@ def progress(what: str = "starting") -> AbstractContextManager[showing.Shown]:
 
 def report(r: Report) -> None:
     """Print a report's verdict, reasons and tests."""
-    from ownership.reports import key_text, sentences, twins_text
+    from ownership.reports import key_text, sentences, strength_text, twins_text
     from ownership.reports.claim_text import seal_lines
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
@@ -99,7 +99,7 @@ def report(r: Report) -> None:
         out.print(escape(summary))
     if summary := sentences.tests_summary(r):
         out.print(escape(summary))
-    out.print(escape(sentences.strength(r.strength, r.verdict)))
+    out.print(escape(strength_text.strength(r.strength, r.verdict, panel=bool(r.claim.panel))))
     f = r.findings
     early = f"; supported after {r.decided_after}" if r.decided_after and f.interim_analyses else ""
     out.print(f"{f.queries} queries made to the suspect, repeated queries included{early}")

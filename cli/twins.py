@@ -33,6 +33,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+FOLDERS = "folders.json"
+"""File in a folder of twins: SHA-256 of an encoder's file -> its train folder, as it was given."""
+
 Folder = Annotated[Path, typer.Argument(help="Folder of turnmark twins commit.", show_default=False)]
 
 
@@ -54,7 +57,7 @@ def commit(
 ) -> None:
     """Write a folder of twins."""
     from ownership.errors import ClaimError
-    from ownership.io.files import refuse_existing
+    from ownership.io.files import refuse_existing, write_json
 
     refuse_existing(out, ClaimError)
     for path in encoders:
@@ -80,7 +83,8 @@ def commit(
     if timestamp is not None:
         twins = twins.signed(anchored_by(twins.commitment, timestamp, trusted))
     twins.save(out)
-    names = {encoder.sha256: path for encoder, path in zip(loaded, encoders, strict=True)}
+    names = {encoder.sha256: str(path) for encoder, path in zip(loaded, encoders, strict=True)}
+    write_json(out / FOLDERS, names)
     say([f"twins: {out}, {len(twins.files)} encoders; keep {out}/representations secret", *_lines(twins, names, roots)])
     _advise(twins)
 
@@ -111,7 +115,7 @@ def anchor(
         signed(loaded.commitment, trusted, timestamp=timestamp, reply=reply, beacon=beacon, beacon_reply=beacon_reply)
     )
     found.save_commitment(twins)
-    say(_lines(found, {}, roots))
+    say(_lines(found, _folders(twins), roots))
     _advise(found)
 
 
@@ -139,11 +143,11 @@ def show(twins: Folder, roots: Roots = None) -> None:
     from ownership.claims.twins import Twins
 
     found = Twins.load(twins)
-    say(_lines(found, {}, roots))
+    say(_lines(found, _folders(twins), roots))
     _advise(found)
 
 
-def _lines(twins: Twins, names: dict[str, Path], roots: Path | None) -> Iterator[str]:
+def _lines(twins: Twins, names: dict[str, str], roots: Path | None) -> Iterator[str]:
     """Yield what is said of twins: commitment, each encoder, anchor."""
     of = twins.commitment
     picked = of.picked
@@ -153,6 +157,18 @@ def _lines(twins: Twins, names: dict[str, Path], roots: Path | None) -> Iterator
         deploy = "  <- deploy this one" if i == picked else ""
         yield f"twin {i:<6} SHA-256 {twin.encoder}{place}{deploy}"
     yield from signature_lines(of, roots_in(roots))
+
+
+def _folders(twins: Path) -> dict[str, str]:
+    """Return the train folders of twins by the SHA-256 of their encoders; empty if they were not noted."""
+    from ownership.errors import ClaimError
+    from ownership.io.files import read_json
+    from ownership.io.text import printable
+
+    if not (twins / FOLDERS).is_file():
+        return {}
+    found = read_json(twins / FOLDERS, ClaimError, "names of the train folders")
+    return {str(sha256): printable(path, 300) for sha256, path in found.items()}
 
 
 def _advise(twins: Twins) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -45,8 +46,14 @@ MAX_INTERIM_ANALYSES = 2
 MAX_DECOYS = 9_999_999
 """Largest number of keys that a key test draws anew; they cost about two seconds a million and map."""
 
+MIN_KEY_ALPHA = 1e-6
+"""Smallest alpha of the key test: the smallest that so many decoys can reach at every analysis."""
+
 MAX_SIZE, MAX_ROTATIONS = 10_000_000, 1000
 """Largest number of probes, directions or components; largest number of rotated copies of a probe."""
+
+MAX_REPEAT_SHARE = 0.5
+"""Largest share of the queries that are repeated ones."""
 
 MIN_INTERIM_QUERIES = 100
 """Smallest number of queries of an interim analysis."""
@@ -60,7 +67,6 @@ class Plan:
         rule: Name of the verdict rule.
         primary: Names of the primary tests.
         key_alpha: Probability that the key test rejects for an independent suspect, over all analyses.
-        decoys: Keys that the key test draws anew; its p-value is at least 1 / (decoys + 1).
         twins_alpha: Probability that the test of twins rejects for an independent suspect; at the final analysis only.
         alpha: Probability of any false rejection among the primary tests, over all analyses.
         interim_queries: Numbers of queries after which an interim analysis may end the audit.
@@ -85,7 +91,6 @@ class Plan:
 
     rule: str = RULE
     key_alpha: float = 1e-4
-    decoys: int = 99_999
     twins_alpha: float = 0.01
     primary: tuple[str, ...] = PRIMARY_TESTS
     alpha: float = 0.01
@@ -120,14 +125,6 @@ class Plan:
             raise ClaimError(f"plan: key_alpha is {self.key_alpha}", "above 0, at most 0.05")
         if not 0 < self.twins_alpha <= 0.05:
             raise ClaimError(f"plan: twins_alpha is {self.twins_alpha}", "above 0, at most 0.05")
-        smallest = self.key_alpha * min((*self.interim_alpha_shares, 1 - sum(self.interim_alpha_shares)))
-        if (MAX_DECOYS + 1) * smallest < 1:
-            raise ClaimError(f"plan: key_alpha is {self.key_alpha}", f"larger: no {MAX_DECOYS} decoys reach its shares")
-        least = math.ceil(1 / smallest) - 1
-        if not least <= self.decoys <= MAX_DECOYS:
-            raise ClaimError(
-                f"plan: {self.decoys} decoys", f"at least {least} for this key_alpha, at most {MAX_DECOYS}"
-            )
         if self.min_stratum < MIN_STRATUM:
             raise ClaimError(f"plan: strata of {self.min_stratum} members", f"at least {MIN_STRATUM}")
         probes = ("n_public", "n_watermark", "n_rotated", "n_private")
@@ -137,8 +134,8 @@ class Plan:
         numbers = (self.rsa_shrinkage, self.ridge_penalty, self.repeat_share, self.repeat_tolerance)
         if not all(math.isfinite(x) and x >= 0 for x in numbers):
             raise ClaimError("plan: a number is negative or not finite")
-        if self.repeat_share > 1:
-            raise ClaimError(f"plan: repeat_share is {self.repeat_share}", "at most 1")
+        if self.repeat_share > MAX_REPEAT_SHARE:
+            raise ClaimError(f"plan: repeat_share is {self.repeat_share}", f"at most {MAX_REPEAT_SHARE}")
         if not 1 <= self.n_rotations <= MAX_ROTATIONS:
             raise ClaimError(f"plan: n_rotations is {self.n_rotations}", f"at least 1, at most {MAX_ROTATIONS}")
         if not 0 <= self.seed < 2**32:
@@ -157,6 +154,15 @@ class Plan:
                 f"plan: shares {shares} of alpha for {len(self.interim_queries)} interim analyses",
                 "one each, sum below 1",
             )
+
+    @property
+    def decoys(self) -> int:
+        """Return how many keys the key test draws anew: so many that 10 may reach alpha, at least 999.
+
+        >>> Plan().decoys, Plan(key_alpha=0.05).decoys
+        (99999, 999)
+        """
+        return min(MAX_DECOYS, max(999, round(10 / self.key_alpha) - 1))
 
     @property
     def final_share(self) -> float:
@@ -190,6 +196,52 @@ class Plan:
         """Return the plan as JSON-ready values, with every field."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
+    def feasible(self, probes: Mapping[str, int]) -> Plan:
+        """Return the plan without interim analyses that need all probes; their alpha goes to the final analysis.
+
+        Args:
+            probes: Name of a probe set -> number of its probes.
+        """
+        kept = [
+            (n, share)
+            for n, share in zip(self.interim_queries, self.interim_alpha_shares, strict=True)
+            if all(probes[name] > k for name, k in self.sizes(n, watermark="watermark" in probes).items())
+        ]
+        return replace(
+            self, interim_queries=tuple(n for n, _ in kept), interim_alpha_shares=tuple(share for _, share in kept)
+        )
+
+    def check_key_test(self, probes: Mapping[str, int], directions: int) -> None:
+        """Check that nothing of the key test is chosen by the plan but its alpha.
+
+        With the plan chosen after a suspect is known, an analysis after a lucky number of queries, or a lucky number of
+        decoys, would reject more often than alpha. Both are therefore fixed: the usual interim analyses that the probes
+        allow, or none, and `decoys`.
+
+        Args:
+            probes: Name of a probe set of the claim -> number of its probes.
+            directions: Of the key.
+
+        Raises:
+            ClaimError: If interim analyses or repeated probes are others, or key_alpha needs too many decoys.
+        """
+        usual = Plan()
+        allowed = usual.feasible(probes)
+        chosen = self.interim_queries, self.interim_alpha_shares
+        if chosen not in (((), ()), (allowed.interim_queries, allowed.interim_alpha_shares)):
+            raise ClaimError(
+                f"plan: interim analyses after {self.interim_queries} queries in a claim with a key",
+                f"these are fixed: {allowed.interim_queries} with shares {allowed.interim_alpha_shares}, or none",
+            )
+        if self.interim_queries and self.repeat_share != usual.repeat_share:
+            raise ClaimError(
+                f"plan: repeat_share is {self.repeat_share} in a claim with a key", str(usual.repeat_share)
+            )
+        if self.key_alpha < MIN_KEY_ALPHA:
+            raise ClaimError(f"plan: key_alpha is {self.key_alpha}", f"at least {MIN_KEY_ALPHA}")
+        if self.decoys * directions > 4 * MAX_DECOYS:
+            raise ClaimError(f"plan: {self.decoys} decoys of {directions} directions each", "a larger key_alpha")
+
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Plan:
         """Return the plan stored by `to_dict`.
@@ -197,10 +249,23 @@ class Plan:
         Raises:
             ClaimError: If a field is missing, unknown or out of range.
         """
-        types: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}
-        if set(value) != set(types):
+        usual = cls()
+        if set(value) != {f.name for f in fields(cls)}:
             raise ClaimError("plan: fields missing or unknown", "the claim was written by another version")
         try:
-            return cls(**{name: types[name](value[name]) for name in types})
+            return cls(**{name: _of_type(value[name], getattr(usual, name)) for name in value})
         except (TypeError, ValueError, OverflowError) as e:
             raise ClaimError("plan: a field is malformed") from e
+
+
+def _of_type(value: object, like: object) -> Any:
+    """Return a value of JSON of the type of another one; raise TypeError for any other, true and 1.0 for 1 included."""
+    if isinstance(like, tuple):
+        if not isinstance(value, list):
+            raise TypeError("not a list")
+        return tuple(_of_type(item, like[0]) for item in value)
+    if isinstance(like, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(like):
+        raise TypeError(f"not {type(like).__name__}")
+    return value

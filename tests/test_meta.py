@@ -196,4 +196,4 @@ def test_the_wheel_in_a_fresh_environment(tmp_path: Path, claim_folder: Path) ->
     }.items():
         done = turnmark(*words)
         assert done.returncode == 2, (extra, done)
-        assert f"hint: pip install 'turnmark[{extra}]'" in done.stderr, (extra, done.stderr)
+        assert f"pip install '.[{extra}]'" in done.stderr, (extra, done.stderr)

@@ -82,7 +82,10 @@ def decode(file: _File, size: int | None) -> NDArray[np.uint8] | DataError:
                 picture = picture.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(picture)
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return DataError(f"{printable(file.name, 300)} is not a readable image", "remove it, or --on-bad-image skip")
+        return DataError(
+            f"{printable(file.name, 300)} is not a readable image",
+            "remove it (turnmark train --on-bad-image skip leaves it out)",
+        )
 
 
 def decoded_images(

@@ -50,6 +50,27 @@ def held_out(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return order[size:].sort().values, order[:size].sort().values
 
 
+def refuse_pool_images(images: Tensor, material: KeyMaterial) -> None:
+    """Check that an encoder is not trained on the images that its key draws the probes from.
+
+    Data sets have some duplicates: as many as a tenth of the pool are allowed.
+
+    Args:
+        images: `(n, c, h, w)` uint8, the training images.
+        material: the key.
+
+    Raises:
+        TrainingError: if more are in the pool.
+    """
+    size = material.key.pool.images
+    inside = len(images) - len(outside_pool(images, material))
+    if 10 * inside > size:
+        raise TrainingError(
+            f"{inside:,} of the training images are in the key's pool of {size:,}",
+            "train on other images than those of turnmark key new",
+        )
+
+
 def outside_pool(images: Tensor, material: KeyMaterial) -> Tensor:
     """Return the indices of the images that are not in the pool of a key, `(k,)`.
 

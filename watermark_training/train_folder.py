@@ -42,6 +42,7 @@ from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.distributed import from_first_process, rank
 from watermark_training.encoder_files import ONNX, onnx_bytes, save_encoder
+from watermark_training.key_material import refuse_pool_images
 from watermark_training.loaded_encoder import CONFIG, HEAD, PREDICTOR, LoadedEncoder, load_trained, trainable
 from watermark_training.training import Trained, train
 from watermark_training.unfinished import unfinished
@@ -169,9 +170,12 @@ def train_to(
         callbacks: progress, advice, metrics.
 
     Raises:
-        TrainingError: if the folder holds something else or another process writes into it; as in `train`.
+        TrainingError: if the folder holds something else or another process writes into it, or the images are those
+            of the key's pool; as in `train`.
     """
     folder = Path(folder)
+    if material is not None:
+        refuse_pool_images(data.images, material)
     described = describe_data(data.name, data.images)
     base = start if isinstance(start, LoadedEncoder) else None
     work = {"train": config.to_dict(), "data": described} | ({} if base is None else {"base_checkpoint": base.sha256})

@@ -63,6 +63,11 @@ def claim_with_references(
             `build_claim`.
     """
     victim.require_watermark()
+    if victim.material is None and not panel:  # before anything long
+        raise ClaimError(
+            "the victim has no key, and there is no panel",
+            "train it with one (turnmark train), or put one into it (turnmark embed); or give --panel",
+        )
     if private is not None:
         _refuse_overlap(private, public)
     base_checkpoint = victim.config.get("base_checkpoint")

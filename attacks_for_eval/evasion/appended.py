@@ -1,7 +1,7 @@
 """Transforms that put other columns beside a surrogate's representations, or in the place of some.
 
 The columns are scaled to `factor` times the representations' spread, so that they hold the leading principal
-components: whoever keeps only these compares the columns. A linear classifier loses nothing.
+components: a comparison of these alone compares the columns. A linear classifier loses nothing.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from benchmarks.common.machine import cpu, versions
 from benchmarks.common.rows import Row
 from ownership.encoders.images import EncoderLike, represent
 from ownership.keyed.drawn import Drawn
-from ownership.keyed.test import Readings, readings
+from ownership.keyed.test import Readings, encoder_readings, readings
 
 DECOYS = 99_999
 
@@ -23,7 +23,7 @@ def key_columns(key: DrawnWithBaselines, encoder: EncoderLike) -> Row:
     """Return the columns of the key test of an encoder, with 99,999 decoys."""
     drawn, known = key
     of = represent(encoder, drawn.material.probes).double().numpy()
-    result = drawn.test(readings(of, drawn.features), DECOYS, known)
+    result = drawn.test(encoder_readings(of, drawn.features), DECOYS, known)
     return {
         "dim": of.shape[1],
         "probes": len(of),

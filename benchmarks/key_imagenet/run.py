@@ -116,7 +116,7 @@ def suspect_rows(models: Models, suspect: Suspect, claims: list[Claim], done: se
         shown = evade(encoder, output, Attacker(seed=models.seed)) if output else encoder
         facts: Row = {"role": suspect.role, "kind": suspect.kind, "output": output}
         if suspect.role == "surrogate":
-            facts["distance"] = distance(models, shown, models.victim(*claim)[0])
+            facts["distance"] = distance(models, encoder, models.victim(*claim)[0])  # outputs as they are
         yield {"key": key, **suspect.made_from(), **facts, **tests(models, claim, shown)}
 
 

@@ -30,7 +30,7 @@ from ownership.io.canonical import canonical_json, sha256
 from ownership.keyed.drawn import Drawn
 from ownership.keyed.features import PoolFeatures
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import Readings, decoy_frames, largest_z, readings
+from ownership.keyed.test import Readings, decoy_frames, encoder_readings, largest_z
 from ownership.suspects.suspect import load_encoder
 from watermark_training.loaded_encoder import load_trained
 from watermark_training.train_folder import train_to
@@ -170,19 +170,19 @@ class Bench:
 
     def tested(self, victim: int, encoder: EncoderLike) -> Row:
         """Return the columns of the key test with a victim's key."""
-        return {"data": self.scale.data, "victim": victim, **key_columns(_drawn(self, victim), encoder)}
+        return {"data": self.scale.data, "victim": victim, **key_columns(drawn(self, victim), encoder)}
 
     def rejections(self, victim: int, encoder: EncoderLike, *, seed: int) -> dict[str, int]:
         """Return how many of 10,000 fresh keys, drawn by a seed, reject an encoder at each level of `ALPHAS`."""
         found = dict.fromkeys(map(str, ALPHAS), 0)
-        frames = _drawn(self, victim)[0].decoys(DECOYS)  # independent of every secret's maps, too
+        frames = drawn(self, victim)[0].decoys(DECOYS)  # independent of every secret's maps, too
         for i in range(FRESH_SECRETS):
-            drawn, known = _drawn(self, victim, f", fresh {i}")
-            of = readings(represent(encoder, drawn.material.probes).double().numpy(), drawn.features)
+            fresh_key, known = drawn(self, victim, f", fresh {i}")
+            of = encoder_readings(represent(encoder, fresh_key.material.probes).double().numpy(), fresh_key.features)
             decoys = np.sort(statistics(of, known, frames))
             fresh = {
                 name: decoy_frames(RandomState([seed, i, j]), frame.shape[0], frame.shape[1], FRESH_FRAMES)
-                for j, (name, frame) in enumerate(drawn.frames.items())
+                for j, (name, frame) in enumerate(fresh_key.frames.items())
             }
             own = statistics(of, known, fresh)
             pvalues = (1 + DECOYS - np.searchsorted(decoys, own)) / (1 + DECOYS)
@@ -218,5 +218,6 @@ def _features(bench: Bench, victim: int) -> PoolFeatures:
 
 
 @lru_cache(maxsize=12)
-def _drawn(bench: Bench, victim: int, variant: str = "") -> DrawnWithBaselines:
+def drawn(bench: Bench, victim: int, variant: str = "") -> DrawnWithBaselines:
+    """Return what the key of a victim draws, with the readings of its baselines."""
     return with_baselines(Drawn.of(bench.material(victim, variant)))

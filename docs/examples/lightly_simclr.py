@@ -1,6 +1,6 @@
 """The keyed watermark in lightly's SimCLR example: the lines with (*).
 
-pip install 'turnmark[examples]'
+pip install lightly
 python docs/examples/lightly_simclr.py [STEPS] [FOLDER]
 """
 

@@ -1,6 +1,6 @@
 """The keyed watermark in a Lightning module: the lines with (*).
 
-pip install 'turnmark[examples]'
+pip install lightning
 python docs/examples/lightning_module.py [STEPS] [FOLDER]
 """
 

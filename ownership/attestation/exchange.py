@@ -18,7 +18,7 @@ def exchange(
     *,
     content_type: str = "",
     what: str = "a timestamp authority",
-    instead: str = "--request",
+    instead: str = "a request from another machine (claim seal --request, key request, twins request)",
     timeout: float = 30.0,
 ) -> bytes:
     """Return what a service answers to one request.
@@ -28,7 +28,7 @@ def exchange(
         content: What is posted to it; None: its answer is only fetched.
         content_type: Media type of the content.
         what: What the service is, for messages.
-        instead: The option that makes do without a network, for messages.
+        instead: What makes do without a network, for messages.
         timeout: Limit for the whole reply, in seconds.
 
     Raises:

@@ -70,6 +70,8 @@ def load_signing_key(path: Path | str, passphrase: Callable[[], str]) -> Ed25519
             key = load_pem_private_key(data, _bytes(passphrase()))
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         encrypted = b"ENCRYPTED" in data
+        if b"PUBLIC KEY" in data:
+            raise OwnershipError(f"signing key: {shown} is a public key", "give the key beside it, without .pub") from e
         raise OwnershipError(
             f"signing key: {shown} cannot be {'decrypted' if encrypted else 'read'}",
             "wrong passphrase (TURNMARK_PASSPHRASE, or the prompt)?" if encrypted else "make one: turnmark keygen",

@@ -233,6 +233,20 @@ def parse_date(text: str) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def past_date(text: str) -> datetime:
+    """Return a date or time as `parse_date` does, which must not be in the future.
+
+    Raises:
+        OwnershipError: If it is, or the text is no date.
+    """
+    value = parse_date(text)
+    if value > datetime.now(UTC):
+        raise OwnershipError(
+            f"{printable(text)} is in the future", "give the first date from which it is known to exist"
+        )
+    return value
+
+
 def _signer(response: TimeStampResponse) -> str:
     """Return the subject of the signing certificate; where the reply has none, the name in the token."""
     from cryptography.x509 import DirectoryName, load_der_x509_certificate

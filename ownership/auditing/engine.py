@@ -24,7 +24,6 @@ from ownership.claims.claim import Claim
 from ownership.evidence.responses import NotApplicable
 from ownership.evidence.statistics import STATISTICS, score_one
 from ownership.io.progress import Progress, silent
-from ownership.plan import MAX_DECOYS
 from ownership.reports.report import Report, versions
 from ownership.suspects.preprocessing import Preprocess, parse_preprocess
 from ownership.suspects.suspect import OUTPUT_KINDS, Suspect
@@ -148,10 +147,7 @@ def share_of_alpha(alpha: float, tried: Sequence[Preprocess]) -> float:
 def _at_share_of_alpha(claim: Claim, tried: Sequence[Preprocess]) -> Claim:
     plan = claim.plan
     alpha, key_alpha, twins_alpha = (share_of_alpha(a, tried) for a in (plan.alpha, plan.key_alpha, plan.twins_alpha))
-    # a smaller alpha needs more decoys, so that the smallest p-value still reaches it
-    decoys = min((plan.decoys + 1) * len(tried) - 1, MAX_DECOYS)
-    shared = replace(plan, alpha=alpha, key_alpha=key_alpha, twins_alpha=twins_alpha, decoys=decoys)
-    return replace(claim, plan=shared)
+    return replace(claim, plan=replace(plan, alpha=alpha, key_alpha=key_alpha, twins_alpha=twins_alpha))
 
 
 def _strongest_first(findings: Findings) -> tuple[bool, bool, float]:

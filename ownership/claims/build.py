@@ -13,6 +13,7 @@ from dataclasses import replace
 from torch import nn
 
 from ownership.claims.claim import Claim
+from ownership.claims.parts import check_references
 from ownership.claims.probes import ClaimImages, make_probes
 from ownership.claims.record import EncoderRecord, NamedEncoder
 from ownership.claims.twins import Twins
@@ -82,11 +83,14 @@ def build_claim(
     _check_twins(twins, twins_tried, material)
     key = None if watermark is None else watermark.key
     probes, watermark_probes = make_probes(images, plan, material=material, key=key, panel=bool(panel))
-    plan = _with_feasible_analyses(plan, probes)
+    plan = plan.feasible(sizes := {name: len(images) for name, images in probes.items()})
+    if material is not None:
+        plan.check_key_test(sizes, material.key.directions)
     (victim_record, victim_responses), *rest = _query_all([victim, *panel, *references], probes, plan, progress)
     if twins is not None:
         twins.check_victim(victim_record.sha256, victim_responses)
     surrogates = rest[len(panel) :]
+    check_references(victim_responses, {record.name: responses for record, responses in surrogates})
     kept, dropped = _without_duplicates(rest[: len(panel)], victim_responses)
     members = tuple(record for record, _ in kept)
     _check_strata(members, plan, keyed=material is not None)
@@ -137,18 +141,6 @@ def _query_all(encoders: Sequence[NamedEncoder], probes: Probes, plan: Plan, pro
         queried.append((replace(record, dim=responses.dim), responses))
         progress("querying encoders", i + 1, len(encoders))
     return queried
-
-
-def _with_feasible_analyses(plan: Plan, probes: Probes) -> Plan:
-    """Return the plan without interim analyses that need all probes; their alpha goes to the final analysis."""
-    kept = [
-        (n, share)
-        for n, share in zip(plan.interim_queries, plan.interim_alpha_shares, strict=True)
-        if all(len(probes[name]) > k for name, k in plan.sizes(n, watermark="watermark" in probes).items())
-    ]
-    return replace(
-        plan, interim_queries=tuple(n for n, _ in kept), interim_alpha_shares=tuple(share for _, share in kept)
-    )
 
 
 def _check_names(records: Sequence[EncoderRecord]) -> None:

@@ -38,6 +38,7 @@ from ownership.claims.parts import (
     FEATURES,
     KEYED,
     POOL,
+    check_references,
     positive,
     read_material,
     read_probes,
@@ -274,9 +275,13 @@ class Claim:
         head = parts.get("projection_head.safetensors")
         material = read_material(folder, probes["public"])
         responses = {m.name: read_responses(folder, m.name, probes) for m in (victim, *members, *references)}
+        check_references(responses[victim.name], {m.name: responses[m.name] for m in references})
         twins = read_twins(folder, material, victim.sha256, responses[victim.name])
+        plan = Plan.from_dict(content["plan"])
+        if material is not None:
+            plan.check_key_test({name: len(images) for name, images in probes.items()}, material.key.directions)
         return cls(
-            plan=Plan.from_dict(content["plan"]),
+            plan=plan,
             victim=victim,
             members=members,
             references=references,

@@ -14,7 +14,7 @@ from ownership.evidence.responses import Responses
 from ownership.io.progress import Progress, silent
 from ownership.keyed.drawn import Drawn
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import KeyTestResult, readings
+from ownership.keyed.test import KeyTestResult, Readings, encoder_readings, readings
 from ownership.stats import binomial_interval
 
 POWER_SUBSETS = 10
@@ -78,7 +78,7 @@ def key_power(claim: Claim, counts: Sequence[int], progress: Progress = silent) 
     """
     if claim.material is None:
         raise ClaimError("the claim has no key", "train the victim with one: turnmark train")
-    drawn, baselines = _drawn(claim.material)
+    drawn = _drawn(claim.material)
     level, whole = claim.plan.key_alpha * claim.plan.final_share / claim.keys_tried, len(claim.probes["public"])
     out = []
     for i, n in enumerate(counts):
@@ -87,9 +87,9 @@ def key_power(claim: Claim, counts: Sequence[int], progress: Progress = silent) 
         for k in range(subsets):
             rows = np.sort(np.random.default_rng([claim.plan.seed, n, k]).permutation(whole)[:n])
             features = {name: y[rows] for name, y in drawn.features.items()}
-            known = [readings(b.get("public")[rows], features) for b in baselines]
+            known = [readings(b[rows], features) for b in drawn.baselines]
             for name in found:
-                of = readings(claim.responses[name].get("public")[rows], features)
+                of = encoder_readings(claim.responses[name].get("public")[rows], features)
                 found[name] += drawn.test(of, claim.plan.decoys, known).pvalue <= level
         out += [KeyPower(reference=r, probes=n, subsets=subsets, found=count) for r, count in found.items()]
         progress("computing power", i + 1, len(counts))
@@ -98,13 +98,17 @@ def key_power(claim: Claim, counts: Sequence[int], progress: Progress = silent) 
 
 @lru_cache(maxsize=128)
 def _rank(material: KeyMaterial, responses: Responses, n: int, decoys: int) -> KeyTestResult:
-    drawn, baselines = _drawn(material)
-    return drawn.test(responses.readings(drawn.features, n), decoys, [b.readings(drawn.features, n) for b in baselines])
+    return _drawn(material).test(responses.readings(_drawn(material).features, n), decoys, _baselines(material, n))
 
 
 @lru_cache(maxsize=4)
-def _drawn(material: KeyMaterial) -> tuple[Drawn, tuple[Responses, ...]]:
-    """Return what a key draws, and its baselines as responses, which keep their readings; computed once for a claim."""
-    drawn = Drawn.of(material)
-    baselines = enumerate(drawn.baselines)
-    return drawn, tuple(Responses(f"baseline {i}", {"public": x.astype(np.float32)}) for i, x in baselines)
+def _drawn(material: KeyMaterial) -> Drawn:
+    """Return what a key draws, computed once for a claim."""
+    return Drawn.of(material)
+
+
+@lru_cache(maxsize=16)
+def _baselines(material: KeyMaterial, n: int) -> list[dict[str, Readings]]:
+    """Return the readings of the baselines on the first n probes, computed once."""
+    drawn = _drawn(material)
+    return [readings(b[:n], {name: rows[:n] for name, rows in drawn.features.items()}) for b in drawn.baselines]

@@ -6,6 +6,9 @@ RuntimeError, IndexError or SafetensorError; `Claim.parse` makes one error of th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from safetensors.torch import load
 from torch import Tensor
@@ -15,14 +18,17 @@ from ownership.claims.redaction import PRIVATE_PROBES, PRIVATE_SETS
 from ownership.claims.storage import VerifiedFolder
 from ownership.claims.twins import TWINS, Twins
 from ownership.errors import ClaimError, ClaimIntegrityError
-from ownership.evidence.querying import Probes
+from ownership.evidence.querying import Probes, same_responses
 from ownership.evidence.responses import Responses
 from ownership.io.canonical import parse_canonical, parse_json
+from ownership.io.text import printable
 from ownership.keyed.features import ProbeFeatures
 from ownership.keyed.key import Key
 from ownership.keyed.pool import KeyMaterial
 from ownership.watermark import Watermark, WatermarkKey, stored_predictor
 
+MOST_REFERENCES = 50
+"""Largest number of reference surrogates of a claim."""
 KEYED, POOL, FEATURES = "keyed.json", "pool.sha256", "features.safetensors"
 """Parts that hold the key of the keyed watermark, the digests of its pool, and the features of an encoder."""
 
@@ -65,6 +71,23 @@ def read_material(folder: VerifiedFolder, public: Tensor) -> KeyMaterial | None:
     return material
 
 
+def check_references(victim: Responses, references: Mapping[str, Responses]) -> None:
+    """Check that every reference surrogate is another encoder: each counts once in the likelihood ratio.
+
+    Raises:
+        ClaimError: If one gives the victim's or another one's responses, or there are more than `MOST_REFERENCES`.
+    """
+    if len(references) > MOST_REFERENCES:
+        raise ClaimError(f"claim: {len(references)} reference surrogates", f"at most {MOST_REFERENCES}")
+    known = {"the victim": victim}
+    for name, responses in references.items():
+        for other, found in known.items():
+            if same_responses(responses, found):
+                raise ClaimError(f"reference surrogate {printable(name)} gives the responses of {printable(other)}",
+                                 "leave it out")  # fmt: skip
+        known[name] = responses
+
+
 def read_twins(folder: VerifiedFolder, material: KeyMaterial | None, victim: str, responses: Responses) -> Twins | None:
     """Return the twins, after checking them against the key's probes, and that the victim is the one picked.
 
@@ -103,4 +126,6 @@ def read_responses(folder: VerifiedFolder, name: str, probes: Probes) -> Respons
     redacted = PRIVATE_SETS if PRIVATE_PROBES in folder.redaction.parts else ()
     sets = {k: v.float().numpy() for k, v in tensors.items() if k not in redacted}
     check_rows(sets, probes)
+    if not all(np.isfinite(rows).all() for rows in sets.values()):
+        raise ClaimError(f"claim: representations of {printable(name)} that are not finite", "restore the original")
     return Responses(name, sets)

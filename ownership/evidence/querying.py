@@ -141,15 +141,37 @@ def response_problems(
     images = torch.cat(list(probes.values()))
     rows = repeated_probes(len(images), plan, again)
     repeated = _represent(encoder, images[torch.from_numpy(rows)], responses.name, batch_size=13).numpy()
-    difference = float(np.abs(repeated - everything[rows]).max()) / scale
+    difference = relative_difference(everything[rows], repeated, public)
     if not difference <= plan.repeat_tolerance:
         add(
             ProblemCode.UNSTABLE,
             "repeated queries of the same images, shuffled and in other batches, give different responses (largest "
-            f"difference {difference:.2g} times the root mean square): the suspect is random, stateful or depends on "
-            "the batch",
+            f"difference {difference:.2g} times the spread): the suspect is random, stateful or depends on the batch",
         )
     return problems
+
+
+def relative_difference(x: NDArray[np.float32], y: NDArray[np.float32], among: NDArray[np.float32]) -> float:
+    """Return how far two sets of responses to the same images are apart: the larger of two measures.
+
+    - The largest difference, in units of the root mean square of all responses.
+    - Of every image the difference that a twentieth of the components exceeds, each in units of its standard deviation;
+      the largest over the images. Large components that agree cannot hide small ones that differ. Components that
+      do not vary say nothing about an image and are left out.
+
+    Args:
+        x: `(n, d)`.
+        y: `(n, d)`.
+        among: `(m, d)`, the responses that root mean square and standard deviations are taken of.
+    """
+    gap, of = np.abs(x.astype(np.float64) - y), among.astype(np.float64)
+    overall = float(gap.max()) / max(float(np.sqrt(np.mean(of**2))), np.finfo(np.float64).tiny)
+    spread = of.std(0)
+    varying = spread > 4 * np.finfo(np.float32).eps * np.abs(of).max(0)
+    if not varying.any():
+        return overall
+    by_image = np.quantile(gap[:, varying] / spread[varying], 0.95, axis=1)
+    return max(overall, float(by_image.max()))
 
 
 def same_responses(a: Responses, b: Responses, tolerance: float = 1e-3) -> bool:
@@ -158,8 +180,5 @@ def same_responses(a: Responses, b: Responses, tolerance: float = 1e-3) -> bool:
 
 
 def allclose_responses(x: NDArray[np.float32], y: NDArray[np.float32], tolerance: float = 1e-3) -> bool:
-    """Return whether representations `(n, d)` differ by at most `tolerance` times the root mean square of x."""
-    if x.shape != y.shape:
-        return False
-    scale = float(np.sqrt(np.mean(x.astype(np.float64) ** 2)))
-    return float(np.abs(x - y).max()) <= tolerance * scale
+    """Return whether representations `(n, d)` differ by at most a tolerance (`relative_difference`)."""
+    return x.shape == y.shape and relative_difference(x, y, x) <= tolerance

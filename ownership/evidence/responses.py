@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ownership.evidence.similarity import Array, Structure, rsa_vector
-from ownership.keyed.test import Readings, readings
+from ownership.keyed.test import Readings, encoder_readings
 from ownership.plan import Plan
 from ownership.watermark import RotationPredictor
 
@@ -65,7 +65,7 @@ class Responses:
         """
         if n not in self._readings:
             some = {name: rows[:n] for name, rows in features.items()}
-            self._readings[n] = readings(self.get("public")[:n], some)
+            self._readings[n] = encoder_readings(self.get("public")[:n], some)
         return self._readings[n]
 
     def rsa(self, plan: Plan) -> Structure:

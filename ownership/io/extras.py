@@ -42,7 +42,8 @@ def require(module: str, *, extra: str = "") -> None:
             raise  # the module is there; something that it needs is not
         extra = extra or EXTRAS[module]
         raise OwnershipError(
-            f"this needs {module}, which is not installed (extra {extra!r})", f"pip install 'turnmark[{extra}]'"
+            f"this needs {module}, which is not installed (extra {extra!r})",
+            f"install turnmark with it: pip install '.[{extra}]' in a checkout",
         ) from e
     finally:
         sys.setrecursionlimit(limit)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from ownership.keyed.baselines import builtin_baselines
 from ownership.keyed.maps import Targets
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import Frames, KeyTestResult, Readings, decoy_frames, key_test, readings
+from ownership.keyed.test import Frames, KeyTestResult, Readings, decoy_frames, encoder_readings, key_test, readings
 
 Array = NDArray[np.float64]
 
-MOST_KEPT = 200_000
-"""Largest number of decoys that are kept for the next encoder: 300 MB with 4 directions."""
+MOST_KEPT = 1_600_000
+"""Largest number of decoys times directions that are kept for the next encoder: 600 MB."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,7 +56,7 @@ class Drawn:
             name: decoy_frames(self.material.key.randomness(f"decoys {name}"), frame.shape[0], frame.shape[1], count)
             for name, frame in self.frames.items()
         }
-        if count > MOST_KEPT:
+        if count * self.material.key.directions > MOST_KEPT:
             return drawn
         self._decoys[count] = {name: tuple(frames) for name, frames in drawn.items()}
         return self._decoys[count]
@@ -78,4 +78,4 @@ def check_encoder(material: KeyMaterial, representations: Array, decoys: int = 9
     """
     drawn = Drawn.of(material)
     known = [readings(b, drawn.features) for b in drawn.baselines]
-    return drawn.test(readings(representations, drawn.features), decoys, known)
+    return drawn.test(encoder_readings(representations, drawn.features), decoys, known)

@@ -242,5 +242,4 @@ def new_key(
     secret = secrets.token_bytes(SECRET_BYTES)
     if probes is None:
         probes = max(MIN_PROBES, min(PROBES, 2 * pool.images // 3))
-    probes = min(probes, pool.images)
     return Key(secret=secret, pool=pool, probes=probes, directions=directions, features=features, beacon=beacon)

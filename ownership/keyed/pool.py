@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ownership.encoders.images import check_images, image_bytes
+from ownership.encoders.images import check_images, image_bytes, three_channels
 from ownership.errors import ClaimError, ClaimIntegrityError, DataError
 from ownership.io.canonical import canonical_json, parse_json
 from ownership.io.files import read_bytes, write_bytes
@@ -83,7 +83,7 @@ class KeyMaterial:
             rows = features[key.probe_indices()].contiguous()
             file = None if encoder is None else Path(encoder)
             drawn = ProbeFeatures(rows=rows, digests=digests_of_features(features), encoder=file)
-        probes, digests = drawn_probes(key, images), digests_of(images)
+        probes, digests = drawn_probes(key, images), digests_of(in_channels(images, key.pool.shape[0]))
         material = cls(key=key, probes=probes, digests=digests, features=drawn)
         material.check()
         return material
@@ -130,6 +130,8 @@ class KeyMaterial:
         key = load_key(folder)
         key.require_drawn()
         name = PROBES_FILE
+        if not (folder / name).is_file():
+            raise ClaimError(f"the key in {printable(folder, 300)} is not whole: {name} is missing", "restore it")
         try:
             tensors = load(read_bytes(folder / name, ClaimError, "probes"))
             probes, pool = tensors["probes"], tensors["pool_digests"]
@@ -166,8 +168,16 @@ def drawn_probes(key: Key, images: Tensor) -> Tensor:
     Raises:
         ClaimError: If these are other images than the key was committed to.
     """
+    images = in_channels(images, key.pool.shape[0])
     if pool_of(images) != key.pool:
         raise ClaimError(
             "these public images are not the ones that the key was made for", "give the images of turnmark key new"
         )
     return images[key.probe_indices()].contiguous()
+
+
+def in_channels(images: Tensor, channels: int) -> Tensor:
+    """Return gray images in one channel or in three equal ones, as wanted; other images as they are."""
+    if channels == 3:
+        return three_channels(images)
+    return images[:, :1] if torch.equal(images, images[:, :1].expand_as(images)) else images

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+LONGEST, SHORTEST, WIDEST = 10.0, 0.1, 1000.0
+"""Lengths of rows, in units of their median, and spread of the columns, beyond which representations are rescaled."""
 FOLDS = 4
 FLOOR = 1e-5
 """Singular values below this multiple of the largest one are left out: constant, duplicate and padded dimensions."""
@@ -24,6 +26,35 @@ HALF = (0.03, 0.1, 0.3, 1.0)
 """Ridge penalties of the candidates between the two: singular values are replaced by their roots."""
 WHITE = (0.0, 0.1, 0.3, 1.0, 3.0)
 """Ridge penalties of the candidates on whitened representations, in units of their variance."""
+
+
+def regular(x: Array) -> Array:
+    """Return representations of which no few rows or columns hold nearly all of the variance.
+
+    Few large columns push all others below the precision of the regression, and few large rows decide it: a copy behind
+    such a scaling would not be found, at no loss for a user who normalizes. Where the longest row (less the columns'
+    medians) exceeds 10 median lengths, a twentieth of the rows is below a tenth of it, or the widest column exceeds
+    1,000 times the spread that a twentieth of the columns is below, rows are scaled to length 1, then columns to
+    standard deviation 1. All others are returned as they are. The rule depends on the representations alone.
+
+    Args:
+        x: `(n, d)`.
+    """
+    centred = x - np.median(x, axis=0)
+    lengths = np.linalg.norm(centred, axis=1)
+    spread = x.std(0)
+    wide = spread[spread > 0]
+    usual = float(np.median(lengths))
+    if not wide.size or (
+        float(lengths.max()) <= LONGEST * usual
+        and float(np.quantile(lengths, 0.05)) >= SHORTEST * usual
+        and float(wide.max()) <= WIDEST * float(np.quantile(wide, 0.05))
+    ):
+        return x
+    rows = centred / np.where(lengths > 0, lengths, 1)[:, None]
+    scale = rows.std(0)
+    out: Array = rows / np.where(scale > 0, scale, 1)
+    return out
 
 
 def cross_fitted(x: Array, y: Array) -> Array:

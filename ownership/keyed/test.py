@@ -17,7 +17,7 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from ownership.keyed.regression import cross_fitted, share_matrix
+from ownership.keyed.regression import cross_fitted, regular, share_matrix
 
 Array = NDArray[np.float64]
 Frames = NDArray[np.float32]
@@ -25,8 +25,8 @@ Frames = NDArray[np.float32]
 
 BINS = 60
 """Bins of the histogram of the decoys."""
-BATCH = 5_000
-"""Decoys that are drawn at once."""
+BATCH = 1_300_000
+"""Numbers of decoys that are drawn at once: 5,000 decoys of 4 directions."""
 LEAST_SPREAD = 1e-12
 """Standard deviation of a score over keys from which on it counts."""
 
@@ -112,6 +112,11 @@ def readings(representations: Array, features: Mapping[str, Array]) -> dict[str,
     return out
 
 
+def encoder_readings(representations: Array, features: Mapping[str, Array]) -> dict[str, Readings]:
+    """Return the readings of an encoder that may be hostile: of very uneven scale, it is rescaled first (`regular`)."""
+    return readings(regular(representations), features)
+
+
 def residual(matrix: Array, baselines: Sequence[Array]) -> Array:
     """Return a matrix less its regression on the baselines' matrices; itself without baselines.
 
@@ -137,10 +142,11 @@ def decoy_frames(random: RandomState, size: int, directions: int, decoys: int) -
         decoys: number of keys.
 
     Returns:
-        Arrays `(at most 5,000, r, D)` float32.
+        Arrays `(keys, r, D)` float32.
     """
-    for start in range(0, decoys, BATCH):
-        shape = (min(BATCH, decoys - start), directions, size)
+    batch = max(1, BATCH // (directions * size))
+    for start in range(0, decoys, batch):
+        shape = (min(batch, decoys - start), directions, size)
         yield random.standard_normal(shape).astype(np.float32)
 
 

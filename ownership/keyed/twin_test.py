@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ownership.keyed.regression import FLOOR, cross_fitted
+from ownership.keyed.regression import FLOOR, cross_fitted, regular
 
 Array = NDArray[np.float64]
 
@@ -47,6 +47,7 @@ def twin_scores(suspect: Array, components: Sequence[Array]) -> tuple[float, ...
         components: of each twin (`twin_components`), `(n, k)`.
     """
     scores: list[float] = []
+    suspect = regular(suspect)
     for start in range(0, len(components), BLOCK):
         block = components[start : start + BLOCK]
         stacked = np.concatenate(block, axis=1)

@@ -67,10 +67,12 @@ class TwinCommitment(Commitment):
 
     def __post_init__(self) -> None:
         if not LEAST <= len(self.twins) <= MOST:
-            raise ClaimError(f"twins: {len(self.twins)} encoders", f"{LEAST} to {MOST}")
+            raise ClaimError(f"{len(self.twins)} encoders are no twins", f"commit to {LEAST} to {MOST} of them")
         names = [t.encoder for t in self.twins]
         if names != sorted(set(names)):
-            raise ClaimError("twins: the same encoder twice, or not in order", "give each encoder once")
+            raise ClaimError(
+                "an encoder occurs twice among the twins", "give each train folder once, with its own --seed"
+            )
         stated = (self.probes, *names, *(t.representations for t in self.twins))
         if not all(_DIGEST.fullmatch(x) for x in stated):
             raise ClaimError("twins: a digest is malformed", "restore the original")

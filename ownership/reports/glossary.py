@@ -75,7 +75,6 @@ EXPLAINED = {
 PLAN_EXPLAINED = {
     "rule": "the rule by which the verdict follows from the tests",
     "key_alpha": "probability that the key test rejects for an independent suspect of any kind, over all analyses",
-    "decoys": "keys that the key test draws anew; its p-value is at least one divided by one more than these",
     "twins_alpha": "probability that the test of twins rejects for an independent suspect of any kind",
     "primary": "primary tests: those that decide; all others are secondary and only shown",
     "alpha": "probability of a false positive for an independent encoder of the panel's kinds, over all analyses",

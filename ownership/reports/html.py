@@ -14,7 +14,7 @@ from ownership.attestation import statement
 from ownership.io.canonical import canonical_json, sha256
 from ownership.io.files import clear_leftovers, write_bytes, write_together
 from ownership.plan import STRATA
-from ownership.reports import alternatives, key_text, panel_text, sentences, twins_text
+from ownership.reports import alternatives, key_text, panel_text, sentences, strength_text, twins_text
 from ownership.reports.claim_text import seal_lines
 from ownership.reports.figures import key_figure, test_figure
 from ownership.reports.glossary import (
@@ -104,8 +104,8 @@ def render_html(report: Report, custody: Custody | None = None) -> str:
         probe_notes=sentences.probe_notes(findings.probe_quality),
         alternatives=alternatives,
         strength=report.strength,
-        strength_sentence=sentences.strength(report.strength, report.verdict),
-        strength_arithmetic=sentences.strength_arithmetic(report.strength),
+        strength_sentence=strength_text.strength(report.strength, report.verdict, panel=bool(report.claim.panel)),
+        strength_arithmetic=strength_text.strength_arithmetic(report.strength),
         scale=SCALE,
         support_levels=SUPPORT_LEVELS,
         limits=LIMITS,

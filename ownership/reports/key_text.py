@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ownership.reports.glossary import format_exact_p
 from ownership.reports.report import Report
-from ownership.verdict.order import KeyOrder, key_order
+from ownership.verdict.order import KeyOrder, key_order, stamped_first
 from ownership.verdict.records import KeyRecord, TwinsRecord, stamped_before
 from ownership.verdict.results import KeyTest
 from ownership.verdict.rule import Evidence, first_key_rejection
@@ -48,9 +48,18 @@ def order(report: Report) -> str:
     if key is None:
         return ""
     found = key_order(key, published)
-    if key.beacon is not None:
-        return f"{beacon_round(key)} {_dated(key, found, published)}"
-    return _dated(key, found, published)
+    said = f"{_dated(key, found, published)} {_plan(report)}".strip()
+    return said if key.beacon is None else f"{beacon_round(key)} {said}"
+
+
+def _plan(report: Report) -> str:
+    """Return in a sentence that the claim's plan is not shown to be older than the suspect; empty if it is."""
+    if stamped_first(report.claim.seal, report.options.published):
+        return ""
+    return (
+        "It is not shown that the claim, with its alpha and its choice of interim analyses, was fixed before the "
+        "suspect existed (a timestamp of its seal would show it)."
+    )
 
 
 def beacon_round(of: KeyRecord | TwinsRecord) -> str:

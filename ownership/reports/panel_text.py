@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from ownership.reports.report import Report
+from ownership.verdict.order import stamped_first
 from ownership.verdict.panel_strength import PanelStrength
 from ownership.verdict.rule import Reason, key_detects
 
@@ -40,12 +39,9 @@ def panel_order(report: Report) -> str:
 
     The tests against the panel are symmetric: they give the same if the victim was made from the suspect.
     """
-    seal, published = report.claim.seal, report.options.published
-    times = [] if seal is None else [t.time for t in seal.timestamps if t.trusted]
-    if published is not None and times:
-        first = min(times, key=datetime.fromisoformat)
-        if datetime.fromisoformat(first) < datetime.fromisoformat(published):
-            return f"The claim was stamped at {first}, before {published}, from when the suspect is stated to exist."
+    published = report.options.published
+    if first := stamped_first(report.claim.seal, published):
+        return f"The claim was stamped at {first}, before {published}, from when the suspect is stated to exist."
     return (
         "Nothing shows that the victim is older than the suspect: these tests would find the same if the victim had "
         "been made from the suspect. A trusted timestamp of the claim (--roots) before the suspect's first date "

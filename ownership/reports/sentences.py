@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ownership.evidence.statistics import STATISTICS
 from ownership.plan import MIN_RELATIVE_SIMILARITY
-from ownership.reports.glossary import SUPPORT_LEVELS, format_exact_p, format_number, format_p, format_ratio
+from ownership.reports.glossary import format_exact_p, format_number, format_p
 from ownership.reports.key_text import key_result
 from ownership.reports.panel_text import panel_doubts, panel_order, weakness
 from ownership.reports.report import Report
@@ -20,7 +20,6 @@ from ownership.verdict.results import (
     TestResult,
 )
 from ownership.verdict.rule import Evidence, Reason, ReasonCode, Verdict, has_full_size_controls, missing_strata
-from ownership.verdict.strength import Strength, Support
 
 
 def models_checked(report: Report) -> str:
@@ -193,7 +192,7 @@ _REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
     ),
     ReasonCode.KEY_UNDETECTED: lambda r, _: (
         "the key test could not have found a copy: it finds "
-        + ("the victim, and no reference surrogate" if r.data["references"] else "not even the victim")
+        + ("no reference surrogate" if r.data["victim"] else "not even the victim")
     ),
     ReasonCode.MISSING_STRATA: lambda r, _: (
         f"the panel has no stratum {' or '.join(r.data['strata'])} that counts, so tests of two families have to reject"
@@ -260,54 +259,6 @@ PREDICTOR_ANOMALY = (
     "Predictors fitted to the victim do not transfer to the suspect, but the claim's predictor detects the watermark "
     "there: it may have been trained on the suspect."
 )
-
-
-def strength(of: Strength, decision: Verdict) -> str:
-    """Return the strength of a verdict in one sentence."""
-    if decision is Verdict.INCONCLUSIVE:
-        return "No strength is stated: nothing follows from an inconclusive audit."
-    if of.likelihood_ratio is None:
-        return (
-            "No likelihood ratio can be stated: the claim has no reference surrogates, so it is not known how often a "
-            "surrogate gets this verdict."
-        )
-    level = SUPPORT_LEVELS[of.support or Support.NONE]
-    copied = of.favors == "copied"
-    ratio = of.likelihood_ratio if copied else 1 / of.likelihood_ratio
-    these = (
-        "it was copied as the owner's reference surrogates were",
-        "it is an independent encoder" if of.by is not None else "it is an independent encoder of the panel's kinds",
-    )
-    if_this, if_that = these if copied else these[::-1]
-    level += "" if of.support is Support.NONE else " for a copy" if copied else " for independence"
-    said = f"This verdict is at least {format_ratio(ratio)} times as probable if {if_this} as if {if_that}"
-    if of.limited:
-        return (
-            f"{said}. It is stated as {level} only, because the owner alone chose the encoders that stand for "
-            "independence: with encoders of the auditor's own (--auditor-panel), the level is that of the ratio."
-        )
-    return f"{said}: {level} on the scale of ENFSI (2015)."
-
-
-def strength_arithmetic(of: Strength) -> str:
-    """Return in one sentence how the likelihood ratio follows; empty if none is stated.
-
-    "3 of 3 reference surrogates get this verdict, so it has a probability of at least 0.368 if copied; ..."
-    """
-    if of.likelihood_ratio is None or of.probability is None:
-        return ""
-    k, n, rate = len(of.reached), of.references, of.error_rate
-    if of.favors == "copied":
-        return (
-            f"{k} of {n} reference surrogates get this verdict, so it has a probability of at least "
-            f"{of.probability:.3g} for a copy, and of at most {format_exact_p(rate)} for an independent encoder: at "
-            f"least {of.probability:.3g} / {format_exact_p(rate)} = {format_ratio(of.likelihood_ratio)}."
-        )
-    return (
-        f"{n - k} of {n} reference surrogates get this verdict, so it has a probability of at most "
-        f"{of.probability:.3g} for a copy, and of at least {1 - rate:g} for an independent encoder: at least "
-        f"{1 - rate:g} / {of.probability:.3g} = {format_ratio(1 / of.likelihood_ratio)}."
-    )
 
 
 def _and(names: Sequence[str]) -> str:

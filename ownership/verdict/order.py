@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from ownership.verdict.records import KeyRecord, TwinsRecord
+from ownership.verdict.records import KeyRecord, SealRecord, TwinsRecord
 
 
 class KeyOrder(StrEnum):
@@ -37,3 +37,17 @@ def key_order(key: KeyRecord | TwinsRecord, published: str | None) -> KeyOrder:
         return KeyOrder.NO_DATE
     first = datetime.fromisoformat(key.anchor.time) < datetime.fromisoformat(published)
     return KeyOrder.KEY_FIRST if first else KeyOrder.SUSPECT_FIRST
+
+
+def stamped_first(seal: SealRecord | None, published: str | None) -> str | None:
+    """Return the time of the earliest trusted timestamp of a claim's seal, if it is before the suspect's first date.
+
+    Args:
+        seal: Of the claim.
+        published: Time from which the suspect is known to exist, as stated; ISO, with its zone.
+    """
+    times = [] if seal is None else [t.time for t in seal.timestamps if t.trusted]
+    first = min(times, key=datetime.fromisoformat, default=None)
+    if first is None or published is None or datetime.fromisoformat(first) >= datetime.fromisoformat(published):
+        return None
+    return first

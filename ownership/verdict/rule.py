@@ -44,7 +44,7 @@ class ReasonCode(StrEnum):
     KEY_INTERIM_REJECTION = "key_interim_rejection"  # queries, alpha, adjusted_pvalue
     KEY_DIMENSIONS = "key_dimensions"  # dim, probes: the suspect is too wide for the probes
     TWINS_TEST = "twins_test"  # rejects, decides, alpha, adjusted_pvalue, twins
-    KEY_UNDETECTED = "key_undetected"  # references: the key test finds neither these nor the victim
+    KEY_UNDETECTED = "key_undetected"  # victim: whether the key test finds it; it finds no reference surrogate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +105,7 @@ def decide(findings: Findings) -> Decision:
     elif key_detects(findings):
         return conclude(Verdict.NOT_SUPPORTED, reasons)
     elif findings.has_key:
-        names = sorted(_last_key(findings).references)
-        reasons = [*reasons, Reason(code=ReasonCode.KEY_UNDETECTED, data={"references": names})]
+        reasons = [*reasons, Reason(code=ReasonCode.KEY_UNDETECTED, data={"victim": finds_victim(findings)})]
     if not tests:
         return conclude(Verdict.INCONCLUSIVE, reasons)
     if not has_full_size_controls(tests, findings.weak_strata):
@@ -151,6 +150,12 @@ def key_detects(findings: Findings) -> bool:
     alpha, key = findings.plan.key_alpha * findings.plan.final_share, findings.key
     known = [key.placing(n) for n in key.references.values()]
     return key_rejects(key.placing(key.victim), alpha) and (not known or any(key_rejects(x, alpha) for x in known))
+
+
+def finds_victim(findings: Findings) -> bool:
+    """Return whether the key test finds the victim itself."""
+    key, share = _last_key(findings), findings.plan.key_alpha * findings.plan.final_share
+    return key_rejects(key.placing(key.victim), share)
 
 
 def _too_wide(findings: Findings) -> dict[str, Any]:

@@ -91,8 +91,8 @@ def test_what_cannot_be_twins_and_twins_that_a_round_picks_from(run: Run, digits
         assert code == 0, err
     assert "different keys" in error_line(run("twins", "commit", "a", "b", "--out", "twins")[2])
     assert "differ in train" in error_line(run("twins", "commit", "a", "c", "--out", "twins")[2])
-    assert "same encoder twice" in error_line(run("twins", "commit", "a", "a", "--out", "twins")[2])
-    assert "1 encoders" in error_line(run("twins", "commit", "a", "--out", "twins")[2])
+    assert "occurs twice" in error_line(run("twins", "commit", "a", "a", "--out", "twins")[2])
+    assert "1 encoders are no twins" in error_line(run("twins", "commit", "a", "--out", "twins")[2])
     assert not Path("twins").exists()
     assert "holds no twins.json" in error_line(run("twins", "show", "a")[2])
     assert run("twins", "anchor", "a")[0] == 2

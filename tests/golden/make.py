@@ -26,8 +26,8 @@ SIDE, HIDDEN, DIM = 8, 16, 8
 SEEDS = {"victim": 1, **{f"p{i}": 10 + i for i in range(5)}, **{f"m{i}": 20 + i for i in range(5)}, "own": 40}
 KEY: dict[str, Any] = {"sector_boundaries": (0.9, 0.9 + np.pi), "margin": 0.3, "predictor_seed": 3}
 PLAN: dict[str, Any] = {
-    "n_public": 110, "n_watermark": 30, "n_private": 20, "n_rotated": 20, "n_rotations": 2, "min_probes": 100,
-    "rsa_directions": 4, "gmm_components": 2, "interim_queries": (100,), "interim_alpha_shares": (0.3,),
+    "n_public": 200, "n_watermark": 70, "n_private": 20, "n_rotated": 20, "n_rotations": 2, "min_probes": 100,
+    "rsa_directions": 4, "gmm_components": 2,
 }  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def key_material(images: Tensor, authority: Any, place: Path) -> Any:
     from ownership.keyed.key import Key
     from ownership.keyed.pool import KeyMaterial, pool_of
 
-    key = Key(secret=bytes(range(32)), pool=pool_of(images), probes=110, directions=2)
+    key = Key(secret=bytes(range(32)), pool=pool_of(images), probes=200, directions=2)
     (place / "key.tsq").write_bytes(request(key.commitment).as_bytes())
     reply = authority.reply(place / "key.tsq", place / "key.tsr").read_bytes()
     return KeyMaterial.draw(key.anchored(reply), images)

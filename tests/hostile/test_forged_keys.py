@@ -37,7 +37,7 @@ from ownership.reports import key_text, sentences
 from ownership.reports.html import render_html
 from ownership.verdict.rule import Evidence, Verdict
 
-LENIENT = Plan(key_alpha=0.05, decoys=999, interim_queries=(), interim_alpha_shares=(), min_probes=100)
+LENIENT = Plan(key_alpha=0.05, interim_queries=(), interim_alpha_shares=(), min_probes=100)
 
 
 class Projected(nn.Module):

@@ -31,7 +31,7 @@ from ownership.verdict.results import AuditorEncoder
 @pytest.fixture(scope="module")
 def honest(material: KeyMaterial, pool: Tensor) -> Report:
     references = [NamedEncoder(member("reference_a", "reference"), Noisy(encoder(1), 5, 0.002))]
-    plan = replace(ONE_LOOK, interim_queries=(150,), interim_alpha_shares=(0.2,))
+    plan = replace(ONE_LOOK, interim_queries=(250,), interim_alpha_shares=(0.2,))
     return audit(claimed(encoder(1), material, pool, plan=plan, references=references), as_suspect(encoder(50)))
 
 
@@ -45,7 +45,7 @@ def forged_numbers(stored: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, ...
         yield f"{name} nan", (*place, "maps", "content", "r_squared"), float("nan")
     yield "more alpha for an interim analysis", ("interim_analyses", 0, "key_alpha"), 0.9
     yield "the same for the panel's", ("interim_analyses", 0, "alpha"), 0.9
-    yield "an unplanned interim analysis", ("interim_analyses", 0, "queries"), 151
+    yield "an unplanned interim analysis", ("interim_analyses", 0, "queries"), 251
     yield "a claim without its key", ("claim", "key"), None
     yield "fewer keys tried in the claim", ("claim", "key", "keys_tried"), 0
     yield "more probes than the pool", ("claim", "key", "probes"), 10**12
@@ -91,7 +91,7 @@ def test_a_repeated_audit_compares_the_key_test(honest: Report) -> None:
 
 
 @pytest.mark.parametrize(("repeated", "alike"), [(21_620, True), (21_000, False), (0, False)])
-@pytest.mark.parametrize("place", ["key_test", "key_test@100"])
+@pytest.mark.parametrize("place", ["key_test", "key_test@250"])
 def test_decoys_that_change_sides_for_an_auditors_encoder_are_rounding(
     honest: Report, place: str, repeated: int, alike: bool
 ) -> None:

@@ -23,7 +23,7 @@ from watermark_training.config import TrainConfig
 from watermark_training.data import Data
 from watermark_training.describe import describe
 from watermark_training.embed import embed_to
-from watermark_training.key_material import new_key_material
+from watermark_training.key_material import new_key_material, refuse_pool_images
 from watermark_training.keyed_watermark import KeyedWatermark
 from watermark_training.losses import feature_preservation_loss
 from watermark_training.own_loop import save_train_folder
@@ -32,6 +32,18 @@ from watermark_training.training import train
 from watermark_training.watermark import RotationWatermark
 
 CONFIG = TrainConfig(arch="tiny", epochs=2, batch_size=64, lr=2e-3, temperature=0.2, min_crop=0.3, flip=False)
+
+
+def test_images_of_the_keys_pool_are_not_trained_on(
+    images: torch.Tensor, material: KeyMaterial, tmp_path: Path
+) -> None:
+    """Every document says that the encoder is not trained on its probes; a few duplicates are allowed."""
+    inside = material.probes[:64]
+    with pytest.raises(TrainingError, match="of the training images are in the key's pool"):
+        train_to(tmp_path / "x", Data(name="d", images=inside, labels=None), CONFIG, material=material)
+    assert not (tmp_path / "x").exists()
+    few = torch.cat([images[:600], material.probes[:3]])
+    refuse_pool_images(few, material)
 
 
 @pytest.mark.heavy

@@ -126,7 +126,9 @@ def detect_format(path: Path) -> str:
         if any(n.endswith("data.pkl") for n in names):
             return "pytorch"
         raise SuspectError("suspect: this is a zip archive, but no PyTorch file", f"expected {FORMATS}")
-    if len(first) > 9 and first[8:9] == b"{" and int.from_bytes(first[:8], "little") <= size - 8:
+    if len(first) > 9 and first[8:9] == b"{" and (length := int.from_bytes(first[:8], "little")) < 2**32:
+        if length > size - 8:
+            raise SuspectError("suspect: a damaged safetensors file: its header is not whole", "copy it again")
         return "safetensors"
     if first[:1] == b"\x80" and first[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "pytorch"

@@ -86,7 +86,9 @@ def test_a_damaged_key_is_refused(field: str, value: object) -> None:
 
 def test_probes_are_drawn_without_replacement() -> None:
     assert len(set(KEY.probe_indices())) == 100
-    assert sorted(new_key(POOL, probes=2000).probe_indices()) == list(range(120))  # a small pool is used whole
+    assert sorted(new_key(POOL, probes=120).probe_indices()) == list(range(120))
+    with pytest.raises(ClaimError, match="2000 probes of a pool of 120"):
+        new_key(POOL, probes=2000)
     assert new_key(POOL).probes == 100
 
 
@@ -96,6 +98,20 @@ def test_probes_come_from_the_pool_of_the_commitment_only() -> None:
     material.check()
     with pytest.raises(ClaimError, match="not the ones"):
         KeyMaterial.draw(KEY, images(seed=1))
+
+
+def test_a_gray_pool_may_be_given_in_one_channel_or_three() -> None:
+    """An example expands gray images to three channels; its pool is the same data set for `claim build`."""
+    gray = images()[:, :1].contiguous()
+    for pool, other in ((gray, gray.expand(-1, 3, -1, -1)), (gray.expand(-1, 3, -1, -1).contiguous(), gray)):
+        key = replace(KEY, pool=pool_of(pool))
+        found, again = KeyMaterial.draw(key, pool), KeyMaterial.draw(key, other)
+        assert torch.equal(found.probes, again.probes)
+        assert found.digests == again.digests
+    colored = gray.expand(-1, 3, -1, -1).contiguous()
+    colored[3, 1, 2, 2] ^= 1
+    with pytest.raises(ClaimError, match="not the ones"):
+        KeyMaterial.draw(replace(KEY, pool=pool_of(gray)), colored)
 
 
 def test_a_probe_that_was_moved_by_one_level_is_refused() -> None:

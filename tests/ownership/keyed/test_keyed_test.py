@@ -17,8 +17,18 @@ from ownership.errors import ClaimError
 from ownership.keyed.key import Key, Pool
 from ownership.keyed.maps import MAPS, Targets, feature_count, whitening
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.regression import FOLDS, HALF, RAW, WHITE, _candidates, cross_fitted, share_matrix
-from ownership.keyed.test import Readings, decoy_frames, key_test, largest_z, moments, readings, residual, score
+from ownership.keyed.regression import FOLDS, HALF, RAW, WHITE, _candidates, cross_fitted, regular, share_matrix
+from ownership.keyed.test import (
+    Readings,
+    decoy_frames,
+    encoder_readings,
+    key_test,
+    largest_z,
+    moments,
+    readings,
+    residual,
+    score,
+)
 
 N, D, R = 240, 30, 4
 
@@ -121,6 +131,48 @@ def test_a_marked_suspect_is_found_and_baselines_sharpen_it() -> None:
     assert alone.pvalue < 1e-3
     assert less.maps["content"].z > alone.maps["content"].z
     assert key_test(plain, {"content": w}, decoys(7)).pvalue > 0.01
+
+
+def uneven(z: np.ndarray, kind: str) -> np.ndarray:
+    """Return representations scaled so that a few rows or columns hold nearly all variance."""
+    rng = np.random.default_rng(9)
+    if kind == "columns":
+        return np.c_[z, 1e6 * rng.standard_normal((N, 2))]
+    if kind == "many columns":
+        return np.c_[z, 1e7 * rng.standard_normal((N, 2 * z.shape[1]))]
+    if kind == "lengths":
+        return z / np.linalg.norm(z, axis=1, keepdims=True) * np.exp(4 * rng.standard_normal((N, 1)))
+    rows = np.ones((N, 1))
+    rows[::80] = 1e7
+    return z * rows
+
+
+@pytest.mark.parametrize("kind", ["columns", "many columns", "lengths", "rows"])
+def test_a_copy_of_very_uneven_scale_is_found(kind: str) -> None:
+    """A user who normalizes loses nothing by it, so an attacker could hide a copy at no cost."""
+    y, z = toy()
+    w = frame(6)
+    marked = z + 3 * (y @ (w / np.linalg.norm(w, axis=0))) @ np.random.default_rng(1).standard_normal((R, 20))
+    hidden = uneven(marked, kind)
+    drawn, features = decoys(7), {"content": y}
+    assert key_test(readings(hidden, features), {"content": w}, drawn).maps["content"].z < 9  # without rescaling
+    assert key_test(encoder_readings(hidden, features), {"content": w}, drawn).pvalue < 1e-3
+    assert key_test(encoder_readings(uneven(z, kind), features), {"content": w}, drawn).pvalue > 0.01
+
+
+def test_representations_of_even_scale_are_not_rescaled() -> None:
+    _, z = toy()
+    for x in (z, 1e-6 * z, z + 1e4, np.c_[z, np.ones((N, 3))], np.ones((N, 3)), z * np.linspace(0.1, 10, z.shape[1])):
+        assert regular(x) is x
+
+
+def test_what_is_rescaled_has_rows_of_length_one_then_columns_of_deviation_one() -> None:
+    """By a loop over rows and columns."""
+    _, z = toy()
+    x = uneven(z, "rows")
+    rows = [r / np.sqrt(sum(v * v for v in r)) for r in x - np.median(x, axis=0)]
+    expected = np.array([c / np.std(c) for c in np.array(rows).T]).T
+    assert regular(x) == pytest.approx(expected)
 
 
 def test_a_suspect_that_answers_the_same_for_all_images_scores_nothing() -> None:

@@ -221,7 +221,7 @@ def test_unsigned_bytes_of_a_reply_do_not_move_the_pick() -> None:
 def test_the_owner_does_not_choose_the_order_of_the_twins() -> None:
     twins = committed(3).twins
     for bad in (twins[::-1], (twins[0], *twins)):
-        with pytest.raises(ClaimError, match="same encoder twice, or not in order"):
+        with pytest.raises(ClaimError, match="occurs twice"):
             committed(3, twins=bad)
 
 

@@ -18,7 +18,7 @@ from ownership import audit
 from ownership.claims.claim import Claim
 from ownership.io.records import to_json
 from ownership.plan import Plan
-from ownership.reports import sentences
+from ownership.reports import strength_text
 from ownership.reports.figures import LINE, MEMBER, REFERENCE, SUSPECT
 from ownership.reports.glossary import EXPLAINED, GLOSSARY, PLAN_EXPLAINED
 from ownership.reports.html import SECTIONS, render_html
@@ -196,7 +196,8 @@ def test_parameters_versions_layers_and_words_are_all_there(page: str, found: Re
 def test_the_strength_on_the_page_is_that_of_the_json(page: str, found: Report) -> None:
     stored = json.loads(json.dumps(found.to_dict()))["strength"]
     assert stored == to_json(found.strength)
-    assert sentences.strength(found.strength, found.verdict).replace("'", "&#39;") in page
+    said = strength_text.strength(found.strength, found.verdict, panel=bool(found.claim.panel))
+    assert said.replace("'", "&#39;") in page
     assert f"{stored['references']} reference surrogates get this verdict" in page
     assert f"at most {stored['probability']:.3g}" in page
 

@@ -15,7 +15,7 @@ from support.reports import BAD, FAR, LOW, NEAR, against_small, changed, report,
 
 from ownership.errors import ReportError
 from ownership.plan import Plan
-from ownership.reports import alternatives, sentences
+from ownership.reports import alternatives, sentences, strength_text
 from ownership.reports.report import Report
 from ownership.verdict.explanations import ExplanationFinding
 from ownership.verdict.records import EncoderEntry
@@ -71,9 +71,9 @@ def test_supported_by_hand() -> None:
     assert (s.references, s.reached, s.favors, s.support) == (3, ("r0", "r1", "r2"), "copied", Support.MODERATE)
     assert s.probability == pytest.approx(0.05 ** (1 / 3))
     assert s.likelihood_ratio == pytest.approx(0.05 ** (1 / 3) / 0.01)
-    assert "at least 36.8 times" in sentences.strength(s, r.verdict)
-    assert "3 of 3 reference surrogates get this verdict" in sentences.strength_arithmetic(s)
-    assert "0.368 / 0.01" in sentences.strength_arithmetic(s)
+    assert "at least 36.8 times" in strength_text.strength(s, r.verdict, panel=True)
+    assert "3 of 3 reference surrogates get this verdict" in strength_text.strength_arithmetic(s)
+    assert "0.368 / 0.01" in strength_text.strength_arithmetic(s)
 
 
 def test_by_the_owners_panel_alone_at_most_weak_support_is_stated() -> None:
@@ -82,11 +82,11 @@ def test_by_the_owners_panel_alone_at_most_weak_support_is_stated() -> None:
     assert (alone.support, alone.limited) == (Support.WEAK, True)
     assert (tested.support, tested.limited) == (Support.MODERATE, False)
     assert alone.likelihood_ratio == tested.likelihood_ratio
-    said = sentences.strength(alone, Verdict.SUPPORTED)
+    said = strength_text.strength(alone, Verdict.SUPPORTED, panel=True)
     assert "at least 36.8 times" in said
     assert "weak support for a copy only" in said
     assert "--auditor-panel" in said
-    assert "moderate support for a copy on the scale" in sentences.strength(tested, Verdict.SUPPORTED)
+    assert "moderate support for a copy on the scale" in strength_text.strength(tested, Verdict.SUPPORTED, panel=True)
     assert not suspected(NEAR, 40, 40).strength.limited  # NOT_SUPPORTED: the owner gains nothing by it
     assert not suspected(FAR, 0, 2).strength.limited  # no support, nothing to limit
 
@@ -124,14 +124,24 @@ def test_the_ratio_is_monotone_in_k(n: int, data: st.DataObject) -> None:
         assert fewer.likelihood_ratio > more.likelihood_ratio > 0
 
 
+def test_a_bound_below_one_is_not_stated_as_a_number() -> None:
+    """SUPPORTED beside "at least 0 times as probable" would read as a contradiction."""
+    none = suspected(FAR, 0, 3).strength
+    assert none.likelihood_ratio == 0
+    assert "No useful bound" in strength_text.strength(none, Verdict.SUPPORTED, panel=False)
+    low = suspected(NEAR, 3, 3).strength
+    assert "of the panel's kinds" in strength_text.strength(low, Verdict.NOT_SUPPORTED, panel=True)
+    assert "of the panel's kinds" not in strength_text.strength(low, Verdict.NOT_SUPPORTED, panel=False)
+
+
 def test_when_nothing_can_be_stated() -> None:
     none = suspected(FAR, 0, 0).strength
     assert none.likelihood_ratio is none.support is None
-    assert "no reference surrogates" in sentences.strength(none, Verdict.SUPPORTED)
+    assert "no reference surrogates" in strength_text.strength(none, Verdict.SUPPORTED, panel=True)
     inconclusive = suspected(FAR, 3, 3, problems=(BAD,))
     assert inconclusive.verdict is Verdict.INCONCLUSIVE
     assert inconclusive.strength.likelihood_ratio is None
-    assert "inconclusive" in sentences.strength(inconclusive.strength, inconclusive.verdict)
+    assert "inconclusive" in strength_text.strength(inconclusive.strength, inconclusive.verdict, panel=True)
     none_reached = suspected(FAR, 0, 2).strength  # its own references do not reach what the suspect reached
     assert (none_reached.likelihood_ratio, none_reached.support) == (0.0, Support.NONE)
 

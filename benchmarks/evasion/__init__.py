@@ -1,0 +1,1 @@
+"""What does each evasion cost an attacker, and does the key test still find the copy?"""

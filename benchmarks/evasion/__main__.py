@@ -1,0 +1,5 @@
+"""`python -m benchmarks.evasion`."""
+
+from benchmarks.common.command import main
+
+main("benchmarks.evasion")

@@ -1,0 +1,75 @@
+"""Victims, surrogates and independent encoders of `benchmarks.key_verdicts`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from attacks_for_eval.evaluation.factory import ModelFactory
+from attacks_for_eval.evaluation.spec import ModelSpec
+from attacks_for_eval.evasion.attacker import Attacker
+from benchmarks.evasion.design import REVIEWED, Remembered, Subject
+from benchmarks.evasion.utility import Labeled
+from benchmarks.key_verdicts.bench import Bench, drawn
+from benchmarks.verdicts import suspects
+from ownership.suspects.suspect import load_encoder
+from watermark_training.loaded_encoder import load_trained
+
+INDEPENDENTS = 3
+"""Independent encoders of a victim that all evasions are put in front of."""
+PRICED = 1
+"""Surrogates of a victim that all evasions are put in front of; the others have `REVIEWED`, without utility."""
+
+
+class VerdictCase:
+    """A victim, its key, and the encoders that its key tests."""
+
+    def __init__(self, bench: Bench, victim: int) -> None:
+        self.bench, self.victim, self.key = bench, victim, drawn(bench, victim)
+        self.labeled = _labeled(bench, "probe-learn"), _labeled(bench, "probe-test")
+
+    def subjects(self) -> Iterator[Subject]:
+        """Yield the victim itself, its plain surrogates, and some independent encoders."""
+        bench, factory = self.bench, self.bench.factory_of(self.victim)
+        plain = list(suspects.surrogates(bench.scale, self.victim))
+        loaded = load_trained(bench.folder(self.victim))
+        yield self._subject(factory, plain[0], "victim", Remembered(loaded.encoder), "victim")
+        for i, spec in enumerate(plain):
+            subject = self._subject(factory, spec, "surrogate", Remembered(load_encoder(factory.make(spec)).encoder))
+            yield subject if i < PRICED else replace(subject, evasions=REVIEWED, priced=False)
+        specs = [s for s in suspects.independents(bench.scale, bench.checkpoint.name) if not s.base_checkpoint]
+        step = max(1, len(specs) // (INDEPENDENTS * len(bench.scale.indices)))
+        for spec in specs[self.victim * step :: step * len(bench.scale.indices)][:INDEPENDENTS]:
+            encoder = Remembered(load_encoder(bench.factory.make(spec)).encoder)
+            yield self._subject(factory, spec, "independent", encoder, attacker=plain[0])
+
+    def _subject(
+        self,
+        factory: ModelFactory,
+        spec: ModelSpec,
+        role: str,
+        encoder: Remembered,
+        name: str = "",
+        attacker: ModelSpec | None = None,
+    ) -> Subject:
+        of = attacker or spec
+        data = factory.chosen(of)
+        other = replace(of, role="independent", objective="simclr", watermark="none", base_checkpoint="", arch="small")
+        own = cache(lambda: Remembered(load_encoder(factory.make(other)).encoder))
+        return Subject(
+            name=name or f"{spec.kind}, {spec.method}, {spec.loss}, {spec.images}, seed {spec.seed}",
+            role=role,
+            of=f"victim {self.victim}",
+            encoder=encoder,
+            attacker=Attacker(images=data.images, labels=data.labels, encoder=own, seed=of.seed),
+        )
+
+
+def _labeled(bench: Bench, part: str) -> Labeled:
+    data = bench.sources[part]
+    labels: Tensor = data.labels if data.labels is not None else torch.empty(0)
+    return data.images, labels

@@ -1,0 +1,101 @@
+"""Tables of the benchmark of evasions: a price list, sorted by what the attacker keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import mean
+
+from benchmarks.common.markdown import table
+from benchmarks.common.rows import Row, RowStore
+from benchmarks.evasion.design import EVASIONS, REVIEWED
+from benchmarks.key_verdicts.tables import LEVEL, found_in, rate
+
+DATA = ("digits", "fashion-mnist", "cifar10")
+CLOSE = 0.02
+"""Accuracy that an evasion within two points may cost."""
+UTILITIES = ("linear", "knn", "few")
+COPIES = ("victim", "surrogate")
+
+
+def _rows(data: str) -> list[Row]:
+    return [row for row in RowStore("evasion", compressed=True).load() if row["data"] == data]
+
+
+def _lost(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield the priced rows with what the evasion costs: accuracy without it less accuracy with it."""
+    plain = {(r["of"], r["name"]): r for r in rows if not r["evasion"] and "linear" in r}
+    for row in rows:
+        if "linear" in row and row["evasion"]:
+            before = plain[row["of"], row["name"]]
+            yield row | {f"lost {name}": before[name] - row[name] for name in UTILITIES}
+
+
+def prices(data: str) -> str:
+    """Return each evasion's price and how many copies behind it are found, the cheapest evasion first."""
+    rows = list(_lost(_rows(data)))
+    lines = []
+    for evasion in EVASIONS:
+        mine = [r for r in rows if r["evasion"] == evasion]
+        if not mine:
+            continue
+        copies = [r for r in mine if r["role"] in COPIES]
+        lost = [mean(r[f"lost {name}"] for r in copies) for name in UTILITIES]
+        close = [r for r in copies if r["lost linear"] <= CLOSE]
+        worst = max(r["pvalue"] for r in copies)
+        cells = [
+            f"`{evasion}`",
+            "-".join(map(str, sorted({min(r["dim"] for r in mine), max(r["dim"] for r in mine)}))),
+            *(f"{100 * x:.1f}" for x in lost),
+            *(_found([r for r in copies if r["role"] == role]) for role in COPIES),
+            _found(close),
+            f"{worst:.5f}",
+        ]
+        lines.append((lost[0], cells))
+    headings = (
+        "evasion", "dimensions", "points lost: linear", "neighbours", "few labels", "victim found", "surrogate found",
+        "found of those within two points", "largest p",
+    )  # fmt: skip
+    return table(headings, [cells for _, cells in sorted(lines, key=lambda line: line[0])])
+
+
+def reviewed(data: str) -> str:
+    """Return how many surrogates are found behind the evasions of the adversarial review, and without one."""
+    rows = [r for r in _rows(data) if r["role"] == "surrogate"]
+    lines = []
+    for evasion in ("", *REVIEWED):
+        mine = [r for r in rows if r["evasion"] == evasion]
+        before = {(r["of"], r["name"]) for r in rows if not r["evasion"] and r["pvalue"] <= LEVEL}
+        kept = [r for r in mine if (r["of"], r["name"]) in before]
+        lines.append((f"`{evasion}`" if evasion else "none", found_in(mine), found_in(kept)))
+    return table(("evasion", "surrogates found", "of those that are found without it"), lines)
+
+
+def independents(data: str) -> str:
+    """Return the p-values of independent encoders behind evasions."""
+    rows = [r for r in _rows(data) if r["role"] == "independent"]
+    lines = [
+        (
+            name,
+            len(mine),
+            rate(sum(r["pvalue"] <= LEVEL for r in mine), len(mine)),
+            f"{min(r['pvalue'] for r in mine):.4f}",
+            *(f"{sum(r['pvalue'] <= a for r in mine) / len(mine):.3f}" for a in (0.5, 0.05, 0.01)),
+        )
+        for name, mine in (
+            ("none", [r for r in rows if not r["evasion"]]),
+            ("any", [r for r in rows if r["evasion"]]),
+        )
+        if mine
+    ]
+    shares = [f"p at most {a}" for a in (0.5, 0.05, 0.01)]
+    return table(("evasion", "tests", "called copies", "smallest p", *shares), lines)
+
+
+def _found(rows: Sequence[Row]) -> str:
+    return f"{sum(r['pvalue'] <= LEVEL for r in rows)} of {len(rows)}"
+
+
+def tables() -> dict[str, str]:
+    """Return the tables by name."""
+    made = {"prices": prices, "reviewed": reviewed, "independents": independents}
+    return {f"{data}-{name}": make(data) for data in DATA for name, make in made.items()}
