@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
+from support import independent_verifier
 from support.encoders import as_suspect, encoder, member
 from support.keys import claimed, rewritten
 from torch import Tensor, nn
@@ -45,6 +46,9 @@ def test_the_plan_chooses_nothing_of_the_key_test_but_alpha(folder: Path, change
     """The best of many interim analyses would reject sixteen times as often as alpha 0.001 says."""
     with pytest.raises(ClaimError, match="plan: "):
         Claim.load(planned(folder, **changes))
+    if "interim_queries" in changes:
+        with pytest.raises(independent_verifier.Bad, match="the plan's"):
+            independent_verifier.check_key(folder, json.loads((folder / "claim.json").read_bytes()), None)
 
 
 def test_the_usual_analyses_and_none_are_allowed(folder: Path) -> None:

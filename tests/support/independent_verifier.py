@@ -196,6 +196,7 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
     drawn = np.random.RandomState(words).permutation(pool["images"])[: key["probes"]]
     probes = images_of(read(folder / "probes.safetensors"), "public", pool["shape"][0])
     need(b"".join(map(sha256, probes)) == b"".join(digests[32 * i : 32 * (i + 1)] for i in drawn), "the drawn probes")
+    check_plan(claim["plan"])
     if features:
         stored = read(folder / "features.safetensors")
         digests = b"".join(rows_of(stored, "digests"))
@@ -203,6 +204,13 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
         need(sha256(digests).hex() == key["features"]["sha256"], "the features of the pool")
         rows = b"".join(map(sha256, rows_of(stored, "rows")))
         need(rows == b"".join(digests[32 * i : 32 * (i + 1)] for i in drawn), "the features of the probes")
+
+
+def check_plan(plan: dict[str, Any]) -> None:
+    """Interim analyses after usual numbers of queries, or none: nobody picked a lucky one."""
+    stated = list(zip(plan["interim_queries"], plan["interim_alpha_shares"], strict=True))
+    need(all(look in ((250, 0.2), (500, 0.3)) for look in stated), "the plan's interim analyses")
+    need(not stated or plan["repeat_share"] == 0.05, "the plan's repeated queries")
 
 
 def named_round(stored: dict[str, Any]) -> dict[str, Any]:
