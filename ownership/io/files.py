@@ -191,7 +191,7 @@ def alone_in(folder: Path, error: type[OwnershipError]) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what training writes is secret
     except OSError as e:
         raise error(f"cannot write {printable(folder, 300)} ({e.strerror})", "choose another --out") from e
     lock = FileLock(folder / ".lock")
