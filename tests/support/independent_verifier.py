@@ -207,7 +207,7 @@ def check_key(folder: Path, claim: dict[str, Any], roots: Path | None) -> None:
 
 
 def check_plan(plan: dict[str, Any]) -> None:
-    """Interim analyses after usual numbers of queries, or none: nobody picked a lucky one."""
+    """Interim analyses after usual numbers of queries, or none: an owner may not pick a lucky number."""
     stated = list(zip(plan["interim_queries"], plan["interim_alpha_shares"], strict=True))
     need(all(look in ((250, 0.2), (500, 0.3)) for look in stated), "the plan's interim analyses")
     need(not stated or plan["repeat_share"] == 0.05, "the plan's repeated queries")
