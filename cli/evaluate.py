@@ -63,8 +63,8 @@ def evaluate(
         choice(
             OutputTransform,
             "--output-transform",
-            help="Evasion in front of the surrogate; a number may follow a colon, and a plus joins several, as in "
-            "append_own:10+rotate_basis.",
+            help="Evasion in front of the surrogate; a number or a name may follow a colon, and a plus joins several, "
+            "as in append_own:10+rotate_basis.",
             argument=True,
             joined=True,
         ),

@@ -85,7 +85,7 @@ class Plan:
         ridge_penalty: Penalty of the alignment, in units of the mean variance.
         gmm_components: Components of the Gaussian mixture of dataset inference; diagonal covariances.
         repeat_share: Share of the probes that is queried twice, shuffled and in other batches.
-        repeat_tolerance: Largest difference between repeated responses, in units of their root mean square.
+        repeat_tolerance: Largest difference between repeated responses, in units of their spread.
         seed: Seed of the choice of images, angles and repeated probes.
     """
 

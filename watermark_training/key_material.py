@@ -8,7 +8,7 @@ from torch import Tensor
 from ownership.errors import TrainingError
 from ownership.keyed.features import DIGEST_BYTES
 from ownership.keyed.key import MIN_PROBES, new_key
-from ownership.keyed.pool import KeyMaterial, digests_of, pool_of
+from ownership.keyed.pool import KeyMaterial, digests_of, in_channels, pool_of
 from watermark_training.distributed import from_first_process
 
 MOST_HELD_OUT = 4000
@@ -81,6 +81,6 @@ def outside_pool(images: Tensor, material: KeyMaterial) -> Tensor:
         material: the key.
     """
     pool = {material.digests[i : i + DIGEST_BYTES] for i in range(0, len(material.digests), DIGEST_BYTES)}
-    digests = digests_of(images)
+    digests = digests_of(in_channels(images, material.key.pool.shape[0]))
     kept = [i for i in range(len(images)) if digests[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)] not in pool]
     return torch.tensor(kept, dtype=torch.int64)

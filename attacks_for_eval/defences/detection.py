@@ -35,7 +35,7 @@ class History:
     prada: float  # 1 - Shapiro-Wilk's W of distances to the nearest earlier query: larger is less normal
 
     def measure(self, name: str) -> float:
-        """Return one of `MEASURES`; larger is more suspicious."""
+        """Return one of `MEASURES`; larger is more like an extraction."""
         return float(getattr(self, name))
 
 
@@ -91,7 +91,7 @@ class HistoryMonitor:
 
 
 def alarms(history: History, benign: Sequence[History]) -> tuple[str, ...]:
-    """Return the measures on which an account is more suspicious than every benign one.
+    """Return the measures on which an account is more like an extraction than every benign one.
 
     H0: the account is another benign user, exchangeable with the others. Each measure then raises a false alarm with
     probability at most 1 / (m + 1), where m is the number of benign users. Histories should have about equal lengths,

@@ -21,7 +21,7 @@ from attacks_for_eval.evaluation.factory import ModelFactory, transform_outputs
 from attacks_for_eval.evaluation.linear import linear_evaluation
 from attacks_for_eval.evaluation.parallel import parallel_map
 from attacks_for_eval.evaluation.spec import DEFAULT, Hyperparameters, ModelSpec, Objective
-from attacks_for_eval.evasion.apply import lossless
+from attacks_for_eval.evasion.apply import lossless, parse
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
@@ -109,6 +109,8 @@ def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, pr
     for cell in cells:
         if cell.case not in evaluation.cases:
             raise TrainingError(f"no case called {cell.case!r}", f"there are: {', '.join(evaluation.cases)}")
+        if cell.output_transform:
+            parse(cell.output_transform)  # before anything long
     paths = [evaluation.row_path(cell) for cell in cells]
     groups: dict[tuple[ModelSpec, str], list[Cell]] = defaultdict(list)
     for cell, path in zip(cells, paths, strict=True):

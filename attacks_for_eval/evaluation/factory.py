@@ -233,7 +233,6 @@ def transform_outputs(factory: ModelFactory, spec: ModelSpec, encoder: EncoderLi
     data = factory.chosen(spec)
     attacker = Attacker(
         images=data.images,
-        labels=data.labels,
         encoder=lambda: load_encoder(factory.make(other)).encoder,
         seed=spec.seed,
     )

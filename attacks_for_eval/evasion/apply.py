@@ -29,7 +29,7 @@ class Evasion:
         needs: what it needs beside the surrogate.
         weights: whether it changes weights; otherwise it is a wrapper around the surrogate.
         lossless: whether a well-conditioned affine map inverts it, so that a linear classifier loses nothing.
-        argument: type of the argument after a colon; None if it takes none.
+        argument: of what follows a colon: float for a number, or the names that it may be; None if nothing may.
     """
 
     make: Callable[..., nn.Module]
@@ -38,7 +38,7 @@ class Evasion:
     needs: tuple[Need, ...] = ()
     weights: bool = False
     lossless: bool = False
-    argument: type[float] | type[str] | None = None
+    argument: type[float] | tuple[str, ...] | None = None
 
 
 _IMAGES: tuple[Need, ...] = ("images",)
@@ -103,7 +103,7 @@ EVASIONS: dict[str, Evasion] = {
         what="applies tanh, exp, ... to components",
         source=_REVIEW,
         needs=_IMAGES,
-        argument=str,
+        argument=tuple(nonlinear.ACTIVATIONS),
     ),
     "relu_features": Evasion(
         make=nonlinear.relu_features, what="N ReLU features instead", source=_REVIEW, needs=_IMAGES, argument=float
@@ -201,24 +201,28 @@ def parse(chain: str) -> list[tuple[Evasion, tuple[Any, ...]]]:
         evasion = EVASIONS[name]
         if evasion.weights and any(not before.weights for before, _ in steps):
             raise TrainingError(f"{name} changes weights and must come before transforms of outputs")
-        if colon and evasion.argument is None:
-            raise TrainingError(f"{name} takes no argument", f"write {name}")
-        try:
-            value = evasion.argument(argument) if colon and evasion.argument else None
-        except ValueError as e:
-            raise TrainingError(f"{step!r} is malformed", f"a number follows the colon, as in {name}:10") from e
-        if isinstance(value, float) and not 0 < value < float("inf"):
-            raise TrainingError(f"the argument of {step!r} is out of range", "above 0")
-        steps.append((evasion, () if value is None else (value,)))
+        steps.append((evasion, (_argument(step, evasion, argument),) if colon else ()))
     return steps
 
 
+def _argument(step: str, evasion: Evasion, text: str) -> float | str:
+    """Return the argument of a step, checked."""
+    if evasion.argument is None:
+        raise TrainingError(f"{step!r}: it takes no argument", "leave it out")
+    if isinstance(evasion.argument, tuple):
+        if text not in evasion.argument:
+            raise TrainingError(f"{step!r}: unknown {text!r}", f"one of: {', '.join(evasion.argument)}")
+        return text
+    try:
+        value = float(text)
+    except ValueError as e:
+        raise TrainingError(f"{step!r} is malformed", "a number follows the colon, as in append_own:10") from e
+    if not 0 < value < float("inf"):
+        raise TrainingError(f"the argument of {step!r} is out of range", "above 0")
+    return value
+
+
 _KNOWN = f"any of: {', '.join(EVASIONS)}"
-
-
-def needs(chain: str) -> frozenset[Need]:
-    """Return what a chain of evasions needs beside the surrogate."""
-    return frozenset(need for evasion, _ in parse(chain) for need in evasion.needs)
 
 
 def lossless(chain: str) -> bool:

@@ -25,16 +25,12 @@ class Attacker:
 
     Attributes:
         images: `(n, c, h, w)` uint8, the attacker's own: means, scales and components are computed on them.
-        labels: `(n,)` integers, their labels.
         encoder: makes an encoder that the attacker trained without the victim.
-        checkpoint: the public encoder that victim and surrogate were grown from.
         seed: of everything that is drawn.
     """
 
     images: Tensor | None = None
-    labels: Tensor | None = None
     encoder: Callable[[], EncoderLike] | None = None
-    checkpoint: EncoderLike | None = None
     seed: int = 0
 
     def own_images(self) -> Tensor:
@@ -43,21 +39,15 @@ class Attacker:
             raise TrainingError("this transform needs images of the attacker's own", "give Attacker(images=...)")
         return self.images
 
-    def own_labels(self) -> Tensor:
-        """Return the labels of the attacker's images, or raise TrainingError."""
-        if self.labels is None:
-            raise TrainingError("this transform needs labeled images", "give images with labels")
-        return self.labels
-
     def own_encoder(self) -> EncoderLike:
         """Return the attacker's own encoder, or raise TrainingError."""
         if self.encoder is None:
             raise TrainingError("this transform needs an encoder of the attacker's own", "give Attacker(encoder=...)")
         return self.encoder()
 
-    def generator(self, purpose: int = 0) -> torch.Generator:
-        """Return a source of randomness that depends on the seed, and on the purpose."""
-        return torch.Generator().manual_seed(1000 * purpose + self.seed)
+    def generator(self) -> torch.Generator:
+        """Return a source of randomness that follows from the seed."""
+        return torch.Generator().manual_seed(self.seed)
 
 
 class Wrapped(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attacks_for_eval.evasion.attacker import Attacker, Wrapped
 from ownership.encoders.images import EncoderLike, represent
+from ownership.evidence.similarity import ridge_map
 
 FLOOR = 1e-4
 """Principal components below this multiple of the largest singular value are left out."""
@@ -68,17 +69,13 @@ def average(encoder: EncoderLike, attacker: Attacker) -> nn.Module:
 def subtract_own(encoder: EncoderLike, attacker: Attacker, penalty: float = 0.1) -> nn.Module:
     """Return what a ridge regression on the attacker's own encoder leaves of the representations."""
     own, images = attacker.own_encoder(), attacker.own_images()
-    x, y = represent(own, images).double(), represent(encoder, images).double()
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    gram = (x - mean_x).T @ (x - mean_x)
-    ridge = penalty * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
-    weights = torch.linalg.solve(gram + ridge, (x - mean_x).T @ (y - mean_y))
+    x, y = (represent(e, images).double().numpy() for e in (own, encoder))
+    weights, intercept = map(torch.from_numpy, ridge_map(x, y, penalty))
 
     class Difference(nn.Module):
         def forward(self, shown: Tensor) -> Tensor:
             out: Tensor = encoder(shown)
-            predicted = (own(shown).to(out) - mean_x.to(out)) @ weights.to(out)
-            left: Tensor = out - mean_y.to(out) - predicted
+            left: Tensor = out - own(shown).to(out) @ weights.to(out) - intercept.to(out)
             return left
 
     return Difference()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attacks_for_eval.evasion.attacker import Attacker
 from ownership.encoders.images import EncoderLike, as_input, as_uint8, represent, three_channels
+from ownership.evidence.similarity import ridge_map
 from ownership.watermark import TURN, rotate
 
 RIDGE = 1.0
@@ -16,13 +17,9 @@ RIDGE = 1.0
 
 def _detector(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Return weights `(d, classes)` and intercept `(classes,)` of a ridge classifier."""
-    x = features.double()
-    mean = x.mean(0)
-    centred, y = x - mean, F.one_hot(labels, classes).double()
-    gram = centred.T @ centred
-    penalty = RIDGE * gram.trace() / len(gram) * torch.eye(len(gram), dtype=gram.dtype)
-    weights = torch.linalg.solve(gram + penalty, centred.T @ (y - y.mean(0)))
-    return weights, y.mean(0) - mean @ weights
+    known = F.one_hot(labels, classes).double()
+    weights, intercept = ridge_map(features.double().numpy(), known.numpy(), RIDGE)
+    return torch.from_numpy(weights), torch.from_numpy(intercept)
 
 
 class _Unrotate(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -66,9 +65,6 @@ class Subject:
     attacker: Attacker
     evasions: tuple[str, ...] = EVASIONS
     priced: bool = True
-
-
-Subjects = Callable[[], Iterator[Subject]]
 
 
 def seeded_order(count: int, seed: int) -> Tensor:

@@ -44,7 +44,7 @@ class DigitsCase:
         self.surrogate = extract(BlackBox(self.victim), attacker, replace(EXTRACTION, seed=seed))
         self.independent = train(private, replace(plain, seed=2000 + seed)).encoder
         own = Remembered(train(attacker, replace(plain, seed=1000 + seed)).encoder)
-        self.attacker = Attacker(images=attacker, labels=labels[PRIVATE:ATTACKER], encoder=lambda: own, seed=seed)
+        self.attacker = Attacker(images=attacker, encoder=lambda: own, seed=seed)
 
     def subjects(self) -> Iterator[Subject]:
         """Yield the three encoders."""

@@ -65,7 +65,7 @@ class VerdictCase:
             role=role,
             of=f"victim {self.victim}",
             encoder=encoder,
-            attacker=Attacker(images=data.images, labels=data.labels, encoder=own, seed=of.seed),
+            attacker=Attacker(images=data.images, encoder=own, seed=of.seed),
         )
 
 

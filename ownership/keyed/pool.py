@@ -180,4 +180,6 @@ def in_channels(images: Tensor, channels: int) -> Tensor:
     """Return gray images in one channel or in three equal ones, as wanted; other images as they are."""
     if channels == 3:
         return three_channels(images)
+    if images.shape[1] == 1:
+        return images
     return images[:, :1] if torch.equal(images, images[:, :1].expand_as(images)) else images

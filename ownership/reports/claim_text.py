@@ -167,7 +167,7 @@ def _key_power(claim: Claim) -> Iterator[str]:
     pvalues = {m.name: min(1.0, key_rank(claim, claim.responses[m.name]).pvalue * claim.keys_tried) for m in known}
     shown = ", ".join(f"{name.removeprefix('reference_')} {format_exact_p(p)}" for name, p in pvalues.items())
     alpha = format_exact_p(claim.plan.key_alpha)
-    share = f" (of alpha {alpha} interim analyses have the rest)" if claim.plan.interim_queries else ""
+    share = f" (interim analyses have the rest of alpha, {alpha})" if claim.plan.interim_queries else ""
     yield f"key_test: p at most {format_exact_p(level)} rejects{share}; {shown}"
     found = [p <= level for p in pvalues.values()]
     if not found[0]:

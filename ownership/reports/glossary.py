@@ -94,7 +94,8 @@ PLAN_EXPLAINED = {
     "ridge_penalty": "ridge penalty of the linear map from the suspect's to the victim's representations",
     "gmm_components": "components of the mixture model of dataset inference",
     "repeat_share": "share of the probes that is queried twice, to measure whether the responses are stable",
-    "repeat_tolerance": "largest difference between two responses to one image, in units of their root mean square",
+    "repeat_tolerance": "largest difference between two responses to one image, in units of their root mean square "
+    "and of each component's standard deviation",
     "seed": "seed of everything that is random in an audit",
 }
 """Field of the plan -> what it is."""

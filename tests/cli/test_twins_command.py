@@ -45,6 +45,8 @@ def test_three_twins_from_training_to_a_report(run: Run, digits: Data, tmp_path:
     code, out, err = run("twins", "anchor", "twins", "--reply", "twins.tsr", "--roots", authority.roots)
     assert code == 0, err
     assert out.count("deploy this one") == 1
+    shown = next(line for line in out.splitlines() if "deploy this one" in line)
+    assert sum(f", {name}  <-" in shown for name in names) == 1  # its train folder, not only its digest
     assert "anchored already" in error_line(run("twins", "anchor", "twins", "--reply", "twins.tsr")[2])
     assert "which chains to" in run("twins", "show", "twins", "--roots", authority.roots)[1]
     assert Path("twins/commitment.tsr").read_bytes() == Path("twins.tsr").read_bytes()

@@ -39,8 +39,9 @@ def test_images_of_the_keys_pool_are_not_trained_on(
 ) -> None:
     """Every document says that the encoder is not trained on its probes; a few duplicates are allowed."""
     inside = material.probes[:64]
-    with pytest.raises(TrainingError, match="of the training images are in the key's pool"):
-        train_to(tmp_path / "x", Data(name="d", images=inside, labels=None), CONFIG, material=material)
+    for shown in (inside, inside.expand(-1, 3, -1, -1)):  # gray, in one channel or three
+        with pytest.raises(TrainingError, match="of the training images are in the key's pool"):
+            train_to(tmp_path / "x", Data(name="d", images=shown, labels=None), CONFIG, material=material)
     assert not (tmp_path / "x").exists()
     few = torch.cat([images[:600], material.probes[:3]])
     refuse_pool_images(few, material)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attacks_for_eval.evasion.apply import EVASIONS, evade, lossless, needs, parse
+from attacks_for_eval.evasion.apply import EVASIONS, evade, lossless, parse
 from attacks_for_eval.evasion.attacker import Attacker
 from attacks_for_eval.evasion.weights import fine_tune, prune, quantize
 from ownership.claims.claim import Claim
@@ -133,8 +133,8 @@ def test_the_gate_answers_rotated_images_with_the_other_encoder(
     plain, rotated = digits.images[:200], digits.images[:200].rot90(1, (2, 3))
     genuine = (represent(gated, plain) == represent(trained.encoder, plain)).all(1).float().mean()
     other = (represent(gated, rotated) == represent(own, rotated)).all(1).float().mean()
-    assert genuine > 0.5
-    assert other > 0.1
+    assert genuine > 0.9
+    assert other > 0.9
 
 
 def test_unrotate_answers_a_rotated_image_as_the_image(attacker: Attacker, trained: Trained, digits: Data) -> None:
@@ -188,6 +188,7 @@ def test_partial_rsa_sees_through_it(chain: str, claim: Claim, victim: torch.nn.
         ("permut", "did you mean permute"),
         ("permute+prune", "must come before"),
         ("permute:3", "takes no argument"),
+        ("activation:sigmoid", "one of: tanh"),
         ("append_own:many", "a number follows the colon"),
         ("append_own:-1", "out of range"),
         ("append_own:nan", "out of range"),
@@ -204,11 +205,8 @@ def test_what_cannot_be_done_is_refused(chain: str, said: str, trained: Trained)
 def test_more_is_refused(attacker: Attacker, trained: Trained) -> None:
     with pytest.raises(TrainingError, match="needs an encoder"):
         evade(trained.encoder, "append_own", replace(attacker, encoder=None))
-    with pytest.raises(TrainingError, match="unknown activation"):
-        evade(trained.encoder, "activation:sigmoid", attacker)
     with pytest.raises(TrainingError, match="cannot be changed"):
         evade(lambda x: x.flatten(1), "prune")
-    assert needs("append_own+permute") == {"images", "encoder"}
     assert [arguments for _, arguments in parse("activation:exp+pca:25")] == [("exp",), (25.0,)]
 
 
