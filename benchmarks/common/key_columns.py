@@ -6,7 +6,7 @@ from benchmarks.common.machine import cpu, versions
 from benchmarks.common.rows import Row
 from ownership.encoders.images import EncoderLike, represent
 from ownership.keyed.drawn import Drawn
-from ownership.keyed.test import Readings, encoder_readings, readings
+from ownership.keyed.readings import Readings, encoder_readings, readings
 
 DECOYS = 99_999
 

@@ -21,20 +21,23 @@ SIDE = 64
 PROBES = 5120
 """Probes of a key: four for each of 1,280 dimensions, which a verdict on an encoder that is not found takes."""
 QUERIES = 27_000
-EMBEDDING: dict[str, Any] = {
-    "epochs": 4,
-    "keyed_weight": 1.0,
+COMMON: dict[str, Any] = {
     "keyed_fraction": 0.5,  # the features of 8 rotations of each image that shows the watermark are most of the cost
     "keyed_views": True,  # few images for a large encoder
     "precision": "float32",  # on CPUs faster for depthwise convolutions
 }
-"""What differs from the defaults of `turnmark embed`, beside the learning rate; chosen on development keys."""
 
 LITE, MOBILE = "tf_efficientnet_lite0", "mobilenet_v2"
 ARCHITECTURES = {LITE: "timm:tf_efficientnet_lite0", MOBILE: "torchvision:mobilenet_v2"}
 """Public encoder -> its architecture; both have 1,280 dimensions."""
-RATES = {LITE: 2e-4, MOBILE: 5e-5}
-"""Learning rate of the embedding: four times as much moves representations by their whole variance in a few steps."""
+EMBEDDING = {
+    LITE: {**COMMON, "epochs": 4, "keyed_weight": 1.0, "lr": 2e-4},
+    MOBILE: {**COMMON, "epochs": 8, "keyed_weight": 3.0, "lr": 1e-4},
+}
+"""What differs from the defaults of `turnmark embed`, chosen on development keys.
+
+A learning rate four times as high moves representations by their whole variance in a few steps.
+"""
 OTHER = {LITE: MOBILE, MOBILE: LITE}
 SMALL = "small_wide"
 """Architecture of surrogates from random weights, of images of half the side."""
@@ -84,7 +87,7 @@ class Suspect:
 
 def embedding(encoder: str) -> dict[str, Any]:
     """Return what differs from the defaults of `turnmark embed` for a public encoder."""
-    return {**EMBEDDING, "lr": RATES[encoder]}
+    return EMBEDDING[encoder]
 
 
 def victim_name(encoder: str, key: int) -> str:

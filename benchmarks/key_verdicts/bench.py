@@ -30,7 +30,8 @@ from ownership.io.canonical import canonical_json, sha256
 from ownership.keyed.drawn import Drawn
 from ownership.keyed.features import PoolFeatures
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import Readings, decoy_frames, encoder_readings, largest_z
+from ownership.keyed.readings import Readings, encoder_readings
+from ownership.keyed.test import decoy_frames, largest_z
 from ownership.suspects.suspect import load_encoder
 from watermark_training.loaded_encoder import load_trained
 from watermark_training.train_folder import train_to

@@ -14,7 +14,8 @@ from ownership.evidence.responses import Responses
 from ownership.io.progress import Progress, silent
 from ownership.keyed.drawn import Drawn
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import KeyTestResult, Readings, encoder_readings, readings
+from ownership.keyed.readings import Readings, encoder_readings, readings
+from ownership.keyed.test import KeyTestResult
 from ownership.stats import binomial_interval
 
 POWER_SUBSETS = 10

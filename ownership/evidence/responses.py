@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ownership.evidence.similarity import Array, Structure, rsa_vector
-from ownership.keyed.test import Readings, encoder_readings
+from ownership.keyed.readings import Readings, encoder_readings
 from ownership.plan import Plan
 from ownership.watermark import RotationPredictor
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ownership.keyed.baselines import builtin_baselines
 from ownership.keyed.maps import Targets
 from ownership.keyed.pool import KeyMaterial
-from ownership.keyed.test import Frames, KeyTestResult, Readings, decoy_frames, encoder_readings, key_test, readings
+from ownership.keyed.readings import Readings, encoder_readings, readings
+from ownership.keyed.test import Frames, KeyTestResult, decoy_frames, key_test
 
 Array = NDArray[np.float64]
 

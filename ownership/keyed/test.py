@@ -4,8 +4,9 @@ H0: the suspect does not depend on the frames of the key. H1: the marked directi
 Unit: the key. Assumptions: the frames were drawn at random, after everything else that the score is computed from was
 fixed or independently of it. Nothing is assumed about the suspect (docs/explanation/keyed-watermark.md has the proof).
 
-A map is read in two ways (`readings`). Each gives a symmetric matrix M, and the score of a frame W is tr(W' M W) /
-tr(W' W). The two scores of one frame depend on each other, so decoys are frames, drawn once and used for every suspect.
+A map is read in several ways (`ownership.keyed.readings`). Each gives a symmetric matrix M, and the score of a frame W is
+tr(W' M W) / tr(W' W). The scores of one frame depend on each other, so decoys are frames, drawn once and used for every
+suspect.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from ownership.keyed.regression import cross_fitted, regular, share_matrix
+from ownership.keyed.readings import Readings
 
 Array = NDArray[np.float64]
 Frames = NDArray[np.float32]
@@ -36,9 +37,10 @@ class MapScore:
     """What one map says about the key.
 
     Attributes:
-        r_squared: share of the variance of the marked directions that the representations predict, cross-fitted.
+        r_squared: share of the variance of the marked directions that the representations predict, adjusted for their
+            number of dimensions.
         z: the score of the key in standard deviations above the expectation over keys, baselines subtracted; of the
-            two readings the larger one. Descriptive: the p-value uses no normal tail.
+            readings the largest one. Descriptive: the p-value uses no normal tail.
     """
 
     r_squared: float
@@ -68,70 +70,6 @@ class KeyTestResult:
     edges: tuple[float, ...]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Readings:
-    """How one encoder represents the features of one map, read in two ways.
-
-    Attributes:
-        predicted: `(D, D)` symmetric. The score of a direction w is the R squared of its cross-fitted prediction.
-        share: `(D, D)` symmetric. The score of a direction is the share of the representation's variance that it has.
-    """
-
-    predicted: Array
-    share: Array
-
-    def less(self, baselines: Sequence[Readings]) -> Iterator[Array]:
-        """Yield the matrix of each reading less its baselines (`residual`)."""
-        for name in ("predicted", "share"):
-            yield residual(getattr(self, name), [getattr(b, name) for b in baselines])
-
-
-def readings(representations: Array, features: Mapping[str, Array]) -> dict[str, Readings]:
-    """Return the readings of each map for one encoder.
-
-    With features y and their cross-fitted predictions p, `predicted` is (2 p'y - p'p) / n; with white features the
-    score of a direction w is then 1 - |yw - pw|^2 / |yw|^2.
-
-    Args:
-        representations: `(n, d)` of the probes.
-        features: name of a map -> features of the probes, `(n, D)`, uncorrelated and of variance 1.
-
-    Returns:
-        Name of a map -> its readings.
-    """
-    names, out, at = list(features), {}, 0
-    stacked = np.concatenate([features[name] for name in names], axis=1)
-    stacked = stacked - stacked.mean(0)
-    predictions = cross_fitted(representations, stacked)
-    for name in names:
-        width = features[name].shape[1]
-        y, p = stacked[:, at : at + width], predictions[:, at : at + width]
-        cross = (2 * p.T @ y - p.T @ p) / len(y)
-        out[name] = Readings((cross + cross.T) / 2, share_matrix(representations, y))
-        at += width
-    return out
-
-
-def encoder_readings(representations: Array, features: Mapping[str, Array]) -> dict[str, Readings]:
-    """Return the readings of an encoder that may be hostile: of very uneven scale, it is rescaled first (`regular`)."""
-    return readings(regular(representations), features)
-
-
-def residual(matrix: Array, baselines: Sequence[Array]) -> Array:
-    """Return a matrix less its regression on the baselines' matrices; itself without baselines.
-
-    Least squares over all entries, with the identity as a further regressor, which only shifts every score. The
-    coefficients depend on the matrices alone, so the key and the decoys are treated alike.
-    """
-    if not baselines:
-        return matrix
-    parts = np.stack([b.ravel() for b in baselines], axis=1)
-    regressors = np.c_[parts, np.eye(len(matrix)).ravel()]
-    slope = np.linalg.lstsq(regressors, matrix.ravel(), rcond=None)[0][:-1]
-    out: Array = matrix - (parts @ slope).reshape(matrix.shape)
-    return out
-
-
 def decoy_frames(random: RandomState, size: int, directions: int, decoys: int) -> Iterator[Frames]:
     """Yield the frames of keys drawn anew: independent standard normal numbers, as the key's.
 
@@ -159,10 +97,10 @@ def key_test(
 ) -> KeyTestResult:
     """Rank the key among keys drawn anew, by how easily the marked directions of all maps are read from the suspect.
 
-    The score of each reading is standardized by its expectation and standard deviation over frames. Of a map the larger
-    reading counts: a transform of the representation that hides the one often leaves the other. The statistic is the
-    sum over the maps of the squared positive parts. It is one statistic with one rank, so several maps and readings
-    need no correction.
+    The score of each reading is standardized by its expectation and standard deviation over frames. Of a map the largest
+    reading counts: a transform of the representation that hides one often leaves another. The statistic is the sum over
+    the maps of the squared positive parts. It is one statistic with one rank, so several maps and readings need no
+    correction.
 
     Args:
         suspect: name of a map -> the suspect's readings (`readings`).
@@ -182,7 +120,7 @@ def key_test(
         own = np.ascontiguousarray(frame.T, dtype=np.float32)[None]  # in the arithmetic of the decoys
         z = float(largest_z(matrices, own)[0])
         drawn = drawn + np.maximum(np.concatenate([largest_z(matrices, part) for part in decoys[name]]), 0) ** 2
-        maps[name] = MapScore(r_squared=score(suspect[name].predicted, frame), z=z)
+        maps[name] = MapScore(r_squared=suspect[name].r_squared(frame), z=z)
         total += max(z, 0.0) ** 2
     drawn = np.asarray(drawn)
     exceeding = int((drawn >= total).sum())
@@ -215,11 +153,6 @@ def largest_z(matrices: Iterable[Array], frames: Frames) -> Array:
         out.append(scores / squares if sd > LEAST_SPREAD else np.zeros(len(frames)))  # a constant cannot be read
     best: Array = np.max(out, axis=0)
     return best
-
-
-def score(matrix: Array, frame: Array) -> float:
-    """Return the score of a frame `(D, r)`: tr(W' M W) / tr(W' W)."""
-    return float(np.einsum("dr,de,er->", frame, matrix, frame) / (frame**2).sum())
 
 
 def moments(values: Array, directions: int) -> tuple[float, float]:

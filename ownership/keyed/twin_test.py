@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ownership.keyed.regression import FLOOR, cross_fitted, regular
+from ownership.keyed.readings import FLOOR, regular
+from ownership.keyed.regression import cross_fitted
 
 Array = NDArray[np.float64]
 
