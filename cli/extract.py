@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attacks_for_eval.choices import METHODS, Loss, SurrogateView, View, check_method, check_temperature
+from attacks_for_eval.choices import METHODS, OWN_ENCODER, Loss, SurrogateView, View, check_method, check_temperature
 from cli import inputs, render
 from cli.options import (
     BATCH_HELP,
@@ -91,6 +91,15 @@ def extract(
         int | None,
         typer.Option(min=1, help="How often each query is repeated, to average noisy responses.", show_default=False),
     ] = None,
+    own_encoder: Annotated[
+        Path | None,
+        typer.Option(
+            "--own-encoder",
+            help="Train folder or file of an encoder that the attacker trained without the victim, for the methods "
+            f"{', '.join(sorted(OWN_ENCODER))}.",
+            show_default=False,
+        ),
+    ] = None,
     budget: Annotated[int | None, typer.Option("--budget", min=1, help=BUDGET_HELP, show_default=False)] = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help=EPOCHS_HELP)] = 100,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=8, help=BATCH_HELP, show_default=False)] = None,
@@ -110,6 +119,14 @@ def extract(
     }
     given: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
     check_method(method, given)
+    if (method in OWN_ENCODER) is (own_encoder is None):
+        raise typer.BadParameter(
+            f"{method} needs an encoder of the attacker's own: --own-encoder"
+            if own_encoder is None
+            else f"{method} uses no --own-encoder: leave it out"
+        )
+    if own_encoder is not None:
+        inputs.check_encoder(own_encoder, "--own-encoder")
     check_temperature(given.get("loss") or METHODS[method].get("loss", "mse"), temperature)
     remote = inputs.is_address(victim)
     if not remote:
@@ -154,9 +171,18 @@ def extract(
     config = ExtractionConfig(
         arch=arch, queries=n_queries, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, **given
     )
+    own = None if own_encoder is None else load_trained(own_encoder)
     with render.progress() as progress:
         made = extract_to(
-            out, target, images, config, method=method, onnx=onnx, device=pick_device(device), progress=progress
+            out,
+            target,
+            images,
+            config,
+            method=method,
+            own=own,
+            onnx=onnx,
+            device=pick_device(device),
+            progress=progress,
         )
     render.line(
         f"extracted with {made.queries} queries of {made.unique_images} different images: "

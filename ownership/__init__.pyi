@@ -63,9 +63,9 @@ from ownership.keyed.key import Pool as Pool
 from ownership.keyed.key import new_key as new_key
 from ownership.keyed.pool import KeyMaterial as KeyMaterial
 from ownership.keyed.pool import pool_of as pool_of
+from ownership.keyed.readings import Readings as Readings
 from ownership.keyed.test import KeyTestResult as KeyTestResult
 from ownership.keyed.test import MapScore as MapScore
-from ownership.keyed.test import Readings as Readings
 from ownership.keyed.test import key_test as key_test
 from ownership.keyed.twins import Twin as Twin
 from ownership.keyed.twins import TwinCommitment as TwinCommitment

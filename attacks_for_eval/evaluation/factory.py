@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attacks_for_eval.evaluation.spec import DEFAULT, Hyperparameters, ModelSpec, Objective
 from attacks_for_eval.evasion.apply import evade
 from attacks_for_eval.evasion.attacker import Attacker
-from attacks_for_eval.evasion.weights import fine_tune, prune
+from attacks_for_eval.evasion.weights import fine_tune
 from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig, with_method
 from attacks_for_eval.extraction.extract import Examples, extract, fit
@@ -111,8 +111,11 @@ class ModelFactory:
         if spec.weight_transforms:
             before = replace(spec, weight_transforms=spec.weight_transforms[:-1])
             loaded = load_encoder(self.make(before))
-            name, _, argument = spec.weight_transforms[-1].partition(":")
-            return TRANSFORMED[name](self, spec, _weights(loaded.encoder), loaded.architecture or "", argument)
+            encoder, arch, step = _weights(loaded.encoder), loaded.architecture or "", spec.weight_transforms[-1]
+            name, _, argument = step.partition(":")
+            if name not in TRANSFORMED:
+                return _weights(evade(encoder, step, _attacker(self, spec, arch))), arch
+            return TRANSFORMED[name](self, spec, encoder, arch, argument)
         return self._surrogate(spec), spec.arch
 
     def _surrogate(self, spec: ModelSpec) -> Encoder:
@@ -120,7 +123,16 @@ class ModelFactory:
             raise TrainingError("there is no victim to extract a surrogate from", "give a victim")
         data = self.chosen(spec)
         encoder, digest = self.victim
-        return extract(BlackBox(encoder, name=digest), data.images, self.extraction(spec), labels=data.labels)
+        start = self._start(spec)
+        config = self.extraction(spec)
+        own = _attacker(self, spec).own_encoder() if config.needs_own_encoder else None
+        box = BlackBox(encoder, name=digest)
+        return extract(box, data.images, config, labels=data.labels, start=start, own=own)
+
+    def _start(self, spec: ModelSpec) -> Encoder | None:
+        if not spec.base_checkpoint:
+            return None
+        return _weights(load_encoder(self.folder / spec.base_checkpoint, spec.arch).encoder)
 
     def _independent(self, spec: ModelSpec) -> Encoder:
         generator = torch.Generator().manual_seed(spec.seed)
@@ -129,9 +141,7 @@ class ModelFactory:
             return with_settled_batch_norm(seeded_architecture(spec.arch, generator), data.images)
         if spec.objective in (Objective.SUPERVISED, Objective.ROTATION):
             return self._classifier(spec, data, generator)
-        start = None
-        if spec.base_checkpoint:
-            start = _weights(load_encoder(self.folder / spec.base_checkpoint, spec.arch).encoder)
+        start = self._start(spec)
         if spec.objective == Objective.DISTILLED:
             teacher = start or _weights(
                 load_encoder(self.make(replace(spec, objective="simclr", loss="mse", method="direct"))).encoder
@@ -183,10 +193,6 @@ def with_settled_batch_norm(encoder: Encoder, images: Tensor) -> Encoder:
     return encoder.eval()
 
 
-def _prune(_f: ModelFactory, spec: ModelSpec, encoder: Encoder, arch: str, argument: str) -> tuple[Encoder, str]:
-    return _weights(prune(encoder, Attacker(), float(argument or 30))), arch
-
-
 def _fine_tune(f: ModelFactory, spec: ModelSpec, encoder: Encoder, arch: str, argument: str) -> tuple[Encoder, str]:
     independent = replace(spec, role="independent", arch=arch, objective="simclr", watermark="none")
     config = f.settings.training(independent, epochs=int(argument or 1), lr=f.settings.fine_tune_lr)
@@ -207,12 +213,33 @@ def _embed(f: ModelFactory, spec: ModelSpec, encoder: Encoder, arch: str, argume
 
 
 TRANSFORMED: dict[str, Callable[[ModelFactory, ModelSpec, Encoder, str, str], tuple[Encoder, str]]] = {
-    "prune": _prune,
     "fine_tune": _fine_tune,
     "distil": _distil,
     "embed": _embed,
 }
-"""Name in `spec.WEIGHT_TRANSFORMS` -> (factory, spec, encoder, architecture, argument) -> encoder, architecture."""
+"""Weight transform that makes another file -> (factory, spec, encoder, architecture, argument) -> the same two.
+
+All others are evasions of `evasion.apply.EVASIONS` that change weights.
+"""
+
+
+def _attacker(factory: ModelFactory, spec: ModelSpec, arch: str = "") -> Attacker:
+    """What the attacker has who made a model: its images, and a SimCLR encoder of them, of the same architecture.
+
+    The encoder is started from the checkpoint that the surrogate was started from.
+    """
+    other = replace(
+        spec.base, role="independent", objective="simclr", watermark="none", arch=arch or spec.arch, method="direct"
+    )
+    data = factory.chosen(spec)
+    base = factory.folder / spec.base_checkpoint
+    return Attacker(
+        images=data.images,
+        labels=data.labels,
+        encoder=lambda: load_encoder(factory.make(other)).encoder,
+        checkpoint=(lambda: load_encoder(base, spec.arch).encoder) if spec.base_checkpoint else None,
+        seed=spec.seed,
+    )
 
 
 def transform_outputs(factory: ModelFactory, spec: ModelSpec, encoder: EncoderLike, chain: str) -> EncoderLike:
@@ -229,11 +256,4 @@ def transform_outputs(factory: ModelFactory, spec: ModelSpec, encoder: EncoderLi
     """
     if chain == "":
         return encoder
-    other = replace(spec.base, role="independent", objective="simclr", watermark="none", base_checkpoint="")
-    data = factory.chosen(spec)
-    attacker = Attacker(
-        images=data.images,
-        encoder=lambda: load_encoder(factory.make(other)).encoder,
-        seed=spec.seed,
-    )
-    return evade(encoder, chain, attacker)
+    return evade(encoder, chain, _attacker(factory, spec))

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from attacks_for_eval.choices import METHODS, View
+from attacks_for_eval.evasion.apply import EVASIONS
 from ownership.encoders.architectures import is_architecture, known_architectures
 from ownership.errors import TrainingError
 from watermark_training.config import METHODS as TRAINING_METHODS
@@ -37,12 +38,11 @@ class Objective(StrEnum):
     """An existing encoder: the file `base_checkpoint`."""
 
 
-WEIGHT_TRANSFORMS = ("prune", "fine_tune", "distil", "embed")
-"""Transforms of a surrogate's weights, with an argument after a colon.
+WEIGHT_TRANSFORMS = ("fine_tune", "distil", "embed", *(name for name, e in EVASIONS.items() if e.weights))
+"""Transforms of a surrogate's weights, with an argument after a colon: evasions that change weights, and these.
 
 | name | example | what the attacker does |
 |---|---|---|
-| prune | prune:50 | sets the smallest 50 % of the weights of every layer to zero |
 | fine_tune | fine_tune:3 | fine-tunes for 3 epochs of SimCLR on the queried images |
 | distil | distil:infonce:small_vgg | extracts a second surrogate from the first one, with this loss and architecture |
 | embed | embed:8 | embeds a keyed watermark of its own for 8 epochs on the queried images |
@@ -64,7 +64,7 @@ class ModelSpec:
         objective: how an independent encoder is trained, a value of `Objective`.
         watermark: watermark of an independent encoder, with its own key.
         base_checkpoint: file, relative to the models' folder, that an independent encoder starts from, is distilled
-            from, or is.
+            from, or is; or that a surrogate starts from.
         method: extraction method of surrogates and of the objective "distilled"; none that needs a projection head.
         loss: extraction loss of the same.
         view: view of an image that the victim is queried with (paper, Table 17).

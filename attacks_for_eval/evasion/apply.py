@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from torch import nn
 
-from attacks_for_eval.evasion import appended, fitted, nonlinear, outputs, queries, weights
+from attacks_for_eval.evasion import appended, fitted, merging, nonlinear, outputs, queries, retraining, weights
 from attacks_for_eval.evasion.attacker import Attacker
 from ownership.encoders.images import EncoderLike
 from ownership.errors import TrainingError
 
-Need = Literal["images", "encoder"]
+Need = Literal["images", "labels", "encoder", "checkpoint"]
 """What an evasion needs beside the surrogate, fields of `Attacker`."""
 
 
@@ -43,6 +43,7 @@ class Evasion:
 
 _IMAGES: tuple[Need, ...] = ("images",)
 _BOTH: tuple[Need, ...] = ("images", "encoder")
+_LABELED: tuple[Need, ...] = ("images", "labels")
 _REVIEW = "adversarial review of Turnmark, 2026"
 
 EVASIONS: dict[str, Evasion] = {
@@ -179,6 +180,70 @@ EVASIONS: dict[str, Evasion] = {
     "prune": Evasion(make=weights.prune, what="sets N % of the weights to zero", weights=True, argument=float),
     "quantise": Evasion(make=weights.quantize, what="weights of N bits", weights=True, argument=float),
     "halve": Evasion(make=weights.halve, what="weights in float16", weights=True),
+    "drop_channels": Evasion(
+        make=weights.drop_channels,
+        what="zeroes channels N deviations above the mean Lipschitz bound",
+        source="Zheng et al., ECCV 2022",
+        weights=True,
+        argument=float,
+    ),
+    "merge": Evasion(
+        make=merging.merge,
+        what="takes N % of the checkpoint's weights",
+        source="Yamabe et al., ACL 2025",
+        needs=("images", "checkpoint"),
+        weights=True,
+        argument=float,
+    ),
+    "ties": Evasion(
+        make=merging.ties,
+        what="merges N % of its and an own encoder's changes of the checkpoint",
+        source="Yadav et al., NeurIPS 2023",
+        needs=("images", "encoder", "checkpoint"),
+        weights=True,
+        argument=float,
+    ),
+    # weights, with training on labels
+    "supervised": Evasion(
+        make=retraining.supervised,
+        what="fine-tunes to labels for N epochs",
+        source=_REVIEW,
+        needs=_LABELED,
+        weights=True,
+        argument=float,
+    ),
+    "lora": Evasion(
+        make=retraining.lora,
+        what="the same by changes of rank 8",
+        source="Hu et al., ICLR 2022",
+        needs=_LABELED,
+        weights=True,
+        argument=float,
+    ),
+    "sam": Evasion(
+        make=retraining.sam,
+        what="the same, sharpness-aware",
+        source="Foret et al., ICLR 2021",
+        needs=_LABELED,
+        weights=True,
+        argument=float,
+    ),
+    "attention": Evasion(
+        make=retraining.attention,
+        what="the same, towards an own encoder's attention maps",
+        source="Li et al., ICLR 2021",
+        needs=("images", "labels", "encoder"),
+        weights=True,
+        argument=float,
+    ),
+    "wrk": Evasion(
+        make=retraining.wrk,
+        what="a new last layer, trained away from the old one for N epochs",
+        source="WRK, arXiv 2511.07947, adapted",
+        needs=("images", "labels", "encoder"),
+        weights=True,
+        argument=float,
+    ),
 }
 """Name -> evasion. In text an argument follows a colon, and a plus joins evasions: `append_own:10+rotate_basis`."""
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ownership.encoders.images import EncoderLike, represent
 from ownership.errors import TrainingError
+from ownership.io.progress import Progress, silent
 
 Change = Callable[[Tensor], Tensor]
 """Function of representations `(n, d)`, to `(n, k)`."""
@@ -25,19 +26,39 @@ class Attacker:
 
     Attributes:
         images: `(n, c, h, w)` uint8, the attacker's own: means, scales and components are computed on them.
+        labels: `(n,)` integers, of the images.
         encoder: makes an encoder that the attacker trained without the victim.
+        checkpoint: makes the encoder that the surrogate was started from.
         seed: of everything that is drawn.
+        progress: called after every step of a training.
     """
 
     images: Tensor | None = None
+    labels: Tensor | None = None
     encoder: Callable[[], EncoderLike] | None = None
+    checkpoint: Callable[[], EncoderLike] | None = None
     seed: int = 0
+    progress: Progress = silent
 
     def own_images(self) -> Tensor:
         """Return the attacker's images, or raise TrainingError."""
         if self.images is None:
             raise TrainingError("this transform needs images of the attacker's own", "give Attacker(images=...)")
         return self.images
+
+    def own_labels(self) -> Tensor:
+        """Return the labels of the attacker's images, or raise TrainingError."""
+        if self.labels is None:
+            raise TrainingError("this transform needs labels of the attacker's images", "give Attacker(labels=...)")
+        return self.labels
+
+    def own_checkpoint(self) -> EncoderLike:
+        """Return the encoder that the surrogate was started from, or raise TrainingError."""
+        if self.checkpoint is None:
+            raise TrainingError(
+                "this transform needs the checkpoint that the surrogate started from", "give Attacker(checkpoint=...)"
+            )
+        return self.checkpoint()
 
     def own_encoder(self) -> EncoderLike:
         """Return the attacker's own encoder, or raise TrainingError."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks_for_eval.evasion.attacker import Attacker, Wrapped
+from attacks_for_eval.evasion.attacker import Attacker, Change, Wrapped
 from ownership.encoders.images import EncoderLike, represent
 from ownership.evidence.similarity import ridge_map
 
@@ -126,7 +126,20 @@ def drop_distinctive(encoder: EncoderLike, attacker: Attacker, count: float = 20
     """
     images = attacker.own_images()[:MOST]
     x, own = represent(encoder, images), represent(attacker.own_encoder(), images)
-    means = centroids(x, 20, attacker.seed)
+    return Wrapped(encoder, without_distinctive(x, own, int(count), attacker.seed))
+
+
+def without_distinctive(x: Tensor, own: Tensor, count: int, seed: int) -> Change:
+    """Return the map that removes the directions in which representations differ from an own encoder's (CSE).
+
+    Args:
+        x: `(n, d)`, of at most `MOST` images.
+        own: `(n, k)`, the own encoder's of the same images.
+        count: directions to remove.
+        seed: of the clusters.
+    """
+    x, own = x[:MOST], own[:MOST]
+    means = centroids(x, 20, seed)
     cluster = torch.cdist(x, means).argmin(1)
     chosen = []
     for k in range(len(means)):
@@ -138,10 +151,10 @@ def drop_distinctive(encoder: EncoderLike, attacker: Attacker, count: float = 20
         largest = gap.flatten().topk(max(1, gap.numel() // 200)).indices
         chosen += [rows[largest // len(rows)], rows[largest % len(rows)]]
     pairs = x[torch.cat(chosen)] if chosen else x
-    directions = torch.linalg.svd(pairs, full_matrices=False)[2][: int(count)].T
+    directions = torch.linalg.svd(pairs, full_matrices=False)[2][:count].T
 
     def change(y: Tensor) -> Tensor:
         q = directions.to(y)
         return F.normalize(y - y @ q @ q.T, dim=1)
 
-    return Wrapped(encoder, change)
+    return change

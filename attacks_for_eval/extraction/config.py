@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks_for_eval.choices import METHODS, SurrogateView, check_method, check_temperature
+from attacks_for_eval.choices import METHODS, Cleaning, SurrogateView, check_method, check_temperature
 from attacks_for_eval.choices import View as View
 from attacks_for_eval.extraction.losses import LOSSES
 from ownership.encoders.architectures import is_architecture, known_architectures
@@ -41,6 +41,12 @@ class ExtractionConfig:
         view_weight: weight of a second term, by which a color view must get the same response (StolenEncoder's
             lambda).
         repeats: queries an image, which are averaged against noise.
+        prototype_views: views of each image that the victim is queried with once; the mean of its responses, each of
+            length 1, is the response to the image. 0: no prototypes.
+        projector: whether the surrogate's side passes a trained projector, which is thrown away.
+        own_share: share of the attacker's own SimCLR loss in the objective.
+        cleaning: what is done to the responses first; needs an encoder of the attacker's own.
+        own_teacher: whether an encoder of the attacker's own is a second teacher, each behind a head.
         seed: of the choice of images, views, initial weights and order.
         precision: auto uses bfloat16 autocast where the hardware supports it.
 
@@ -60,6 +66,11 @@ class ExtractionConfig:
     surrogate_view: SurrogateView = "same"
     view_weight: float = 0.0
     repeats: int = 1
+    prototype_views: int = 0
+    projector: bool = False
+    own_share: float = 0.0
+    cleaning: Cleaning = "none"
+    own_teacher: bool = False
     seed: int = 0
     precision: Precision = "auto"
 
@@ -73,7 +84,14 @@ class ExtractionConfig:
                 raise TrainingError(f"unknown {what} {value!r}", f"one of: {', '.join(known)}")
         if not is_architecture(self.arch):
             raise TrainingError(f"unknown architecture {self.arch!r}", known_architectures(self.arch))
-        for name, low in (("queries", 8), ("epochs", 1), ("batch_size", 8), ("repeats", 1), ("view_weight", 0)):
+        for name, low in (
+            ("queries", 8),
+            ("epochs", 1),
+            ("batch_size", 8),
+            ("repeats", 1),
+            ("view_weight", 0),
+            ("prototype_views", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < low:
                 raise TrainingError(f"{name} is {value}", f"at least {low}")
@@ -81,7 +99,21 @@ class ExtractionConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise TrainingError(f"{name} is {value}", "must be above 0")
+        if not 0 <= self.own_share < 1:
+            raise TrainingError(f"own_share is {self.own_share}", "from 0 to below 1")
+        if self.needs_own_encoder and self.victim_view != "none":
+            raise TrainingError("cleaning and a second teacher need responses to the images themselves")
         check_temperature(self.loss, self.temperature)
+
+    @property
+    def needs_own_encoder(self) -> bool:
+        """Whether the attacker needs an encoder of its own."""
+        return self.own_teacher or self.cleaning != "none"
+
+    @property
+    def queries_once(self) -> bool:
+        """Whether all responses are bought before training; otherwise new views are queried in every epoch."""
+        return self.victim_view == "none" or self.prototype_views > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""
@@ -97,6 +129,7 @@ RELEASED: dict[str, tuple[str, float, int]] = {
     "supcon": ("sgd", 0.05, 256),
     "barlow": ("adam", 1e-3, 256),
     "symmetrized": ("sgd", 0.05, 256),
+    "rda": ("adam", 1e-3, 100),
 }
 """Loss -> optimizer, learning rate and batch size of the released code (unit_l2: of StolenEncoder's); SGD has momentum
 0.9."""

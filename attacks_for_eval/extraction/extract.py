@@ -1,27 +1,28 @@
 """Extraction: train a surrogate on a victim's responses (paper, Algorithm 1), and its variants.
 
-One loop, `fit`, trains every surrogate. What it minimizes is an objective: `RepresentationObjective` here, and
-`LabelObjective` in `attacks_for_eval.extraction.labels`.
+One loop, `fit`, trains every surrogate. What it minimizes is an objective (`attacks_for_eval.extraction.objectives`,
+and `LabelObjective` in `attacks_for_eval.extraction.labels`).
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks_for_eval.extraction.black_box import BlackBox, query, query_all
 from attacks_for_eval.extraction.config import RELEASED, VIEWS, ExtractionConfig
-from attacks_for_eval.extraction.losses import HEADED, LABELED, LOSSES
+from attacks_for_eval.extraction.losses import LABELED
+from attacks_for_eval.extraction.objectives import RepresentationObjective, TeachersObjective
+from attacks_for_eval.extraction.responses import cleaned
 from ownership.encoders.architectures import Encoder
-from ownership.encoders.images import as_input, as_uint8, check_images, three_channels
+from ownership.encoders.images import EncoderLike, as_input, as_uint8, check_images, represent, three_channels
 from ownership.errors import TrainingError
 from ownership.io.progress import Progress, silent
-from watermark_training.augment import color_view
-from watermark_training.device import autocast, seeded, seeded_architecture
+from watermark_training.augment import color_view, simclr_view
+from watermark_training.device import autocast, seeded_architecture
 
 
 def _optimizer(parameters: list[nn.Parameter], config: ExtractionConfig) -> torch.optim.Optimizer:
@@ -29,41 +30,6 @@ def _optimizer(parameters: list[nn.Parameter], config: ExtractionConfig) -> torc
     if config.lr is None and name == "sgd":
         return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=config.weight_decay)
     return torch.optim.Adam(parameters, lr=config.lr or lr, weight_decay=config.weight_decay)
-
-
-class RepresentationObjective(nn.Module):
-    """A loss between the surrogate's and the victim's representations, optionally behind a projection head.
-
-    Args:
-        config: names the loss.
-        dim: length of the surrogate's representations.
-        generator: draws the initial weights of the prediction head, for the losses in `HEADED`.
-        projection: frozen projection head that both sides pass first (`attacks_for_eval.extraction.heads`).
-    """
-
-    def __init__(
-        self, config: ExtractionConfig, dim: int, generator: torch.Generator, *, projection: nn.Module | None = None
-    ) -> None:
-        super().__init__()
-        self.arch, self.dim, self.labeled = config.arch, dim, config.loss in LABELED
-        self.projection = nn.Identity() if projection is None else copy.deepcopy(projection).requires_grad_(False)
-        self.head: nn.Module | None = None
-        if config.loss in HEADED:
-            d = self.projection(torch.zeros(1, dim)).shape[1]
-            with seeded(generator):
-                self.head = nn.Sequential(nn.Linear(d, d), nn.ReLU(), nn.Linear(d, d))
-        tempered = {} if config.temperature is None else {"temperature": config.temperature}
-        self.loss = partial(LOSSES[config.loss], **tempered)
-
-    def forward(self, own: Tensor, responses: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the loss of representations `(n, d)` against responses `(n, d)`."""
-        if responses.shape[1] != self.dim:
-            raise TrainingError(
-                f"representations of {self.arch} have {self.dim} dimensions, the victim's {responses.shape[1]}",
-                "choose an architecture of the victim's dimension",
-            )
-        extra = [labels] if self.labeled else [] if self.head is None else [self.head]
-        return self.loss(self.projection(own), self.projection(responses), *extra)
 
 
 def choose_queries(images: Tensor, config: ExtractionConfig, generator: torch.Generator) -> Tensor:
@@ -87,6 +53,8 @@ def extract(
     *,
     labels: Tensor | None = None,
     head: nn.Module | None = None,
+    start: Encoder | None = None,
+    own: EncoderLike | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> Encoder:
@@ -101,6 +69,8 @@ def extract(
         config: what to train and how.
         labels: `(n,)` integers, for the losses in `LABELED`.
         head: frozen projection head that both sides pass before the loss (`attacks_for_eval.extraction.heads`).
+        start: encoder whose weights the surrogate starts from, of the architecture of `config`; None draws them.
+        own: encoder that the attacker trained without the victim, where `config.needs_own_encoder`.
         device: where the surrogate is trained.
         progress: called after every step.
 
@@ -113,18 +83,49 @@ def extract(
     """
     if config.loss in LABELED and labels is None:
         raise TrainingError(f"the loss {config.loss} needs labels", "use labeled images, or another --loss")
+    if config.needs_own_encoder and own is None:
+        raise TrainingError("this method needs an encoder of the attacker's own", "give one, --own-encoder")
     generator = torch.Generator().manual_seed(config.seed)
     chosen = choose_queries(images, config, generator)
     surrogate = seeded_architecture(config.arch, generator)
-    objective = RepresentationObjective(config, surrogate.dim, generator, projection=head)
-    queried = images[chosen]
-    known = None if labels is None else labels[chosen]
+    if start is not None:
+        surrogate.load_state_dict(start.state_dict())
+    objective: nn.Module = RepresentationObjective(config, surrogate.dim, generator, projection=head)
     responses: Tensor | BlackBox = victim
-    if config.victim_view == "none":
-        responses = query_all(victim, queried, repeats=config.repeats, progress=progress)
-    examples = Examples(images=queried, responses=responses, labels=known)
+    if config.prototype_views:
+        responses = prototypes(victim, images[chosen], config, generator, progress=progress)
+    elif config.victim_view == "none":
+        responses = query_all(victim, images[chosen], repeats=config.repeats, progress=progress)
+    if own is not None and isinstance(responses, Tensor):
+        theirs = represent(own, images[chosen]).float()
+        if config.cleaning != "none":
+            kept, responses = cleaned(config.cleaning, responses, theirs, config.seed)
+            chosen, theirs = chosen[kept], theirs[kept]
+        if config.own_teacher:
+            teachers = [(t - t.mean(0)) / t.std() for t in (responses, theirs)]
+            objective = TeachersObjective(surrogate.dim, [t.shape[1] for t in teachers], generator)
+            responses = torch.cat(teachers, 1)
+    known = None if labels is None else labels[chosen]
+    examples = Examples(images=images[chosen], responses=responses, labels=known)
     fit(surrogate, objective, config, examples, generator, device=device, progress=progress)
     return surrogate
+
+
+def prototypes(
+    victim: BlackBox,
+    images: Tensor,
+    config: ExtractionConfig,
+    generator: torch.Generator,
+    *,
+    progress: Progress = silent,
+) -> Tensor:
+    """Return the mean of the victim's responses, each of length 1, to `config.prototype_views` views of each image."""
+    found = []
+    for i in range(config.prototype_views):
+        views = [as_uint8(VIEWS[config.victim_view](as_input(x), generator)) for x in torch.split(images, 256)]
+        found.append(F.normalize(query_all(victim, torch.cat(views), repeats=config.repeats), dim=1))
+        progress("querying views", i + 1, config.prototype_views)
+    return torch.stack(found).mean(0)
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -187,15 +188,21 @@ def fit(
                 responded = query(responses, as_uint8(shown), config.repeats)
             if config.surrogate_view != "same":
                 shown = VIEWS[config.surrogate_view](as_input(queried[rows]), generator)
-            seen = [shown, color_view(shown, generator)] if config.view_weight else [shown]
+            seen = [shown]
+            if config.view_weight:
+                seen.append(color_view(shown, generator))
+            if config.own_share:
+                seen += [simclr_view(as_input(queried[rows]), generator) for _ in range(2)]
             x = three_channels(torch.cat(seen).to(device)).contiguous(memory_format=torch.channels_last)
             with autocast(device, config.precision):
-                own = surrogate(x)
+                own = torch.split(surrogate(x).float(), size)
             known = None if labels is None else labels[rows].to(device)
             target = responded.to(device)
-            loss = objective(own[:size].float(), target, known)
+            loss = objective(own[0], target, known)
             if config.view_weight:
-                loss = loss + config.view_weight * objective(own[size:].float(), target, known)
+                loss = loss + config.view_weight * objective(own[1], target, known)
+            if config.own_share and isinstance(objective, RepresentationObjective):
+                loss = (1 - config.own_share) * loss + config.own_share * objective.own_loss(own[-2], own[-1])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

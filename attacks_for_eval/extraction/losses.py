@@ -111,6 +111,29 @@ def symmetrized_loss(surrogate: Tensor, victim: Tensor, head: Callable[[Tensor],
     return -(forth + back) / 2
 
 
+def rda_loss(surrogate: Tensor, victim: Tensor, temperature: float = 0.07) -> Tensor:
+    """Return the loss of RDA: InfoNCE against prototypes, and a term of angle and distance.
+
+    Negatives of an image are the prototypes and the surrogate's representations of the other images. The second term is
+    -log((cos + 1) / |x - y|^2), of vectors of length 1.
+
+    Args:
+        surrogate: `(n, d)`, of views.
+        victim: `(n, d)`, the images' prototypes.
+        temperature: of InfoNCE.
+
+    References:
+        [1] Wu et al., Refine, Discriminate and Align: Stealing Encoders via Sample-Wise Prototypes and Multi-Relational
+            Extraction, ECCV 2024, section 4.
+    """
+    x, y = F.normalize(surrogate, dim=1), F.normalize(victim, dim=1)
+    among = (x @ x.T / temperature).fill_diagonal_(float("-inf"))
+    logits = torch.cat([x @ y.T / temperature, among], 1)
+    cosine = (x * y).sum(1)
+    align = -torch.log((cosine + 1).clamp_min(1e-6) / (2 - 2 * cosine).clamp_min(1e-6))
+    return F.cross_entropy(logits, torch.arange(len(x), device=x.device)) + align.mean()
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": mse_loss,
     "unit_l2": unit_l2_loss,
@@ -120,6 +143,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "supcon": supcon_loss,
     "barlow": barlow_loss,
     "symmetrized": symmetrized_loss,
+    "rda": rda_loss,
 }
 """Name -> loss(surrogate, victim), with labels for those in `LABELED` and a head for those in `HEADED`."""
 

@@ -91,6 +91,7 @@ def extract_to(
     config: ExtractionConfig,
     *,
     method: str = "direct",
+    own: LoadedEncoder | None = None,
     onnx: bool = False,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
@@ -106,6 +107,7 @@ def extract_to(
         data: images to choose the queries from.
         config: what to train and how.
         method: name in `METHODS`; its fields replace those of `config`.
+        own: encoder that the attacker trained without the victim, for the methods in `OWN_ENCODER`.
         onnx: whether `encoder.onnx` is written too.
         device: where the surrogate is trained.
         progress: called after every step.
@@ -118,6 +120,8 @@ def extract_to(
     folder = Path(folder)
     config = with_method(config, method)
     _check_method(victim, method, config)
+    if config.needs_own_encoder and own is None:
+        raise TrainingError(f"{method} needs an encoder of the attacker's own", "give one, --own-encoder")
     described = describe_data(data.name, data.images)
     image_shape = (described["shape"][-2], described["shape"][-1])
     record = {
@@ -126,6 +130,7 @@ def extract_to(
         "extraction": config.to_dict(),
         "data": described,
         "victim_sha256": victim.name,
+        **({} if own is None else {"own_encoder_sha256": own.sha256}),
     }
     if finished(folder, CONFIG, record):
         if onnx and not (folder / ONNX).is_file():
@@ -138,7 +143,7 @@ def extract_to(
         box = BlackBox(
             victim.encoder, name=victim.name, budget=victim.budget, batch_size=victim.batch_size, store=store
         )
-        surrogate = _surrogate(box, data, config, method, victim, {"device": device, "progress": progress})
+        surrogate = _surrogate(box, data, config, method, victim, {"device": device, "progress": progress}, own)
         save_encoder(surrogate, config.arch, folder, onnx_for=image_shape if onnx else None)
         counts = {"queries": box.queries, "unique_images": box.unique_images}
         shape = {"architecture": config.arch, "num_features": surrogate.dim}
@@ -189,7 +194,13 @@ def _finished(folder: Path, *, created: bool) -> ExtractionFolder:
 
 
 def _surrogate(
-    box: BlackBox, data: Data, config: ExtractionConfig, method: str, victim: Victim, how: dict[str, Any]
+    box: BlackBox,
+    data: Data,
+    config: ExtractionConfig,
+    method: str,
+    victim: Victim,
+    how: dict[str, Any],
+    own: LoadedEncoder | None,
 ) -> Encoder:
     if victim.output_kind in CLASSIFIER_OUTPUTS:
         return extract_classifier(box, victim.output_kind, data.images, config, **how).encoder
@@ -199,4 +210,5 @@ def _surrogate(
             queries=config.queries, epochs=config.epochs, batch_size=config.batch_size or 256, seed=config.seed
         )
         head = recreate_head(box, data.images, recreated, progress=how["progress"])
-    return extract(box, data.images, config, labels=data.labels, head=head, **how)
+    attackers = None if own is None else own.encoder
+    return extract(box, data.images, config, labels=data.labels, head=head, own=attackers, **how)

@@ -25,6 +25,17 @@ EVASIONS = (
     "average", "pca:25", "mean_of_rotations", "unrotate", "gate",
 )  # fmt: skip
 """Chains of evasions that need no training, at the defaults and strengths of their sources."""
+WEIGHTS = (
+    "drop_channels", "merge:30", "merge", "merge:70", "ties", "supervised:5", "supervised", "lora", "sam", "attention",
+    "wrk",
+)  # fmt: skip
+"""Evasions of weights; those that merge need a victim that was grown from a checkpoint, and are its own weights."""
+QUERY_TIME = (
+    ("projector", "mse"), ("projector", "infonce"), ("projector-augmented", "mse"), ("half-own", "mse"),
+    ("half-own", "infonce"), ("rda", "rda"), ("rotated-prototypes", "rda"), ("cse", "mse"), ("inliers", "mse"),
+    ("agglomerative", "mse"),
+)  # fmt: skip
+"""Extraction methods that evade, with their losses."""
 
 
 class Remembered(nn.Module):

@@ -12,10 +12,11 @@ from torch import Tensor
 from attacks_for_eval.evaluation.factory import ModelFactory
 from attacks_for_eval.evaluation.spec import ModelSpec
 from attacks_for_eval.evasion.attacker import Attacker
-from benchmarks.evasion.design import REVIEWED, Remembered, Subject
+from benchmarks.evasion.design import QUERY_TIME, REVIEWED, WEIGHTS, Remembered, Subject
 from benchmarks.evasion.utility import Labeled
 from benchmarks.key_verdicts.bench import Bench, drawn
 from benchmarks.verdicts import suspects
+from ownership.encoders.images import EncoderLike
 from ownership.suspects.suspect import load_encoder
 from watermark_training.loaded_encoder import load_trained
 
@@ -41,18 +42,45 @@ class VerdictCase:
         for i, spec in enumerate(plain):
             subject = self._subject(factory, spec, "surrogate", Remembered(load_encoder(factory.make(spec)).encoder))
             yield subject if i < PRICED else replace(subject, evasions=REVIEWED, priced=False)
+        yield from self._trained(factory, plain[0], loaded.encoder)
         specs = [s for s in suspects.independents(bench.scale, bench.checkpoint.name) if not s.base_checkpoint]
         step = max(1, len(specs) // (INDEPENDENTS * len(bench.scale.indices)))
         for spec in specs[self.victim * step :: step * len(bench.scale.indices)][:INDEPENDENTS]:
             encoder = Remembered(load_encoder(bench.factory.make(spec)).encoder)
             yield self._subject(factory, spec, "independent", encoder, attacker=plain[0])
 
+    def _trained(self, factory: ModelFactory, first: ModelSpec, victim: EncoderLike) -> Iterator[Subject]:
+        """Yield the surrogates of evasive methods, and victim and first surrogate for the evasions of weights."""
+        for i, (method, loss) in enumerate(QUERY_TIME):
+            spec = suspects.surrogate(self.bench.scale, self.victim, method, 80 + i, loss=loss, method=method)
+            encoder = Remembered(load_encoder(factory.make(spec)).encoder)
+            subject = self._subject(factory, spec, "surrogate", encoder, f"{method}, {loss}")
+            yield replace(subject, role="query-time", evasions=())
+        grown = self.bench.checkpoint if self.victim in self.bench.scale.fine_tuned else None
+        own = replace(
+            first, role="independent", objective="simclr", arch="small", base_checkpoint=grown.name if grown else ""
+        )
+        data = factory.chosen(first)
+        attacker = Attacker(
+            images=data.images,
+            labels=data.labels,
+            encoder=lambda: load_encoder(factory.make(own)).encoder,
+            checkpoint=(lambda: load_encoder(grown).encoder) if grown else None,
+            seed=first.seed,
+        )
+        alone = tuple(e for e in WEIGHTS if not e.startswith(("merge", "ties")))
+        surrogate = load_encoder(factory.make(first)).encoder
+        for role, name, encoder in (("victim", "victim", victim), ("surrogate", _name(first), surrogate)):
+            subject = self._subject(factory, first, role, encoder, name)
+            evasions = WEIGHTS if grown and role == "victim" else alone
+            yield replace(subject, attacker=attacker, evasions=evasions)
+
     def _subject(
         self,
         factory: ModelFactory,
         spec: ModelSpec,
         role: str,
-        encoder: Remembered,
+        encoder: EncoderLike,
         name: str = "",
         attacker: ModelSpec | None = None,
     ) -> Subject:
@@ -61,12 +89,16 @@ class VerdictCase:
         other = replace(of, role="independent", objective="simclr", watermark="none", base_checkpoint="", arch="small")
         own = cache(lambda: Remembered(load_encoder(factory.make(other)).encoder))
         return Subject(
-            name=name or f"{spec.kind}, {spec.method}, {spec.loss}, {spec.images}, seed {spec.seed}",
+            name=name or _name(spec),
             role=role,
             of=f"victim {self.victim}",
             encoder=encoder,
             attacker=Attacker(images=data.images, encoder=own, seed=of.seed),
         )
+
+
+def _name(spec: ModelSpec) -> str:
+    return f"{spec.kind}, {spec.method}, {spec.loss}, {spec.images}, seed {spec.seed}"
 
 
 def _labeled(bench: Bench, part: str) -> Labeled:

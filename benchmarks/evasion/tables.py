@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import mean
 
 from benchmarks.common.markdown import table
 from benchmarks.common.rows import Row, RowStore
-from benchmarks.evasion.design import EVASIONS, REVIEWED
+from benchmarks.evasion.design import EVASIONS, QUERY_TIME, REVIEWED, WEIGHTS
 from benchmarks.key_verdicts.tables import LEVEL, found_in, rate
 
 DATA = ("digits", "fashion-mnist", "cifar10")
@@ -30,11 +30,11 @@ def _lost(rows: Sequence[Row]) -> Iterator[Row]:
             yield row | {f"lost {name}": before[name] - row[name] for name in UTILITIES}
 
 
-def prices(data: str) -> str:
+def prices(data: str, evasions: Sequence[str] = EVASIONS) -> str:
     """Return each evasion's price and how many copies behind it are found, the cheapest evasion first."""
     rows = list(_lost(_rows(data)))
     lines = []
-    for evasion in EVASIONS:
+    for evasion in evasions:
         mine = [r for r in rows if r["evasion"] == evasion]
         if not mine:
             continue
@@ -70,6 +70,23 @@ def reviewed(data: str) -> str:
     return table(("evasion", "surrogates found", "of those that are found without it"), lines)
 
 
+def query_time(data: str) -> str:
+    """Return how many surrogates of each evasive extraction method are found, and how useful they are."""
+    rows = _rows(data)
+    victims = {r["of"]: r for r in rows if r["name"] == "victim" and not r["evasion"]}
+    lines = []
+    for method, loss in QUERY_TIME:
+        mine = [r for r in rows if r["role"] == "query-time" and r["name"] == f"{method}, {loss}"]
+        below = [victims[r["of"]]["linear"] - r["linear"] for r in mine]
+        if mine:
+            close = [r for r, lost in zip(mine, below, strict=True) if lost <= CLOSE]
+            range_ = f"{100 * min(below):.1f} to {100 * max(below):.1f}"
+            largest = f"{max(r['pvalue'] for r in mine):.5f}"
+            lines.append((f"`{method}`", loss, range_, _found(mine), _found(close), largest))
+    headings = ("method", "loss", "points below the victim", "found", "found of those within two points", "largest p")
+    return table(headings, lines)
+
+
 def independents(data: str) -> str:
     """Return the p-values of independent encoders behind evasions."""
     rows = [r for r in _rows(data) if r["role"] == "independent"]
@@ -97,5 +114,11 @@ def _found(rows: Sequence[Row]) -> str:
 
 def tables() -> dict[str, str]:
     """Return the tables by name."""
-    made = {"prices": prices, "reviewed": reviewed, "independents": independents}
+    made: dict[str, Callable[[str], str]] = {
+        "prices": prices,
+        "reviewed": reviewed,
+        "weights": lambda data: prices(data, WEIGHTS),
+        "query-time": query_time,
+        "independents": independents,
+    }
     return {f"{data}-{name}": make(data) for data in DATA for name, make in made.items()}

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from attacks_for_eval.extraction.black_box import BlackBox, query_all
 from attacks_for_eval.extraction.config import ExtractionConfig
-from attacks_for_eval.extraction.extract import Examples, RepresentationObjective, fit
+from attacks_for_eval.extraction.extract import Examples, fit
 from attacks_for_eval.extraction.labels import LabelObjective
+from attacks_for_eval.extraction.objectives import RepresentationObjective
 from attacks_for_eval.seeded_key import seeded_key
 from benchmarks.key_imagenet.design import ARCHITECTURES, PROBES, QUERIES, SIDE, SMALL, Suspect, embedding
 from benchmarks.prepare.public_encoders import WHEELS, network_of, weights_in

@@ -4,9 +4,9 @@ H0: the suspect does not depend on the frames of the key. H1: the marked directi
 Unit: the key. Assumptions: the frames were drawn at random, after everything else that the score is computed from was
 fixed or independently of it. Nothing is assumed about the suspect (docs/explanation/keyed-watermark.md has the proof).
 
-A map is read in several ways (`ownership.keyed.readings`). Each gives a symmetric matrix M, and the score of a frame W is
-tr(W' M W) / tr(W' W). The scores of one frame depend on each other, so decoys are frames, drawn once and used for every
-suspect.
+A map is read in several ways (`ownership.keyed.readings`). Each gives a symmetric matrix M, and the score of a frame W
+is tr(W' M W) / tr(W' W). The scores of one frame depend on each other, so decoys are frames, drawn once and used for
+every suspect.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ def key_test(
 ) -> KeyTestResult:
     """Rank the key among keys drawn anew, by how easily the marked directions of all maps are read from the suspect.
 
-    The score of each reading is standardized by its expectation and standard deviation over frames. Of a map the largest
-    reading counts: a transform of the representation that hides one often leaves another. The statistic is the sum over
-    the maps of the squared positive parts. It is one statistic with one rank, so several maps and readings need no
-    correction.
+    The score of each reading is standardized by its expectation and standard deviation over frames. Of a map the
+    largest reading counts: a transform of the representation that hides one often leaves another. The statistic is the
+    sum over the maps of the squared positive parts. It is one statistic with one rank, so several maps and readings
+    need no correction.
 
     Args:
         suspect: name of a map -> the suspect's readings (`readings`).

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attacks_for_eval.choices import METHODS
+from attacks_for_eval.choices import METHODS, OWN_ENCODER
 from attacks_for_eval.extraction.black_box import BudgetError
 from attacks_for_eval.extraction.config import ExtractionConfig
 from attacks_for_eval.extraction.labels import CLASSIFIER_OUTPUTS
@@ -18,6 +18,7 @@ from ownership.encoders.images import represent
 from ownership.errors import SuspectError, TrainingError
 from ownership.suspects.suspect import load_encoder
 from watermark_training.data import Data
+from watermark_training.encoder_files import save_encoder
 from watermark_training.loaded_encoder import load_trained
 from watermark_training.training import Trained
 
@@ -28,10 +29,12 @@ CONFIG = ExtractionConfig(loss="infonce", arch="tiny", queries=1500, epochs=1, b
 def test_extraction_by_every_method(method: str, trained: Trained, digits: Data, tmp_path: Path) -> None:
     config = replace(CONFIG, queries=64, batch_size=32)
     victim = Victim(encoder=trained.encoder, name="v", projection_head=trained.projection_head)
-    made = extract_to(tmp_path / "t", victim, digits, config, method=method, onnx=True)
+    save_encoder(trained.encoder, "tiny", tmp_path / "own")
+    own = load_trained(tmp_path / "own/encoder.safetensors") if method in OWN_ENCODER else None
+    made = extract_to(tmp_path / "t", victim, digits, config, method=method, own=own, onnx=True)
     assert made.created
     record = json.loads((tmp_path / "t/config.json").read_text())
-    costs = {"recreate-head": 64 * 2 + 64, "averaging": 640}
+    costs = {"recreate-head": 64 * 2 + 64, "averaging": 640, "rda": 640, "rotated-prototypes": 640}
     assert made.queries == record["queries"] == costs.get(method, 64)
     assert made.unique_images == record["unique_images"] == (made.queries if method != "averaging" else 64)
     assert record["method"] == method
@@ -39,7 +42,7 @@ def test_extraction_by_every_method(method: str, trained: Trained, digits: Data,
     a, b = (load_encoder(tmp_path / f"t/encoder.{s}").encoder for s in ("safetensors", "onnx"))
     torch.testing.assert_close(represent(a, digits.images[:9]), represent(b, digits.images[:9]), atol=1e-4, rtol=1e-4)
     before = (tmp_path / "t/encoder.safetensors").stat().st_mtime_ns
-    again = extract_to(tmp_path / "t", victim, digits, config, method=method)
+    again = extract_to(tmp_path / "t", victim, digits, config, method=method, own=own)
     assert again == replace(made, created=False)
     assert (tmp_path / "t/encoder.safetensors").stat().st_mtime_ns == before
 
