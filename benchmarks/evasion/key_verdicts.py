@@ -70,8 +70,8 @@ class VerdictCase:
         )
         alone = tuple(e for e in WEIGHTS if not e.startswith(("merge", "ties")))
         surrogate = load_encoder(factory.make(first)).encoder
-        for role, name, encoder in (("victim", "victim", victim), ("surrogate", _name(first), surrogate)):
-            subject = self._subject(factory, first, role, encoder, name)
+        for role, name, copy in (("victim", "victim", victim), ("surrogate", _name(first), surrogate)):
+            subject = self._subject(factory, first, role, copy, name)
             evasions = WEIGHTS if grown and role == "victim" else alone
             yield replace(subject, attacker=attacker, evasions=evasions)
 
