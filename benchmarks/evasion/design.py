@@ -36,6 +36,11 @@ QUERY_TIME = (
     ("agglomerative", "mse"),
 )  # fmt: skip
 """Extraction methods that evade, with their losses."""
+KNOWN = (
+    ("cont-steal", "infonce"), ("rotation-invariant", "mse"), ("rotation-invariant", "infonce"), ("rotated", "mse"),
+    ("augmented", "mse"),
+)  # fmt: skip
+"""Those of the key benchmark."""
 
 
 class Remembered(nn.Module):

@@ -40,8 +40,8 @@ class DigitsCase:
         plain = replace(CONFIG, watermark="none", epochs=30)
         self.seed, self.key = seed, with_baselines(Drawn.of(material))
         self.labeled = (attacker, labels[PRIVATE:ATTACKER]), (pool, labels[ATTACKER:])
-        self.victim = train(private, replace(CONFIG, seed=seed), material=material).encoder
-        self.surrogate = extract(BlackBox(self.victim), attacker, replace(EXTRACTION, seed=seed))
+        self.victim_encoder = train(private, replace(CONFIG, seed=seed), material=material).encoder
+        self.surrogate = extract(BlackBox(self.victim_encoder), attacker, replace(EXTRACTION, seed=seed))
         self.independent = train(private, replace(plain, seed=2000 + seed)).encoder
         own = Remembered(train(attacker, replace(plain, seed=1000 + seed)).encoder)
         self.attacker = Attacker(images=attacker, encoder=lambda: own, seed=seed)
@@ -49,7 +49,7 @@ class DigitsCase:
     def subjects(self) -> Iterator[Subject]:
         """Yield the three encoders."""
         for role, encoder in (
-            ("victim", self.victim), ("surrogate", self.surrogate), ("independent", self.independent),
+            ("victim", self.victim_encoder), ("surrogate", self.surrogate), ("independent", self.independent),
         ):  # fmt: skip
             yield Subject(
                 name=role, role=role, of=f"seed {self.seed}", encoder=Remembered(encoder), attacker=self.attacker

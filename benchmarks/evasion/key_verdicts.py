@@ -12,9 +12,10 @@ from torch import Tensor
 from attacks_for_eval.evaluation.factory import ModelFactory
 from attacks_for_eval.evaluation.spec import ModelSpec
 from attacks_for_eval.evasion.attacker import Attacker
-from benchmarks.evasion.design import QUERY_TIME, REVIEWED, WEIGHTS, Remembered, Subject
+from benchmarks.evasion.design import EVASIONS, KNOWN, QUERY_TIME, REVIEWED, WEIGHTS, Remembered, Subject
 from benchmarks.evasion.utility import Labeled
 from benchmarks.key_verdicts.bench import Bench, drawn
+from benchmarks.key_verdicts.design import surrogates
 from benchmarks.verdicts import suspects
 from ownership.encoders.images import EncoderLike
 from ownership.suspects.suspect import load_encoder
@@ -31,31 +32,36 @@ class VerdictCase:
 
     def __init__(self, bench: Bench, victim: int) -> None:
         self.bench, self.victim, self.key = bench, victim, drawn(bench, victim)
+        self.victim_encoder = load_trained(bench.folder(victim)).encoder
         self.labeled = _labeled(bench, "probe-learn"), _labeled(bench, "probe-test")
 
     def subjects(self) -> Iterator[Subject]:
         """Yield the victim itself, its plain surrogates, and some independent encoders."""
         bench, factory = self.bench, self.bench.factory_of(self.victim)
         plain = list(suspects.surrogates(bench.scale, self.victim))
-        loaded = load_trained(bench.folder(self.victim))
-        yield self._subject(factory, plain[0], "victim", Remembered(loaded.encoder), "victim")
+        yield self._subject(factory, plain[0], "victim", Remembered(self.victim_encoder), "victim")
         for i, spec in enumerate(plain):
             subject = self._subject(factory, spec, "surrogate", Remembered(load_encoder(factory.make(spec)).encoder))
             yield subject if i < PRICED else replace(subject, evasions=REVIEWED, priced=False)
-        yield from self._trained(factory, plain[0], loaded.encoder)
+        yield from self._trained(factory, plain[0])
         specs = [s for s in suspects.independents(bench.scale, bench.checkpoint.name) if not s.base_checkpoint]
         step = max(1, len(specs) // (INDEPENDENTS * len(bench.scale.indices)))
         for spec in specs[self.victim * step :: step * len(bench.scale.indices)][:INDEPENDENTS]:
             encoder = Remembered(load_encoder(bench.factory.make(spec)).encoder)
             yield self._subject(factory, spec, "independent", encoder, attacker=plain[0])
 
-    def _trained(self, factory: ModelFactory, first: ModelSpec, victim: EncoderLike) -> Iterator[Subject]:
+    def _trained(self, factory: ModelFactory, first: ModelSpec) -> Iterator[Subject]:
         """Yield the surrogates of evasive methods, and victim and first surrogate for the evasions of weights."""
-        for i, (method, loss) in enumerate(QUERY_TIME):
-            spec = suspects.surrogate(self.bench.scale, self.victim, method, 80 + i, loss=loss, method=method)
+        scale = self.bench.scale
+        specs = [
+            suspects.surrogate(scale, self.victim, method, 80 + i, loss=loss, method=method)
+            for i, (method, loss) in enumerate(QUERY_TIME)
+        ]
+        made = [task.spec for task in surrogates(scale, self.victim) if not task.spec.weight_transforms]
+        specs += [s for s in made if (s.method, s.loss) in KNOWN and s.epochs == scale.extraction_epochs]
+        for spec in specs:
             encoder = Remembered(load_encoder(factory.make(spec)).encoder)
-            subject = self._subject(factory, spec, "surrogate", encoder, f"{method}, {loss}")
-            yield replace(subject, role="query-time", evasions=())
+            yield self._subject(factory, spec, "query-time", encoder, f"{spec.method}, {spec.loss}", evasions=())
         grown = self.bench.checkpoint if self.victim in self.bench.scale.fine_tuned else None
         own = replace(
             first, role="independent", objective="simclr", arch="small", base_checkpoint=grown.name if grown else ""
@@ -70,7 +76,7 @@ class VerdictCase:
         )
         alone = tuple(e for e in WEIGHTS if not e.startswith(("merge", "ties")))
         surrogate = load_encoder(factory.make(first)).encoder
-        for role, name, copy in (("victim", "victim", victim), ("surrogate", _name(first), surrogate)):
+        for role, name, copy in (("victim", "victim", self.victim_encoder), ("surrogate", _name(first), surrogate)):
             subject = self._subject(factory, first, role, copy, name)
             evasions = WEIGHTS if grown and role == "victim" else alone
             yield replace(subject, attacker=attacker, evasions=evasions)
@@ -83,6 +89,7 @@ class VerdictCase:
         encoder: EncoderLike,
         name: str = "",
         attacker: ModelSpec | None = None,
+        evasions: tuple[str, ...] = EVASIONS,
     ) -> Subject:
         of = attacker or spec
         data = factory.chosen(of)
@@ -94,6 +101,7 @@ class VerdictCase:
             of=f"victim {self.victim}",
             encoder=encoder,
             attacker=Attacker(images=data.images, encoder=own, seed=of.seed),
+            evasions=evasions,
         )
 
 

@@ -15,21 +15,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attacks_for_eval.evasion.apply import evade
-from benchmarks.common.key_columns import DrawnWithBaselines, key_columns
+from benchmarks.common.key_columns import key_columns
 from benchmarks.common.rows import Row, RowStore
 from benchmarks.evasion.design import Subject
 from benchmarks.evasion.digits import SEEDS, DigitsCase
 from benchmarks.evasion.key_verdicts import VerdictCase
-from benchmarks.evasion.utility import Labeled, utilities
+from benchmarks.evasion.utility import utilities, victim_share
 from benchmarks.key_verdicts.bench import Bench
 from benchmarks.verdicts.design import SCALES
+from ownership.encoders.images import represent
 from ownership.io.canonical import canonical_json, sha256
 
 ROWS = RowStore("evasion", compressed=True)
 
 
-def rows_of(data: str, subject: Subject, key: DrawnWithBaselines, labeled: tuple[Labeled, Labeled]) -> Iterator[Row]:
+def rows_of(data: str, subject: Subject, case: DigitsCase | VerdictCase) -> Iterator[Row]:
     """Yield the missing rows of a subject: one without an evasion, and one for each evasion."""
+    probes = case.key[0].material.probes
     done = {row["key"] for row in ROWS.load()}
     for evasion in ("", *subject.evasions):
         configured = {"data": data, "of": subject.of, "name": subject.name, "evasion": evasion}
@@ -37,8 +39,10 @@ def rows_of(data: str, subject: Subject, key: DrawnWithBaselines, labeled: tuple
         if name in done:
             continue
         shown = evade(subject.encoder, evasion, subject.attacker) if evasion else subject.encoder
-        row = {"key": name, **configured, "role": subject.role, **key_columns(key, shown)}
-        yield row | (utilities(shown, *labeled) if subject.priced else {})
+        row = {"key": name, **configured, "role": subject.role, **key_columns(case.key, shown)}
+        if not evasion:
+            row["victim_share"] = victim_share(represent(shown, probes), represent(case.victim_encoder, probes))
+        yield row | (utilities(shown, *case.labeled) if subject.priced else {})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     for case in cases:
         for subject in case.subjects():
             found = []
-            for row in rows_of(arguments.data, subject, case.key, case.labeled):
+            for row in rows_of(arguments.data, subject, case):
                 found.append(row)
                 linear = f"{100 * row['linear']:.1f} %" if "linear" in row else ""
                 shown = f"{subject.of:12s}{subject.role:12s}{subject.name[:40]:42s}{row['evasion']:32s}"

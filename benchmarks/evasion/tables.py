@@ -7,7 +7,7 @@ from statistics import mean
 
 from benchmarks.common.markdown import table
 from benchmarks.common.rows import Row, RowStore
-from benchmarks.evasion.design import EVASIONS, QUERY_TIME, REVIEWED, WEIGHTS
+from benchmarks.evasion.design import EVASIONS, KNOWN, QUERY_TIME, REVIEWED, WEIGHTS
 from benchmarks.key_verdicts.tables import LEVEL, found_in, rate
 
 DATA = ("digits", "fashion-mnist", "cifar10")
@@ -71,20 +71,38 @@ def reviewed(data: str) -> str:
 
 
 def query_time(data: str) -> str:
-    """Return how many surrogates of each evasive extraction method are found, and how useful they are."""
-    rows = _rows(data)
-    victims = {r["of"]: r for r in rows if r["name"] == "victim" and not r["evasion"]}
+    """Return how many surrogates of each evasive extraction method are found, and what they have of the victim."""
+    rows = [r for r in _rows(data) if not r["evasion"]]
+    victims = {r["of"]: r for r in rows if r["name"] == "victim"}
+    groups = {f"{method}, {loss}": (f"`{method}`", loss) for method, loss in (*QUERY_TIME, *KNOWN)}
     lines = []
-    for method, loss in QUERY_TIME:
-        mine = [r for r in rows if r["role"] == "query-time" and r["name"] == f"{method}, {loss}"]
-        below = [victims[r["of"]]["linear"] - r["linear"] for r in mine]
-        if mine:
-            close = [r for r, lost in zip(mine, below, strict=True) if lost <= CLOSE]
-            range_ = f"{100 * min(below):.1f} to {100 * max(below):.1f}"
-            largest = f"{max(r['pvalue'] for r in mine):.5f}"
-            lines.append((f"`{method}`", loss, range_, _found(mine), _found(close), largest))
-    headings = ("method", "loss", "points below the victim", "found", "found of those within two points", "largest p")
+    for name, heading in groups.items():
+        lines += _line(heading, [r for r in rows if r["role"] == "query-time" and r["name"] == name], victims)
+    lines += _line(("plain surrogates", "-"), [r for r in rows if r["role"] == "surrogate"], victims)
+    lines += _line(("independent encoders", "-"), [r for r in rows if r["role"] == "independent"], victims)
+    headings = (
+        "method", "loss", "points below the victim", "share of the victim", "found",
+        "found of those within two points", "largest p",
+    )  # fmt: skip
     return table(headings, lines)
+
+
+def _line(heading: tuple[str, str], rows: Sequence[Row], victims: dict[str, Row]) -> list[tuple[str, ...]]:
+    if not rows:
+        return []
+    below = {r["key"]: 100 * (victims[r["of"]]["linear"] - r["linear"]) for r in rows if "linear" in r}
+    close = [r for r in rows if below.get(r["key"], 100) <= 100 * CLOSE]
+    share = [r["victim_share"] for r in rows]
+    return [
+        (
+            *heading,
+            f"{min(below.values()):.1f} to {max(below.values()):.1f}",
+            f"{min(share):.2f} to {max(share):.2f}",
+            _found(rows),
+            _found(close),
+            f"{max(r['pvalue'] for r in rows):.5f}",
+        )
+    ]
 
 
 def independents(data: str) -> str:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from attacks_for_eval.evaluation.linear import linear_evaluation
 from ownership.encoders.images import EncoderLike, represent
+from ownership.keyed.regression import cross_fitted
 
 NEIGHBOURS = 20
+COMPONENTS = 32
 FEW = 10
 """Labels a class of the classifier on few labels."""
 
@@ -30,6 +32,23 @@ def utilities(encoder: EncoderLike, learn: Labeled, test: Labeled) -> dict[str, 
         "knn": float(neighbours.score(_directions(new, x), test[1].numpy())),
         "few": linear_evaluation(encoder, (learn[0][few], learn[1][few]), test).accuracy,
     }
+
+
+def victim_share(encoder: Tensor, victim: Tensor) -> float:
+    """Return how much of the victim an encoder has: the share of the variance of its white components that it predicts.
+
+    Cross-fitted regression, of the victim's 32 leading principal components, each scaled to variance 1. Independent
+    encoders predict a good part: this is what a surrogate has to exceed.
+
+    Args:
+        encoder: `(n, d)`, its representations.
+        victim: `(n, k)`, the victim's of the same images.
+    """
+    centred = (victim - victim.mean(0)).double().numpy()
+    u, _, _ = np.linalg.svd(centred, full_matrices=False)
+    y = u[:, :COMPONENTS] * np.sqrt(len(u))
+    left = y - cross_fitted(encoder.double().numpy(), y)
+    return float(1 - (left**2).sum() / (y**2).sum())
 
 
 def _directions(x: NDArray[np.float64], of: NDArray[np.float64]) -> NDArray[np.float64]:
