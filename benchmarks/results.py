@@ -18,7 +18,7 @@ from pathlib import Path
 from ownership.io.files import write_bytes
 
 PAGES = Path(__file__).parents[1] / "docs" / "results"
-FIGURES = ("verdicts", "paper")
+FIGURES = ("verdicts", "paper", "evasion")
 """Questions that draw figures."""
 MARKED = re.compile(r"(<!-- table: (?P<question>[a-z_]+)/(?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -1,7 +1,7 @@
 """How an encoder represents the features of a key's maps: symmetric matrices, one for each reading.
 
 With x = U diag(s) V' the singular value decomposition of the centred representations, and y the features of the probes,
-reading l fits y by U diag(s / (s + l m)) U' y, m the mean of s. Its matrix M is the covariance of the fitted values, so
+reading l fits y by U diag(s / (s + l m)) U' y, m the mean of s. Its matrix M is the covariance of y with the fit, so
 w' M w is how much of direction w of the features the representation shows.
 
 - Damping 0 is least squares. It does not change under an invertible linear map of the representation.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-DAMPING = (0.0, 0.1, 1.0, 3.0)
+DAMPING = (0.0, 0.3, 3.0, 30.0)
 """Damping of each reading, in units of the mean singular value."""
 FLOOR = 1e-5
 """Singular values below this multiple of the largest one are left out: constant, duplicate and padded dimensions."""
@@ -35,7 +35,7 @@ class Readings:
     """How one encoder represents the features of one map.
 
     Attributes:
-        matrices: `(len(DAMPING), D, D)`, the covariance matrix of the fitted features of each reading.
+        matrices: `(len(DAMPING), D, D)`, the covariance of the features with their fit of each reading.
         fitted: share of the probes' degrees of freedom that the least-squares fit uses up, 0 to 1.
     """
 
@@ -75,7 +75,7 @@ def readings(representations: Array, features: Mapping[str, Array]) -> dict[str,
     found = {}
     for name, y in features.items():
         onto = (y - y.mean(0)).T @ u
-        matrices = np.stack([(onto * factor**2) @ onto.T / n for factor in damped])
+        matrices = np.stack([(onto * factor) @ onto.T / n for factor in damped])
         found[name] = Readings(matrices=matrices, fitted=min(1.0, len(s) / (n - 1)))
     return found
 

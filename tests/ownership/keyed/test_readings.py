@@ -17,7 +17,7 @@ def matrices(x: np.ndarray) -> np.ndarray:
     return readings(x, {"m": toy()[0]})["m"].matrices
 
 
-def test_a_reading_is_the_covariance_of_damped_fits() -> None:
+def test_a_reading_is_the_covariance_of_features_and_damped_fits() -> None:
     """A naive loop over principal components: each fits the features alone, shrunk by its singular value."""
     y, z = toy()
     centred = z - z.mean(0)
@@ -27,7 +27,7 @@ def test_a_reading_is_the_covariance_of_damped_fits() -> None:
         for i in range(len(s)):
             component = centred @ vt[i] / s[i]
             fitted += s[i] / (s[i] + damping * s.mean()) * np.outer(component, component @ (y - y.mean(0)))
-        assert matrix == pytest.approx(fitted.T @ fitted / N)
+        assert matrix == pytest.approx((y - y.mean(0)).T @ fitted / N)
         assert matrix == pytest.approx(matrix.T)
 
 
