@@ -6,14 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks_for_eval.evasion.attacker import Attacker, Change, Wrapped
+from attacks_for_eval.evasion.attacker import Attacker, Wrapped
+from attacks_for_eval.extraction.responses import MOST, centroids, without_distinctive
 from ownership.encoders.images import EncoderLike, represent
 from ownership.evidence.similarity import ridge_map
 
 FLOOR = 1e-4
 """Principal components below this multiple of the largest singular value are left out."""
-MOST = 4000
-"""Images that centroids are computed on, at most."""
 
 
 def principal(encoder: EncoderLike, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,15 +80,6 @@ def subtract_own(encoder: EncoderLike, attacker: Attacker, penalty: float = 0.1)
     return Difference()
 
 
-def centroids(x: Tensor, count: int, seed: int) -> Tensor:
-    """Return `count` centroids of representations `(n, d)` by k-means, fewer if there are few."""
-    from sklearn.cluster import MiniBatchKMeans
-
-    count = min(count, max(1, len(x) // 4))
-    means = MiniBatchKMeans(count, random_state=seed, n_init=1, batch_size=1024).fit(x[:MOST].double().numpy())
-    return torch.from_numpy(means.cluster_centers_).to(x)
-
-
 def blend_centroids(encoder: EncoderLike, attacker: Attacker, percent: float = 50) -> nn.Module:
     """Return the encoder with each representation moved `percent` of the way to the nearest of 50 centroids."""
     means = centroids(represent(encoder, attacker.own_images()), 50, attacker.seed)
@@ -127,34 +117,3 @@ def drop_distinctive(encoder: EncoderLike, attacker: Attacker, count: float = 20
     images = attacker.own_images()[:MOST]
     x, own = represent(encoder, images), represent(attacker.own_encoder(), images)
     return Wrapped(encoder, without_distinctive(x, own, int(count), attacker.seed))
-
-
-def without_distinctive(x: Tensor, own: Tensor, count: int, seed: int) -> Change:
-    """Return the map that removes the directions in which representations differ from an own encoder's (CSE).
-
-    Args:
-        x: `(n, d)`, of at most `MOST` images.
-        own: `(n, k)`, the own encoder's of the same images.
-        count: directions to remove.
-        seed: of the clusters.
-    """
-    x, own = x[:MOST], own[:MOST]
-    means = centroids(x, 20, seed)
-    cluster = torch.cdist(x, means).argmin(1)
-    chosen = []
-    for k in range(len(means)):
-        rows = (cluster == k).nonzero()[:, 0]
-        if len(rows) < 2:
-            continue
-        a, b = (F.normalize(v[rows] - v.mean(0), dim=1) for v in (x, own))
-        gap = torch.triu((a @ a.T - b @ b.T).abs(), 1)
-        largest = gap.flatten().topk(max(1, gap.numel() // 200)).indices
-        chosen += [rows[largest // len(rows)], rows[largest % len(rows)]]
-    pairs = x[torch.cat(chosen)] if chosen else x
-    directions = torch.linalg.svd(pairs, full_matrices=False)[2][:count].T
-
-    def change(y: Tensor) -> Tensor:
-        q = directions.to(y)
-        return F.normalize(y - y @ q @ q.T, dim=1)
-
-    return change
