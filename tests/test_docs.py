@@ -123,7 +123,8 @@ def test_every_evasion_is_described_as_it_is() -> None:
     """Name, argument, what it does, what it needs and where it is from."""
     page = (ROOT / "docs/attacks.md").read_text(encoding="utf-8")
     for name, evasion in EVASIONS.items():
-        needed = ", ".join({"encoder": "an encoder"}.get(n, n) for n in evasion.needs) or "-"
+        articles = {"encoder": "an encoder", "checkpoint": "the checkpoint"}
+        needed = ", ".join(articles.get(n, n) for n in evasion.needs) or "-"
         argument = ":NAME" if isinstance(evasion.argument, tuple) else ":N" if evasion.argument else ""
         row = f"| `{name}{argument}` | {evasion.what} | {needed} | {evasion.source} |"
         assert row in page, row

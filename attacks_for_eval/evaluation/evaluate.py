@@ -110,7 +110,12 @@ def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, pr
         if cell.case not in evaluation.cases:
             raise TrainingError(f"no case called {cell.case!r}", f"there are: {', '.join(evaluation.cases)}")
         if cell.output_transform:
-            parse(cell.output_transform)  # before anything long
+            needed = {n for evasion, _ in parse(cell.output_transform) for n in evasion.needs}  # before anything long
+            if "checkpoint" in needed and not cell.spec.base_checkpoint:
+                raise TrainingError(
+                    f"{cell.output_transform} needs a surrogate that starts from a checkpoint",
+                    "use evade(..., Attacker(checkpoint=...))",
+                )
     paths = [evaluation.row_path(cell) for cell in cells]
     groups: dict[tuple[ModelSpec, str], list[Cell]] = defaultdict(list)
     for cell, path in zip(cells, paths, strict=True):

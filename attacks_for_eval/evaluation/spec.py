@@ -49,6 +49,10 @@ WEIGHT_TRANSFORMS = ("fine_tune", "distil", "embed", *(name for name, e in EVASI
 """
 
 
+MERGING = tuple(name for name, e in EVASIONS.items() if "checkpoint" in e.needs)
+"""Those that need the checkpoint that the surrogate was started from."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """Specification of one model: flat and hashable, so that files are named after it.
@@ -104,6 +108,11 @@ class ModelSpec:
         for step in self.weight_transforms:
             if step.split(":")[0] not in WEIGHT_TRANSFORMS:
                 raise TrainingError(f"unknown weight transform {step!r}", f"any of: {', '.join(WEIGHT_TRANSFORMS)}")
+            if step.split(":")[0] in MERGING and not self.base_checkpoint:
+                raise TrainingError(
+                    f"{step} needs a surrogate that starts from a checkpoint",
+                    "use evade(..., Attacker(checkpoint=...))",
+                )
 
     @property
     def base(self) -> ModelSpec:

@@ -1,1 +1,1 @@
-"""Evasion: transforms of a surrogate's outputs and weights. May import: watermark_training, ownership."""
+"""Evasion: transforms of a surrogate's outputs and weights. May import: extraction and below."""

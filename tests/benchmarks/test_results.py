@@ -54,6 +54,6 @@ def test_a_page_that_differs_is_reported_and_rewritten(
 
 
 def test_figures_are_there() -> None:
-    assert FIGURES == ("verdicts", "paper")
-    for name in ("price.png", "roc.png", "figure-2.png"):
+    assert FIGURES == ("verdicts", "paper", "evasion")
+    for name in ("price.png", "roc.png", "figure-2.png", "evasion.png"):
         assert (PAGES / name).read_bytes().startswith(b"\x89PNG")

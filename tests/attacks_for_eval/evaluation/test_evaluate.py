@@ -18,6 +18,7 @@ from attacks_for_eval.evaluation.factory import TRANSFORMED, ModelFactory, trans
 from attacks_for_eval.evaluation.grid import Grid, existing_models, joblib_backend
 from attacks_for_eval.evaluation.rates import Rate, bootstrap_over, rates, roc, tpr_at_fpr, write_summary
 from attacks_for_eval.evaluation.spec import WEIGHT_TRANSFORMS, Hyperparameters, ModelSpec, Objective
+from attacks_for_eval.evasion.apply import EVASIONS
 from ownership.encoders.architectures import ARCHITECTURES, Encoder
 from ownership.encoders.images import represent
 from ownership.errors import TrainingError
@@ -146,7 +147,7 @@ def test_independents_of_every_objective(objective: str, factory: ModelFactory, 
     assert factory.path(replace(spec, seed=1)) != path
 
 
-@pytest.mark.parametrize("transform", ["prune:70", "fine_tune:1", "distil:mse:small_vgg", "embed:1"])
+@pytest.mark.parametrize("transform", ["prune:70", "fine_tune:1", "distil:mse:small_vgg", "embed:1", "supervised:1"])
 def test_weight_transforms_start_from_the_same_surrogate(transform: str, factory: ModelFactory, digits: Data) -> None:
     spec = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=2)
     if "small_vgg" in transform:  # its representations have another length than the surrogate's: no squared error
@@ -162,7 +163,23 @@ def test_weight_transforms_start_from_the_same_surrogate(transform: str, factory
 
 
 def test_every_weight_transform_of_a_spec_can_be_made() -> None:
-    assert set(TRANSFORMED) == set(WEIGHT_TRANSFORMS)
+    assert set(TRANSFORMED) | {name for name, e in EVASIONS.items() if e.weights} == set(WEIGHT_TRANSFORMS)
+
+
+def test_merging_needs_a_checkpoint() -> None:
+    with pytest.raises(TrainingError, match="checkpoint"):
+        ModelSpec(role="surrogate", kind="direct", weight_transforms=("merge:30",))
+
+
+def test_a_surrogate_that_starts_from_a_checkpoint_is_merged_with_it(factory: ModelFactory) -> None:
+    spec = ModelSpec(role="surrogate", kind="x", arch="tiny", source="queries", images=128, epochs=1)
+    start = factory.make(replace(spec, role="independent", objective="untrained"))
+    merged = replace(spec, base_checkpoint=start.name, weight_transforms=("merge:100",))
+    a, b = (load_encoder(p).encoder for p in (factory.make(merged), start))
+    assert isinstance(a, Encoder)
+    assert isinstance(b, Encoder)
+    for x, y in zip(a.parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(x, y)
 
 
 @pytest.mark.parametrize(("chain", "dim"), [("pca", 32), ("append_own:3+permute", 128), ("prune:50+average", 64)])
