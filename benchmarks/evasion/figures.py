@@ -44,7 +44,7 @@ def figures() -> dict[str, bytes]:
         axis.set_xlabel("points of linear classification lost")
         axis.set_ylabel("statistic T of the key test")
         axis.set_title(data)
-    axes[0][0].legend(fontsize=8, title="filled: found", title_fontsize=8)
+    axes[0][-1].legend(fontsize=8, title="filled: found", title_fontsize=8)
     out = io.BytesIO()
     figure.savefig(out, dpi=110)
     plt.close(figure)
