@@ -74,7 +74,7 @@ def attention(encoder: EncoderLike, attacker: Attacker, epochs: float = 10) -> n
     """
     out, own = copy_of(encoder), copy_of(attacker.own_encoder()).requires_grad_(False)
 
-    def distance(module: nn.Module, x: Tensor, _rows: Tensor) -> Tensor:
+    def distance(module: nn.Module, x: Tensor) -> Tensor:
         with torch.no_grad():
             theirs = attention_maps(own, x)
         ours = attention_maps(module, x)
@@ -104,7 +104,7 @@ def wrk(encoder: EncoderLike, attacker: Attacker, epochs: float = 10) -> nn.Modu
     with seeded(generator):
         head = nn.Linear(represent(out, attacker.own_images()[:1]).shape[1], d_own)
 
-    def away(module: nn.Module, x: Tensor, _rows: Tensor) -> Tensor:
+    def away(module: nn.Module, x: Tensor) -> Tensor:
         rotated = rotate(x, torch.rand(len(x), generator=generator) * TURN).requires_grad_(True)
         with torch.no_grad():
             target = F.layer_norm(own(rotated).float(), (d_own,))
@@ -148,8 +148,8 @@ class _LowRank(nn.Module):
         return weight + (self.b @ self.a).view_as(weight)
 
 
-Further = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""(encoder, images, their rows) -> a further loss."""
+Further = Callable[[nn.Module, Tensor], Tensor]
+"""(encoder, images) -> a further loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +193,7 @@ def _retrained(out: nn.Module, attacker: Attacker, epochs: int, recipe: _Recipe 
 
         def loss(x: Tensor = x, rows: Tensor = rows) -> Tensor:
             value = F.cross_entropy(classify(out(x)), labels[rows])
-            return value if recipe.further is None else value + recipe.further(out, x, rows)
+            return value if recipe.further is None else value + recipe.further(out, x)
 
         optimizer.zero_grad()
         loss().backward()  # type: ignore[no-untyped-call]
