@@ -20,8 +20,8 @@ from typing import Any
 from attacks_for_eval.evaluation.factory import ModelFactory, transform_outputs
 from attacks_for_eval.evaluation.linear import linear_evaluation
 from attacks_for_eval.evaluation.parallel import parallel_map
-from attacks_for_eval.evaluation.spec import DEFAULT, Hyperparameters, ModelSpec, Objective
-from attacks_for_eval.evasion.apply import lossless, parse
+from attacks_for_eval.evaluation.spec import DEFAULT, Hyperparameters, ModelSpec, Objective, check_start
+from attacks_for_eval.evasion.apply import lossless
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
@@ -110,12 +110,7 @@ def evaluate(evaluation: Evaluation, cells: Sequence[Cell], *, jobs: int = 1, pr
         if cell.case not in evaluation.cases:
             raise TrainingError(f"no case called {cell.case!r}", f"there are: {', '.join(evaluation.cases)}")
         if cell.output_transform:
-            needed = {n for evasion, _ in parse(cell.output_transform) for n in evasion.needs}  # before anything long
-            if "checkpoint" in needed and not cell.spec.base_checkpoint:
-                raise TrainingError(
-                    f"{cell.output_transform} needs a surrogate that starts from a checkpoint",
-                    "use evade(..., Attacker(checkpoint=...))",
-                )
+            check_start(cell.output_transform, cell.spec.base_checkpoint)  # before anything long
     paths = [evaluation.row_path(cell) for cell in cells]
     groups: dict[tuple[ModelSpec, str], list[Cell]] = defaultdict(list)
     for cell, path in zip(cells, paths, strict=True):

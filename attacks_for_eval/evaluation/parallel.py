@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import joblib
 
 from ownership.io.files import write_bytes
+from ownership.io.tasks import InFolder
 
 Shared = TypeVar("Shared")
 Task = TypeVar("Task")
@@ -42,7 +43,8 @@ def parallel_map(
     path = folder / f".shared-{secrets.token_hex(8)}"
     write_bytes(path, pickle.dumps(shared), secret=True)
     try:
-        work = (joblib.delayed(_run)(function, path, task) for task in tasks)
+        run = joblib.delayed(InFolder(_run))
+        work = (run(function, path, task) for task in tasks)
         yield from joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
     finally:
         path.unlink(missing_ok=True)

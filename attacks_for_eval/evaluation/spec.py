@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from attacks_for_eval.choices import METHODS, View
-from attacks_for_eval.evasion.apply import EVASIONS
+from attacks_for_eval.evasion.apply import EVASIONS, needs_checkpoint
 from ownership.encoders.architectures import is_architecture, known_architectures
 from ownership.errors import TrainingError
 from watermark_training.config import METHODS as TRAINING_METHODS
@@ -49,8 +49,12 @@ WEIGHT_TRANSFORMS = ("fine_tune", "distil", "embed", *(name for name, e in EVASI
 """
 
 
-MERGING = tuple(name for name, e in EVASIONS.items() if "checkpoint" in e.needs)
-"""Those that need the checkpoint that the surrogate was started from."""
+def check_start(evasion: str, checkpoint: str) -> None:
+    """Raise TrainingError if an evasion is malformed, or needs a checkpoint where the surrogate starts from none."""
+    if needs_checkpoint(evasion) and not checkpoint:
+        raise TrainingError(
+            f"{evasion} needs a surrogate that starts from a checkpoint", "use evade(..., Attacker(checkpoint=...))"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +112,8 @@ class ModelSpec:
         for step in self.weight_transforms:
             if step.split(":")[0] not in WEIGHT_TRANSFORMS:
                 raise TrainingError(f"unknown weight transform {step!r}", f"any of: {', '.join(WEIGHT_TRANSFORMS)}")
-            if step.split(":")[0] in MERGING and not self.base_checkpoint:
-                raise TrainingError(
-                    f"{step} needs a surrogate that starts from a checkpoint",
-                    "use evade(..., Attacker(checkpoint=...))",
-                )
+            if step.split(":")[0] in EVASIONS:
+                check_start(step, self.base_checkpoint)
 
     @property
     def base(self) -> ModelSpec:

@@ -290,6 +290,11 @@ def _argument(step: str, evasion: Evasion, text: str) -> float | str:
 _KNOWN = f"any of: {', '.join(EVASIONS)}"
 
 
+def needs_checkpoint(chain: str) -> bool:
+    """Return whether a chain merges with the checkpoint that the surrogate was started from."""
+    return any("checkpoint" in evasion.needs for evasion, _ in parse(chain))
+
+
 def lossless(chain: str) -> bool:
     """Return whether an affine map inverts a chain of evasions."""
     return all(evasion.lossless for evasion, _ in parse(chain))

@@ -5,8 +5,6 @@ Fingerprints of merged language models vanish at half of the weight or less (Yam
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -76,7 +74,7 @@ def _trimmed(change: Tensor, percent: float) -> Tensor:
 
 
 def _checkpoint(encoder: nn.Module, attacker: Attacker) -> dict[str, Tensor]:
-    base = dict(copy.deepcopy(copy_of(attacker.own_checkpoint())).named_parameters())
+    base = dict(copy_of(attacker.own_checkpoint()).named_parameters())
     if {name: p.shape for name, p in encoder.named_parameters()} != {name: p.shape for name, p in base.items()}:
         raise TrainingError("the checkpoint is of another architecture", "give the one that the surrogate started from")
     return {name: p.detach() for name, p in base.items()}

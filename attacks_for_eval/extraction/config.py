@@ -103,17 +103,14 @@ class ExtractionConfig:
             raise TrainingError(f"own_share is {self.own_share}", "from 0 to below 1")
         if self.needs_own_encoder and self.victim_view != "none":
             raise TrainingError("cleaning and a second teacher need responses to the images themselves")
+        if self.own_teacher and (self.projector or self.own_share):
+            raise TrainingError("a second teacher goes with no projector and no objective of the attacker's own")
         check_temperature(self.loss, self.temperature)
 
     @property
     def needs_own_encoder(self) -> bool:
         """Whether the attacker needs an encoder of its own."""
         return self.own_teacher or self.cleaning != "none"
-
-    @property
-    def queries_once(self) -> bool:
-        """Whether all responses are bought before training; otherwise new views are queried in every epoch."""
-        return self.victim_view == "none" or self.prototype_views > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON-ready values."""

@@ -121,9 +121,12 @@ def extract_classifier(
         progress: called after every step.
 
     Raises:
-        TrainingError: if there are fewer images than queries, or the outputs are not of the declared kind.
+        TrainingError: if there are fewer images than queries, the outputs are not of the declared kind, or the
+            configuration needs representations.
         BudgetError: if the query budget is used up.
     """
+    if config.projector or config.own_share or config.prototype_views or config.needs_own_encoder:
+        raise TrainingError("this method needs representations, not a classifier's outputs", "use the method direct")
     generator = torch.Generator().manual_seed(config.seed)
     queried = images[choose_queries(images, config, generator)]
     responses = query_all(victim, queried, repeats=config.repeats, progress=progress)

@@ -7,7 +7,7 @@ from statistics import mean
 
 from benchmarks.common.rows import Row
 from benchmarks.evasion.design import WEIGHTS
-from benchmarks.evasion.tables import COPIES, DATA, _lost, _rows
+from benchmarks.evasion.tables import COPIES, DATA, rows_of, with_losses
 from benchmarks.key_verdicts.tables import LEVEL
 
 NAMED = 8
@@ -21,10 +21,10 @@ def figures() -> dict[str, bytes]:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    sets = [data for data in DATA if _rows(data)]
+    sets = [data for data in DATA if rows_of(data)]
     figure, axes = plt.subplots(1, len(sets), figsize=(5.2 * len(sets), 4.2), squeeze=False, layout="constrained")
     for axis, data in zip(axes[0], sets, strict=True):
-        rows = list(_lost(_rows(data)))
+        rows = list(with_losses(rows_of(data)))
         for role, marker in zip(COPIES, "os", strict=True):
             for weights in (False, True):
                 mine = [r for r in rows if r["role"] == role and (r["evasion"] in WEIGHTS) is weights]

@@ -17,11 +17,12 @@ UTILITIES = ("linear", "knn", "few")
 COPIES = ("victim", "surrogate")
 
 
-def _rows(data: str) -> list[Row]:
+def rows_of(data: str) -> list[Row]:
+    """Return the rows of a data set."""
     return [row for row in RowStore("evasion", compressed=True).load() if row["data"] == data]
 
 
-def _lost(rows: Sequence[Row]) -> Iterator[Row]:
+def with_losses(rows: Sequence[Row]) -> Iterator[Row]:
     """Yield the priced rows with what the evasion costs: accuracy without it less accuracy with it."""
     plain = {(r["of"], r["name"]): r for r in rows if not r["evasion"] and "linear" in r}
     for row in rows:
@@ -32,7 +33,7 @@ def _lost(rows: Sequence[Row]) -> Iterator[Row]:
 
 def prices(data: str, evasions: Sequence[str] = EVASIONS) -> str:
     """Return each evasion's price and how many copies behind it are found, the cheapest evasion first."""
-    rows = list(_lost(_rows(data)))
+    rows = list(with_losses(rows_of(data)))
     lines = []
     for evasion in evasions:
         mine = [r for r in rows if r["evasion"] == evasion]
@@ -60,7 +61,7 @@ def prices(data: str, evasions: Sequence[str] = EVASIONS) -> str:
 
 def reviewed(data: str) -> str:
     """Return how many surrogates are found behind the evasions of the adversarial review, and without one."""
-    rows = [r for r in _rows(data) if r["role"] == "surrogate"]
+    rows = [r for r in rows_of(data) if r["role"] == "surrogate"]
     lines = []
     for evasion in ("", *REVIEWED):
         mine = [r for r in rows if r["evasion"] == evasion]
@@ -72,7 +73,7 @@ def reviewed(data: str) -> str:
 
 def query_time(data: str) -> str:
     """Return how many surrogates of each evasive extraction method are found, and what they have of the victim."""
-    rows = [r for r in _rows(data) if not r["evasion"]]
+    rows = [r for r in rows_of(data) if not r["evasion"]]
     victims = {r["of"]: r for r in rows if r["name"] == "victim"}
     groups = {f"{method}, {loss}": (f"`{method}`", loss) for method, loss in (*QUERY_TIME, *KNOWN)}
     lines = []
@@ -107,7 +108,7 @@ def _line(heading: tuple[str, str], rows: Sequence[Row], victims: dict[str, Row]
 
 def independents(data: str) -> str:
     """Return the p-values of independent encoders behind evasions."""
-    rows = [r for r in _rows(data) if r["role"] == "independent"]
+    rows = [r for r in rows_of(data) if r["role"] == "independent"]
     lines = [
         (
             name,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ownership.errors import ClaimIntegrityError, OwnershipError, ReportError
 from ownership.io.progress import Progress, silent
+from ownership.io.tasks import InFolder
 from ownership.io.text import printable
 from ownership.reports.batch import BatchSummary, SuspectSummary
 from ownership.reports.report import Report
@@ -51,7 +52,8 @@ def audit_batch(
 
     found: dict[str, AuditOutcome] = {}
     progress("auditing suspects", 0, len(names))
-    tasks = (joblib.delayed(_guarded)(audit_one, name) for name in names)
+    run = joblib.delayed(InFolder(_guarded))
+    tasks = (run(audit_one, name) for name in names)
     for i, audited in enumerate(joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)):
         found[audited.name] = audited
         progress("auditing suspects", i + 1, len(names))

@@ -18,6 +18,22 @@ def _looks(folder: Path, name: str) -> tuple[str, list[int]]:
     return name, [path.stat().st_mode & 0o777 for path in folder.iterdir()]
 
 
+def _relative(name: str, _task: int) -> str:
+    """A task: what a relative path names."""
+    return Path(name).read_text(encoding="utf-8")
+
+
+def test_relative_paths_are_those_of_the_caller_in_workers_that_ran_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """joblib keeps its processes; theirs was the working directory of an earlier call."""
+    for folder in (tmp_path / "earlier", tmp_path / "now"):
+        folder.mkdir()
+        (folder / "which").write_text(folder.name, encoding="utf-8")
+        monkeypatch.chdir(folder)
+        assert set(parallel_map(_relative, "which", range(4), folder=Path(), jobs=2)) == {folder.name}
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_every_task_is_done_with_what_is_shared(jobs: int, tmp_path: Path) -> None:
     out = list(parallel_map(operator.mul, 3, range(20), folder=tmp_path, jobs=jobs))

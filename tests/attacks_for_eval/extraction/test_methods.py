@@ -13,6 +13,7 @@ from attacks_for_eval.choices import METHODS, OWN_ENCODER
 from attacks_for_eval.extraction.black_box import BlackBox
 from attacks_for_eval.extraction.config import ExtractionConfig, with_method
 from attacks_for_eval.extraction.extract import extract, prototypes
+from attacks_for_eval.extraction.labels import extract_classifier
 from attacks_for_eval.extraction.losses import rda_loss
 from attacks_for_eval.extraction.objectives import TeachersObjective
 from attacks_for_eval.extraction.responses import NEIGHBOURS, OUTLIERS, cleaned, strangeness
@@ -51,10 +52,27 @@ def test_a_missing_own_encoder_is_named(method: str, trained: Trained, digits: D
     assert box.queries == 0
 
 
-@pytest.mark.parametrize("fields", [{"own_share": 1.0}, {"cleaning": "cse", "victim_view": "standard"}])
+CONTRADICTIONS: list[dict[str, object]] = [
+    {"own_share": 1.0},
+    {"cleaning": "cse", "victim_view": "standard"},
+    {"own_teacher": True, "projector": True},
+]
+
+
+@pytest.mark.parametrize("fields", CONTRADICTIONS)
 def test_contradictions_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(TrainingError):
         replace(CONFIG, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fields", [{"projector": True}, {"own_share": 0.5}, {"own_teacher": True}])
+def test_what_needs_representations_is_no_method_against_a_classifier(
+    fields: dict[str, object], trained: Trained, digits: Data
+) -> None:
+    box = BlackBox(trained.encoder)
+    with pytest.raises(TrainingError, match="representations"):
+        extract_classifier(box, "logits", digits.images, replace(CONFIG, **fields))  # type: ignore[arg-type]
+    assert box.queries == 0
 
 
 def test_the_loss_of_rda_against_a_naive_loop() -> None:

@@ -255,6 +255,21 @@ def batch(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Batch:
     return Batch(folder, command, *turnmark(folder, *command, "--jobs", 2))
 
 
+def where(name: str) -> AuditOutcome:
+    """An audit: the folder in which it runs."""
+    return AuditOutcome(name=name, refused=Path.cwd().name)
+
+
+def test_audits_in_kept_processes_run_in_the_folder_of_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """joblib keeps its processes: once reports of a relative --out were written where an earlier call had been."""
+    for folder in (tmp_path / "earlier", tmp_path / "now"):
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        assert {o.refused for o in audit_batch(["a", "b", "c"], where, jobs=2)} == {folder.name}
+
+
 @pytest.fixture
 def copied(batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The reports of a copy of the batch, in the folder where commands run."""
