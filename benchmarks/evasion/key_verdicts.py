@@ -1,10 +1,11 @@
-"""Victims, surrogates and independent encoders of `benchmarks.key_verdicts`."""
+"""Victims, surrogates and independent encoders as in `benchmarks.key_verdicts`, with keys of more probes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,8 +18,10 @@ from benchmarks.evasion.utility import Labeled
 from benchmarks.key_verdicts.bench import Bench, drawn
 from benchmarks.key_verdicts.design import surrogates
 from benchmarks.verdicts import suspects
+from benchmarks.verdicts.design import Scale
 from ownership.encoders.images import EncoderLike
 from ownership.suspects.suspect import load_encoder
+from watermark_training.data import load_data
 from watermark_training.loaded_encoder import load_trained
 
 INDEPENDENTS = 3
@@ -27,10 +30,30 @@ PRICED = 1
 """Surrogates of a victim that all evasions are put in front of; the others have `REVIEWED`, without utility."""
 
 
+class ManyProbes(Bench):
+    """The key's benchmark, where every victim's key has all 9,000 public images as probes, not 1,800.
+
+    Columns that an attacker appends cost the test a degree of freedom each (docs/adr/0039). Victims share these images;
+    no model is trained on them.
+    """
+
+    def __init__(self, scale: Scale, work: Path, victims: Sequence[int] = ()) -> None:
+        super().__init__(scale, work, victims)
+        public = load_data(f"{scale.data}:test[1000:]")
+        self.sources |= {f"public_{victim}": public for victim in scale.indices}
+
+    def make_victim(self, victim: int) -> None:
+        """Train a victim unless it is there."""
+        self.factory.make(self.scale.checkpoint)
+        if not (self.folder(victim) / "encoder.safetensors").exists():
+            self.train_victim(victim)
+
+
 class VerdictCase:
     """A victim, its key, and the encoders that its key tests."""
 
-    def __init__(self, bench: Bench, victim: int) -> None:
+    def __init__(self, bench: ManyProbes, victim: int) -> None:
+        bench.make_victim(victim)
         self.bench, self.victim, self.key = bench, victim, drawn(bench, victim)
         self.victim_encoder = load_trained(bench.folder(victim)).encoder
         self.labeled = _labeled(bench, "probe-learn"), _labeled(bench, "probe-test")

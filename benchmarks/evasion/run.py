@@ -1,11 +1,11 @@
 """Put evasions in front of victims, surrogates and independent encoders, make the key test, measure utility.
 
     python -m benchmarks.evasion run --data digits                                     # minutes; trains its models
-    TURNMARK_DATA=runs/data python -m benchmarks.evasion run --data fashion-mnist --work runs/key_verdicts
+    TURNMARK_DATA=runs/data python -m benchmarks.evasion run --data fashion-mnist --work runs/evasion
     ... --data cifar10 --victims 0                                                     # only these victims
 
-For Fashion-MNIST and CIFAR-10 the models are those of `benchmarks.key_verdicts`, which must have been run in the same
-folder; missing ones are made. Rows of the same configuration are never measured again.
+The models of Fashion-MNIST and CIFAR-10 are made as in `benchmarks.key_verdicts`, but the keys have 9,000 probes, not
+1,800. Models in the folder are not made again, rows of the same configuration are never measured again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from benchmarks.common.key_columns import key_columns
 from benchmarks.common.rows import Row, RowStore
 from benchmarks.evasion.design import Subject
 from benchmarks.evasion.digits import SEEDS, DigitsCase
-from benchmarks.evasion.key_verdicts import VerdictCase
+from benchmarks.evasion.key_verdicts import ManyProbes, VerdictCase
 from benchmarks.evasion.utility import utilities, victim_share
-from benchmarks.key_verdicts.bench import Bench
 from benchmarks.verdicts.design import SCALES
 from ownership.encoders.images import represent
 from ownership.io.canonical import canonical_json, sha256
@@ -34,7 +33,7 @@ def rows_of(data: str, subject: Subject, case: DigitsCase | VerdictCase) -> Iter
     probes = case.key[0].material.probes
     done = {row["key"] for row in ROWS.load()}
     for evasion in ("", *subject.evasions):
-        configured = {"data": data, "of": subject.of, "name": subject.name, "evasion": evasion}
+        configured = {"data": data, "of": subject.of, "name": subject.name, "evasion": evasion, "probes": len(probes)}
         name = sha256(canonical_json({**configured, "priced": subject.priced}))[:16]
         if name in done:
             continue
@@ -48,9 +47,7 @@ def rows_of(data: str, subject: Subject, case: DigitsCase | VerdictCase) -> Iter
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
     parser.add_argument("--data", choices=("digits", *SCALES), default="digits")
-    parser.add_argument(
-        "--work", type=Path, default=Path("runs/key_verdicts"), help="folder of benchmarks.key_verdicts"
-    )
+    parser.add_argument("--work", type=Path, default=Path("runs/evasion"), help="folder of the models")
     parser.add_argument("--victims", nargs="+", type=int, default=[], help="all victims if not given; digits: seeds")
 
 
@@ -60,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.data == "digits":
         cases = (DigitsCase(seed) for seed in arguments.victims or SEEDS)
     else:
-        bench = Bench(SCALES[arguments.data], arguments.work, arguments.victims)
+        bench = ManyProbes(SCALES[arguments.data], arguments.work, arguments.victims)
         cases = (VerdictCase(bench, victim) for victim in bench.victims)
     for case in cases:
         for subject in case.subjects():

@@ -260,6 +260,7 @@ def where(name: str) -> AuditOutcome:
     return AuditOutcome(name=name, refused=Path.cwd().name)
 
 
+@pytest.mark.heavy  # starts processes
 def test_audits_in_kept_processes_run_in_the_folder_of_the_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
