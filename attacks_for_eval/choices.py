@@ -51,8 +51,8 @@ OutputTransform = Literal[
     "drop_distinctive", "activation", "relu_features", "signs", "random_network", "coupling", "tanh_residual",
     "half_planes", "ranks", "append_own", "append_own_white", "append_own_relu", "replace_half",
     "append_random_features", "append_pixels", "append_hash", "append_products", "unrotate", "mean_of_rotations",
-    "gate", "prune", "quantise", "halve", "drop_channels", "merge", "ties", "supervised", "lora", "sam", "attention",
-    "wrk",
+    "gate", "gate_probes", "prune", "quantise", "halve", "drop_channels", "merge", "ties", "supervised", "lora", "sam",
+    "attention", "wrk",
 ]  # fmt: skip
 """Evasion in front of a surrogate that needs no training, a key of `evasion.apply.EVASIONS`."""
 IndependentObjective = Literal[

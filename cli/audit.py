@@ -25,6 +25,7 @@ from cli.suspects import (
     OnnxOutput,
     Opening,
     Pooling,
+    PoolOfKey,
     ProbeFolder,
     Published,
     RemoteSuspectOptions,
@@ -62,6 +63,7 @@ def audit(
     arch: Arch = None,
     auditor_panel: AuditorPanel = None,
     models: Models = None,
+    pool: PoolOfKey = None,
     published: Published = None,
     stop_early: Annotated[
         bool,
@@ -120,6 +122,8 @@ def audit(
         check_options(context, one)
     _check_suspects(suspect, probe_folder)
     inputs.check_claim(claim)
+    if pool is not None:
+        inputs.check_images(pool, what="pool")
 
     from ownership.attestation.timestamps import past_date
     from ownership.reports.pdf import find_browser
@@ -149,6 +153,7 @@ def audit(
         preprocess=preprocess,
         auditor_panel=auditor_panel,
         models=models,
+        pool=pool,
         paper_tests=paper_tests,
         published=published and past_date(published).isoformat(),
         roots=roots,

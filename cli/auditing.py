@@ -16,6 +16,8 @@ from cli.suspects import Opening, Target, command_words, open_suspect, report_fo
 from ownership.io.text import printable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ownership import Claim, Suspect
     from ownership.auditing.batch import AuditOutcome
     from ownership.io.progress import Progress
@@ -34,6 +36,7 @@ class Request:
     preprocess: str = "none"
     auditor_panel: Path | None = None
     models: Path | None = None
+    pool: str | None = None
     paper_tests: bool = False
     published: str | None = None
     roots: Path | None = None
@@ -47,6 +50,7 @@ class Request:
         for name in ("auditor_panel", "models", "roots"):
             value = getattr(self, name)
             out += [f"--{name.replace('_', '-')}", value.resolve().name] if value else []
+        out += ["--pool", Path(self.pool).name] if self.pool else []
         out += ["--stop-early"] if self.opening.stop_early else []
         out += ["--published", self.published] if self.published else []
         out += ["--paper-tests"] if self.paper_tests else []
@@ -99,9 +103,19 @@ def _run(request: Request, claim: Claim, suspect: Suspect, command: str, progres
         ),
         auditor_panel=load_folder(request.auditor_panel) if request.auditor_panel else [],
         models=models_in(request.models, claim) if request.models else None,
+        pool=pool_images(request.pool, claim) if request.pool else None,
         progress=progress,
     )
     return replace(report, command=command)
+
+
+def pool_images(description: str, claim: Claim) -> Tensor:
+    """Return the images of a claim's pool, in the size in which its key was made for them."""
+    from watermark_training.data import load_data
+
+    shape = None if claim.material is None else claim.material.key.pool.shape
+    size = shape[1] if shape is not None and shape[1] == shape[2] else None
+    return load_data(description, size=size).images
 
 
 def _earlier(out: Path, claim: str, suspect: str, command: str) -> Report | None:

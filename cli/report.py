@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli import inputs, render
+from cli.auditing import pool_images
 from cli.options import Arch, Before, ClaimFolder, PublicKey, Request, Roots, SigningKey, Tsa
 from cli.seal import ask_for_times, ask_passphrase, roots_in, say, stamped_line, trusted_date
 from cli.suspects import (
@@ -21,6 +22,7 @@ from cli.suspects import (
     OnnxOutput,
     Opening,
     Pooling,
+    PoolOfKey,
     ProbeFolder,
     RemoteSuspectOptions,
     Target,
@@ -132,6 +134,7 @@ def reproduce(
     arch: Arch = None,
     auditor_panel: AuditorPanel = None,
     models: Models = None,
+    pool: PoolOfKey = None,
     onnx_output: OnnxOutput = None,
     pooling: Pooling = "cls",
     external_data: ExternalData = False,
@@ -149,6 +152,8 @@ def reproduce(
     check_options(context, suspect)
     inputs.check_suspect(suspect, probe_folder)
     inputs.check_claim(claim)
+    if pool is not None:
+        inputs.check_images(pool, what="pool")
 
     from ownership.auditing.claim_checks import models_in
     from ownership.auditing.reproduce import check_claim, load_options
@@ -188,6 +193,7 @@ def reproduce(
             loaded,
             auditor_panel=load_folder(auditor_panel) if auditor_panel else (),
             models=models_in(models, loaded_claim) if models else None,
+            pool=pool_images(pool, loaded_claim) if pool else None,
             tolerance=tolerance,
             progress=progress,
         )

@@ -61,6 +61,15 @@ AuditorPanel = Annotated[
         show_default=False,
     ),
 ]
+PoolOfKey = Annotated[
+    str | None,
+    typer.Option(
+        "--pool",
+        help="The images that the claim's key was made for (turnmark key new). The suspect is asked some that are no "
+        "probes, too: an encoder that recognizes the probes answers them differently.",
+        show_default=False,
+    ),
+]
 Published = Annotated[
     str | None,
     typer.Option(
@@ -143,7 +152,7 @@ def check_options(context: typer.Context, suspect: str) -> None:
         form, unfit = "an endpoint", given & (OF_A_MODEL | {"probe_folder"})
     elif "probe_folder" in given:
         form, unfit = "recorded representations", given & (OF_A_MODEL | OF_AN_ENDPOINT)
-        unfit |= {"stop_early"} & given
+        unfit |= {"stop_early", "pool"} & given
     else:
         form, unfit = "a model's file", given & OF_AN_ENDPOINT
     if unfit:

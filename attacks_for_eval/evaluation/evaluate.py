@@ -136,10 +136,11 @@ def audit_models(evaluation: Evaluation, cells: Sequence[Cell]) -> int:
         path = factory.make(cell.spec)
         # a given file may be hostile; a file made here is not
         opened = load_suspect(path) if cell.spec.objective == Objective.FILE else load_encoder(path)
-        wrapped = transform_outputs(factory, cell.spec, opened.encoder, cell.output_transform)
+        claim = _claim(evaluation.cases[cell.case].claim)
+        probes = claim.probes["public"]  # known to the attacker
+        wrapped = transform_outputs(factory, cell.spec, opened.encoder, cell.output_transform, probes)
         suffix = f"+{cell.output_transform}" if cell.output_transform else ""
         suspect = replace(opened, encoder=wrapped, name=opened.name + suffix)
-        claim = _claim(evaluation.cases[cell.case].claim)
         made = time.perf_counter()
         report = audit(claim, suspect)
         audited = time.perf_counter()

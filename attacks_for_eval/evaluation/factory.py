@@ -242,7 +242,9 @@ def _attacker(factory: ModelFactory, spec: ModelSpec, arch: str = "") -> Attacke
     )
 
 
-def transform_outputs(factory: ModelFactory, spec: ModelSpec, encoder: EncoderLike, chain: str) -> EncoderLike:
+def transform_outputs(
+    factory: ModelFactory, spec: ModelSpec, encoder: EncoderLike, chain: str, probes: Tensor | None = None
+) -> EncoderLike:
     """Return a model after a chain of evasions that need no training, as an attacker's API would serve it.
 
     Args:
@@ -250,10 +252,11 @@ def transform_outputs(factory: ModelFactory, spec: ModelSpec, encoder: EncoderLi
         spec: of the model; its images are the attacker's own, as is a SimCLR encoder that is trained on them.
         encoder: the model.
         chain: names in `EVASIONS`, joined by a plus; "" for none.
+        probes: those of a claim that the attacker knows.
 
     Raises:
         TrainingError: if the chain is malformed.
     """
     if chain == "":
         return encoder
-    return evade(encoder, chain, _attacker(factory, spec))
+    return evade(encoder, chain, replace(_attacker(factory, spec), probes=probes))

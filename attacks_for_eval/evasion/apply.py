@@ -14,7 +14,7 @@ from attacks_for_eval.evasion.attacker import Attacker
 from ownership.encoders.images import EncoderLike
 from ownership.errors import TrainingError
 
-Need = Literal["images", "labels", "encoder", "checkpoint"]
+Need = Literal["images", "labels", "encoder", "checkpoint", "probes"]
 """What an evasion needs beside the surrogate, fields of `Attacker`."""
 
 
@@ -176,6 +176,9 @@ EVASIONS: dict[str, Evasion] = {
         make=queries.mean_of_rotations, what="answers with the mean over N rotations", argument=float
     ),
     "gate": Evasion(make=queries.gate, what="answers rotated images with an own encoder", needs=_BOTH),
+    "gate_probes": Evasion(
+        make=queries.gate_probes, what="answers known probes with an own encoder", needs=("images", "encoder", "probes")
+    ),
     # weights, without training
     "prune": Evasion(make=weights.prune, what="sets N % of the weights to zero", weights=True, argument=float),
     "quantise": Evasion(make=weights.quantize, what="weights of N bits", weights=True, argument=float),

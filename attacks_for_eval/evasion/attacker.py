@@ -29,6 +29,7 @@ class Attacker:
         labels: `(n,)` integers, of the images.
         encoder: makes an encoder that the attacker trained without the victim.
         checkpoint: makes the encoder that the surrogate was started from.
+        probes: `(n, c, h, w)` uint8, the probes of a claim that the attacker knows, from an earlier audit.
         seed: of everything that is drawn.
         progress: called after every step of a training.
     """
@@ -37,6 +38,7 @@ class Attacker:
     labels: Tensor | None = None
     encoder: Callable[[], EncoderLike] | None = None
     checkpoint: Callable[[], EncoderLike] | None = None
+    probes: Tensor | None = None
     seed: int = 0
     progress: Progress = silent
 
@@ -59,6 +61,12 @@ class Attacker:
                 "this transform needs the checkpoint that the surrogate started from", "give Attacker(checkpoint=...)"
             )
         return self.checkpoint()
+
+    def known_probes(self) -> Tensor:
+        """Return the probes that the attacker knows, or raise TrainingError."""
+        if self.probes is None:
+            raise TrainingError("this transform needs the probes of an earlier audit", "give Attacker(probes=...)")
+        return self.probes
 
     def own_encoder(self) -> EncoderLike:
         """Return the attacker's own encoder, or raise TrainingError."""

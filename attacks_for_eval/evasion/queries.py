@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks_for_eval.evasion.attacker import Attacker
+from attacks_for_eval.evasion.attacker import Attacker, thumbnail
 from ownership.encoders.images import EncoderLike, as_input, as_uint8, represent, three_channels
 from ownership.evidence.similarity import ridge_map
 from ownership.watermark import TURN, rotate
 
+SAME = 1e-6
+"""Mean squared difference of thumbnails below which two images count as the same."""
 RIDGE = 1.0
 """Penalty of the linear detectors, of the mean variance of their features."""
 
@@ -97,3 +99,29 @@ def _looks(images: Tensor) -> Tensor:
 def gate(encoder: EncoderLike, attacker: Attacker) -> nn.Module:
     """Return the encoder behind a gate: what looks like a rotated probe is answered by the attacker's own encoder."""
     return _Gate(encoder, attacker)
+
+
+class _GateProbes(nn.Module):
+    """An encoder that answers the probes that it knows with another encoder."""
+
+    def __init__(self, encoder: EncoderLike, attacker: Attacker) -> None:
+        super().__init__()
+        images, self.encoder, self.own = attacker.own_images(), encoder, attacker.own_encoder()
+        self.known = thumbnail(as_input(three_channels(attacker.known_probes())))
+        own, copied = (represent(e, images).double().numpy() for e in (self.own, encoder))
+        weights, intercept = ridge_map(own, copied)
+        self.weights, self.intercept = torch.from_numpy(weights), torch.from_numpy(intercept)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the encoder's representations; of known probes those of the own encoder, mapped to look like them."""
+        seen, known = thumbnail(three_channels(images)), self.known.to(images.device)
+        squared = seen.square().sum(1)[:, None] + known.square().sum(1) - 2 * seen @ known.T
+        probe = squared.min(1, keepdim=True).values < SAME * known.shape[1]
+        x: Tensor = self.encoder(images)
+        own = self.own(images).double() @ self.weights.to(images.device) + self.intercept.to(images.device)
+        return torch.where(probe, own.to(x), x)
+
+
+def gate_probes(encoder: EncoderLike, attacker: Attacker) -> nn.Module:
+    """Return the encoder behind a gate that knows a claim's probes and answers them with the attacker's own encoder."""
+    return _GateProbes(encoder, attacker)

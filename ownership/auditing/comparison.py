@@ -123,7 +123,7 @@ def _compared(report: Report) -> dict[str, Any]:
         found |= _flat(f"{place} image-level", to_json(r.image_level))
     found |= _flat("predictor_check", to_json(f.predictor_check)) | _flat("probe_quality", to_json(f.probe_quality))
     found |= _flat("panel_strength", to_json(f.panel_strength))
-    found |= {"models_checked": to_json(f.models_checked)}
+    found |= {"models_checked": to_json(f.models_checked)} | _flat("pool_test", to_json(f.pool_test))
     auditor = {m.name: [_key_counts_as_p(m.values, f.plan.decoys), len(m.problems)] for m in f.auditor_panel}
     found |= _flat("auditor", auditor)
     return found | _flat("paper", to_json(f.paper_tests))

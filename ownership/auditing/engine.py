@@ -11,12 +11,15 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
 from ownership.auditing.auditor_encoders import score_auditor_encoder
 from ownership.auditing.claim_checks import check_models, check_predictor, check_probes
 from ownership.auditing.key_test import key_test
 from ownership.auditing.panel_strength import panel_strength
 from ownership.auditing.panel_test import panel_test
 from ownership.auditing.paper_tests import paper_tests
+from ownership.auditing.pool_check import check_pool_of, with_pool_test
 from ownership.auditing.records import claim_record, options_record, suspect_record
 from ownership.auditing.session import SuspectSession
 from ownership.auditing.twins_test import twins_test
@@ -52,6 +55,7 @@ def audit(
     *,
     auditor_panel: Sequence[tuple[Suspect, str]] = (),
     models: Sequence[Suspect] | None = None,
+    pool: Tensor | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Test whether a suspect was copied from the victim of a claim.
@@ -69,6 +73,8 @@ def audit(
         auditor_panel: Independent encoders that the auditor brings, each with a statement of its origin. A claim that
             is supported for too many of them is indiscriminate.
         models: Files of encoders of the claim; their representations are computed again and compared with the claim's.
+        pool: All images of the key's pool, `(n, c, h, w)` uint8: the suspect is asked some more of them, to see whether
+            it answers the probes differently.
         progress: Called before every step, with its number and the number of steps.
 
     Returns:
@@ -76,15 +82,21 @@ def audit(
 
     Raises:
         SuspectError: If the suspect cannot take the probes.
+        ClaimError: If the claim has no key, or these images are not its pool.
         ClaimIntegrityError: If an encoder's file does not give the representations that the claim holds of it.
     """
+    if pool is not None:
+        check_pool_of(claim, pool)
     tried = tuple(p for name in options.preprocessings for p in parse_preprocess(name)) or (suspect.preprocess,)
-    steps = _Steps(progress, (models is not None) + len(tried) + len(auditor_panel))
+    steps = _Steps(progress, (models is not None) + len(tried) + (pool is not None) + len(auditor_panel))
     models_checked = None
     if models is not None:
         steps.begin("computing the claim's representations again")
         models_checked = check_models(claim, models)
     findings = audit_with_preprocessings(claim, suspect, tried, options, steps)
+    if pool is not None:
+        steps.begin("asking for other images of the pool")
+        findings = with_pool_test(findings, claim, suspect, tried, pool)
     tested = _at_share_of_alpha(claim, tried)
     own = []
     for encoder, provenance in auditor_panel:

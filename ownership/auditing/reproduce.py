@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from ownership.auditing.comparison import TOLERANCE, Reproduction, compare
 from ownership.auditing.engine import audit
 from ownership.claims.claim import Claim
@@ -52,6 +54,7 @@ def reproduce(
     *,
     auditor_panel: Sequence[tuple[Suspect, str]] = (),
     models: Sequence[Suspect] | None = None,
+    pool: Tensor | None = None,
     tolerance: float = TOLERANCE,
     progress: Progress = silent,
 ) -> Reproduction:
@@ -63,6 +66,7 @@ def reproduce(
         suspect: The suspect of its digest, loaded with `load_options`.
         auditor_panel: The auditor's own encoders, if the report has some. Without them, the report is believed there.
         models: The files of the claim's encoders, likewise.
+        pool: The images of the key's pool, likewise.
         tolerance: Largest relative difference of two scores.
         progress: Called before every step.
 
@@ -72,12 +76,19 @@ def reproduce(
     """
     check_claim(report, claim)
     _check_digest("suspect", report.suspect.sha256, suspect.details().get("sha256", suspect.sha256))
-    repeated = audit(claim, suspect, report.options, auditor_panel=auditor_panel, models=models, progress=progress)
     then, left_out = report.findings, []
+    asked = pool if then.pool_test is not None else None
+    repeated = audit(
+        claim, suspect, report.options, auditor_panel=auditor_panel, models=models, pool=asked, progress=progress
+    )
     findings = repeated.findings
     if then.auditor_panel and not auditor_panel:
         findings = replace(findings, auditor_panel=then.auditor_panel)
         left_out.append(f"the auditor's own {len(then.auditor_panel)} encoders: --auditor-panel was not given")
+    if then.pool_test is not None and pool is None:
+        other = then.pool_test.probes + then.pool_test.others
+        findings = replace(findings, pool_test=then.pool_test, queries=findings.queries + other)
+        left_out.append("the test of the pool: --pool was not given")
     if then.models_checked is not None and models is None:
         left_out.append("the representations in the claim: --models was not given")
     if then.models_checked is None or models is None:

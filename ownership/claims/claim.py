@@ -55,6 +55,7 @@ from ownership.claims.storage import VerifiedFolder, open_folder, write_folder
 from ownership.claims.twins import Twins
 from ownership.encoders.projection import load_projection_head
 from ownership.errors import ClaimError
+from ownership.evidence.partial_regression import baseline_directions
 from ownership.evidence.querying import Probes
 from ownership.evidence.responses import Responses, ScoringContext
 from ownership.io.canonical import canonical_json
@@ -131,6 +132,7 @@ class Claim:
             plan=self.plan,
             victim=self.responses[self.victim.name],
             panel=tuple(self.responses[m.name] for m in self.members),
+            baselines=baseline_directions(self.probes["public"]) if self.members else (),
             teachers=teachers_among(self.members),
             watermark_labels=None if probes is None else probes.labels.numpy(),
             watermark_sources=None if probes is None else probes.sources.numpy(),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ownership.evidence.similarity import Array, Structure, rsa_vector
+from ownership.evidence.similarity import Array, Structure, directions, rsa_vector
 from ownership.keyed.readings import Readings, encoder_readings
 from ownership.plan import Plan
 from ownership.watermark import RotationPredictor
@@ -35,6 +35,7 @@ class Responses:
     name: str
     sets: dict[str, NDArray[np.float32]]
     _rsa: dict[str, Structure] = field(default_factory=dict, repr=False)
+    _directions: dict[int, Array] = field(default_factory=dict, repr=False)
     _readings: dict[int, dict[str, Readings]] = field(default_factory=dict, repr=False)
 
     @property
@@ -55,6 +56,12 @@ class Responses:
     def first(self, sizes: dict[str, int]) -> Responses:
         """Return the representations of the first `sizes[name]` probes of each named set, without the other sets."""
         return Responses(self.name, {k: self.sets[k][:n] for k, n in sizes.items() if k in self.sets})
+
+    def directions(self, count: int) -> Array:
+        """Return the leading directions of the public responses (`similarity.directions`), computed once."""
+        if count not in self._directions:
+            self._directions[count] = directions(self.get("public"), count)
+        return self._directions[count]
 
     def readings(self, features: Mapping[str, Array], n: int) -> dict[str, Readings]:
         """Return how well the first n public responses predict the features of each map, computed once.
@@ -102,6 +109,7 @@ class ScoringContext:
     plan: Plan
     victim: Responses
     panel: tuple[Responses, ...]
+    baselines: tuple[Array, ...] = ()  # directions of untrained features of the public probes, each (n, at most 64)
     teachers: dict[str, str] = field(default_factory=dict)  # distilled control -> its teacher in the panel, or ""
     watermark_labels: NDArray[np.int64] | None = None  # (2 w,), 0 or 1
     watermark_sources: NDArray[np.int64] | None = None  # (2 w,), index of the public probe that was rotated
@@ -118,6 +126,7 @@ class ScoringContext:
             self,
             victim=self.victim.first(sizes),
             panel=tuple(m.first(sizes) for m in self.panel),
+            baselines=tuple(directions(b[: sizes["public"]]) for b in self.baselines),
             watermark_labels=labels,
             watermark_sources=sources,
         )

@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from ownership.keyed.readings import FLOOR
+
 Array = NDArray[np.float64]
 
 
@@ -85,6 +87,19 @@ def whiten(x: Array, k: int, shrinkage: float) -> Array:
         return np.zeros((len(x), 0))
     whitened: Array = u * (s / np.sqrt(s**2 + shrinkage * np.mean(s**2)))
     return whitened
+
+
+def directions(x: Array, count: int | None = None) -> Array:
+    """Return the left singular vectors of the centred x, the leading ones first, `(n, at most count)`.
+
+    Args:
+        x: `(n, d)`.
+        count: how many; all of rank if None.
+    """
+    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    kept = s > FLOOR * s[0] if s.size and s[0] > 0 else np.zeros(len(s), dtype=bool)
+    out: Array = u[:, kept][:, :count]
+    return out
 
 
 def rsa_vector(x: Array, k: int = 16, shrinkage: float = 1e-3) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ownership.evidence.dataset_inference import augmentation_scores, gmm_scores, loss_scores, mean_difference
 from ownership.evidence.distance import cka, l2_distance, partial_rsa, partial_rsa_relative, partial_rsa_rotated
+from ownership.evidence.partial_regression import partial_regression
 from ownership.evidence.responses import NotApplicable, Responses, ScoringContext
 from ownership.evidence.similarity import Array
 from ownership.evidence.watermark_scores import (
@@ -105,6 +106,16 @@ STATISTICS: dict[str, Statistic] = {
             "encoder does.",
             score=partial_rsa,
             scale="fisher_z",
+            uses_panel=True,
+        ),
+        Statistic(
+            name="partial_regression",
+            family="distance",
+            title="Standardised partial regression",
+            null_hypothesis="The suspect predicts what is specific to the victim no better than what is specific to an "
+            "independent encoder.",
+            score=partial_regression,
+            scale="identity",
             uses_panel=True,
         ),
         Statistic(

@@ -165,9 +165,13 @@ class Key(Commitment):
                 "after that: turnmark key anchor KEY POOL --beacon URL",
             )
 
+    def pool_order(self) -> NDArray[np.int64]:
+        """Return the indices of all images of the pool: the probes in the order in which they are used, then others."""
+        return self.randomness("probes").permutation(self.pool.images).astype(np.int64)
+
     def probe_indices(self) -> NDArray[np.int64]:
         """Return the indices of the probes in the pool, in the order in which they are used, `(probes,)`."""
-        return self.randomness("probes").permutation(self.pool.images)[: self.probes].astype(np.int64)
+        return self.pool_order()[: self.probes]
 
     def _features(self) -> dict[str, Any]:
         return {} if self.features is None else {"features": self.features.to_dict()}

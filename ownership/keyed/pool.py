@@ -168,12 +168,16 @@ def drawn_probes(key: Key, images: Tensor) -> Tensor:
     Raises:
         ClaimError: If these are other images than the key was committed to.
     """
-    images = in_channels(images, key.pool.shape[0])
-    if pool_of(images) != key.pool:
+    check_pool(key, images)
+    return in_channels(images, key.pool.shape[0])[key.probe_indices()].contiguous()
+
+
+def check_pool(key: Key, images: Tensor) -> None:
+    """Raise ClaimError unless these are the images of a key's pool, in their order, `(n, c, h, w)`."""
+    if pool_of(in_channels(images, key.pool.shape[0])) != key.pool:
         raise ClaimError(
             "these public images are not the ones that the key was made for", "give the images of turnmark key new"
         )
-    return images[key.probe_indices()].contiguous()
 
 
 def in_channels(images: Tensor, channels: int) -> Tensor:

@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from ownership.errors import ReportError
+from ownership.evidence import pool_test
 from ownership.keyed.key import MIN_PROBES, MOST_DIRECTIONS
 from ownership.keyed.twin_test import reaching
 from ownership.keyed.twins import LEAST, MOST
@@ -28,6 +29,7 @@ def check_consistent(findings: Findings) -> None:
         _check_record(record)
     _check_panel(findings)
     _check_models(findings)
+    _check_pool(findings)
     _check_twins(findings)
     for interim in findings.interim_analyses:
         _check_interim(findings, interim)
@@ -83,6 +85,20 @@ def _check_panel(findings: Findings) -> None:
     values = [x for scores in (strength.baselines, *found) for x in scores.values()]
     _need(bool(strength.baselines) and strength.probes > 0, "a strength without baselines or probes")
     _need(all(0 <= x <= 1 for x in values), "an agreement that is no share")
+
+
+def _check_pool(findings: Findings) -> None:
+    """The test of the pool is of the claim's key, and its counts are possible."""
+    test, key = findings.pool_test, findings.claim.key
+    if test is None:
+        return
+    _need(key is not None and not findings.problems, "a test of the pool without a key, or of unusable responses")
+    asked = min(pool_test.MOST, key.probes) if key else 0
+    _need(test.probes == asked, "the pool was tested with other probes than an audit takes")
+    _need(pool_test.LEAST <= test.others <= pool_test.MOST, "the pool was tested with other images than an audit takes")
+    _need(test.permutations == pool_test.PERMUTATIONS, "the pool was tested with another number of permutations")
+    _need(0 <= test.reaching <= test.permutations, "more permutations reach the share than were drawn")
+    _need(0 <= test.explained <= 1 + 1e-9, "an explained share that is no share")
 
 
 def _check_models(findings: Findings) -> None:

@@ -46,6 +46,9 @@ EXPLAINED = {
     "partial_rsa_relative": "The suspect is compared in the same way with the victim and with every panel member. The "
     "score is the number of standard deviations by which its similarity to the victim exceeds its similarity to the "
     "panel. An encoder that resembles many others, or a poor copy, is thus measured on its own scale.",
+    "partial_regression": "How well does a linear map of the suspect's representations predict what of the victim "
+    "neither the panel nor untrained features of the images explain, compared with the same for every panel member? In "
+    "standard deviations over the panel. No change of basis or scale hides a copy from it; appended columns weaken it.",
     "partial_rsa_rotated": "Partial RSA between the victim's representations of unrotated images and the suspect's "
     "mean representations of rotated copies. It detects a surrogate that was trained to return the same representation "
     "for every rotation of an image.",

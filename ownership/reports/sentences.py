@@ -13,6 +13,8 @@ from ownership.reports.report import Report
 from ownership.reports.twins_text import SUMMARIZED, twins_result, twins_verdict
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import (
+    POOL_ALPHA,
+    PoolTest,
     PredictorCheck,
     ProbeQuality,
     Skip,
@@ -127,6 +129,21 @@ def _test(of: Reason, findings: Findings) -> str:
     )
 
 
+def pool_result(test: PoolTest) -> str:
+    """Return what the test of the pool found."""
+    said = (
+        f"a linear classifier on the responses to {test.probes} probes and {test.others} other images of their pool "
+        f"explains {percent(round(test.explained, 3))} of which are probes (p {format_exact_p(test.pvalue)}, level "
+        f"{percent(POOL_ALPHA)})"
+    )
+    if not test.rejects:
+        return f"{said}: no sign that the suspect answers probes differently"
+    return (
+        f"{said}: the suspect answers probes unlike other images, as a gate does that knows them, so nothing follows "
+        "from tests that do not reject"
+    )
+
+
 def _no_primary_test(of: Reason, findings: Findings) -> str:
     skipped = findings.skipped.get(of.data["test"])
     why = "it is not in the claim" if skipped is None else skip(skipped)
@@ -190,6 +207,7 @@ _REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
         f"the suspect returns {r.data['dim']} numbers for an image, more than a quarter of the {r.data['probes']} "
         "probes: the key test has little power there, and nothing follows from its not rejecting"
     ),
+    ReasonCode.POOL_TEST: lambda _, f: pool_result(f.pool_test) if f.pool_test else "",
     ReasonCode.KEY_UNDETECTED: lambda r, _: (
         "the key test could not have found a copy: it finds "
         + ("no reference surrogate" if r.data["victim"] else "not even the victim")

@@ -16,6 +16,7 @@ from ownership.verdict.results import (
     KeyTest,
     ModelCheck,
     PaperTest,
+    PoolTest,
     PredictorCheck,
     ProbeQuality,
     Skip,
@@ -41,6 +42,7 @@ class Findings:
     twins: TwinsTest | None = None  # of the final analysis; None: the claim has none, or no final analysis was made
     results: tuple[TestResult, ...]  # of the final analysis
     interim_analyses: tuple[InterimAnalysis, ...] = ()  # before the final one
+    pool_test: PoolTest | None = None  # None: not requested, or the suspect's responses cannot be tested
     skipped: Mapping[str, Skip] = field(default_factory=dict)  # statistic -> why it was not computed
     problems: tuple[Problem, ...] = ()  # why the suspect's responses cannot be tested; empty: they can
     queries: int  # made to the suspect, repeated queries included
@@ -158,6 +160,7 @@ class Findings:
                 for x in self.interim_analyses
             ),
             problems=(),
+            pool_test=None,
             auditor_panel=(),
             paper_tests=(),
         )

@@ -31,6 +31,9 @@ MIN_SEPARABLE_AUC = 0.65
 
 MAX_SEPARABLE_P = 1e-3
 
+POOL_ALPHA = 1e-3
+"""Level of the test of the pool. Its rejection does not accuse: it ends an audit inconclusive."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TestResult:
@@ -161,6 +164,33 @@ class KeyTest:
     def placing(self, exceeding: int) -> KeyTest:
         """Return the test of another encoder, of which only the number of exceeding decoys is known."""
         return replace(self, exceeding=exceeding)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolTest:
+    """Whether the suspect answers the key's probes as it answers other images of their pool.
+
+    H0: which images are probes does not show in the responses. H1: it does: a gate answers the probes with another
+    encoder. Unit: the image. The p-value is exact (`ownership.evidence.pool_test`).
+    """
+
+    __test__ = False  # not a pytest class
+
+    probes: int  # that were compared
+    others: int  # other images of the pool
+    explained: float  # share of the labels' variance that a linear classifier explains
+    permutations: int
+    reaching: int  # how many permutations of the labels reach that share
+
+    @property
+    def pvalue(self) -> float:
+        """The exact p-value."""
+        return (1 + self.reaching) / (1 + self.permutations)
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the suspect treats probes differently."""
+        return self.pvalue <= POOL_ALPHA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA, STRATA
 from ownership.stats import holm
 from ownership.verdict.findings import Findings, relative_similarity_of
 from ownership.verdict.indiscriminate import too_many_positives
-from ownership.verdict.results import InterimAnalysis, KeyTest, TestResult
+from ownership.verdict.results import POOL_ALPHA, InterimAnalysis, KeyTest, TestResult
 
 MIN_PROBES_PER_DIMENSION = 4
 """Probes for each dimension of a suspect below which the key test concludes nothing from not rejecting."""
@@ -44,6 +44,7 @@ class ReasonCode(StrEnum):
     KEY_INTERIM_REJECTION = "key_interim_rejection"  # queries, alpha, adjusted_pvalue
     KEY_DIMENSIONS = "key_dimensions"  # dim, probes: the suspect is too wide for the probes
     TWINS_TEST = "twins_test"  # rejects, decides, alpha, adjusted_pvalue, twins
+    POOL_TEST = "pool_test"  # rejects, alpha, pvalue
     KEY_UNDETECTED = "key_undetected"  # victim: whether the key test finds it; it finds no reference surrogate
 
 
@@ -82,13 +83,14 @@ def decide(findings: Findings) -> Decision:
     2. SUPPORTED: the key test rejects at its alpha, or the test of twins at its own (`Findings.twins_reject`), or the
        primary tests support the claim (`supports`) at theirs. Each alpha is divided among the interim analyses and the
        final one; that of the twins is for the final one alone.
-    3. NOT_SUPPORTED: the key test ran and would have found the victim, and a reference surrogate where there are any;
+    3. INCONCLUSIVE: the suspect answers the probes unlike other images of their pool (`PoolTest`).
+    4. NOT_SUPPORTED: the key test ran and would have found the victim, and a reference surrogate where there are any;
        and the suspect has at least `MIN_PROBES_PER_DIMENSION` probes for each of its dimensions.
-    4. INCONCLUSIVE: the claim could not have detected a surrogate. The panel has no encoders of the victim's size and
+    5. INCONCLUSIVE: the claim could not have detected a surrogate. The panel has no encoders of the victim's size and
        there is no reference surrogate to measure relative similarity by; or a required stratum is missing, so that two
        families must reject, and tests of one family ran; or no test detects any reference surrogate. A required stratum
        whose members are weaker than the victim counts as missing.
-    5. NOT_SUPPORTED.
+    6. NOT_SUPPORTED.
     """
     tests, positives = findings.primary, _auditor_positives(findings)
 
@@ -100,6 +102,8 @@ def decide(findings: Findings) -> Decision:
     reasons = _observations(findings, positives)
     if evidence := supporting(findings):
         return conclude(Verdict.SUPPORTED, reasons, evidence)
+    if findings.pool_test is not None and findings.pool_test.rejects:
+        return conclude(Verdict.INCONCLUSIVE, reasons)
     if wide := _too_wide(findings):
         reasons = [*reasons, Reason(code=ReasonCode.KEY_DIMENSIONS, data=wide)]
     elif key_detects(findings):
@@ -159,11 +163,7 @@ def finds_victim(findings: Findings) -> bool:
 
 
 def _too_wide(findings: Findings) -> dict[str, Any]:
-    """Return dimension and number of probes where the key test has little power for want of probes; else nothing.
-
-    Each dimension costs the regression a degree of freedom. Appended columns would otherwise hide a copy behind
-    NOT_SUPPORTED.
-    """
+    """Return dimension and number of probes where each dimension costs the key test too much power; else nothing."""
     key, dim = findings.claim.key, findings.suspect.dim or 0
     if findings.key is None or key is None or dim * MIN_PROBES_PER_DIMENSION <= key.probes:
         return {}
@@ -263,6 +263,9 @@ def _observations(findings: Findings, positives: tuple[str, ...]) -> list[Reason
         data: dict[str, Any] = {"positives": list(positives), "n": len(findings.auditor_panel)}
         found.append(Reason(code=ReasonCode.AUDITOR_PANEL, data=data))
     found += [*_key_observations(findings), *_twins_observations(findings)]
+    if (pool := findings.pool_test) is not None:
+        data = {"rejects": pool.rejects, "alpha": POOL_ALPHA, "pvalue": pool.pvalue}
+        found.append(Reason(code=ReasonCode.POOL_TEST, data=data))
     if (early := first_rejection(findings)) is not None:
         smallest = min(holm([t.pvalue for t in early.results]))
         data = {"queries": early.queries, "alpha": early.alpha, "adjusted_pvalue": smallest}

@@ -54,6 +54,7 @@ def attacker(digits: Data, own: Encoder, checkpoint: Encoder) -> Attacker:
         labels=digits.labels[600:900],
         encoder=lambda: own,
         checkpoint=lambda: checkpoint,
+        probes=digits.images[:20],
         seed=3,
     )
 
@@ -159,6 +160,15 @@ def test_unrotate_answers_a_rotated_image_as_the_image(attacker: Attacker, train
     plain = represent(trained.encoder, images)
     alone, behind = ((represent(e, images.rot90(1, (2, 3))) - plain).square().mean() for e in (trained.encoder, front))
     assert behind < 0.7 * alone
+
+
+def test_a_gate_answers_the_probes_that_it_knows_and_nothing_else(
+    trained: Trained, attacker: Attacker, digits: Data
+) -> None:
+    images = digits.images[:60]  # the first 20 are known
+    front, plain = (represent(e, images) for e in (evade(trained.encoder, "gate_probes", attacker), trained.encoder))
+    torch.testing.assert_close(front[20:], plain[20:])
+    assert ((front[:20] - plain[:20]).abs().amax(1) > 1e-3).all()
 
 
 def test_the_mean_of_rotations_by_a_loop(trained: Trained, digits: Data) -> None:

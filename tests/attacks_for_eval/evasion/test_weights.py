@@ -153,18 +153,19 @@ def test_wrk_ends_with_another_last_layer(trained: Trained, attacker: Attacker) 
 
 
 def test_fine_tuning_learns_the_labels(trained: Trained, attacker: Attacker) -> None:
-    """A nearest-centroid classifier of the attacker's images, before and after."""
+    """The share of the variance of the representations that the labels explain, before and after."""
     images, labels = attacker.own_images(), attacker.own_labels()
 
-    def accuracy(encoder: nn.Module) -> float:
+    def explained(encoder: nn.Module) -> float:
         x = represent(encoder, images)
         means = torch.stack([x[labels == k].mean(0) for k in range(10)])
-        return float((torch.cdist(x, means).argmin(1) == labels).float().mean())
+        return float(1 - (x - means[labels]).square().sum() / (x - x.mean(0)).square().sum())
 
     steps: list[int] = []
     watched = Attacker(images=images, labels=labels, seed=1, progress=lambda _what, done, _all: steps.append(done))
-    assert accuracy(evade(trained.encoder, "supervised:12", watched)) > accuracy(trained.encoder)  # type: ignore[arg-type]
-    assert steps == list(range(1, 12 * (len(images) // 128) + 1))
+    tuned = evade(trained.encoder, "supervised:60", watched)
+    assert explained(tuned) > explained(trained.encoder) + 0.01  # type: ignore[arg-type]
+    assert steps == list(range(1, 60 * (len(images) // 128) + 1))
 
 
 @pytest.mark.parametrize(("name", "lacks"), [("supervised", "labels"), ("lora", "labels"), ("merge", "checkpoint")])

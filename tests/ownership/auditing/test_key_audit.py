@@ -25,13 +25,14 @@ from ownership.claims.key_ranks import key_power, key_rank
 from ownership.claims.probes import ClaimImages
 from ownership.claims.record import NamedEncoder
 from ownership.encoders.images import as_input, three_channels
-from ownership.errors import ClaimError, ClaimIntegrityError
+from ownership.errors import ClaimError, ClaimIntegrityError, ReportError
 from ownership.keyed.key import Key
 from ownership.keyed.maps import Targets
 from ownership.keyed.pool import KeyMaterial, pool_of
 from ownership.plan import Plan
 from ownership.reports.claim_text import describe
 from ownership.reports.html import render_html
+from ownership.reports.report import Report
 from ownership.sealing.redacted_copy import write_redacted_copy
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.records import AuditOptions
@@ -234,3 +235,74 @@ def test_power_is_the_share_of_subsets_of_the_probes_with_which_a_reference_is_f
         expected = key_rank(keyed_claim(), keyed_claim().responses[r.reference]).pvalue <= level
         assert r.power == expected
     assert all(r.found <= r.subsets and 0 <= r.interval[0] <= r.power <= r.interval[1] <= 1 for r in rows)
+
+
+def pool() -> Tensor:
+    images = load_data("digits").images
+    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:600]]
+
+
+class Gate(nn.Module):
+    """An encoder that knows the probes, from an earlier audit, and answers them with another encoder."""
+
+    def __init__(self, own: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.own, self.other = own, other
+        self.known = {self.name(x) for x in three_channels(as_input(material().probes))}
+
+    @staticmethod
+    def name(image: Tensor) -> bytes:
+        return (255 * image).round().to(torch.uint8).numpy().tobytes()
+
+    def forward(self, x: Tensor) -> Tensor:
+        probe = torch.tensor([self.name(image) in self.known for image in x])
+        out: Tensor = torch.where(probe[:, None], self.other(x), self.own(x))
+        return out
+
+
+def test_a_gate_that_knows_the_probes_is_inconclusive_where_the_pool_is_asked() -> None:
+    """H0: which images are probes does not show in the responses. Unit: the image."""
+    gate = as_suspect(Gate(marked(1), encoder(99)))
+    assert audit(keyed_claim(), gate).verdict is Verdict.NOT_SUPPORTED
+    report = audit(keyed_claim(), gate, pool=pool())
+    assert report.verdict is Verdict.INCONCLUSIVE
+    test = report.findings.pool_test
+    assert test is not None
+    assert (test.probes, test.others, test.reaching) == (400, 200, 0)
+    assert report.findings.queries == audit(keyed_claim(), gate).findings.queries + 600
+    assert "unlike other images" in render_html(report)
+    assert Report.from_dict(report.to_dict()) == report
+    for forged in ({"reaching": 9999}, {"probes": 399}, {"others": 3}, {"permutations": 9}, {"explained": 2.0}):
+        stored = report.to_dict()
+        with pytest.raises(ReportError):
+            Report.from_dict({**stored, "pool_test": {**stored["pool_test"], **forged}})
+
+
+def test_asking_for_other_images_of_the_pool_changes_no_other_verdict() -> None:
+    for suspect, verdict in ((marked(30, 1.0), Verdict.SUPPORTED), (encoder(31), Verdict.NOT_SUPPORTED)):
+        report = audit(keyed_claim(), as_suspect(suspect), pool=pool())
+        assert report.verdict is verdict
+        assert report.findings.pool_test is not None
+        assert not report.findings.pool_test.rejects
+        assert "no sign that the suspect answers probes differently" in render_html(report)
+
+
+def test_a_report_with_a_test_of_the_pool_is_reproduced(stored: Claim) -> None:
+    suspect = as_suspect(encoder(31))
+    report = audit(stored, suspect, pool=pool())
+    with_pool, without = reproduce(report, stored, suspect, pool=pool()), reproduce(report, stored, suspect)
+    assert (with_pool.differences, with_pool.left_out) == ((), ())
+    assert (without.differences, without.left_out) == ((), ("the test of the pool: --pool was not given",))
+    plain = audit(stored, suspect)
+    assert reproduce(plain, stored, suspect, pool=pool()).differences == ()
+
+
+def test_other_images_are_not_the_pool() -> None:
+    suspect = as_suspect(encoder(31))
+    for images in (pool().flip(0), pool()[:599]):
+        with pytest.raises(ClaimError, match="not the ones that the key was made for"):
+            audit(keyed_claim(), suspect, pool=images)
+    whole = KeyMaterial.draw(Key(secret=bytes(32), pool=pool_of(pool()[:450]), probes=400), pool()[:450])
+    few = build_claim(NamedEncoder(member("v", "victim"), marked(1)), ClaimImages(None, whole.probes), material=whole)
+    with pytest.raises(ClaimError, match="50 are left"):
+        audit(few, suspect, pool=pool()[:450])
