@@ -2,6 +2,7 @@
 
     TURNMARK_DATA=runs/data python -m benchmarks.probe_gate run                # Fashion-MNIST, three seeds
     ... --data cifar10
+    TURNMARK_DATA=runs/data python -m benchmarks.probe_gate run --known        # gates that know the probes
 
 A gate in front of a surrogate would answer probes with another encoder. Each claim has a pool of its own and draws its
 probes from it by its key; the users' images are others of the same data set. The gate is an encoder with a linear
@@ -25,6 +26,7 @@ from attacks_for_eval.extraction.labels import Classifier, LabelObjective
 from attacks_for_eval.seeded_key import seeded_key
 from benchmarks.common.machine import cpu, versions
 from benchmarks.common.rows import Row, RowStore
+from benchmarks.probe_gate.known import known_probes
 from ownership.encoders.images import as_input, as_uint8, represent
 from ownership.watermark import TURN, rotate
 from watermark_training.data import load_data
@@ -84,11 +86,19 @@ def measured(images: Tensor, seed: int, kind: str) -> Row:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
     parser.add_argument("--data", choices=("fashion-mnist", "cifar10"), default="fashion-mnist")
+    parser.add_argument("--known", action="store_true", help="gates that know the probes, instead of learning them")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure what has no row."""
     done = {(r["data"], r["kind"], r["seed"]) for r in ROWS.load()}
+    if arguments.known:
+        for seed in (s for s in SEEDS if (arguments.data, "known", s) not in done):
+            rows = list(known_probes(arguments.data, seed))
+            for row in rows:
+                ROWS.append({"data": arguments.data, "kind": "known", "seed": seed, **row, "cpu": cpu()})
+                print(f"{row['suspect']:12} {row['gate']:40} pool p {row['pool_pvalue']:.4f}", flush=True)
+        return
     images = load_data(f"{arguments.data}:train").images
     for kind in ("drawn by a key", "rotated"):
         for seed in SEEDS:

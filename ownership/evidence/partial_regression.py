@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from torch import Tensor
 
 from ownership.evidence.distance import trimmed_z
@@ -54,7 +55,8 @@ def residuals(encoders: Sequence[Array], baselines: Sequence[Array]) -> list[Arr
     n = len(encoders[0])
     known = np.concatenate(encoders, axis=1) / np.sqrt(PENALTY)
     given = np.concatenate([np.zeros((n, 0)), *baselines], axis=1) / np.sqrt(BASELINE_PENALTY)
-    explained = np.linalg.solve(np.eye(n) + known @ known.T + given @ given.T, np.concatenate(encoders, axis=1))
+    kernel = cho_factor(np.eye(n) + known @ known.T + given @ given.T)
+    explained = cho_solve(kernel, np.concatenate(encoders, axis=1))
     found, start = [], 0
     for w in encoders:
         part = explained[:, start : start + w.shape[1]]
