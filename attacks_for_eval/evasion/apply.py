@@ -43,6 +43,7 @@ class Evasion:
 
 _IMAGES: tuple[Need, ...] = ("images",)
 _BOTH: tuple[Need, ...] = ("images", "encoder")
+_PROBES: tuple[Need, ...] = ("images", "encoder", "probes")
 _LABELED: tuple[Need, ...] = ("images", "labels")
 _REVIEW = "adversarial review of Turnmark, 2026"
 
@@ -172,13 +173,9 @@ EVASIONS: dict[str, Evasion] = {
     ),
     # wrappers that look at the query
     "unrotate": Evasion(make=queries.unrotate, what="rotates each query back first", needs=_BOTH),
-    "mean_of_rotations": Evasion(
-        make=queries.mean_of_rotations, what="answers with the mean over N rotations", argument=float
-    ),
+    "mean_of_rotations": Evasion(make=queries.mean_of_rotations, what="the mean over N rotations", argument=float),
     "gate": Evasion(make=queries.gate, what="answers rotated images with an own encoder", needs=_BOTH),
-    "gate_probes": Evasion(
-        make=queries.gate_probes, what="answers known probes with an own encoder", needs=("images", "encoder", "probes")
-    ),
+    "gate_probes": Evasion(make=queries.gate_probes, what="answers known probes with an own encoder", needs=_PROBES),
     # weights, without training
     "prune": Evasion(make=weights.prune, what="sets N % of the weights to zero", weights=True, argument=float),
     "quantise": Evasion(make=weights.quantize, what="weights of N bits", weights=True, argument=float),

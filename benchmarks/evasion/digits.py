@@ -12,6 +12,8 @@ from attacks_for_eval.extraction.extract import extract
 from attacks_for_eval.seeded_key import seeded_key
 from benchmarks.common.key_columns import with_baselines
 from benchmarks.evasion.design import Remembered, Subject, seeded_order
+from benchmarks.evasion.panel import MEMBERS, Panel
+from ownership.encoders.images import represent
 from ownership.keyed.drawn import Drawn
 from watermark_training.config import TrainConfig
 from watermark_training.data import load_data
@@ -43,6 +45,9 @@ class DigitsCase:
         self.victim_encoder = train(private, replace(CONFIG, seed=seed), material=material).encoder
         self.surrogate = extract(BlackBox(self.victim_encoder), attacker, replace(EXTRACTION, seed=seed))
         self.independent = train(private, replace(plain, seed=2000 + seed)).encoder
+        members = [train(private, replace(plain, seed=3000 + 100 * seed + i)).encoder for i in range(MEMBERS)]
+        probes = material.probes
+        self.panel = Panel(represent(self.victim_encoder, probes), [represent(m, probes) for m in members], probes)
         own = Remembered(train(attacker, replace(plain, seed=1000 + seed)).encoder)
         self.attacker = Attacker(images=attacker, encoder=lambda: own, seed=seed)
 

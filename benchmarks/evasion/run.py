@@ -20,6 +20,7 @@ from benchmarks.common.rows import Row, RowStore
 from benchmarks.evasion.design import Subject
 from benchmarks.evasion.digits import SEEDS, DigitsCase
 from benchmarks.evasion.key_verdicts import ManyProbes, VerdictCase
+from benchmarks.evasion.panel import MEMBERS, PROBES
 from benchmarks.evasion.utility import utilities, victim_share
 from benchmarks.verdicts.design import SCALES
 from ownership.encoders.images import represent
@@ -34,11 +35,15 @@ def rows_of(data: str, subject: Subject, case: DigitsCase | VerdictCase) -> Iter
     done = {row["key"] for row in ROWS.load()}
     for evasion in ("", *subject.evasions):
         configured = {"data": data, "of": subject.of, "name": subject.name, "evasion": evasion, "probes": len(probes)}
+        if case.panel is not None:
+            configured["members"] = MEMBERS
         name = sha256(canonical_json({**configured, "priced": subject.priced}))[:16]
         if name in done:
             continue
         shown = evade(subject.encoder, evasion, subject.attacker) if evasion else subject.encoder
         row = {"key": name, **configured, "role": subject.role, **key_columns(case.key, shown)}
+        if case.panel is not None:
+            row |= case.panel.columns(represent(shown, probes[:PROBES]))
         if not evasion:
             row["victim_share"] = victim_share(represent(shown, probes), represent(case.victim_encoder, probes))
         yield row | (utilities(shown, *case.labeled) if subject.priced else {})

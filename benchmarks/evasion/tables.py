@@ -8,11 +8,14 @@ from statistics import mean
 from benchmarks.common.markdown import table
 from benchmarks.common.rows import Row, RowStore
 from benchmarks.evasion.design import EVASIONS, KNOWN, QUERY_TIME, REVIEWED, WEIGHTS
+from benchmarks.evasion.panel import STATISTICS
 from benchmarks.key_verdicts.tables import LEVEL, found_in, rate
 
 DATA = ("digits", "fashion-mnist", "cifar10")
 CLOSE = 0.02
 """Accuracy that an evasion within two points may cost."""
+PANEL_LEVEL = 0.01 / 3
+"""Level of one of three primary tests of the panel."""
 UTILITIES = ("linear", "knn", "few")
 COPIES = ("victim", "surrogate")
 
@@ -69,6 +72,25 @@ def reviewed(data: str) -> str:
         kept = [r for r in mine if (r["of"], r["name"]) in before]
         lines.append((f"`{evasion}`" if evasion else "none", found_in(mine), found_in(kept)))
     return table(("evasion", "surrogates found", "of those that are found without it"), lines)
+
+
+def panels(data: str) -> str:
+    """Return in how many seeds each distance statistic of the panel rejects, and the smallest p of independents."""
+    rows = [r for r in rows_of(data) if "panel" in r]
+    lines = []
+    for evasion in ("", *EVASIONS):
+        mine = [r for r in rows if r["evasion"] == evasion]
+        if not mine:
+            continue
+        cells = []
+        for name in STATISTICS:
+            for role in COPIES:
+                found = [r["panel"][name] for r in mine if r["role"] == role]
+                cells.append(f"{sum(p <= PANEL_LEVEL for p in found)} of {len(found)}")
+            cells.append(f"{min((r['panel'][name] for r in mine if r['role'] == 'independent'), default=1):.4f}")
+        lines.append((f"`{evasion}`" if evasion else "none", *cells))
+    headings = [f"{name}: {what}" for name in STATISTICS for what in ("victim", "surrogate", "independent, smallest p")]
+    return table(("evasion", *headings), lines)
 
 
 def query_time(data: str) -> str:
@@ -139,5 +161,6 @@ def tables() -> dict[str, str]:
         "weights": lambda data: prices(data, WEIGHTS),
         "query-time": query_time,
         "independents": independents,
+        "panel": panels,
     }
     return {f"{data}-{name}": make(data) for data in DATA for name, make in made.items()}

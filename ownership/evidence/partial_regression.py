@@ -1,8 +1,8 @@
 """Partial regression: how well a suspect predicts what of the victim no control and no untrained feature explains.
 
-Partial RSA reads the 32 directions of largest variance of a suspect, so whoever scales the outputs chooses what is
-compared. This statistic reads all directions alike: no invertible linear map of the suspect's representations changes
-it, and columns that are appended cost a degree of freedom each.
+Partial RSA reads the 32 directions of largest variance of a suspect, so an attacker who scales the outputs chooses what
+is compared. This statistic reads all directions alike. No invertible linear map of the suspect's representations
+changes it, and columns that are appended cost a degree of freedom each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PENALTY, BASELINE_PENALTY = 3.0, 0.3
 def baseline_directions(images: Tensor) -> tuple[Array, ...]:
     """Return the leading directions of untrained features, each `(n, at most 64)`.
 
-    Without them, columns of pixels that somebody appends to an independent encoder would count for a copy: a watermark
+    Without them, columns of pixels that are appended to an independent encoder would count for a copy: a watermark
     shows features of the image.
 
     Args:

@@ -1,7 +1,7 @@
 """Whether a suspect answers the probes as it answers other images of their pool: a classifier two-sample test.
 
-Whoever knows the probes, from an earlier audit or a disclosed claim, can answer them with another encoder than all
-other images (a gate). The key drew the probes from the pool at random, so for a suspect without a gate their labels
+An attacker who knows the probes, from an earlier audit or a disclosed claim, can answer them with another encoder than
+all other images (a gate). The key drew the probes from the pool at random, so for a suspect without a gate their labels
 (probe or other image) are exchangeable, whatever the suspect is: a permutation test is exact.
 
 A linear classifier looks for the labels in what each response is and in how well the image explains it. Two encoders

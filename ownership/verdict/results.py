@@ -32,7 +32,7 @@ MIN_SEPARABLE_AUC = 0.65
 MAX_SEPARABLE_P = 1e-3
 
 POOL_ALPHA = 1e-3
-"""Level of the test of the pool. Its rejection does not accuse: it ends an audit inconclusive."""
+"""Level of the test of the pool. It supports no claim: where it rejects, an audit ends inconclusive."""
 
 
 @dataclass(frozen=True, kw_only=True)

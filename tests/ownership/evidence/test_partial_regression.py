@@ -80,7 +80,7 @@ def test_no_invertible_linear_map_changes_it(
     assert score(mapped, claim) == pytest.approx(score(x, claim), rel=1e-3, abs=1e-3)
 
 
-def test_appended_columns_hide_no_copy_and_convict_nobody(claim: Claim, victim: Encoder) -> None:
+def test_appended_columns_hide_no_copy_and_make_no_false_positive(claim: Claim, victim: Encoder) -> None:
     """Appended columns as large as they like: an encoder of the attacker's own, noise, and pixels."""
     copy, other, own = (responses(e, claim) for e in (Noisy(victim, 3, 0.2), encoder(98), encoder(97)))
     pixels = claim.probes["public"].double().flatten(1).numpy()[:, ::12]
