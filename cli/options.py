@@ -270,7 +270,7 @@ OutFile = Annotated[Path, typer.Option("--out-file", help="File to write.", show
 ClaimFolder = Annotated[Path, typer.Option("--claim", help="Folder of the claim.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Number of models that are processed at the same time.")]
-N_PROBES_HELP = "Number of public probes."
+N_PROBES_HELP = "Number of public probes; with a key at least 16 for each dimension of the representation are advised."
 
 # verification
 PublicKey = Annotated[

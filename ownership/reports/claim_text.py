@@ -27,6 +27,10 @@ from ownership.verdict.records import SealRecord, TimestampRecord
 UNSEALED = "UNSEALED: no owner signed this claim; anyone who can write to it can replace all of it"
 
 
+ADVISED_PROBES = 16
+"""Probes for each dimension of a victim from which on more of them find few weaker copies (docs/adr/0039)."""
+
+
 def describe(claim: Claim, strength: PanelStrength | None = None) -> list[str]:
     """Return lines that describe a claim to its owner; they reveal nothing of the key.
 
@@ -69,6 +73,12 @@ def _key(claim: Claim) -> Iterator[str]:
     key, anchor = claim.material.key, claim.anchor
     tried = "" if claim.keys_tried == 1 else f", {claim.keys_tried} keys tried"
     yield f"key         commitment SHA-256 {key.commitment_sha256}, {key.probes} probes of {key.pool.images}{tried}"
+    dim = claim.victim.dim
+    if key.probes < ADVISED_PROBES * dim:
+        yield (
+            f"            {key.probes / dim:.0f} probes for each of the victim's {dim} dimensions: {ADVISED_PROBES} or "
+            "more find weaker copies (turnmark key new --n-probes)"
+        )
     if key.features is not None:
         yield f"            features of the encoder with SHA-256 {key.features.encoder_sha256}"
     stamped = "UNANCHORED: nothing shows when the key was drawn (turnmark key anchor)"

@@ -179,6 +179,7 @@ def test_a_claim_stores_the_key_and_loads_it(folder: Path) -> None:
     assert (folder / "keyed.json").stat().st_mode & 0o077 == 0
     lines = describe(loaded)
     assert any("UNANCHORED" in line for line in lines)
+    assert any("6 probes for each of the victim's 64 dimensions" in line for line in lines)
     assert not any(material().key.secret.hex() in line for line in lines)
 
 
