@@ -226,10 +226,10 @@ def test_the_probes_of_an_audit_are_the_keys() -> None:
 def test_power_is_the_share_of_subsets_of_the_probes_with_which_a_reference_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ownership.claims.key_ranks.POWER_SUBSETS", 4)
+    monkeypatch.setattr("ownership.claims.key_ranks.POWER_SUBSETS", 2)
     rows = key_power(keyed_claim(), [60, 400])
     assert [(r.reference, r.probes) for r in rows[:3]] == [(f"reference_{i}", 60) for i in range(3)]
-    assert {r.subsets for r in rows} == {1, 4}
+    assert {r.subsets for r in rows} == {1, 2}
     whole = [r for r in rows if r.probes == 400]
     level = keyed_claim().plan.key_alpha * keyed_claim().plan.final_share
     for r in whole:
