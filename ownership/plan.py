@@ -21,9 +21,7 @@ PRIMARY_TESTS_SMALL_OR_PUBLIC = ("partial_rsa",)
 """Primary tests against a panel of smaller and public encoders alone (docs/adr/0008)."""
 
 ELIGIBLE_TESTS = tuple(
-    dict.fromkeys(
-        (*PRIMARY_TESTS, *PRIMARY_TESTS_SMALL_OR_PUBLIC, "partial_regression", "watermark_success", "watermark_auc")
-    )
+    dict.fromkeys((*PRIMARY_TESTS, *PRIMARY_TESTS_SMALL_OR_PUBLIC, "watermark_success", "watermark_auc"))
 )
 """Tests that a plan may name as primary."""
 

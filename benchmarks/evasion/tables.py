@@ -66,12 +66,14 @@ def reviewed(data: str) -> str:
     """Return how many surrogates are found behind the evasions of the adversarial review, and without one."""
     rows = [r for r in rows_of(data) if r["role"] == "surrogate"]
     lines = []
-    for evasion in ("", *REVIEWED):
-        mine = [r for r in rows if r["evasion"] == evasion]
-        before = {(r["of"], r["name"]) for r in rows if not r["evasion"] and r["pvalue"] <= LEVEL}
-        kept = [r for r in mine if (r["of"], r["name"]) in before]
-        lines.append((f"`{evasion}`" if evasion else "none", found_in(mine), found_in(kept)))
-    return table(("evasion", "surrogates found", "of those that are found without it"), lines)
+    for victim, probes in sorted({(r["of"], r["probes"]) for r in rows}):
+        of = [r for r in rows if (r["of"], r["probes"]) == (victim, probes)]
+        before = {r["name"] for r in of if not r["evasion"] and r["pvalue"] <= LEVEL}
+        for evasion in ("", *REVIEWED):
+            mine = [r for r in of if r["evasion"] == evasion]
+            kept = [r for r in mine if r["name"] in before]
+            lines.append((victim, f"{probes:,}", f"`{evasion}`" if evasion else "none", found_in(mine), found_in(kept)))
+    return table(("key of", "probes", "evasion", "surrogates found", "of those that are found without it"), lines)
 
 
 def panels(data: str) -> str:

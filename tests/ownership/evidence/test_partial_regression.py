@@ -18,6 +18,7 @@ from support.sampling import examples
 from ownership.claims.claim import Claim
 from ownership.encoders.architectures import Encoder
 from ownership.encoders.images import EncoderLike, represent
+from ownership.errors import ClaimError
 from ownership.evidence.partial_regression import BASELINE_PENALTY, PENALTY, partial_regression, residuals, share
 from ownership.evidence.querying import query
 from ownership.evidence.responses import NotApplicable, Responses
@@ -100,8 +101,9 @@ def test_what_cannot_be_read_is_said(claim: Claim, victim: Encoder) -> None:
         score(np.ones((probes, 4)), claim)
 
 
-def test_a_plan_may_name_it_as_primary(claim: Claim, victim: Encoder) -> None:
-    assert Plan(primary=("partial_regression",)).primary == ("partial_regression",)
+def test_it_is_secondary(claim: Claim, victim: Encoder) -> None:
+    with pytest.raises(ClaimError, match="cannot be primary"):
+        Plan(primary=("partial_regression",))
     swapped: EncoderLike = lambda x: torch.flip(victim(x), [1])  # noqa: E731
     found = query(swapped, claim.probes, "x")
     assert partial_regression(found, claim.context) > highest(claim)
