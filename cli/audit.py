@@ -123,7 +123,7 @@ def audit(
     _check_suspects(suspect, probe_folder)
     inputs.check_claim(claim)
     if pool is not None:
-        inputs.check_images(pool, what="pool")
+        inputs.check_images(pool, least=200, what="pool")
 
     from ownership.attestation.timestamps import past_date
     from ownership.reports.pdf import find_browser

@@ -186,15 +186,16 @@ def demo(results: Sequence[Row], title: str) -> None:
 def several(s: BatchSummary) -> None:
     """Print the summary of several suspects."""
     from ownership.reports.batch import warning_sentence
-    from ownership.reports.glossary import format_p
+    from ownership.reports.glossary import format_exact_p, format_p
 
+    shown = format_exact_p if s.exact else format_p
     table = Table(box=None, padding=(0, 1))
     table.add_column("suspect", overflow="fold")
     table.add_column(f"among {len(s.suspects)}", no_wrap=True)
     for name in ("p", "adjusted p"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in s.suspects:
-        p, adjusted = ("–" if x is None else format_p(x) for x in (row.pvalue, row.adjusted_pvalue))
+        p, adjusted = ("–" if x is None else shown(x) for x in (row.pvalue, row.adjusted_pvalue))
         said = "SUPPORTED" if row.supported else row.verdict if row.verdict == "INCONCLUSIVE" else "NOT_SUPPORTED"
         table.add_row(escape(printable(row.name)), said if row.refused is None else "refused", p, adjusted)
     out.print(table)

@@ -153,7 +153,7 @@ def reproduce(
     inputs.check_suspect(suspect, probe_folder)
     inputs.check_claim(claim)
     if pool is not None:
-        inputs.check_images(pool, what="pool")
+        inputs.check_images(pool, least=200, what="pool")
 
     from ownership.auditing.claim_checks import models_in
     from ownership.auditing.reproduce import check_claim, load_options

@@ -65,8 +65,8 @@ PoolOfKey = Annotated[
     str | None,
     typer.Option(
         "--pool",
-        help="The images that the claim's key was made for (turnmark key new). The suspect is asked some that are no "
-        "probes, too: an encoder that recognizes the probes answers them differently.",
+        help="All images that the claim's key was made for, as for turnmark key new. Up to 1,000 that are no probes "
+        "are asked, too, to find a suspect that recognizes the probes and answers them with another encoder.",
         show_default=False,
     ),
 ]

@@ -74,7 +74,7 @@ def with_pool_test(
     findings: Findings, claim: Claim, suspect: Suspect, tried: Sequence[Preprocess], pool: Tensor
 ) -> Findings:
     """Return findings with the test of the pool, by the preprocessing that they are of."""
-    if findings.problems:
+    if findings.problems or findings.ended_early:  # nothing to learn: it cannot be tested, or the claim is supported
         return findings
     used = next(p for p in tried if p.name == findings.suspect.preprocessing)
     try:

@@ -72,14 +72,16 @@ def reproduce(
 
     Raises:
         ReportIntegrityError: If claim or suspect are not those of the report.
+        ReportError: If a pool is given, and the report has no test of it.
         OwnershipError: If the audit cannot be made.
     """
     check_claim(report, claim)
     _check_digest("suspect", report.suspect.sha256, suspect.details().get("sha256", suspect.sha256))
     then, left_out = report.findings, []
-    asked = pool if then.pool_test is not None else None
+    if pool is not None and then.pool_test is None:
+        raise ReportError("this report has no test of the pool", "leave the pool out")
     repeated = audit(
-        claim, suspect, report.options, auditor_panel=auditor_panel, models=models, pool=asked, progress=progress
+        claim, suspect, report.options, auditor_panel=auditor_panel, models=models, pool=pool, progress=progress
     )
     findings = repeated.findings
     if then.auditor_panel and not auditor_panel:

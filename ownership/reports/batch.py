@@ -11,7 +11,7 @@ from typing import Any
 
 from ownership.io.files import write_bytes, write_json
 from ownership.io.records import to_json
-from ownership.reports.glossary import format_p
+from ownership.reports.glossary import format_exact_p, format_p
 from ownership.reports.html import template
 from ownership.reports.sentences import percent
 from ownership.verdict.rule import Verdict
@@ -70,6 +70,11 @@ class BatchSummary:
         return math.floor(self.alpha / MIN_RELIABLE_P + 1e-9)
 
     @property
+    def exact(self) -> bool:
+        """Whether every p-value is exact: no suspect was tested against a panel."""
+        return self.smallest_stratum is None
+
+    @property
     def supported(self) -> tuple[SuspectSummary, ...]:
         """The suspects for which the claim is supported after the correction."""
         return tuple(s for s in self.suspects if s.supported)
@@ -82,11 +87,13 @@ class BatchSummary:
         def warn(code: WarningCode, **data: Any) -> None:
             found.append(BatchWarning(code=code, data=data))
 
-        if self.capacity is None:
+        if self.exact:
+            pass  # capacity and reliability are of a panel
+        elif self.capacity is None:
             warn(WarningCode.CAPACITY_UNKNOWN)
         elif n > self.capacity:
             warn(WarningCode.OVER_CAPACITY, suspects=n, capacity=self.capacity)
-        if n > self.max_reliable_suspects:
+        if n > self.max_reliable_suspects and not self.exact:
             warn(
                 WarningCode.UNRELIABLE_PVALUES,
                 suspects=n,
@@ -130,7 +137,7 @@ class BatchSummary:
             batch=self,
             warnings=[warning_sentence(w) for w in self.warnings],
             min_reliable_p=MIN_RELIABLE_P,
-            format_p=format_p,
+            format_p=format_exact_p if self.exact else format_p,
             percent=percent(self.alpha),
         )
         write_bytes(folder / "summary.html", page.encode())

@@ -133,8 +133,8 @@ def pool_result(test: PoolTest) -> str:
     """Return what the test of the pool found."""
     said = (
         f"a linear classifier on the responses to {test.probes} probes and {test.others} other images of their pool "
-        f"explains {percent(round(test.explained, 3))} of which are probes (p {format_exact_p(test.pvalue)}, level "
-        f"{percent(POOL_ALPHA)})"
+        f"explains {percent(round(test.explained, 3))} of the variance of which are probes (p "
+        f"{format_exact_p(test.pvalue)}, level {percent(POOL_ALPHA)})"
     )
     if not test.rejects:
         return f"{said}: no sign that the suspect answers probes differently"

@@ -170,6 +170,7 @@ def test_several_suspects_share_the_error_rate(stored: Claim) -> None:
     summary = summarize(claim.sha256, claim.error_rate, outcomes)
     assert [s.supported for s in summary.suspects] == [True, False, False]
     assert summary.suspects[0].pvalue == pytest.approx(1e-5 / keyed_claim().plan.final_share)
+    assert (summary.exact, summary.warnings) == (True, ())  # a panel's capacity says nothing about them
 
 
 def test_a_claim_stores_the_key_and_loads_it(folder: Path) -> None:
@@ -294,14 +295,20 @@ def test_a_report_with_a_test_of_the_pool_is_reproduced(stored: Claim) -> None:
     with_pool, without = reproduce(report, stored, suspect, pool=pool()), reproduce(report, stored, suspect)
     assert (with_pool.differences, with_pool.left_out) == ((), ())
     assert (without.differences, without.left_out) == ((), ("the test of the pool: --pool was not given",))
-    plain = audit(stored, suspect)
-    assert reproduce(plain, stored, suspect, pool=pool()).differences == ()
+    with pytest.raises(ReportError, match="no test of the pool"):
+        reproduce(audit(stored, suspect), stored, suspect, pool=pool())
+
+
+def test_an_audit_that_ended_early_asks_for_no_other_images(stored: Claim) -> None:
+    options = AuditOptions(stop_early=True)
+    report = audit(stored, as_suspect(marked(30, 1.0)), options, pool=pool())
+    assert (report.findings.ended_early, report.findings.pool_test) == (True, None)
 
 
 def test_other_images_are_not_the_pool() -> None:
     suspect = as_suspect(encoder(31))
     for images in (pool().flip(0), pool()[:599]):
-        with pytest.raises(ClaimError, match="not the ones that the key was made for"):
+        with pytest.raises(ClaimError, match="that the key was made for"):
             audit(keyed_claim(), suspect, pool=images)
     whole = KeyMaterial.draw(Key(secret=bytes(32), pool=pool_of(pool()[:450]), probes=400), pool()[:450])
     few = build_claim(NamedEncoder(member("v", "victim"), marked(1)), ClaimImages(None, whole.probes), material=whole)
