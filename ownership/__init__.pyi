@@ -126,6 +126,7 @@ from ownership.verdict.results import InterimAnalysis as InterimAnalysis
 from ownership.verdict.results import KeyTest as KeyTest
 from ownership.verdict.results import ModelCheck as ModelCheck
 from ownership.verdict.results import PaperTest as PaperTest
+from ownership.verdict.results import PoolTest as PoolTest
 from ownership.verdict.results import PredictorCheck as PredictorCheck
 from ownership.verdict.results import ProbeQuality as ProbeQuality
 from ownership.verdict.results import Separability as Separability

@@ -176,8 +176,8 @@ def check_pool(key: Key, images: Tensor) -> None:
     """Raise ClaimError unless these are the images of a key's pool, in their order, `(n, c, h, w)`."""
     if pool_of(in_channels(images, key.pool.shape[0])) != key.pool:
         raise ClaimError(
-            f"these {len(images)} public images are not the {key.pool.images} that the key was made for",
-            "give all images of turnmark key new, in the same order and size",
+            "these public images are not the ones that the key was made for",
+            f"give all {key.pool.images} images of turnmark key new, in the same order and size",
         )
 
 

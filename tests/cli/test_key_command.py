@@ -82,7 +82,7 @@ def test_an_anchor_covers_exactly_the_commitment(run: Run, pool: str, authority:
     np.savez("other.npz", x=np.random.default_rng(1).integers(0, 256, (120, 16, 16), dtype=np.uint8))
     code, _, err = run("key", "anchor", "a", "other.npz", "--reply", "a.tsr")
     assert code == 2
-    assert "that the key was made for" in error_line(err)
+    assert "not the ones that the key was made for" in error_line(err)
     assert Path("b/key.json").read_bytes() == before
     assert not Path("a/commitment.tsr").exists()
 

@@ -50,7 +50,7 @@ def test_the_pool_is_asked_and_the_report_repeats(run: Run, files: Path) -> None
 
 def test_wrong_pools_are_refused_before_the_suspect_is_asked(run: Run, files: Path) -> None:
     for pool, said in (
-        ("others.npz", "that the key was made for"),
+        ("others.npz", "not the ones that the key was made for"),
         ("nope.npz", "does not exist"),
         ("suspect.safetensors", "suspect.safetensors"),
     ):

@@ -23,6 +23,7 @@ def _relative(name: str, _task: int) -> str:
     return Path(name).read_text(encoding="utf-8")
 
 
+@pytest.mark.heavy  # starts processes
 def test_relative_paths_are_those_of_the_caller_in_workers_that_ran_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
