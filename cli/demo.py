@@ -13,7 +13,7 @@ from cli.options import DATA_HELP, Seed
 HELP = (
     "Run the whole method on real images: train a victim with a keyed watermark, build a claim, extract surrogates "
     "from the victim, and audit surrogates and independent encoders from their files. No panel is trained. Takes "
-    "one to two minutes on two cores. Uses at most 1,800 images. Keys follow from --seed, so that the demo repeats "
+    "one to three minutes on two cores. Uses at most 1,800 images. Keys follow from --seed, so that the demo repeats "
     "itself. The same command resumes."
 )
 MOST_IMAGES = 1800
