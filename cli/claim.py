@@ -87,7 +87,7 @@ def build(
     ] = False,
     keys_tried: Annotated[
         int,
-        typer.Option(min=1, help="Keys that you committed to for this victim, abandoned ones included; p times this."),
+        typer.Option(min=1, max=10**9, help="Keys committed to for this victim, abandoned ones too; p times this."),
     ] = 1,
     key_alpha: KeyAlpha = 1e-4,
     twins: TwinsFolder = None,

@@ -172,7 +172,10 @@ TwinsFolder = Annotated[
 TwinsTried = Annotated[
     int,
     typer.Option(
-        "--twins-tried", min=1, help="Picks of twins that you had made, abandoned ones included; their p times this."
+        "--twins-tried",
+        min=1,
+        max=10**9,
+        help="Picks of twins that you had made, abandoned ones included; their p times this.",
     ),
 ]
 TwinsAlpha = Annotated[

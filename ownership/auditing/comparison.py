@@ -124,6 +124,7 @@ def _compared(report: Report) -> dict[str, Any]:
     found |= _flat("predictor_check", to_json(f.predictor_check)) | _flat("probe_quality", to_json(f.probe_quality))
     found |= _flat("panel_strength", to_json(f.panel_strength))
     found |= {"models_checked": to_json(f.models_checked)} | _flat("pool_test", to_json(f.pool_test))
+    found |= {"pool_problem": None if f.pool_problem is None else f.pool_problem.code.value}
     auditor = {m.name: [_key_counts_as_p(m.values, f.plan.decoys), len(m.problems)] for m in f.auditor_panel}
     found |= _flat("auditor", auditor)
     return found | _flat("paper", to_json(f.paper_tests))

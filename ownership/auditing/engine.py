@@ -7,6 +7,7 @@ claim + suspect -> responses -> key test: rank of the key among keys drawn anew 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,12 +20,12 @@ from ownership.auditing.key_test import key_test
 from ownership.auditing.panel_strength import panel_strength
 from ownership.auditing.panel_test import panel_test
 from ownership.auditing.paper_tests import paper_tests
-from ownership.auditing.pool_check import check_pool_of, with_pool_test
+from ownership.auditing.pool_check import PoolCheck
 from ownership.auditing.records import claim_record, options_record, suspect_record
 from ownership.auditing.session import SuspectSession
 from ownership.auditing.twins_test import twins_test
 from ownership.claims.claim import Claim
-from ownership.evidence.responses import NotApplicable
+from ownership.evidence.responses import NotApplicable, Responses
 from ownership.evidence.statistics import STATISTICS, score_one
 from ownership.io.progress import Progress, silent
 from ownership.reports.report import Report, versions
@@ -78,25 +79,28 @@ def audit(
         progress: Called before every step, with its number and the number of steps.
 
     Returns:
-        The report. Auditing the same files again gives the same numbers.
+        The report. Auditing the same files again gives the same numbers; with a pool, if `options.pool_seed` is given.
 
     Raises:
         SuspectError: If the suspect cannot take the probes.
         ClaimError: If the claim has no key, or these images are not its pool.
         ClaimIntegrityError: If an encoder's file does not give the representations that the claim holds of it.
     """
-    if pool is not None:
-        check_pool_of(claim, pool)
+    seed = secrets.randbits(48) if options.pool_seed is None else options.pool_seed  # nobody can foretell it
+    check = None if pool is None else PoolCheck(claim, suspect, pool, seed)
     tried = tuple(p for name in options.preprocessings for p in parse_preprocess(name)) or (suspect.preprocess,)
-    steps = _Steps(progress, (models is not None) + len(tried) + (pool is not None) + len(auditor_panel))
+    steps = _Steps(progress, (models is not None) + len(tried) + 2 * (check is not None) + len(auditor_panel))
     models_checked = None
     if models is not None:
         steps.begin("computing the claim's representations again")
         models_checked = check_models(claim, models)
-    findings = audit_with_preprocessings(claim, suspect, tried, options, steps)
-    if pool is not None:
-        steps.begin("asking for other images of the pool")
-        findings = with_pool_test(findings, claim, suspect, tried, pool)
+    if check is not None:
+        steps.begin("asking for other images of the pool, before any probe")
+        check.ask_before(tried)
+    findings, responses = audit_with_preprocessings(claim, suspect, tried, options, steps)
+    if check is not None:
+        steps.begin("asking for other images of the pool, among probes")
+        findings = check.ask_after(findings, tried, responses)
     tested = _at_share_of_alpha(claim, tried)
     own = []
     for encoder, provenance in auditor_panel:
@@ -105,7 +109,7 @@ def audit(
     steps.end()
     return Report(
         findings=replace(findings, models_checked=models_checked, auditor_panel=tuple(own)),
-        options=options_record(options, suspect, tried),
+        options=options_record(replace(options, pool_seed=None if pool is None else seed), suspect, tried),
         versions=versions(),
     )
 
@@ -126,8 +130,10 @@ class _Steps:
 
 def audit_with_preprocessings(
     claim: Claim, suspect: Suspect, tried: Sequence[Preprocess], options: AuditOptions, steps: _Steps
-) -> Findings:
-    """Return the findings with the preprocessing that gives the strongest evidence, each at its share of alpha.
+) -> tuple[Findings, Responses]:
+    """Return the findings with the preprocessing that gives the strongest evidence, and the suspect's responses.
+
+    Each preprocessing is tested at its share of alpha.
 
     Only the suspect is queried several times: the panel's encoders always have their own preprocessing.
     """
@@ -137,15 +143,17 @@ def audit_with_preprocessings(
         steps.begin(f"querying the suspect{said}")
         one = replace(suspect, preprocess=preprocess)
         queried = query_suspect(tested, one, checks.weak_strata, stop_early=options.stop_early)
-        trials.append(evaluate(tested, one, queried, checks, with_paper_tests=options.paper_tests))
-    best = min(trials, key=_strongest_first)
+        found = evaluate(tested, one, queried, checks, with_paper_tests=options.paper_tests)
+        trials.append((found, queried.session.responses))
+    best, responses = min(trials, key=lambda x: _strongest_first(x[0]))
     if len(trials) == 1:
-        return best
-    return replace(
+        return best, responses
+    best = replace(
         best,
         suspect=replace(best.suspect, preprocessings_tried=tuple(p.name for p in tried)),
-        queries=sum(f.queries for f in trials),
+        queries=sum(f.queries for f, _ in trials),
     )
+    return best, responses
 
 
 def share_of_alpha(alpha: float, tried: Sequence[Preprocess]) -> float:

@@ -1,4 +1,8 @@
-"""The test of the pool in an audit: probes and other images of their pool, asked together, in the pool's order."""
+"""What an audit asks of the key's pool: other images before any probe, and probes and other images together after them.
+
+A gate that looks at one image at a time is found by the test of the pool. One that looks at the rest of the batch, or
+remembers earlier queries, answers the same image differently later, which is found by asking it again.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,27 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ownership.claims.claim import Claim
-from ownership.errors import ClaimError, SuspectFailure
+from ownership.errors import ClaimError, SuspectError
 from ownership.evidence.pool_test import LEAST, MOST, PERMUTATIONS, classifier_features, pool_test
-from ownership.evidence.querying import Problem, ProblemCode, query
+from ownership.evidence.querying import Problem, ProblemCode, query, relative_difference
+from ownership.evidence.responses import Responses
 from ownership.keyed.key import Key
 from ownership.keyed.pool import check_pool, in_channels
 from ownership.suspects.preprocessing import Preprocess
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import PoolTest
+
+Array = NDArray[np.float32]
+
+DIFFERENT = (
+    "the same images of the pool, asked before and after the probes, get different responses: the suspect is random, "
+    "stateful or depends on the batch, as a gate does that remembers having seen a probe"
+)
 
 
 def check_pool_of(claim: Claim, images: Tensor) -> Key:
@@ -39,46 +52,87 @@ def check_pool_of(claim: Claim, images: Tensor) -> Key:
     return key
 
 
-def test_of_pool(claim: Claim, suspect: Suspect, images: Tensor) -> tuple[PoolTest, int]:
-    """Return whether a suspect answers the probes as it answers other images of their pool, and the queries made.
+class PoolCheck:
+    """The questions about the pool in one audit, and what follows from the answers.
 
     Args:
         claim: The claim, with a key.
-        suspect: The suspect, with the preprocessing to use.
+        suspect: The suspect.
         images: `(n, c, h, w)` uint8, all images of the pool in their order.
+        seed: Draws which images are asked and in which order. The suspect's operator must not know it before.
 
     Raises:
         ClaimError: If these are other images.
-        SuspectError: If the suspect cannot take them.
     """
-    key = check_pool_of(claim, images)
-    order = key.pool_order()
-    asked = np.sort(np.r_[order[: min(MOST, key.probes)], order[key.probes :][:MOST]])
-    is_probe = np.isin(asked, order[: key.probes])
-    shown = in_channels(images, key.pool.shape[0])[torch.from_numpy(asked)]
-    encoder = suspect.preprocess.before(suspect.encoder)
-    responses = query(encoder, {"public": shown}, "suspect").get("public")
-    features = classifier_features(responses, shown)
-    explained, reaching = pool_test(features, is_probe, np.random.default_rng(claim.plan.seed))
-    found = PoolTest(
-        probes=int(is_probe.sum()),
-        others=int((~is_probe).sum()),
-        explained=explained,
-        permutations=PERMUTATIONS,
-        reaching=reaching,
-    )
-    return found, len(asked)
 
+    def __init__(self, claim: Claim, suspect: Suspect, images: Tensor, seed: int) -> None:
+        key = check_pool_of(claim, images)
+        self._suspect, self._tolerance, self._random = suspect, claim.plan.repeat_tolerance, np.random.default_rng(seed)
+        order = np.asarray(key.pool_order())
+        self._probes = self._random.permutation(key.probes)[:MOST]  # positions among the claim's public probes
+        self._others = self._random.permutation(order[key.probes :])[:MOST]
+        self._drawn = order[: key.probes][self._probes]
+        self._images = in_channels(images, key.pool.shape[0])
+        self._before: dict[str, Array | Problem] = {}
 
-def with_pool_test(
-    findings: Findings, claim: Claim, suspect: Suspect, tried: Sequence[Preprocess], pool: Tensor
-) -> Findings:
-    """Return findings with the test of the pool, by the preprocessing that they are of."""
-    if findings.problems or findings.ended_early:  # nothing to learn: it cannot be tested, or the claim is supported
-        return findings
-    used = next(p for p in tried if p.name == findings.suspect.preprocessing)
-    try:
-        test, asked = test_of_pool(claim, replace(suspect, preprocess=used), pool)
-    except SuspectFailure as e:  # a finding about the suspect, not a failure of the audit
-        return replace(findings, problems=(Problem(code=ProblemCode.FAILED, detail=e.message),))
-    return replace(findings, pool_test=test, queries=findings.queries + asked)
+    def ask_before(self, tried: Sequence[Preprocess]) -> None:
+        """Ask for the first of the other images, with every preprocessing, before the suspect has seen a probe."""
+        for preprocess in tried:
+            self._before[preprocess.name] = self._ask(self._others[:LEAST], preprocess)
+
+    def ask_after(self, findings: Findings, tried: Sequence[Preprocess], responses: Responses) -> Findings:
+        """Ask for probes and other images together, and return the findings with what they show.
+
+        Args:
+            findings: Of the audit. Nothing is asked if they end it: the responses cannot be tested, or an interim
+                analysis supports the claim.
+            tried: The preprocessings; that of the findings is used.
+            responses: To the claim's probes, with it.
+        """
+        findings = replace(findings, queries=findings.queries + LEAST * len(self._before))
+        if findings.problems or findings.ended_early:
+            return findings
+        used = next(p for p in tried if p.name == findings.suspect.preprocessing)
+        found = self._test(used, responses.sets["public"])
+        findings = replace(findings, queries=findings.queries + len(self._probes) + len(self._others))
+        if isinstance(found, Problem):
+            return replace(findings, pool_problem=found)
+        return replace(findings, pool_test=found)
+
+    def _test(self, preprocess: Preprocess, public: Array) -> PoolTest | Problem:
+        before = self._before[preprocess.name]
+        if isinstance(before, Problem):
+            return before
+        asked, shuffled = (
+            np.r_[self._drawn, self._others],
+            self._random.permutation(len(self._drawn) + len(self._others)),
+        )
+        answers = self._ask(asked[shuffled], preprocess)
+        if isinstance(answers, Problem):
+            return answers
+        if not len(public[0]) == len(before[0]) == len(answers[0]):
+            return Problem(code=ProblemCode.UNSTABLE, detail=DIFFERENT)
+        again = np.empty_like(answers)
+        again[shuffled] = answers
+        n = len(self._drawn)
+        earlier = np.r_[public[self._probes], before]
+        if relative_difference(earlier, again[: n + LEAST], public) > self._tolerance:
+            return Problem(code=ProblemCode.UNSTABLE, detail=DIFFERENT)
+        features = classifier_features(answers.astype(np.float64), self._images[torch.from_numpy(asked[shuffled])])
+        explained, reaching = pool_test(features, shuffled < n, self._random)
+        return PoolTest(
+            probes=n, others=len(self._others), explained=explained, permutations=PERMUTATIONS, reaching=reaching
+        )
+
+    def _ask(self, which: NDArray[np.intp], preprocess: Preprocess) -> Array | Problem:
+        """Return the responses `(n, d)`; a suspect that fails here must not thereby escape what else was found."""
+        encoder = preprocess.before(self._suspect.encoder)
+        try:
+            answers = query(encoder, {"public": self._images[torch.from_numpy(which)]}, "suspect").sets["public"]
+        except SuspectError as e:
+            return Problem(code=ProblemCode.FAILED, detail=f"asked for images of the pool: {e.message}")
+        if not np.isfinite(answers).all():
+            bad = int((~np.isfinite(answers)).any(1).sum())
+            detail = f"the responses to {bad} of {len(answers)} images of the pool are not finite (NaN or infinite)"
+            return Problem(code=ProblemCode.NOT_FINITE, detail=detail)
+        return answers

@@ -78,7 +78,7 @@ def reproduce(
     check_claim(report, claim)
     _check_digest("suspect", report.suspect.sha256, suspect.details().get("sha256", suspect.sha256))
     then, left_out = report.findings, []
-    if pool is not None and then.pool_test is None:
+    if pool is not None and report.options.pool_seed is None:
         raise ReportError("this report has no test of the pool", "leave the pool out")
     repeated = audit(
         claim, suspect, report.options, auditor_panel=auditor_panel, models=models, pool=pool, progress=progress
@@ -87,9 +87,8 @@ def reproduce(
     if then.auditor_panel and not auditor_panel:
         findings = replace(findings, auditor_panel=then.auditor_panel)
         left_out.append(f"the auditor's own {len(then.auditor_panel)} encoders: --auditor-panel was not given")
-    if then.pool_test is not None and pool is None:
-        other = then.pool_test.probes + then.pool_test.others
-        findings = replace(findings, pool_test=then.pool_test, queries=findings.queries + other)
+    if report.options.pool_seed is not None and pool is None:
+        findings = replace(findings, pool_test=then.pool_test, pool_problem=then.pool_problem, queries=then.queries)
         left_out.append("the test of the pool: --pool was not given")
     if then.models_checked is not None and models is None:
         left_out.append("the representations in the claim: --models was not given")

@@ -32,6 +32,9 @@ NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_")
 Queried = tuple[EncoderRecord, Responses]
 """An encoder's record and its responses to the probes."""
 
+MOST_TRIED = 10**9
+"""Most keys, or picks of twins, that a claim can declare; every p-value times it is 1."""
+
 
 def build_claim(
     victim: NamedEncoder,
@@ -78,8 +81,8 @@ def build_claim(
         raise ClaimError("a watermark needs both its key and its predictor")
     _check_names([entry.record for entry in (victim, *panel, *references)])
     _check_strata([entry.record for entry in panel], plan, keyed=material is not None)
-    if keys_tried < 1:
-        raise ClaimError(f"{keys_tried} keys tried", "at least 1: the one of this claim")
+    if not 1 <= keys_tried <= MOST_TRIED:
+        raise ClaimError("keys tried: out of range", f"1, the one of this claim, to {MOST_TRIED:,}")
     _check_twins(twins, twins_tried, material)
     key = None if watermark is None else watermark.key
     probes, watermark_probes = make_probes(images, plan, material=material, key=key, panel=bool(panel))
@@ -120,8 +123,8 @@ def build_claim(
 
 def _check_twins(twins: Twins | None, tried: int, material: KeyMaterial | None) -> None:
     """Raise ClaimError unless the twins, if there are any, are anchored, and of the key's probes."""
-    if tried < 1:
-        raise ClaimError(f"{tried} picks of twins tried", "at least 1: the one of this claim")
+    if not 1 <= tried <= MOST_TRIED:
+        raise ClaimError("picks of twins tried: out of range", f"1, the one of this claim, to {MOST_TRIED:,}")
     if twins is None:
         return
     if material is None:

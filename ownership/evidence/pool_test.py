@@ -29,6 +29,10 @@ MOST = 1000
 """Largest number of probes, and of other images, that are compared."""
 LEAST = 100
 """Smallest number of other images."""
+COLUMNS = 2 * COMPONENTS + 2
+"""Most columns that the classifier reads."""
+SMALLEST = 1e-9
+"""Features that vary less, in absolute terms or relative to the others, are rounding errors."""
 BLOCK = 1000
 """Permutations at a time."""
 
@@ -64,7 +68,7 @@ def pool_test(features: Array, probes: NDArray[np.bool_], random: np.random.Gene
         random: draws the permutations.
     """
     u, s, _ = np.linalg.svd(features - features.mean(0), full_matrices=False)
-    u = u[:, s > 1e-9 * s[0]] if s[0] > 0 else u[:, :0]
+    u = u[:, s > SMALLEST * max(1.0, s[0])]
     labels = probes - probes.mean()
     labels /= np.linalg.norm(labels)
     own = float(((u.T @ labels) ** 2).sum())

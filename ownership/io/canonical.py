@@ -32,11 +32,19 @@ def parse_json(data: bytes, error: type[OwnershipError], what: str) -> dict[str,
         OwnershipError: `error`, if `data` is anything else.
     """
     try:
-        value = json.loads(data)
+        value = json.loads(data, parse_int=_bounded)
     except (ValueError, RecursionError) as e:
         raise error(f"{what} is not valid JSON", "the file is damaged or of another kind") from e
     if not isinstance(value, dict):
         raise error(f"{what} holds no JSON object", "the file is damaged or of another kind")
+    return value
+
+
+def _bounded(text: str) -> int:
+    """Return a whole number; no file states one of more than 64 bits, and of some no float can be made."""
+    value = int(text)
+    if abs(value) >= 1 << 63:
+        raise ValueError("a number of more than 64 bits")
     return value
 
 

@@ -12,14 +12,14 @@ from ownership.keyed.key import MIN_PROBES, MOST_DIRECTIONS
 from ownership.keyed.twin_test import reaching
 from ownership.keyed.twins import LEAST, MOST
 from ownership.verdict.findings import Findings
-from ownership.verdict.records import KeyRecord, TwinsRecord
-from ownership.verdict.results import InterimAnalysis, KeyTest
+from ownership.verdict.records import AuditOptions, KeyRecord, TwinsRecord
+from ownership.verdict.results import InterimAnalysis, KeyTest, PoolTest
 
 LARGEST = 1e12
 """Every number of a key test is smaller: standard scores, their squares, shares of variance."""
 
 
-def check_consistent(findings: Findings) -> None:
+def check_consistent(findings: Findings, options: AuditOptions) -> None:
     """Check what a report states twice: in its plan, its claim and its tests.
 
     Raises:
@@ -29,7 +29,7 @@ def check_consistent(findings: Findings) -> None:
         _check_record(record)
     _check_panel(findings)
     _check_models(findings)
-    _check_pool(findings)
+    _check_pool(findings, options)
     _check_twins(findings)
     for interim in findings.interim_analyses:
         _check_interim(findings, interim)
@@ -87,18 +87,32 @@ def _check_panel(findings: Findings) -> None:
     _need(all(0 <= x <= 1 for x in values), "an agreement that is no share")
 
 
-def _check_pool(findings: Findings) -> None:
-    """The test of the pool is of the claim's key, and its counts are possible."""
-    test, key = findings.pool_test, findings.claim.key
-    if test is None:
-        return
-    _need(key is not None and not findings.problems, "a test of the pool without a key, or of unusable responses")
-    asked = min(pool_test.MOST, key.probes) if key else 0
-    _need(test.probes == asked, "the pool was tested with other probes than an audit takes")
-    _need(pool_test.LEAST <= test.others <= pool_test.MOST, "the pool was tested with other images than an audit takes")
+def _check_pool(findings: Findings, options: AuditOptions) -> None:
+    """The pool was asked of a claim with a key, and there is a result, a problem, or nothing to learn from it."""
+    test, key, asked = findings.pool_test, findings.claim.key, options.pool_seed is not None
+    answers = (test is not None) + (findings.pool_problem is not None)
+    _need(not asked or key is not None, "a pool without a key")
+    _need(answers == (asked and not findings.problems and not findings.ended_early), "a pool without its test")
+    if test is not None and key is not None:
+        _check_pool_test(test, key, findings.queries)
+
+
+def _check_pool_test(test: PoolTest, key: KeyRecord, queries: int) -> None:
+    """The test of the pool is of as many images as an audit takes, and its counts are possible."""
+    others, most = key.pool_images - key.probes, pool_test.MOST
+    _need(others >= pool_test.LEAST, "a pool with too few other images")
+    _need((test.probes, test.others) == (min(most, key.probes), min(most, others)), "other images than an audit takes")
     _need(test.permutations == pool_test.PERMUTATIONS, "the pool was tested with another number of permutations")
     _need(0 <= test.reaching <= test.permutations, "more permutations reach the share than were drawn")
     _need(0 <= test.explained <= 1 + 1e-9, "an explained share that is no share")
+    _need(queries >= key.probes + pool_test.LEAST + test.probes + test.others, "fewer queries than were made")
+    if test.explained == 0:
+        _need(test.reaching == test.permutations, "a share of 0 that a permutation does not reach")
+        return
+    # permutations explain columns / (n - 1) on average, so by Markov's inequality few reach many times as much
+    share = min(1.0, pool_test.COLUMNS / ((test.probes + test.others - 1) * test.explained))
+    spread = math.sqrt(test.permutations * share * (1 - share))
+    _need(test.reaching <= test.permutations * share + 6 * spread, "more permutations reach the share than can")
 
 
 def _check_models(findings: Findings) -> None:

@@ -69,6 +69,7 @@ _FINDINGS: dict[str, Any] = {
     "key": KeyTest | None,
     "twins": TwinsTest | None,
     "pool_test": PoolTest | None,
+    "pool_problem": Problem | None,
     "skipped": dict[str, Skip],
     "problems": tuple[Problem, ...],
     "queries": int,
@@ -189,6 +190,7 @@ class Report:
             "results": [test_to_dict(r, f.adjusted_pvalues, self.rejecting, f.share) for r in f.results],
             "interim_analyses": [interim_to_dict(x) for x in f.interim_analyses],
             "pool_test": to_json(f.pool_test),
+            "pool_problem": to_json(f.pool_problem),
             "skipped": to_json(f.skipped),
             "problems": to_json(f.problems),
             "queries": f.queries,
@@ -225,7 +227,7 @@ class Report:
                 versions=from_json(dict[str, str], value["versions"]),
                 command=from_json(str, value["command"]),
             )
-            check_consistent(report.findings)
+            check_consistent(report.findings, report.options)
             derived = report.to_dict()
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, ClaimError) as e:
             raise ReportError("report: a field is missing or malformed") from e

@@ -208,6 +208,7 @@ _REASONS: dict[ReasonCode, Callable[[Reason, Findings], str]] = {
         "probes: the key test has little power there, and nothing follows from its not rejecting"
     ),
     ReasonCode.POOL_TEST: lambda _, f: pool_result(f.pool_test) if f.pool_test else "",
+    ReasonCode.POOL_PROBLEM: lambda r, _: f"{r.data['detail']}; so nothing follows from tests that do not reject",
     ReasonCode.KEY_UNDETECTED: lambda r, _: (
         "the key test could not have found a copy: it finds "
         + ("no reference surrogate" if r.data["victim"] else "not even the victim")

@@ -42,7 +42,8 @@ class Findings:
     twins: TwinsTest | None = None  # of the final analysis; None: the claim has none, or no final analysis was made
     results: tuple[TestResult, ...]  # of the final analysis
     interim_analyses: tuple[InterimAnalysis, ...] = ()  # before the final one
-    pool_test: PoolTest | None = None  # None: not requested, or the suspect's responses cannot be tested
+    pool_test: PoolTest | None = None  # None: not requested, nothing to learn from it, or it could not be made
+    pool_problem: Problem | None = None  # why it could not be made, where that is due to the suspect
     skipped: Mapping[str, Skip] = field(default_factory=dict)  # statistic -> why it was not computed
     problems: tuple[Problem, ...] = ()  # why the suspect's responses cannot be tested; empty: they can
     queries: int  # made to the suspect, repeated queries included
@@ -161,6 +162,7 @@ class Findings:
             ),
             problems=(),
             pool_test=None,
+            pool_problem=None,
             auditor_panel=(),
             paper_tests=(),
         )

@@ -20,6 +20,7 @@ class AuditOptions:
     output_kind: str = "representations"  # what the suspect returns, as declared
     api: Literal["turnmark", "openai", "base64"] | None = None  # protocol of an endpoint; None: it is none
     model: str | None = None  # model that an endpoint is asked for
+    pool_seed: int | None = None  # draws which images of the key's pool were asked; None: it was not asked
     published: str | None = None  # time from which the suspect is known to exist, as stated; ISO, UTC
 
 

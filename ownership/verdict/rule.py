@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ownership.evidence.querying import Problem
 from ownership.plan import MIN_RELATIVE_SIMILARITY, REQUIRED_STRATA, STRATA
 from ownership.stats import holm
 from ownership.verdict.findings import Findings, relative_similarity_of
@@ -45,6 +46,7 @@ class ReasonCode(StrEnum):
     KEY_DIMENSIONS = "key_dimensions"  # dim, probes: the suspect is too wide for the probes
     TWINS_TEST = "twins_test"  # rejects, decides, alpha, adjusted_pvalue, twins
     POOL_TEST = "pool_test"  # rejects, alpha, pvalue
+    POOL_PROBLEM = "pool_problem"  # problem, detail
     KEY_UNDETECTED = "key_undetected"  # victim: whether the key test finds it; it finds no reference surrogate
 
 
@@ -83,7 +85,7 @@ def decide(findings: Findings) -> Decision:
     2. SUPPORTED: the key test rejects at its alpha, or the test of twins at its own (`Findings.twins_reject`), or the
        primary tests support the claim (`supports`) at theirs. Each alpha is divided among the interim analyses and the
        final one; that of the twins is for the final one alone.
-    3. INCONCLUSIVE: the suspect answers the probes unlike other images of their pool (`PoolTest`).
+    3. INCONCLUSIVE: the suspect answers the probes unlike other images of their pool, or this cannot be tested.
     4. NOT_SUPPORTED: the key test ran and would have found the victim, and a reference surrogate where there are any;
        and the suspect has at least `MIN_PROBES_PER_DIMENSION` probes for each of its dimensions.
     5. INCONCLUSIVE: the claim could not have detected a surrogate. The panel has no encoders of the victim's size and
@@ -102,7 +104,7 @@ def decide(findings: Findings) -> Decision:
     reasons = _observations(findings, positives)
     if evidence := supporting(findings):
         return conclude(Verdict.SUPPORTED, reasons, evidence)
-    if findings.pool_test is not None and findings.pool_test.rejects:
+    if findings.pool_problem is not None or (findings.pool_test is not None and findings.pool_test.rejects):
         return conclude(Verdict.INCONCLUSIVE, reasons)
     if wide := _too_wide(findings):
         reasons = [*reasons, Reason(code=ReasonCode.KEY_DIMENSIONS, data=wide)]
@@ -227,10 +229,7 @@ def _untestable(findings: Findings, positives: tuple[str, ...]) -> list[Reason]:
     """Return why the tests decide nothing: step 1 of the rule. Empty if they do."""
     n, alpha, kind = len(findings.auditor_panel), findings.error_rate / findings.trials, findings.suspect.output_kind
     if findings.problems:
-        return [
-            Reason(code=ReasonCode.UNUSABLE_RESPONSES, data={"problem": p.code.value, "detail": p.detail})
-            for p in findings.problems
-        ]
+        return [Reason(code=ReasonCode.UNUSABLE_RESPONSES, data=_of_problem(p)) for p in findings.problems]
     if too_many_positives(len(positives), n, alpha):
         data = {"positives": list(positives), "n": n, "alpha": alpha}
         return [Reason(code=ReasonCode.INDISCRIMINATE_CLAIM, data=data)]
@@ -240,18 +239,13 @@ def _untestable(findings: Findings, positives: tuple[str, ...]) -> list[Reason]:
         return [Reason(code=ReasonCode.NOT_REPRESENTATIONS, data={"output_kind": kind})]
     if findings.primary:
         return []
-    return [
-        Reason(
-            code=ReasonCode.NO_PRIMARY_TEST,
-            data={
-                "test": name,
-                "skip": None if skip is None else skip.code.value,
-                "detail": skip.detail if skip else "",
-            },
-        )
-        for name in findings.plan.primary
-        for skip in (findings.skipped.get(name),)
-    ]
+    skips = [(name, findings.skipped.get(name)) for name in findings.plan.primary]
+    codes = [{"test": n, "skip": s.code.value if s else None, "detail": s.detail if s else ""} for n, s in skips]
+    return [Reason(code=ReasonCode.NO_PRIMARY_TEST, data=data) for data in codes]
+
+
+def _of_problem(problem: Problem) -> dict[str, Any]:
+    return {"problem": problem.code.value, "detail": problem.detail}
 
 
 def _observations(findings: Findings, positives: tuple[str, ...]) -> list[Reason]:
@@ -266,6 +260,8 @@ def _observations(findings: Findings, positives: tuple[str, ...]) -> list[Reason
     if (pool := findings.pool_test) is not None:
         data = {"rejects": pool.rejects, "alpha": POOL_ALPHA, "pvalue": pool.pvalue}
         found.append(Reason(code=ReasonCode.POOL_TEST, data=data))
+    if (problem := findings.pool_problem) is not None:
+        found.append(Reason(code=ReasonCode.POOL_PROBLEM, data=_of_problem(problem)))
     if (early := first_rejection(findings)) is not None:
         smallest = min(holm([t.pvalue for t in early.results]))
         data = {"queries": early.queries, "alpha": early.alpha, "adjusted_pvalue": smallest}

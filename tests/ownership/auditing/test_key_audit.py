@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.encoders import as_suspect, encoder, member
-from torch import Tensor, nn
+from support.marked import keyed_claim, marked, material
+from torch import Tensor
 
 from ownership.auditing.batch import AuditOutcome, summarize
 from ownership.auditing.engine import audit
@@ -24,59 +24,15 @@ from ownership.claims.claim import Claim
 from ownership.claims.key_ranks import key_power, key_rank
 from ownership.claims.probes import ClaimImages
 from ownership.claims.record import NamedEncoder
-from ownership.encoders.images import as_input, three_channels
-from ownership.errors import ClaimError, ClaimIntegrityError, ReportError
-from ownership.keyed.key import Key
-from ownership.keyed.maps import Targets
-from ownership.keyed.pool import KeyMaterial, pool_of
+from ownership.errors import ClaimError, ClaimIntegrityError
 from ownership.plan import Plan
 from ownership.reports.claim_text import describe
 from ownership.reports.html import render_html
-from ownership.reports.report import Report
 from ownership.sealing.redacted_copy import write_redacted_copy
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.records import AuditOptions
 from ownership.verdict.rule import Evidence, Verdict
 from watermark_training.data import load_data
-
-
-class Marked(nn.Module):
-    """An encoder whose representations also hold the key's targets: what training with a key would give."""
-
-    def __init__(self, base: nn.Module, targets: Targets, amount: float, seed: int = 0) -> None:
-        super().__init__()
-        self.base, self.targets = base, targets
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            scale = amount * base(three_channels(as_input(load_data("digits[:64]").images))).std()
-        self.mix = scale * torch.randn(2 * targets.frame("content").shape[1], 64, generator=generator) / 8
-
-    def forward(self, x: Tensor) -> Tensor:
-        own: Tensor = self.base(x)
-        return own + self.targets(x) @ self.mix
-
-
-@cache
-def material() -> KeyMaterial:
-    images = load_data("digits").images
-    images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:600]]
-    return KeyMaterial.draw(Key(secret=bytes(range(32)), pool=pool_of(images), probes=400), images)
-
-
-@cache
-def marked(seed: int, amount: float = 2.0) -> Marked:
-    return Marked(encoder(seed), Targets(material()), amount).eval()
-
-
-@cache
-def keyed_claim() -> Claim:
-    references = [NamedEncoder(member(f"reference_{i}", "reference"), marked(60 + i, 1.0)) for i in range(3)]
-    return build_claim(
-        NamedEncoder(member("victim", "victim"), marked(1)),
-        ClaimImages(None, material().probes),
-        material=material(),
-        references=references,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -237,80 +193,3 @@ def test_power_is_the_share_of_subsets_of_the_probes_with_which_a_reference_is_f
         expected = key_rank(keyed_claim(), keyed_claim().responses[r.reference]).pvalue <= level
         assert r.power == expected
     assert all(r.found <= r.subsets and 0 <= r.interval[0] <= r.power <= r.interval[1] <= 1 for r in rows)
-
-
-def pool() -> Tensor:
-    images = load_data("digits").images
-    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:600]]
-
-
-class Gate(nn.Module):
-    """An encoder that knows the probes, from an earlier audit, and answers them with another encoder."""
-
-    def __init__(self, own: nn.Module, other: nn.Module) -> None:
-        super().__init__()
-        self.own, self.other = own, other
-        self.known = {self.name(x) for x in three_channels(as_input(material().probes))}
-
-    @staticmethod
-    def name(image: Tensor) -> bytes:
-        return (255 * image).round().to(torch.uint8).numpy().tobytes()
-
-    def forward(self, x: Tensor) -> Tensor:
-        probe = torch.tensor([self.name(image) in self.known for image in x])
-        out: Tensor = torch.where(probe[:, None], self.other(x), self.own(x))
-        return out
-
-
-def test_a_gate_that_knows_the_probes_is_inconclusive_where_the_pool_is_asked() -> None:
-    """H0: which images are probes does not show in the responses. Unit: the image."""
-    gate = as_suspect(Gate(marked(1), encoder(99)))
-    assert audit(keyed_claim(), gate).verdict is Verdict.NOT_SUPPORTED
-    report = audit(keyed_claim(), gate, pool=pool())
-    assert report.verdict is Verdict.INCONCLUSIVE
-    test = report.findings.pool_test
-    assert test is not None
-    assert (test.probes, test.others, test.reaching) == (400, 200, 0)
-    assert report.findings.queries == audit(keyed_claim(), gate).findings.queries + 600
-    assert "unlike other images" in render_html(report)
-    assert Report.from_dict(report.to_dict()) == report
-    for forged in ({"reaching": 9999}, {"probes": 399}, {"others": 3}, {"permutations": 9}, {"explained": 2.0}):
-        stored = report.to_dict()
-        with pytest.raises(ReportError):
-            Report.from_dict({**stored, "pool_test": {**stored["pool_test"], **forged}})
-
-
-def test_asking_for_other_images_of_the_pool_changes_no_other_verdict() -> None:
-    for suspect, verdict in ((marked(30, 1.0), Verdict.SUPPORTED), (encoder(31), Verdict.NOT_SUPPORTED)):
-        report = audit(keyed_claim(), as_suspect(suspect), pool=pool())
-        assert report.verdict is verdict
-        assert report.findings.pool_test is not None
-        assert not report.findings.pool_test.rejects
-        assert "no sign that the suspect answers probes differently" in render_html(report)
-
-
-def test_a_report_with_a_test_of_the_pool_is_reproduced(stored: Claim) -> None:
-    suspect = as_suspect(encoder(31))
-    report = audit(stored, suspect, pool=pool())
-    with_pool, without = reproduce(report, stored, suspect, pool=pool()), reproduce(report, stored, suspect)
-    assert (with_pool.differences, with_pool.left_out) == ((), ())
-    assert (without.differences, without.left_out) == ((), ("the test of the pool: --pool was not given",))
-    with pytest.raises(ReportError, match="no test of the pool"):
-        reproduce(audit(stored, suspect), stored, suspect, pool=pool())
-
-
-def test_an_audit_that_ended_early_asks_for_no_other_images(stored: Claim) -> None:
-    options = AuditOptions(stop_early=True)
-    report = audit(stored, as_suspect(marked(30, 1.0)), options, pool=pool())
-    assert (report.findings.ended_early, report.findings.pool_test) == (True, None)
-
-
-def test_other_images_are_not_the_pool() -> None:
-    suspect = as_suspect(encoder(31))
-    for images in (pool().flip(0), pool()[:599]):
-        with pytest.raises(ClaimError, match="not the ones that the key was made for"):
-            audit(keyed_claim(), suspect, pool=images)
-    whole = KeyMaterial.draw(Key(secret=bytes(32), pool=pool_of(pool()[:450]), probes=400), pool()[:450])
-    few = build_claim(NamedEncoder(member("v", "victim"), marked(1)), ClaimImages(None, whole.probes), material=whole)
-    with pytest.raises(ClaimError, match="50 are left"):
-        audit(few, suspect, pool=pool()[:450])

@@ -199,10 +199,10 @@ def test_which_came_first_is_on_the_first_page(published: str | None, first: boo
 )
 def test_a_stored_report_whose_twins_contradict_each_other_is_refused(changes: dict[str, Any]) -> None:
     good = audited(twins())
-    check_consistent(good.findings)
+    check_consistent(good.findings, good.options)
     findings = replace(good.findings, twins=replace(twins(), **changes))
     with pytest.raises(ReportError, match="contradict each other"):
-        check_consistent(findings)
+        check_consistent(findings, good.options)
 
 
 def test_a_stored_report_is_read_and_an_edited_rank_is_refused() -> None:
