@@ -18,6 +18,7 @@ from cli.suspects import (
     Api,
     ApiModel,
     AuditorPanel,
+    EntryName,
     ExternalData,
     MaxModelGib,
     MemoryLimit,
@@ -82,12 +83,15 @@ def audit(
         typer.Option("--paper-tests", help="Add the paper's own tests (Tables 5, 18, 19). They never decide."),
     ] = False,
     preprocess: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Applied to images in [0, 1] first: none, imagenet, half, clip, bytes, caffe, bgr+NAME, "
-            "mean=R,G,B/std=R,G,B; or try, which tests several, each at its share of alpha."
+            "mean=R,G,B/std=R,G,B; or try, which tests several, each at its share of alpha. Not given: what the "
+            "suspect's files state; none if they state nothing; try for bare weights of a library.",
+            show_default=False,
         ),
-    ] = "none",
+    ] = None,
+    entry: EntryName = None,
     onnx_output: OnnxOutput = None,
     pooling: Pooling = "cls",
     external_data: ExternalData = False,
@@ -117,7 +121,8 @@ def audit(
             "--stop-early and --models are for one suspect: an interim analysis has a smaller share of alpha "
             "among several; check the claim in an audit of one"
         )
-    inputs.check_preprocess(preprocess)
+    if preprocess is not None:
+        inputs.check_preprocess(preprocess)
     for one in suspect:
         check_options(context, one)
     _check_suspects(suspect, probe_folder)
@@ -134,6 +139,7 @@ def audit(
     opening = Opening(
         load=LoadOptions(
             arch=arch,
+            entry=entry,
             output=onnx_output,
             pooling=pooling,
             external_data=external_data,

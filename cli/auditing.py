@@ -33,7 +33,7 @@ class Request:
 
     claim: Path
     opening: Opening
-    preprocess: str = "none"
+    preprocess: str | None = None
     auditor_panel: Path | None = None
     models: Path | None = None
     pool: str | None = None
@@ -44,7 +44,7 @@ class Request:
     def command(self, suspect: str) -> str:
         """Return the command of this audit, for the report's reader: names of files, no paths."""
         out = [*command_words(suspect, self.opening), "--claim", self.claim.resolve().name]
-        out += ["--preprocess", self.preprocess] if self.preprocess != "none" else []
+        out += ["--preprocess", self.preprocess] if self.preprocess is not None else []
         kind = self.opening.output_kind
         out += ["--output-kind", kind] if kind != "representations" else []
         for name in ("auditor_panel", "models", "roots"):
@@ -99,7 +99,7 @@ def _run(request: Request, claim: Claim, suspect: Suspect, command: str, progres
             stop_early=request.opening.stop_early,
             paper_tests=request.paper_tests,
             published=request.published,
-            preprocessings=tuple(p.name for p in parse_preprocess(request.preprocess)),
+            preprocessings=tuple(p.name for p in parse_preprocess(request.preprocess)) if request.preprocess else (),
         ),
         auditor_panel=load_folder(request.auditor_panel) if request.auditor_panel else [],
         models=models_in(request.models, claim) if request.models else None,

@@ -87,7 +87,7 @@ def progress(what: str = "starting") -> AbstractContextManager[showing.Shown]:
 
 def report(r: Report) -> None:
     """Print a report's verdict, reasons and tests."""
-    from ownership.reports import key_text, sentences, strength_text, twins_text
+    from ownership.reports import key_text, preparation_text, sentences, strength_text, twins_text
     from ownership.reports.claim_text import seal_lines
 
     colour = {"SUPPORTED": "red", "NOT_SUPPORTED": "green", "INCONCLUSIVE": "yellow"}[r.verdict.value]
@@ -103,6 +103,8 @@ def report(r: Report) -> None:
     f = r.findings
     early = f"; supported after {r.decided_after}" if r.decided_after and f.interim_analyses else ""
     out.print(f"{f.queries} queries made to the suspect, repeated queries included{early}")
+    for choice in preparation_text.preparation(r.suspect):
+        out.print(f"  - {escape(choice)}")
     for reason in sentences.reasons(r):
         out.print(f"  - {escape(reason)}")
     for line in seal_lines(r.claim.seal):

@@ -15,6 +15,7 @@ from cli.suspects import (
     AllowHttp,
     AllowTorchscript,
     AuditorPanel,
+    EntryName,
     ExternalData,
     MaxModelGib,
     MemoryLimit,
@@ -135,6 +136,7 @@ def reproduce(
     auditor_panel: AuditorPanel = None,
     models: Models = None,
     pool: PoolOfKey = None,
+    entry: EntryName = None,
     onnx_output: OnnxOutput = None,
     pooling: Pooling = "cls",
     external_data: ExternalData = False,
@@ -167,7 +169,12 @@ def reproduce(
         stored, loaded_claim = load_report(report), Claim.load(claim)
     check_claim(stored, loaded_claim)
     given = LoadOptions(
-        arch=arch, output=onnx_output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
+        arch=arch,
+        entry=entry,
+        output=onnx_output,
+        pooling=pooling,
+        external_data=external_data,
+        allow_torchscript=allow_torchscript,
     )
     opening = Opening(
         load=load_options(stored.options, given),

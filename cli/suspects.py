@@ -89,6 +89,15 @@ Models = Annotated[
         show_default=False,
     ),
 ]
+EntryName = Annotated[
+    str | None,
+    typer.Option(
+        "--entry",
+        help="Entry of a checkpoint that is the encoder, such as state_dict_ema or teacher. Not given: every one that "
+        "fits an architecture is tried, each at its share of alpha.",
+        show_default=False,
+    ),
+]
 OnnxOutput = Annotated[
     str | None,
     typer.Option("--onnx-output", help="Name of the ONNX output that is the representation.", show_default=False),
@@ -130,7 +139,7 @@ def limits_of(time_limit: float, memory_limit: float | None, max_model_gib: floa
 
 
 OF_A_MODEL = {
-    "arch", "onnx_output", "pooling", "external_data", "allow_torchscript", "time_limit", "memory_limit",
+    "arch", "entry", "onnx_output", "pooling", "external_data", "allow_torchscript", "time_limit", "memory_limit",
     "max_model_gib", "preprocess",
 }  # fmt: skip
 OF_AN_ENDPOINT = {"api", "api_model", "request_size", "transcript", "allow_http"}

@@ -18,6 +18,7 @@ from ownership.errors import OwnershipError, SuspectError, TrainingError
 from ownership.io.files import read_bytes, read_json
 from ownership.io.text import printable
 from ownership.keyed.pool import KEY_FILE, PROBES_FILE, KeyMaterial
+from ownership.suspects.sandbox.copying import INDEX
 from ownership.suspects.suspect import load_encoder
 from ownership.watermark import RotationPredictor, WatermarkKey
 from watermark_training.encoder_files import ONNX, WEIGHTS
@@ -127,7 +128,7 @@ def load_trained(path: Path | str, arch: str | None = None) -> LoadedEncoder:
     the projection head, and the watermark's key and predictor.
 
     Args:
-        path: train folder, or file.
+        path: train folder, model's folder as hubs have it, or file.
         arch: name of the architecture, where the file does not state it.
 
     Raises:
@@ -136,7 +137,7 @@ def load_trained(path: Path | str, arch: str | None = None) -> LoadedEncoder:
     """
     path = Path(path)
     in_folder = path.name in (WEIGHTS, ONNX) and (path.parent / CONFIG).is_file()
-    if not path.is_dir() and not in_folder:
+    if not in_folder and (not path.is_dir() or _from_a_hub(path)):
         suspect = load_encoder(path, arch)
         return LoadedEncoder(
             encoder=suspect.encoder, sha256=suspect.sha256, architecture=suspect.architecture, config={}
@@ -167,6 +168,12 @@ def load_trained(path: Path | str, arch: str | None = None) -> LoadedEncoder:
         projection_head=_load_head(folder / HEAD),
         material=KeyMaterial.load(folder) if has_key else None,
     )
+
+
+def _from_a_hub(folder: Path) -> bool:
+    """Return whether a folder is a model's as hubs have it: its weights have another name than those of training."""
+    names = {x.name for x in folder.iterdir()}
+    return not names & {WEIGHTS, ONNX} and bool(names & {"model.safetensors", "pytorch_model.bin", INDEX})
 
 
 def _load_head(path: Path) -> nn.Module | None:

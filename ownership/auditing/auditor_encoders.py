@@ -14,7 +14,7 @@ from ownership.verdict.results import AuditorEncoder
 
 def score_auditor_encoder(claim: Claim, encoder: Suspect, provenance: str, findings: Findings) -> AuditorEncoder:
     """Return the scores of an auditor's own encoder, by the tests that were made on the suspect."""
-    session = SuspectSession(encoder.preprocess.before(encoder.encoder), claim, encoder.name)
+    session = SuspectSession(encoder.asked(), claim, encoder.name)
     session.query_all()
     encoder.pause()  # one process at a time
     values: dict[str, float] = {}

@@ -210,7 +210,7 @@ def check_models(claim: Claim, models: Sequence[Suspect]) -> dict[str, ModelChec
 
 
 def _compare(claim: Claim, name: str, model: Suspect) -> None:
-    again = query(model.preprocess.before(model.encoder), claim.probes, name)
+    again = query(model.asked(), claim.probes, name)
     model.pause()
     for probes, stored in claim.responses[name].sets.items():
         if not allclose_responses(again.sets[probes], stored):

@@ -21,7 +21,6 @@ from ownership.evidence.querying import Problem, ProblemCode, query, relative_di
 from ownership.evidence.responses import Responses
 from ownership.keyed.key import Key
 from ownership.keyed.pool import check_pool, in_channels
-from ownership.suspects.preprocessing import Preprocess
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.findings import Findings
 from ownership.verdict.results import PoolTest
@@ -57,7 +56,6 @@ class PoolCheck:
 
     Args:
         claim: The claim, with a key.
-        suspect: The suspect.
         images: `(n, c, h, w)` uint8, all images of the pool in their order.
         seed: Draws which images are asked and in which order. The suspect's operator must not know it before.
 
@@ -65,49 +63,48 @@ class PoolCheck:
         ClaimError: If these are other images.
     """
 
-    def __init__(self, claim: Claim, suspect: Suspect, images: Tensor, seed: int) -> None:
+    def __init__(self, claim: Claim, images: Tensor, seed: int) -> None:
         key = check_pool_of(claim, images)
-        self._suspect, self._tolerance, self._random = suspect, claim.plan.repeat_tolerance, np.random.default_rng(seed)
+        self._tolerance, self._random = claim.plan.repeat_tolerance, np.random.default_rng(seed)
         order = np.asarray(key.pool_order())
         self._probes = self._random.permutation(key.probes)[:MOST]  # positions among the claim's public probes
         self._others = self._random.permutation(order[key.probes :])[:MOST]
         self._drawn = order[: key.probes][self._probes]
         self._images = in_channels(images, key.pool.shape[0])
-        self._before: dict[str, Array | Problem] = {}
+        self._before: dict[tuple[str | None, str], Array | Problem] = {}
 
-    def ask_before(self, tried: Sequence[Preprocess]) -> None:
-        """Ask for the first of the other images, with every preprocessing, before the suspect has seen a probe."""
-        for preprocess in tried:
-            self._before[preprocess.name] = self._ask(self._others[:LEAST], preprocess)
+    def ask_before(self, tried: Sequence[Suspect]) -> None:
+        """Ask every variant of the suspect for the first of the other images, before it has seen a probe."""
+        for one in tried:
+            self._before[_variant(one)] = self._ask(self._others[:LEAST], one)
 
-    def ask_after(self, findings: Findings, tried: Sequence[Preprocess], responses: Responses) -> Findings:
+    def ask_after(self, findings: Findings, suspect: Suspect, responses: Responses) -> Findings:
         """Ask for probes and other images together, and return the findings with what they show.
 
         Args:
             findings: Of the audit. Nothing is asked if they end it: the responses cannot be tested, or an interim
                 analysis supports the claim.
-            tried: The preprocessings; that of the findings is used.
-            responses: To the claim's probes, with it.
+            suspect: The variant that the findings are of.
+            responses: Its responses to the claim's probes.
         """
         findings = replace(findings, queries=findings.queries + LEAST * len(self._before))
         if findings.problems or findings.ended_early:
             return findings
-        used = next(p for p in tried if p.name == findings.suspect.preprocessing)
-        found = self._test(used, responses.sets["public"])
+        found = self._test(suspect, responses.sets["public"])
         findings = replace(findings, queries=findings.queries + len(self._probes) + len(self._others))
         if isinstance(found, Problem):
             return replace(findings, pool_problem=found)
         return replace(findings, pool_test=found)
 
-    def _test(self, preprocess: Preprocess, public: Array) -> PoolTest | Problem:
-        before = self._before[preprocess.name]
+    def _test(self, suspect: Suspect, public: Array) -> PoolTest | Problem:
+        before = self._before[_variant(suspect)]
         if isinstance(before, Problem):
             return before
         asked, shuffled = (
             np.r_[self._drawn, self._others],
             self._random.permutation(len(self._drawn) + len(self._others)),
         )
-        answers = self._ask(asked[shuffled], preprocess)
+        answers = self._ask(asked[shuffled], suspect)
         if isinstance(answers, Problem):
             return answers
         if not len(public[0]) == len(before[0]) == len(answers[0]):
@@ -124,11 +121,12 @@ class PoolCheck:
             probes=n, others=len(self._others), explained=explained, permutations=PERMUTATIONS, reaching=reaching
         )
 
-    def _ask(self, which: NDArray[np.intp], preprocess: Preprocess) -> Array | Problem:
+    def _ask(self, which: NDArray[np.intp], suspect: Suspect) -> Array | Problem:
         """Return the responses `(n, d)`; a suspect that fails here must not thereby escape what else was found."""
-        encoder = preprocess.before(self._suspect.encoder)
         try:
-            answers = query(encoder, {"public": self._images[torch.from_numpy(which)]}, "suspect").sets["public"]
+            answers = query(suspect.asked(), {"public": self._images[torch.from_numpy(which)]}, "suspect").sets[
+                "public"
+            ]
         except SuspectError as e:
             return Problem(code=ProblemCode.FAILED, detail=f"asked for images of the pool: {e.message}")
         if not np.isfinite(answers).all():
@@ -136,3 +134,7 @@ class PoolCheck:
             detail = f"the responses to {bad} of {len(answers)} images of the pool are not finite (NaN or infinite)"
             return Problem(code=ProblemCode.NOT_FINITE, detail=detail)
         return answers
+
+
+def _variant(of: Suspect) -> tuple[str | None, str]:
+    return of.entry, of.preprocess.name

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ownership.attestation.beacon import BeaconRound
 from ownership.attestation.timestamps import Timestamp
 from ownership.claims.claim import Claim
+from ownership.io.text import printable
 from ownership.reports.claim_text import seal_record
-from ownership.suspects.preprocessing import Preprocess
 from ownership.suspects.sandbox.encoder import SandboxedEncoder
 from ownership.suspects.suspect import Suspect
 from ownership.verdict.records import (
@@ -114,6 +115,8 @@ def suspect_record(suspect: Suspect, claim: Claim, dim: int | None) -> SuspectRe
         output_kind=suspect.output_kind,
         resized_to=suspect.resizes(tuple(claim.probes["public"].shape)),
         preprocessing=suspect.preprocess.name,
+        preprocessing_from=suspect.preprocess_from,
+        entry=None if suspect.entry is None else printable(suspect.entry, 200),
         files=suspect.files,
         sandbox=suspect.layers,
         host=details.get("host"),
@@ -123,12 +126,12 @@ def suspect_record(suspect: Suspect, claim: Claim, dim: int | None) -> SuspectRe
     )
 
 
-def options_record(options: AuditOptions, suspect: Suspect, tried: tuple[Preprocess, ...]) -> AuditOptions:
+def options_record(options: AuditOptions, suspect: Suspect, tried: Sequence[Suspect]) -> AuditOptions:
     """Return the options of an audit as they were applied: what the suspect was loaded with counts."""
     details = suspect.details()
     made = replace(
         options,
-        preprocessings=tuple(p.name for p in tried),
+        preprocessings=tuple(dict.fromkeys(s.preprocess.name for s in tried)),
         output_kind=suspect.output_kind,
         api=details.get("api"),
         model=details.get("model"),
@@ -136,4 +139,5 @@ def options_record(options: AuditOptions, suspect: Suspect, tried: tuple[Preproc
     if not isinstance(suspect.encoder, SandboxedEncoder):
         return made
     loaded = suspect.encoder.options
-    return replace(made, arch=loaded.arch, onnx_output=loaded.output, pooling=loaded.pooling)
+    entry = None if suspect.entries else loaded.entry
+    return replace(made, arch=loaded.arch, entry=entry, onnx_output=loaded.output, pooling=loaded.pooling)

@@ -27,6 +27,7 @@ def load_options(options: AuditOptions, given: LoadOptions) -> LoadOptions:
     return replace(
         given,
         arch=options.arch if given.arch is None else given.arch,
+        entry=options.entry if given.entry is None else given.entry,
         output=options.onnx_output if given.output is None else given.output,
         pooling=options.pooling if given.pooling == LoadOptions().pooling else given.pooling,
     )

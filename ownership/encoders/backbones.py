@@ -1,6 +1,6 @@
 """Any image model of torchvision or timm by name, without its classifier, as an `Encoder`.
 
-    torchvision:resnet50     timm:vit_tiny_patch16_224
+    torchvision:resnet50     timm:vit_tiny_patch16_224     timm:vit_tiny_patch16_224?img_size=96&global_pool=avg
 
 A backbone is made with random weights; weights come from a file or from training. Names are looked up in the libraries'
 own lists, so that a name from an untrusted file can refer to neither a hub nor a folder.
@@ -8,6 +8,7 @@ own lists, so that a name from an untrusted file can refer to neither a hub nor 
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,8 @@ from ownership.io.extras import require
 
 HEADS = ("fc.", "classifier.", "head.", "heads.", "head_drop.", "AuxLogits.", "aux1.", "aux2.")
 """Prefixes of the classifier's weights in the two libraries; `as_encoder_state` leaves them out."""
+
+_SETTINGS = re.compile(r"img_size=[1-9]\d{0,3}(&global_pool=(avg|token))?|global_pool=(avg|token)")
 
 
 @lru_cache(maxsize=4)
@@ -39,8 +42,20 @@ def backbones(library: str) -> frozenset[str]:
 
 
 def is_backbone(name: str) -> bool:
-    """Return whether a name is `torchvision:MODEL` or `timm:MODEL` for a model that the library lists."""
-    return name in backbones(name.partition(":")[0])
+    """Return whether a name is `torchvision:MODEL` or `timm:MODEL` for a model that the library lists.
+
+    A model of timm may have settings: `?img_size=96`, `?global_pool=avg`, or both with `&` between.
+    """
+    model, mark, settings = name.partition("?")
+    return model in backbones(model.partition(":")[0]) and (not mark or _settings(settings) is not None)
+
+
+def _settings(text: str) -> dict[str, Any] | None:
+    """Return the settings of a model of timm; None if there are others than the two."""
+    if not _SETTINGS.fullmatch(text):
+        return None
+    found = dict(part.split("=") for part in text.split("&"))
+    return {name: int(value) if name == "img_size" else value for name, value in found.items()}
 
 
 def make_backbone(name: str) -> tuple[nn.Module, int, tuple[float, ...], tuple[float, ...]]:
@@ -50,11 +65,12 @@ def make_backbone(name: str) -> tuple[nn.Module, int, tuple[float, ...], tuple[f
         name: a name for which `is_backbone` is true.
     """
     library, _, model = name.partition(":")
+    model, _, settings = model.partition("?")
     if library == "timm":
         require("timm")
         import timm
 
-        made: Any = timm.create_model(model, pretrained=False, num_classes=0)
+        made: Any = timm.create_model(model, pretrained=False, num_classes=0, **(_settings(settings) or {}))
         dim = int(getattr(made, "head_hidden_size", None) or made.num_features)
         return made, dim, tuple(made.pretrained_cfg["mean"]), tuple(made.pretrained_cfg["std"])
     from torchvision import models

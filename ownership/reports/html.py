@@ -29,6 +29,7 @@ from ownership.reports.glossary import (
     format_p,
 )
 from ownership.reports.key_text import key_result, map_scores, order
+from ownership.reports.preparation_text import preparation
 from ownership.reports.report import Report
 from ownership.verdict.results import TestResult
 from ownership.verdict.strength import SCALE
@@ -82,6 +83,7 @@ def render_html(report: Report, custody: Custody | None = None) -> str:
         findings=findings,
         claim=findings.claim,
         suspect=findings.suspect,
+        preparation=preparation(findings.suspect),
         custody=custody,
         renderer=renderer(),
         content=content,

@@ -10,3 +10,7 @@ Pooling = Literal["cls", "mean"]
 """How one vector per token becomes one vector per image, one of `suspects.formats.adapter.POOLINGS`."""
 Protocol = Literal["turnmark", "openai", "base64"]
 """Protocol of an HTTP endpoint, a key of `suspects.endpoint.protocols.APIS`."""
+
+PreprocessingSource = Literal["option", "files", "library", "assumed"]
+"""Where a suspect's preprocessing comes from: declared for the audit; stated in its files, or part of the model; what
+the library of its architecture uses, where its files state none; none, where its file states none."""

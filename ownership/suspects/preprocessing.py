@@ -56,6 +56,17 @@ TRIED = ("none", "imagenet", "half", "bytes")
 """The preprocessings of "try"; alpha is divided by their number."""
 
 
+def of_channels(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Preprocess:
+    """Return the preprocessing with these mean and standard deviation, by its name if it has one.
+
+    >>> of_channels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).name, of_channels((0.5, 0.5, 0.5), (0.2, 0.2, 0.2)).name
+    ('half', 'mean=0.5,0.5,0.5/std=0.2,0.2,0.2')
+    """
+    known = next((p for p in PREPROCESSES.values() if (p.mean, p.std, p.scale, p.bgr) == (mean, std, 1.0, False)), None)
+    named = "/".join(f"{n}={','.join(map(repr, x))}" for n, x in (("mean", mean), ("std", std)))
+    return known or Preprocess(name=named, mean=mean, std=std)
+
+
 def parse_preprocess(text: str) -> tuple[Preprocess, ...]:
     """Parse the preprocessing of the command line: a name, `bgr+NAME`, `mean=R,G,B/std=R,G,B`, or "try" for several.
 

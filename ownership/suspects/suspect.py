@@ -7,19 +7,24 @@ that are loaded. `formats` defines what each format may contain, `sandbox` isola
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
+
+from torch import Tensor
 
 from ownership.encoders.architectures import is_architecture
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SuspectError
 from ownership.io.files import read_bytes
 from ownership.io.text import printable
+from ownership.suspects.choices import PreprocessingSource
 from ownership.suspects.formats.adapter import AdaptedEncoder, resized
 from ownership.suspects.formats.model_file import LoadOptions, open_model
-from ownership.suspects.preprocessing import NONE, Preprocess
+from ownership.suspects.preprocessing import NONE, Preprocess, of_channels, parse_preprocess
+from ownership.suspects.sandbox.copying import CONFIG, weights_of
+from ownership.suspects.sandbox.description import Description
 from ownership.suspects.sandbox.encoder import Limits, SandboxedEncoder
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".pt2")
@@ -37,6 +42,10 @@ class Suspect:
     encoder: EncoderLike  # images (n, 3, h, w) float32 in [0, 1] -> representations (n, d)
     output_kind: str = "representations"  # declared kind of its output, a name in OUTPUT_KINDS
     preprocess: Preprocess = NONE  # applied to images before the encoder
+    preprocess_from: PreprocessingSource = "files"  # why it is this one
+    choices: tuple[Preprocess, ...] = ()  # preprocessings that it may want, where no file states one
+    entry: str | None = None  # entry of its checkpoint that is asked; None: the loaded one
+    entries: tuple[str, ...] = ()  # entries of its checkpoint that are encoders with different weights, if several
     files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256, if it consists of several files
     details: Callable[[], dict[str, Any]] = dict  # called after the last query: further fields of the report
 
@@ -44,6 +53,29 @@ class Suspect:
     def layers(self) -> dict[str, str] | None:
         """Isolation layer of its sandbox -> details of that layer; None for an encoder in this process."""
         return self.encoder.layers if isinstance(self.encoder, SandboxedEncoder) else None
+
+    def asked(self) -> EncoderLike:
+        """Return the encoder of images in [0, 1]: of its entry, after its preprocessing."""
+        encoder, entry = self.encoder, self.entry
+        if not isinstance(encoder, SandboxedEncoder) or entry is None:
+            return self.preprocess.before(encoder)
+
+        def selected(images: Tensor) -> Tensor:
+            encoder.select(entry)
+            return encoder(images)
+
+        return self.preprocess.before(selected)
+
+    def variants(self, preprocessings: Sequence[Preprocess] = ()) -> tuple[Suspect, ...]:
+        """Return this suspect with every entry and every preprocessing that may be the right one.
+
+        Args:
+            preprocessings: Those that are declared; empty: what its files state, or what it may want.
+        """
+        source: PreprocessingSource = "option" if preprocessings else self.preprocess_from
+        wanted = tuple(preprocessings) or self.choices or (self.preprocess,)
+        entries = self.entries or (self.entry,)
+        return tuple(replace(self, entry=e, preprocess=p, preprocess_from=source) for e in entries for p in wanted)
 
     def resizes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
         """Return height and width to which images `(n, c, h, w)` are resized for it; None if they are not resized."""
@@ -93,7 +125,7 @@ def load_suspect(
     output_kind: str = "representations",
     options: LoadOptions | None = None,
     limits: Limits | None = None,
-    preprocess: Preprocess = NONE,
+    preprocess: Preprocess | None = None,
 ) -> Suspect:
     """Load an encoder from a file that an adversary may have written, in a sandboxed process.
 
@@ -103,7 +135,7 @@ def load_suspect(
         output_kind: kind of the model's output, a name in `OUTPUT_KINDS`. It is declared, never detected.
         options: the architecture and other properties that the file does not state, and permissions.
         limits: time and memory that the suspect may use.
-        preprocess: preprocessing that the model expects beyond what its file states.
+        preprocess: preprocessing that the model expects; None: what its files state, or what its library uses.
 
     Raises:
         SuspectError: if the file cannot be loaded as an encoder, or `output_kind` is unknown.
@@ -113,7 +145,8 @@ def load_suspect(
     check_output_kind(output_kind)
     path = Path(path)
     encoder = SandboxedEncoder(path, options or LoadOptions(), limits)
-    copy = encoder.copy
+    copy, described = encoder.copy, encoder.described
+    known, source, choices = _preprocessing(described) if preprocess is None else (preprocess, "option", ())
     return Suspect(
         name=printable(path.name),
         format=encoder.format,
@@ -122,9 +155,22 @@ def load_suspect(
         architecture=encoder.architecture,
         encoder=encoder,
         output_kind=output_kind,
-        preprocess=preprocess,
+        preprocess=known,
+        preprocess_from=source,
+        choices=choices,
+        entries=described.entries if len(described.entries) > 1 else (),
         files={printable(n): d for n, d in copy.files.items()} if len(copy.files) > 1 else {},
     )
+
+
+def _preprocessing(described: Description) -> tuple[Preprocess, PreprocessingSource, tuple[Preprocess, ...]]:
+    """Return the preprocessing of a model, where it comes from, and what to try where nothing states one."""
+    if described.mean is None or described.std is None:  # bare weights hold it; a graph may, or may not
+        return NONE, "assumed" if described.architecture is None else "files", ()
+    found = of_channels(described.mean, described.std)
+    if described.stated:
+        return found, "files", ()
+    return found, "library", (found, *(p for p in parse_preprocess("try") if p != found))
 
 
 def load_encoder(path: Path | str, arch: str | None = None) -> Suspect:
@@ -133,22 +179,27 @@ def load_encoder(path: Path | str, arch: str | None = None) -> Suspect:
     Weights and ONNX only, by the same restricted loaders. Formats that contain code are refused.
 
     Args:
-        path: as in `load_suspect`.
+        path: as in `load_suspect`. Of a folder, the digest is that of its weights.
         arch: architecture of bare weights; inferred from the weights if None.
 
     Raises:
-        SuspectError: if the file cannot be loaded as an encoder.
+        SuspectError: if the file cannot be loaded as an encoder, or holds several with different weights.
     """
     path = Path(path)
+    beside = path / CONFIG if path.is_dir() else None
+    path = weights_of(path) if path.is_dir() else path
     data = read_bytes(path, SuspectError, "encoder")
-    opened = open_model(path, LoadOptions(arch=arch), missing_layers=("a sandboxed process",))
+    opened = open_model(path, LoadOptions(arch=arch), missing_layers=("a sandboxed process",), config=beside)
+    if opened.weights is not None and opened.weights.others:
+        names = ", ".join(printable(e, 80) for e in (opened.weights.entry, *opened.weights.others))
+        raise SuspectError(f"{printable(path, 300)} holds several encoders: {names}", "save the weights of one of them")
     return Suspect(
         name=printable(path.name),
         format=opened.format,
         sha256=hashlib.sha256(data).hexdigest(),
         size=len(data),
         architecture=opened.architecture,
-        encoder=opened.encoder,
+        encoder=opened.encoder if opened.weights is None else opened.weights.normalised(),
     )
 
 

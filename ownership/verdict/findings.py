@@ -68,8 +68,8 @@ class Findings:
 
     @property
     def trials(self) -> int:
-        """Number of preprocessings tried: each is tested at its share of alpha, which is what the plan here says."""
-        return max(1, len(self.suspect.preprocessings_tried))
+        """Number of variants tried: each is tested at its share of alpha, which is what the plan here says."""
+        return max(1, len(self.suspect.preprocessings_tried)) * max(1, len(self.suspect.entries_tried))
 
     @property
     def key_error_rate(self) -> float:

@@ -15,6 +15,7 @@ class AuditOptions:
     paper_tests: bool = False  # add the tests of the paper; they never decide
     preprocessings: tuple[str, ...] = ()  # names of those to try, each at its share of alpha; empty: the suspect's own
     arch: str | None = None  # architecture of bare weights; None: inferred from the weights
+    entry: str | None = None  # entry of a checkpoint that is the encoder; None: every one that fits was tried
     onnx_output: str | None = None  # name of the ONNX output that is the representation; None: the only one
     pooling: str = "cls"  # of models that return tokens
     output_kind: str = "representations"  # what the suspect returns, as declared
@@ -143,6 +144,9 @@ class SuspectRecord:
     output_kind: str = "representations"  # as declared
     resized_to: tuple[int, int] | None = None  # height and width that probes were resized to for it
     preprocessing: str = "none"
+    preprocessing_from: Literal["option", "files", "library", "assumed"] = "files"  # why it is this one
+    entry: str | None = None  # of its checkpoint; None: there is only one
+    entries_tried: tuple[str, ...] = ()  # where several were tried; `entry` is the one reported
     preprocessings_tried: tuple[str, ...] = ()  # where several were tried; `preprocessing` is the one reported
     files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256, where there are several
     sandbox: dict[str, str] | None = None  # isolation layer -> mechanism; None: it ran in the auditor's process

@@ -44,9 +44,7 @@ class AdaptedEncoder:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return representations `(n, d)` of images `(n, 3, h, w)`."""
-        if (h_w := resized(self.size, tuple(images.shape))) is not None:
-            shrinks = max(images.shape[-2:]) > min(h_w)
-            images = F.interpolate(images, size=h_w, mode="bilinear", antialias=shrinks).clamp(0, 1)
+        images = in_size(images, self.size)
         if self._channels_last:
             images = images.permute(0, 2, 3, 1).contiguous()
         size = self._batch or len(images)
@@ -60,6 +58,14 @@ class AdaptedEncoder:
                 )
             parts.append(pooled(answer, self._pooling, channels_last=self._channels_last)[: len(chunk)])
         return torch.cat(parts)
+
+
+def in_size(images: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Return images `(n, 3, h, w)` in a height and a width; 0 or None: as they are."""
+    if size is None or (h_w := resized(size, tuple(images.shape))) is None:
+        return images
+    shrinks = max(images.shape[-2:]) > min(h_w)
+    return F.interpolate(images, size=h_w, mode="bilinear", antialias=shrinks)
 
 
 def resized(size: tuple[int, int], shape: tuple[int, ...]) -> tuple[int, int] | None:

@@ -7,13 +7,10 @@ only: the caller of `open_model` states which isolation layers are missing.
 
 from __future__ import annotations
 
-import pickle
-import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,12 +19,16 @@ from torch import Tensor
 from ownership.encoders.architectures import is_architecture
 from ownership.encoders.images import EncoderLike
 from ownership.errors import SandboxError, SuspectError, UnsafeSuspectError
+from ownership.io.files import read_json
 from ownership.io.text import printable
 from ownership.suspects.formats.adapter import POOLINGS, AdaptedEncoder
+from ownership.suspects.formats.checkpoint import MOST_MAPPINGS, mappings
+from ownership.suspects.formats.model_config import ModelConfig, read_model_config
 from ownership.suspects.formats.onnx_file import ExternalData as ExternalData
 from ownership.suspects.formats.onnx_file import open_onnx
-from ownership.suspects.formats.state_dict import ModelConfig, load_weights, read_model_config
+from ownership.suspects.formats.state_dict import Named, Weights, fixed_size, load_weights
 from ownership.suspects.formats.torch_export import open_exported, open_torchscript
+from ownership.suspects.formats.unpickling import read_checkpoint
 
 FORMATS = "safetensors, a PyTorch state dict (.pt, .pth), torch.export (.pt2) or ONNX"
 
@@ -42,6 +43,7 @@ class LoadOptions:
     """Properties of a suspect that its file does not state, and permissions."""
 
     arch: str | None = None  # architecture of bare weights; None to infer it
+    entry: str | None = None  # entry of a checkpoint that is the encoder; None for every one that fits
     output: str | None = None  # name of the ONNX output that is the representation; None for the first that fits
     pooling: str = "cls"  # pooling of tokens, one of POOLINGS
     external_data: bool = False  # whether an ONNX model may consist of several files
@@ -59,11 +61,13 @@ class LoadedModel:
     format: str  # safetensors, pytorch, onnx, torch.export, torchscript
     architecture: str | None  # of bare weights
     encoder: EncoderLike
+    weights: Weights | None = None  # of bare weights
+    fixed: tuple[int, int] | None = None  # height and width that bare weights take, or that a file beside them states
 
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of its input, 0 for any; None if the model accepts any size."""
-        return self.encoder.size if isinstance(self.encoder, AdaptedEncoder) else None
+        return self.encoder.size if isinstance(self.encoder, AdaptedEncoder) else self.fixed
 
 
 def open_model(
@@ -82,7 +86,7 @@ def open_model(
         UnsafeSuspectError: if loading would run code that the options do not allow.
         SandboxError: if the file contains code and an isolation layer is missing.
     """
-    kind = detect_format(path)
+    kind = "safetensors" if path.name.endswith(".index.json") else detect_format(path)
     if kind == "torchscript" and not options.allow_torchscript:
         raise UnsafeSuspectError(
             "this is TorchScript, a program; refused", "--allow-torchscript runs it in the sandbox; or send ONNX"
@@ -101,11 +105,19 @@ def open_model(
         return LoadedModel(format=kind, architecture=None, encoder=open_exported(path, options.pooling))
     if kind == "torchscript":
         return LoadedModel(format=kind, architecture=None, encoder=open_torchscript(path, options.pooling))
-    state, stated = _read_safetensors(path) if kind == "safetensors" else (_read_pytorch(path), None)
-    _check_state(state)
+    named, stated = (_read_pytorch(path), None) if kind == "pytorch" else _read_safetensors(path)
+    for path_in_file, state in named:
+        if not path_in_file.startswith("optim"):  # of an optimizer nothing is used
+            _check_state(state)
     beside = ModelConfig() if config is None else read_model_config(config)
-    architecture, encoder = load_weights(state, options.arch or stated, beside)
-    return LoadedModel(format=kind, architecture=architecture, encoder=encoder)
+    weights = load_weights(named, options.arch or stated, beside, options.entry)
+    return LoadedModel(
+        format=kind,
+        architecture=weights.architecture,
+        encoder=weights.encoder,
+        weights=weights,
+        fixed=fixed_size(weights.encoder.body) or beside.size,
+    )
 
 
 def detect_format(path: Path) -> str:
@@ -170,7 +182,25 @@ def zip_names(path: Path) -> list[str]:
     return names
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """Return the tensors of a model in several safetensors files, each from the file that the index names for it."""
+    places = read_json(index, SuspectError, "suspect").get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(x, str) and x == Path(x).name for x in places.values()):
+        raise SuspectError(f"suspect: {index.name} names no files", "fetch it again")
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(places.values())):
+        if not (index.parent / name).is_file():
+            raise SuspectError(f"suspect: {printable(name, 80)} is missing beside {index.name}", "fetch it as well")
+        ((_, part),), _ = _read_safetensors(index.parent / name)
+        state |= {k: v for k, v in part.items() if places.get(k) == name}
+    if len(state) != len(places):
+        raise SuspectError(f"suspect: {len(places) - len(state)} tensors of {index.name} are missing", "fetch it again")
+    return state
+
+
+def _read_safetensors(path: Path) -> tuple[Named, str | None]:
+    if path.name.endswith(".index.json"):
+        return [("", _read_shards(path))], None
     try:
         with safe_open(path, framework="pt", device="cpu") as f:
             names, metadata = list(f.keys()), f.metadata() or {}
@@ -184,38 +214,23 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as e:
         raise SuspectError(f"suspect: safetensors file is damaged ({printable(e)})", "fetch it again") from e
     stated = metadata.get("architecture")
-    return state, stated if isinstance(stated, str) and is_architecture(stated) else None
+    return [("", state)], stated if isinstance(stated, str) and is_architecture(stated) else None
 
 
-def _read_pytorch(path: Path) -> dict[str, Tensor]:
-    """Read a state dict with the restricted unpickler; unwrap one level of `state_dict` or `model`."""
-    try:
-        with warnings.catch_warnings():  # torch comments on pickle protocols and layouts; the checks decide
-            warnings.simplefilter("ignore")
-            value: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    except pickle.UnpicklingError as e:
-        raise UnsafeSuspectError(
-            f"refused: loading this file would run code ({_culprit(str(e))}); nothing ran",
-            "ask for a state dict (torch.save(model.state_dict(), ...)) or safetensors",
-        ) from e
-    except MemoryError:
-        raise
-    except Exception as e:  # the unpickler raises what the bytes make it raise
-        if "allocate" in str(e):
-            raise MemoryError from e
-        raise SuspectError("suspect: the PyTorch file is damaged", "the copy may have failed; fetch it again") from e
-    if isinstance(value, dict):
-        for wrapper in ("state_dict", "model"):
-            if isinstance(value.get(wrapper), dict):
-                value = value[wrapper]
+def _read_pytorch(path: Path) -> Named:
+    """Return the mappings of named tensors in a checkpoint."""
+    value = read_checkpoint(path)
     if not isinstance(value, dict) or not value:
         raise SuspectError(
             f"suspect: expected a mapping of name to tensor, got {type(value).__name__}", "save model.state_dict()"
         )
-    for name, tensor in value.items():
-        if not isinstance(name, str) or type(tensor) not in (Tensor, torch.nn.Parameter):
-            raise SuspectError(f"suspect: entry {printable(name)} is no named tensor", "save model.state_dict()")
-    return value
+    found = list(mappings(value))
+    if len(found) > MOST_MAPPINGS:
+        raise SuspectError(f"suspect: more than {MOST_MAPPINGS} mappings of tensors", "save model.state_dict()")
+    if not found:
+        first = printable(next(dict.__iter__(value)), 80)
+        raise SuspectError(f"suspect: no named tensor in it (first entry: {first})", "save model.state_dict()")
+    return found
 
 
 def _check_shape(name: str, shape: Sequence[int]) -> None:
@@ -248,11 +263,3 @@ def _check_state(state: dict[str, Tensor]) -> None:
             raise SuspectError(
                 f"suspect: tensor {printable(name)} has {bad} values that are not finite", "the weights are damaged"
             )
-
-
-def _culprit(message: str) -> str:
-    """Extract from the restricted unpickler's message the global that it refused."""
-    for marker in ("GLOBAL ", "Unsupported global: GLOBAL "):
-        if marker in message:
-            return printable(message.split(marker, 1)[1].split()[0], 60)
-    return "a pickled object that is no tensor"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ownership.encoders.architectures import ARCHITECTURES, Encoder, is_architecture, known_architectures, make_encoder
-from ownership.encoders.backbones import as_encoder_state
 from ownership.errors import SuspectError
-from ownership.io.files import read_json
 from ownership.io.text import printable
+from ownership.suspects.formats.checkpoint import Entry, entries, picked, prefixes, unwrapped
+from ownership.suspects.formats.layouts import Layout, layouts_of, settings_of
+from ownership.suspects.formats.model_config import ModelConfig
 
 COMMON = (
     *(f"torchvision:{m}" for m in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2")),
@@ -23,104 +23,136 @@ COMMON = (
 )
 """Backbones whose names and shapes weights of unknown architecture are compared with, after `ARCHITECTURES`."""
 
+NO_HINTS = ModelConfig()
+
+Named = Sequence[tuple[str, dict[str, Tensor]]]
+"""The mappings of a checkpoint: path and tensors."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Contents of a `config.json` beside weights."""
+class Normalisation:
+    """Mean and standard deviation that images are normalised by before the weights' first layer."""
 
-    architectures: tuple[str, ...] = ()  # candidates: a name may be in `ARCHITECTURES`, in timm, or in both
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    stated: bool  # in a file beside the weights; else they are the library's, and a choice
 
 
-def read_model_config(path: Path) -> ModelConfig:
-    """Read architecture, mean and std from `config.json`, as timm and Turnmark write it.
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Weights:
+    """An encoder made of bare weights.
 
-    Mean and std are also read from a `preprocessor_config.json` beside it, as transformers writes it.
+    Attributes:
+        architecture: Its name, with settings.
+        encoder: The encoder. Without normalisation if the weights hold none.
+        entry: Name of the entry in the checkpoint.
+        others: Names of further entries with other weights that fit an architecture.
+        normalisation: What the weights do not hold; None if they do.
     """
-    value = read_json(path, SuspectError, "suspect") if path.is_file() else {}
-    name, about = value.get("architecture"), value.get("pretrained_cfg")
-    other = path.with_name("preprocessor_config.json")
-    beside = read_json(other, SuspectError, "suspect") if other.is_file() else {}
 
-    def channels(key: str) -> tuple[float, ...] | None:
-        given = about.get(key) if isinstance(about, dict) else beside.get(f"image_{key}")
-        numbers = isinstance(given, list) and len(given) == 3 and all(type(x) in (int, float) for x in given)
-        if not numbers or not all(math.isfinite(x) and (x > 0 or key == "mean") for x in given or ()):
-            return None
-        return tuple(float(x) for x in given or ())
+    architecture: str
+    encoder: Encoder
+    entry: str
+    others: tuple[str, ...] = ()
+    normalisation: Normalisation | None = None
 
-    names = (name, f"timm:{name}") if isinstance(name, str) else ()
-    return ModelConfig(
-        architectures=tuple(n for n in names if is_architecture(n)), mean=channels("mean"), std=channels("std")
-    )
+    def normalised(self) -> Encoder:
+        """Return the encoder of images in `[0, 1]`, with its normalisation."""
+        if (found := self.normalisation) is not None:
+            self.encoder.mean.copy_(torch.tensor(found.mean).reshape(1, 3, 1, 1))
+            self.encoder.std.copy_(torch.tensor(found.std).reshape(1, 3, 1, 1))
+        return self.encoder
 
 
 def load_weights(
-    state: dict[str, Tensor], architecture: str | None = None, hints: ModelConfig = ModelConfig()
-) -> tuple[str, Encoder]:
-    """Return the architecture of weights, and the encoder with these weights.
+    named: Named, architecture: str | None = None, hints: ModelConfig = NO_HINTS, entry: str | None = None
+) -> Weights:
+    """Return the encoder in a checkpoint: the wanted entry, or the first that fits an architecture.
 
     Args:
-        state: the weights.
-        architecture: name of the architecture; None to infer it.
-        hints: contents of `config.json`: the architecture, and mean and std for weights that include none.
+        named: The checkpoint's mappings.
+        architecture: Name of the architecture; None to infer it.
+        hints: Contents of `config.json`: architectures, mean and std, size.
+        entry: Name of the entry, or its beginning.
 
     Raises:
-        SuspectError: if no architecture fits. The hint names one that fits better than the given one.
+        SuspectError: If no architecture fits. The hint names one that fits better than the given one.
     """
-    if architecture is None and hints.architectures:
-        architecture = next((n for n in hints.architectures if _fits(state, n)), hints.architectures[0])
-    named = architecture if architecture is not None else _matching(state)
-    if not is_architecture(named):
-        raise SuspectError(f"unknown architecture {printable(named)!r}", known_architectures(named))
-    expected = _expected(named)
-    given = state if named in ARCHITECTURES else as_encoder_state(state, expected)
-    missing = [k for k in expected if k not in given]
-    unexpected = [k for k in given if k not in expected]
-    misshaped = [k for k in expected if k in given and given[k].shape != expected[k].shape]
-    if missing or unexpected or misshaped:
-        first = (missing or misshaped or unexpected)[0]
-        better = next((name for name in (*ARCHITECTURES, *COMMON) if name != named and _fits(state, name)), None)
-        raise SuspectError(
-            f"suspect does not fit {named}: {len(missing)} tensors missing, {len(unexpected)} unexpected, "
-            f"{len(misshaped)} of another shape; first: {printable(first)}",
-            f"did you mean {better}?" if better else f"name the right one with --arch, {known_architectures()}",
-        )
-    encoder = make_encoder(named)
-    filled = {k: v for k, v in given.items() if not v.is_meta}  # weights of timm or torchvision: no mean and std
-    for name, value in (("mean", hints.mean), ("std", hints.std)):
-        if value is not None and name not in filled:
-            filled[name] = torch.tensor(value).reshape(1, 3, 1, 1)
-    encoder.load_state_dict({**encoder.state_dict(), **filled})
-    return named, encoder.eval()
+    if architecture is not None and not is_architecture(architecture):
+        raise SuspectError(f"unknown architecture {printable(architecture)!r}", known_architectures(architecture))
+    named = [(path, unwrapped(state)) for path, state in named]
+    candidates = (architecture,) if architecture else hints.architectures or (*ARCHITECTURES, *COMMON)
+    found = list(_fitting(named, candidates, hints))
+    if not found:
+        raise _no_fit(named, architecture or next(iter(hints.architectures), None))
+    chosen, *others = picked([(layout.architecture, e) for layout, e in found], entry)
+    layout = next(x for x, e in found if e is chosen[1])
+    made = _filled(layout, chosen[1], hints)
+    return replace(made, others=tuple(e.name for _, e in others))
 
 
-def _expected(name: str) -> dict[str, Tensor]:
-    """Return names and shapes of an architecture, without allocating it: a small file may name a huge network."""
-    try:
-        with torch.device("meta"):
-            return make_encoder(name).state_dict()
-    except Exception as e:  # the thousand models of timm raise errors of many types
-        raise SuspectError(f"{name} cannot be made ({printable(e, 120)})", "export the model to ONNX") from e
+def _fitting(named: Named, candidates: Iterable[str], hints: ModelConfig) -> Iterable[tuple[Layout, Entry]]:
+    """Yield every entry that fits an architecture, with the first that it fits."""
+    seen = set()
+    for name in candidates:
+        for path, state in named:
+            for setting in settings_of(name, state, hints.global_pool):
+                for layout in layouts_of(setting):
+                    for entry in entries(state, path, layout.expected, layout.names):
+                        if entry.name not in seen:
+                            seen.add(entry.name)
+                            yield layout, entry
 
 
-def _fits(state: dict[str, Tensor], name: str) -> bool:
-    try:
-        expected = _expected(name)
-    except SuspectError:
-        return False
-    given = state if name in ARCHITECTURES else as_encoder_state(state, expected)
-    return {k: v.shape for k, v in given.items()} == {k: v.shape for k, v in expected.items()}
-
-
-def _matching(state: dict[str, Tensor]) -> str:
-    """Return the first architecture with these names and shapes."""
-    for name in (*ARCHITECTURES, *COMMON):
-        if _fits(state, name):
-            return name
-    first = printable(next(iter(state))) if state else "none"
-    raise SuspectError(
-        f"suspect: {len(state)} tensors fit no known architecture (first: {first})",
-        f"name it with --arch, {known_architectures()}; or export the model to ONNX",
+def _filled(layout: Layout, entry: Entry, hints: ModelConfig) -> Weights:
+    """Return the encoder of a layout with an entry's weights."""
+    encoder = make_encoder(layout.architecture)
+    normalisation = None
+    if not layout.normalised:
+        mean, std = (tuple(x.flatten().tolist()) for x in (encoder.mean, encoder.std))
+        stated = hints.mean is not None and hints.std is not None
+        normalisation = Normalisation(mean=hints.mean or mean, std=hints.std or std, stated=stated)
+        encoder.mean.zero_()
+        encoder.std.fill_(1.0)
+    encoder.load_state_dict({**encoder.state_dict(), **entry.state})
+    return Weights(
+        architecture=layout.architecture, encoder=encoder.eval(), entry=entry.name, normalisation=normalisation
     )
+
+
+def fixed_size(body: nn.Module) -> tuple[int, int] | None:
+    """Return height and width of the only images that a backbone takes; None if it takes others."""
+    embed = getattr(body, "patch_embed", None)
+    if embed is not None and getattr(embed, "strict_img_size", False) and (size := embed.img_size) is not None:
+        return int(size[0]), int(size[1])
+    side = getattr(body, "image_size", None)  # torchvision's transformers
+    return (side, side) if isinstance(side, int) else None
+
+
+def _no_fit(named: Named, wanted: str | None) -> SuspectError:
+    """Return the error for weights that fit no architecture, or not the wanted one."""
+    if not named:
+        return SuspectError("suspect: the file holds no named tensors", "save model.state_dict()")
+    path, state = max(named, key=lambda x: len(x[1]))
+    where = f" in {printable(path, 80)}" if path else ""
+    if wanted is None:
+        first = printable(next(iter(state)))
+        return SuspectError(
+            f"suspect: {len(state)} tensors{where} fit no known architecture (first: {first})",
+            f"name it with --arch, {known_architectures()}; or export the model to ONNX",
+        )
+    expected = layouts_of(wanted)[0].expected
+    missing = [k for k in expected if k not in state]
+    unexpected = [k for k in state if k not in expected]
+    misshaped = [k for k in expected if k in state and state[k].shape != expected[k]]
+    first = (missing or misshaped or unexpected or ["?"])[0]
+    better = next((n for n in (*ARCHITECTURES, *COMMON) if n != wanted and _fits(named, n)), None)
+    return SuspectError(
+        f"suspect does not fit {wanted}: {len(missing)} tensors missing, {len(unexpected)} unexpected, "
+        f"{len(misshaped)} of another shape{where}; first: {printable(first)}",
+        f"did you mean {better}?" if better else f"name the right one with --arch, {known_architectures()}",
+    )
+
+
+def _fits(named: Named, name: str) -> bool:
+    return any(list(prefixes(state, layout.expected)) for _, state in named for layout in layouts_of(name))

@@ -16,6 +16,9 @@ from ownership.io.text import printable
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.bin", "model.onnx", "encoder.onnx")
 """Names of weights in a model's folder, in the order in which they are looked for."""
+INDEX = "model.safetensors.index.json"
+"""Index of a model whose weights are in several files, as transformers and timm write it."""
+MOST_SHARDS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +52,42 @@ def copy_suspect(path: Path, target: Path, limit: int) -> SuspectCopy:
     if not path.is_dir():
         digest, size = _copy(path, target / "suspect", limit)
         return SuspectCopy(name="suspect", size=size, files={path.name: digest})
-    weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
-    if weights is None:
-        raise SuspectError(
-            f"suspect: {printable(path, 300)} is a folder without weights", f"expected one of {', '.join(WEIGHTS)}"
-        )
+    weights = weights_of(path)
+    if weights.name == INDEX:
+        return _copy_shards(path, target, limit)
     files, total = {}, 0
     for source in (path / CONFIG, path / "preprocessor_config.json", weights):
         if source.is_file():
             files[source.name], size = _copy(source, target / source.name, limit)
             total += size
     return SuspectCopy(name=weights.name, size=total, files=files)
+
+
+def weights_of(folder: Path) -> Path:
+    """Return the file of weights in a model's folder, or their index if they are in several.
+
+    Raises:
+        SuspectError: if there is none.
+    """
+    found = next((folder / name for name in (*WEIGHTS, INDEX) if (folder / name).is_file()), None)
+    if found is None:
+        raise SuspectError(
+            f"suspect: {printable(folder, 300)} is a folder without weights", f"expected one of {', '.join(WEIGHTS)}"
+        )
+    return found
+
+
+def _copy_shards(path: Path, target: Path, limit: int) -> SuspectCopy:
+    """Copy the index of a model in several safetensors files, and these: the folder's files with such names."""
+    files, total = {}, 0
+    shards = sorted(x for x in path.glob("*.safetensors") if x.is_file())
+    if not 1 <= len(shards) <= MOST_SHARDS:
+        raise SuspectError(f"suspect: {INDEX} beside {len(shards)} safetensors files", f"expected 1 to {MOST_SHARDS}")
+    for source in (path / CONFIG, path / "preprocessor_config.json", path / INDEX, *shards):
+        if source.is_file():
+            files[source.name], size = _copy(source, target / source.name, limit)
+            total += size
+    return SuspectCopy(name=INDEX, size=total, files=files)
 
 
 def copy_external_data(

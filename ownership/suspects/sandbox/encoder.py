@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ownership.io.text import printable
 from ownership.suspects.formats.adapter import resized
 from ownership.suspects.formats.model_file import LoadOptions
 from ownership.suspects.sandbox.copying import SuspectCopy, copy_external_data, copy_suspect
+from ownership.suspects.sandbox.description import Description
 from ownership.suspects.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
 
 MAX_DIM = 65_536
@@ -77,7 +78,7 @@ class SandboxedEncoder:
         self.layers: dict[str, str] = {}
         self.format = ""
         self.architecture: str | None = None
-        self._size: tuple[int, int] | None = None
+        self.described = Description()
         try:
             for name in ("model", "work"):
                 (private / name).mkdir()
@@ -116,7 +117,16 @@ class SandboxedEncoder:
 
     def resizes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
         """Return height and width to which images `(n, 3, h, w)` are resized; None if they are not resized."""
-        return None if self._size is None else resized(self._size, shape)
+        return None if self.described.size is None else resized(self.described.size, shape)
+
+    def select(self, entry: str | None) -> None:
+        """Load another entry of the checkpoint; None: the one that the options name, or the first."""
+        if entry == self.options.entry:
+            return
+        self.options = replace(self.options, entry=entry)
+        if self._running.process is not None:  # else the next call starts it
+            with self._until_loaded():
+                self._load()
 
     def pause(self) -> None:
         """End the process and its process group. The copy stays, and the next call starts the process again."""
@@ -170,13 +180,8 @@ class SandboxedEncoder:
         if isinstance(missing, list):
             self.copy = copy_external_data(self.copy, self._source, missing, folder, self.limits.file_bytes)
             reply = self._exchange(header)
-        size, architecture = reply.get("size"), reply.get("architecture")
-        if isinstance(size, list) and len(size) == 2 and all(type(x) is int for x in size):
-            self._size = (size[0], size[1])
-        else:
-            self._size = None
-        self.format = printable(reply.get("format"), 40)
-        self.architecture = printable(architecture) if isinstance(architecture, str) else None
+        self.described = Description.of(reply)
+        self.format, self.architecture = self.described.format, self.described.architecture
 
     @contextmanager
     def _until_loaded(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from ownership.errors import OwnershipError, SandboxError, SuspectError, SuspectFailure, UnsafeSuspectError
+from ownership.suspects.formats.adapter import in_size
 from ownership.suspects.formats.model_file import ExternalData, LoadedModel, LoadOptions, open_model
 from ownership.suspects.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
 from ownership.suspects.sandbox.layers import STRICT
@@ -32,9 +34,7 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start:
                 folder = Path(header["folder"])
                 config = folder / "config.json"  # copied only where the suspect is a folder
                 model = open_model(folder / header["name"], options, missing_layers=missing, config=config)
-                size = None if model.size is None else list(model.size)
-                reply = {"format": model.format, "architecture": model.architecture, "size": size}
-                write_frame(outgoing, reply)
+                write_frame(outgoing, _described(model))
             elif model is not None:
                 images = torch.frombuffer(raw, dtype=torch.float32).reshape(header["shape"])
                 responses = _represent(model, images)
@@ -46,10 +46,20 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start:
             write_frame(outgoing, _error_frame(e))
 
 
+def _described(model: LoadedModel) -> dict[str, Any]:
+    """Return the reply to `load`."""
+    size = None if model.size is None else list(model.size)
+    reply: dict[str, Any] = {"format": model.format, "architecture": model.architecture, "size": size}
+    if (weights := model.weights) is not None:
+        normalisation = None if weights.normalisation is None else asdict(weights.normalisation)
+        reply |= {"entries": [weights.entry, *weights.others], "normalisation": normalisation}
+    return reply
+
+
 def _represent(model: LoadedModel, images: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return the representations `(n, d)` of images."""
     with torch.inference_mode():
-        responses = model.encoder(images)
+        responses = model.encoder(in_size(images, model.fixed))
     if not isinstance(responses, torch.Tensor) or responses.ndim != 2 or len(responses) != len(images):
         shape = tuple(responses.shape) if isinstance(responses, torch.Tensor) else type(responses).__name__
         raise SuspectError(

@@ -148,7 +148,7 @@ def test_a_folder_says_its_mean_and_std(by: str, tmp_path: Path) -> None:
     mean, std = (torch.tensor(about[k]).reshape(1, 3, 1, 1) for k in ("mean", "std"))
     with torch.no_grad():
         wanted = model.forward_head(model.forward_features((images - mean) / std), pre_logits=True)
-    torch.testing.assert_close(loaded.encoder(images), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(loaded.asked()(images), wanted, atol=1e-4, rtol=1e-4)
 
 
 def _onnx(shape: list[object], nodes: list[onnx.NodeProto], rank: int) -> bytes:
