@@ -89,7 +89,7 @@ def audit(
         ),
     ] = "none",
     onnx_output: OnnxOutput = None,
-    pooling: Pooling = "cls",
+    pooling: Pooling = "auto",
     external_data: ExternalData = False,
     allow_torchscript: AllowTorchscript = False,
     time_limit: TimeLimit = 300.0,

@@ -136,7 +136,7 @@ def reproduce(
     models: Models = None,
     pool: PoolOfKey = None,
     onnx_output: OnnxOutput = None,
-    pooling: Pooling = "cls",
+    pooling: Pooling = "auto",
     external_data: ExternalData = False,
     allow_torchscript: AllowTorchscript = False,
     time_limit: TimeLimit = 300.0,

@@ -15,8 +15,8 @@ class AuditOptions:
     paper_tests: bool = False  # add the tests of the paper; they never decide
     preprocessings: tuple[str, ...] = ()  # names of those to try, each at its share of alpha; empty: the suspect's own
     arch: str | None = None  # architecture of bare weights; None: inferred from the weights
-    onnx_output: str | None = None  # name of the ONNX output that is the representation; None: the only one
-    pooling: str = "cls"  # of models that return tokens
+    onnx_output: str | None = None  # name or position of the output that is the representation; None: the only one
+    pooling: str = "auto"  # of models that return tokens or maps
     output_kind: str = "representations"  # what the suspect returns, as declared
     api: Literal["turnmark", "openai", "base64"] | None = None  # protocol of an endpoint; None: it is none
     model: str | None = None  # model that an endpoint is asked for

@@ -36,6 +36,9 @@ FRAME_BYTES = 32 << 20
 LAUNCH = Path(__file__).with_name("launch.py")
 """The program of the sandboxed process."""
 
+CHOICES = ("output", "pooling", "batch")
+"""What a suspect's process may say that it has chosen: an output, where vectors lie, one image at a time."""
+
 _ERRORS = {"suspect": SuspectError, "unsafe": UnsafeSuspectError, "sandbox": SandboxError, "failure": SuspectFailure}
 
 
@@ -77,6 +80,7 @@ class SandboxedEncoder:
         self.layers: dict[str, str] = {}
         self.format = ""
         self.architecture: str | None = None
+        self.choices: dict[str, str] = {}  # a name in CHOICES -> printable text; complete after the first query
         self._size: tuple[int, int] | None = None
         try:
             for name in ("model", "work"):
@@ -111,6 +115,7 @@ class SandboxedEncoder:
                 raise BadFrame("representations of another shape")
             if reply["raw"] != 4 * rows * dim:
                 raise BadFrame("representations of another length")
+            self.choices = _choices(reply)
             answer = read_exactly(self._pipes()[1], reply["raw"])
         return torch.frombuffer(answer, dtype=torch.float32).reshape(rows, dim)
 
@@ -175,6 +180,7 @@ class SandboxedEncoder:
             self._size = (size[0], size[1])
         else:
             self._size = None
+        self.choices = _choices(reply)
         self.format = printable(reply.get("format"), 40)
         self.architecture = printable(architecture) if isinstance(architecture, str) else None
 
@@ -260,6 +266,14 @@ class _Running:
         for pipe in filter(None, (process.stdin, process.stdout)):
             with suppress(OSError):
                 pipe.close()
+
+
+def _choices(reply: dict[str, Any]) -> dict[str, str]:
+    """Return what the process says that it has chosen, as printable text."""
+    said = reply.get("choices", {})
+    if not isinstance(said, dict) or any(k not in CHOICES or not isinstance(v, str) for k, v in said.items()):
+        raise BadFrame("no choices")
+    return {name: printable(text) for name, text in said.items()}
 
 
 def _end(running: _Running, folder: Path) -> None:

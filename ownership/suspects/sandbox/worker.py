@@ -34,12 +34,12 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start:
                 model = open_model(folder / header["name"], options, missing_layers=missing, config=config)
                 size = None if model.size is None else list(model.size)
                 reply = {"format": model.format, "architecture": model.architecture, "size": size}
-                write_frame(outgoing, reply)
+                write_frame(outgoing, {**reply, "choices": model.choices})
             elif model is not None:
                 images = torch.frombuffer(raw, dtype=torch.float32).reshape(header["shape"])
                 responses = _represent(model, images)
                 shape = {"rows": len(responses), "dim": responses.shape[1], "dtype": "<f4"}
-                write_frame(outgoing, shape, memoryview(responses.data).cast("B"))
+                write_frame(outgoing, {**shape, "choices": model.choices}, memoryview(responses.data).cast("B"))
         except ExternalData as e:
             write_frame(outgoing, {"missing_files": e.names[:64]})
         except Exception as e:
