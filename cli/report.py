@@ -138,7 +138,7 @@ def reproduce(
     pool: PoolOfKey = None,
     entry: EntryName = None,
     onnx_output: OnnxOutput = None,
-    pooling: Pooling = "cls",
+    pooling: Pooling = "auto",
     external_data: ExternalData = False,
     allow_torchscript: AllowTorchscript = False,
     time_limit: TimeLimit = 300.0,

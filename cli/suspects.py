@@ -100,10 +100,22 @@ EntryName = Annotated[
 ]
 OnnxOutput = Annotated[
     str | None,
-    typer.Option("--onnx-output", help="Name of the ONNX output that is the representation.", show_default=False),
+    typer.Option(
+        "--onnx-output",
+        help="Which of several outputs is the representation: its name in ONNX, its key in a dictionary or its "
+        "position in a tuple in .pt2 and TorchScript. Left out: the only one, or the only one that is named so.",
+        show_default=False,
+    ),
 ]
 Pooling = Annotated[
-    PoolingName, choice(PoolingName, "--pooling", help="How a model's token vectors become one representation.")
+    PoolingName,
+    choice(
+        PoolingName,
+        "--pooling",
+        help="How several vectors of an image become one: cls is the first and mean the mean of tokens "
+        "(n, tokens, d); channels-first is the mean of (n, d, positions) and (n, d, h, w), channels-last of "
+        "(n, tokens, d) and (n, h, w, d); auto takes the mean of maps whose shape tells, and refuses the rest.",
+    ),
 ]
 ExternalData = Annotated[
     bool, typer.Option("--external-data", help="Also read the files beside an ONNX model that it refers to.")

@@ -111,7 +111,16 @@ def _compared(report: Report) -> dict[str, Any]:
     """Return what is compared: place -> number or word."""
     f = report.findings
     found: dict[str, Any] = {"verdict": report.verdict.value, "plan": f.plan.to_dict(), "queries": f.queries}
-    suspect = ("dim", "resized_to", "preprocessing", "preprocessings_tried", "entry", "entries_tried", "output_kind")
+    suspect = (
+        "dim",
+        "resized_to",
+        "preprocessing",
+        "preprocessings_tried",
+        "choices",
+        "entry",
+        "entries_tried",
+        "output_kind",
+    )
     found |= {name: to_json(getattr(f.suspect, name)) for name in suspect}
     found |= {"decided_after": report.decided_after, "relative_similarity": f.relative_similarity}
     found |= {"problems": [p.code.value for p in f.problems], "auditor_positives": report.decision.auditor_positives}

@@ -116,6 +116,7 @@ def suspect_record(suspect: Suspect, claim: Claim, dim: int | None) -> SuspectRe
         resized_to=suspect.resizes(tuple(claim.probes["public"].shape)),
         preprocessing=suspect.preprocess.name,
         preprocessing_from=suspect.preprocess_from,
+        choices=suspect.chosen,
         entry=None if suspect.entry is None else printable(suspect.entry, 200),
         files=suspect.files,
         sandbox=suspect.layers,

@@ -18,6 +18,12 @@ def preparation(suspect: SuspectRecord) -> list[str]:
     said = []
     if (entry := suspect.entry) is not None and suspect.entries_tried:
         said.append(f"entry {entry} of its checkpoint: {_smallest(suspect.entries_tried)}")
+    if (output := suspect.choices.get("output")) is not None:
+        said.append(f"its output {output} was taken")
+    if (pooling := suspect.choices.get("pooling")) is not None:
+        said.append(f"several vectors of an image became one: {pooling}")
+    if (batch := suspect.choices.get("batch")) is not None:
+        said.append(f"it was asked {batch}, because its responses depend on the batch")
     if suspect.resized_to:
         height, width = suspect.resized_to
         said.append(f"probes were resized to its {height}x{width} pixels (bilinear)")

@@ -6,8 +6,8 @@ from typing import Literal
 
 OutputKind = Literal["representations", "logits", "posteriors", "labels"]
 """What a model returns, a key of `suspects.suspect.OUTPUT_KINDS`; class scores and labels cannot support a claim."""
-Pooling = Literal["cls", "mean"]
-"""How one vector per token becomes one vector per image, one of `suspects.formats.adapter.POOLINGS`."""
+Pooling = Literal["auto", "cls", "mean", "channels-first", "channels-last"]
+"""How tokens or maps become one vector per image, one of `suspects.formats.adapter.POOLINGS`."""
 Protocol = Literal["turnmark", "openai", "base64"]
 """Protocol of an HTTP endpoint, a key of `suspects.endpoint.protocols.APIS`."""
 

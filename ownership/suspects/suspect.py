@@ -77,6 +77,11 @@ class Suspect:
         entries = self.entries or (self.entry,)
         return tuple(replace(self, entry=e, preprocess=p, preprocess_from=source) for e in entries for p in wanted)
 
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What was chosen of its output, in words; complete after the first query."""
+        return dict(self.encoder.choices) if isinstance(self.encoder, SandboxedEncoder) else {}
+
     def resizes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
         """Return height and width to which images `(n, c, h, w)` are resized for it; None if they are not resized."""
         if isinstance(self.encoder, SandboxedEncoder):

@@ -16,8 +16,8 @@ class AuditOptions:
     preprocessings: tuple[str, ...] = ()  # names of those to try, each at its share of alpha; empty: the suspect's own
     arch: str | None = None  # architecture of bare weights; None: inferred from the weights
     entry: str | None = None  # entry of a checkpoint that is the encoder; None: every one that fits was tried
-    onnx_output: str | None = None  # name of the ONNX output that is the representation; None: the only one
-    pooling: str = "cls"  # of models that return tokens
+    onnx_output: str | None = None  # name or position of the output that is the representation; None: the only one
+    pooling: str = "auto"  # of models that return tokens or maps
     output_kind: str = "representations"  # what the suspect returns, as declared
     api: Literal["turnmark", "openai", "base64"] | None = None  # protocol of an endpoint; None: it is none
     model: str | None = None  # model that an endpoint is asked for
@@ -145,6 +145,7 @@ class SuspectRecord:
     resized_to: tuple[int, int] | None = None  # height and width that probes were resized to for it
     preprocessing: str = "none"
     preprocessing_from: Literal["option", "files", "library", "assumed"] = "files"  # why it is this one
+    choices: dict[str, str] = field(default_factory=dict)  # what was chosen of its output: "output", "pooling", "batch"
     entry: str | None = None  # of its checkpoint; None: there is only one
     entries_tried: tuple[str, ...] = ()  # where several were tried; `entry` is the one reported
     preprocessings_tried: tuple[str, ...] = ()  # where several were tried; `preprocessing` is the one reported

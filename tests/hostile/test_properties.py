@@ -28,7 +28,7 @@ from torchvision import models
 from ownership.encoders.images import represent
 from ownership.errors import OwnershipError, SuspectError
 from ownership.suspects.formats.model_file import LoadOptions, detect_format, open_model
-from ownership.suspects.formats.torch_export import is_arithmetic, vet_archive
+from ownership.suspects.formats.torch_export_vetting import is_arithmetic, vet_archive
 from ownership.suspects.sandbox.encoder import Limits
 from ownership.suspects.suspect import load_suspect
 

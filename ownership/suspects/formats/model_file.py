@@ -44,8 +44,8 @@ class LoadOptions:
 
     arch: str | None = None  # architecture of bare weights; None to infer it
     entry: str | None = None  # entry of a checkpoint that is the encoder; None for every one that fits
-    output: str | None = None  # name of the ONNX output that is the representation; None for the first that fits
-    pooling: str = "cls"  # pooling of tokens, one of POOLINGS
+    output: str | None = None  # name or position of the output that is the representation; None if only one can be
+    pooling: str = "auto"  # pooling of tokens and maps, one of POOLINGS
     external_data: bool = False  # whether an ONNX model may consist of several files
     allow_torchscript: bool = False  # whether to run TorchScript, a program, in a complete sandbox
 
@@ -68,6 +68,11 @@ class LoadedModel:
     def size(self) -> tuple[int, int] | None:
         """Height and width of its input, 0 for any; None if the model accepts any size."""
         return self.encoder.size if isinstance(self.encoder, AdaptedEncoder) else self.fixed
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What was chosen where the file offers a choice, in words."""
+        return self.encoder.choices if isinstance(self.encoder, AdaptedEncoder) else {}
 
 
 def open_model(
@@ -102,9 +107,11 @@ def open_model(
         )
         return LoadedModel(format=kind, architecture=None, encoder=encoder)
     if kind == "torch.export":
-        return LoadedModel(format=kind, architecture=None, encoder=open_exported(path, options.pooling))
+        return LoadedModel(format=kind, architecture=None, encoder=open_exported(path, options.output, options.pooling))
     if kind == "torchscript":
-        return LoadedModel(format=kind, architecture=None, encoder=open_torchscript(path, options.pooling))
+        return LoadedModel(
+            format=kind, architecture=None, encoder=open_torchscript(path, options.output, options.pooling)
+        )
     named, stated = (_read_pytorch(path), None) if kind == "pytorch" else _read_safetensors(path)
     for path_in_file, state in named:
         if not path_in_file.startswith("optim"):  # of an optimizer nothing is used

@@ -93,7 +93,7 @@ def _copy_shards(path: Path, target: Path, limit: int) -> SuspectCopy:
 def copy_external_data(
     copied: SuspectCopy, source: Path, wanted: Sequence[object], target: Path, limit: int
 ) -> SuspectCopy:
-    """Copy external data: files beside the suspect, by plain name, no links of any kind.
+    """Copy external data: files beside the suspect, by plain name, no links but those of a hub's cache to its blobs.
 
     Raises:
         SuspectError: if a name leads out of the folder, or there is no such file.
@@ -110,9 +110,24 @@ def copy_external_data(
             raise SuspectError(
                 f"suspect: external data refused: {printable(name)} is not beside the model", "fetch it as well"
             )
-        files[name], size = _copy(folder / name, target / name, limit, links=False)
+        files[name], size = _copy(_without_link(folder / name), target / name, limit, links=False)
         total += size
     return replace(copied, files=files, size=total)
+
+
+def _without_link(file: Path) -> Path:
+    """Return the blob to which a link in a Hugging Face cache leads; any other path as it is.
+
+    The cache has a fixed layout: `models--NAME/snapshots/REVISION/...` of links into `models--NAME/blobs`. The link is
+    read, not followed, so that no link on the way leads elsewhere.
+    """
+    folder = file.parent.resolve()
+    snapshots = next((p for p in (folder, *folder.parents) if p.name == "snapshots"), None)
+    if not file.is_symlink() or snapshots is None or not snapshots.parent.name.startswith("models--"):
+        return file
+    blobs = snapshots.with_name("blobs")
+    leads_to = Path(os.path.normpath(folder / os.readlink(file)))
+    return leads_to if leads_to.parent == blobs and not blobs.is_symlink() else file
 
 
 def _copy(source: Path, target: Path, limit: int, *, links: bool = True) -> tuple[str, int]:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ownership.io.text import printable
+from ownership.suspects.sandbox.frames import BadFrame
 
 MOST_ENTRIES = 8
+CHOICES = ("output", "pooling", "batch")
+"""What a suspect's process may say that it has chosen: an output, where vectors lie, one image at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +64,15 @@ def _three(value: Any) -> tuple[float, float, float] | None:
         return None
     a, b, c = (float(x) for x in value)
     return (a, b, c) if all(math.isfinite(x) and abs(x) <= 1e4 for x in (a, b, c)) else None
+
+
+def choices_in(reply: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the process says that it has chosen, as printable text.
+
+    Raises:
+        BadFrame: If that is no such text.
+    """
+    said = reply.get("choices", {})
+    if not isinstance(said, dict) or any(k not in CHOICES or not isinstance(v, str) for k, v in said.items()):
+        raise BadFrame("no choices")
+    return {name: printable(text) for name, text in said.items()}

@@ -25,7 +25,7 @@ from ownership.io.text import printable
 from ownership.suspects.formats.adapter import resized
 from ownership.suspects.formats.model_file import LoadOptions
 from ownership.suspects.sandbox.copying import SuspectCopy, copy_external_data, copy_suspect
-from ownership.suspects.sandbox.description import Description
+from ownership.suspects.sandbox.description import Description, choices_in
 from ownership.suspects.sandbox.frames import BadFrame, read_exactly, read_header, write_frame
 
 MAX_DIM = 65_536
@@ -79,6 +79,7 @@ class SandboxedEncoder:
         self.format = ""
         self.architecture: str | None = None
         self.described = Description()
+        self.choices: dict[str, str] = {}  # a name in CHOICES -> printable text; complete after the first query
         try:
             for name in ("model", "work"):
                 (private / name).mkdir()
@@ -112,6 +113,7 @@ class SandboxedEncoder:
                 raise BadFrame("representations of another shape")
             if reply["raw"] != 4 * rows * dim:
                 raise BadFrame("representations of another length")
+            self.choices = choices_in(reply)
             answer = read_exactly(self._pipes()[1], reply["raw"])
         return torch.frombuffer(answer, dtype=torch.float32).reshape(rows, dim)
 
@@ -182,6 +184,7 @@ class SandboxedEncoder:
             reply = self._exchange(header)
         self.described = Description.of(reply)
         self.format, self.architecture = self.described.format, self.described.architecture
+        self.choices = choices_in(reply)
 
     @contextmanager
     def _until_loaded(self) -> Iterator[None]:

@@ -39,7 +39,7 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start:
                 images = torch.frombuffer(raw, dtype=torch.float32).reshape(header["shape"])
                 responses = _represent(model, images)
                 shape = {"rows": len(responses), "dim": responses.shape[1], "dtype": "<f4"}
-                write_frame(outgoing, shape, memoryview(responses.data).cast("B"))
+                write_frame(outgoing, {**shape, "choices": model.choices}, memoryview(responses.data).cast("B"))
         except ExternalData as e:
             write_frame(outgoing, {"missing_files": e.names[:64]})
         except Exception as e:
@@ -49,7 +49,12 @@ def serve(incoming: BinaryIO, outgoing: BinaryIO, layers: dict[str, str], start:
 def _described(model: LoadedModel) -> dict[str, Any]:
     """Return the reply to `load`."""
     size = None if model.size is None else list(model.size)
-    reply: dict[str, Any] = {"format": model.format, "architecture": model.architecture, "size": size}
+    reply: dict[str, Any] = {
+        "format": model.format,
+        "architecture": model.architecture,
+        "size": size,
+        "choices": model.choices,
+    }
     if (weights := model.weights) is not None:
         normalisation = None if weights.normalisation is None else asdict(weights.normalisation)
         reply |= {"entries": [weights.entry, *weights.others], "normalisation": normalisation}
