@@ -200,7 +200,7 @@ class Target:
 def report_folder(suspect: str) -> Path:
     """Return the default folder of a report, named after the suspect's file or its endpoint's host."""
     if is_address(suspect):
-        from ownership.suspects.endpoint.endpoint import host_of
+        from ownership.suspects.endpoint.address import host_of
 
         return Path("report-" + re.sub(r"[^\w.-]", "_", host_of(suspect, allow_http=True)) + "-endpoint")
     path = Path(suspect)
