@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -187,7 +186,7 @@ def _one(request: Request, target: Target, *, pdf: bool, as_json: bool) -> None:
     if pdf:
         write_pdf(out / "report.html", out / "report.pdf")
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, sort_keys=True))
+        render.data(report.to_dict(), sort_keys=True)
     else:
         render.report(report)
         render.line(f"report: {out / 'report.html'}")
@@ -198,7 +197,7 @@ def _one(request: Request, target: Target, *, pdf: bool, as_json: bool) -> None:
 def _several(request: Request, suspects: list[str], out: Path, jobs: int, *, as_json: bool) -> None:
     summary = audit_batch(request, suspects, out, jobs)
     if as_json:
-        typer.echo(json.dumps(summary.to_dict(), indent=2, sort_keys=True))
+        render.data(summary.to_dict(), sort_keys=True)
     else:
         render.several(summary)
         render.line(f"summary: {out / 'summary.html'}, with a link to each report")

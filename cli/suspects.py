@@ -203,8 +203,14 @@ def report_folder(suspect: str) -> Path:
         from ownership.suspects.endpoint.address import host_of
 
         return Path("report-" + re.sub(r"[^\w.-]", "_", host_of(suspect, allow_http=True)) + "-endpoint")
-    path = Path(suspect)
+    path = _named(suspect)
     return Path(f"report-{path.stem}-{path.suffix[1:]}" if path.suffix else f"report-{path.name}")
+
+
+def _named(suspect: str) -> Path:
+    """Return the path of a suspect, whole where what was given has no name, as `.` and `..` have none."""
+    path = Path(suspect)
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def open_suspect(target: Target, how: Opening, claim: Claim) -> Suspect:
@@ -225,7 +231,7 @@ def open_suspect(target: Target, how: Opening, claim: Claim) -> Suspect:
     if is_address(suspect):
         return _open_endpoint(target, how, claim)
     if how.probe_folder is None:
-        return load_suspect(suspect, output_kind=how.output_kind, options=how.load, limits=how.limits)
+        return load_suspect(_named(suspect), output_kind=how.output_kind, options=how.load, limits=how.limits)
     return load_recorded(suspect, how.probe_folder, output_kind=how.output_kind)
 
 

@@ -42,7 +42,7 @@ class Route:
     """How to reach one address.
 
     Attributes:
-        certificates: whom to trust; nobody, where nothing is encrypted.
+        certificates: whom to trust; empty where nothing is encrypted.
         proxy: address of the proxy; None for none. It may hold a password.
     """
 
