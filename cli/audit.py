@@ -35,6 +35,7 @@ from cli.suspects import (
     check_options,
     limits_of,
     report_folder,
+    say_left_out,
 )
 from ownership.errors import OwnershipError
 
@@ -130,6 +131,7 @@ def audit(
 
     if pdf:
         find_browser()  # before anything long
+    say_left_out(auditor_panel)
     opening = Opening(
         load=LoadOptions(
             arch=arch,

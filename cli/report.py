@@ -31,6 +31,7 @@ from cli.suspects import (
     check_options,
     limits_of,
     open_suspect,
+    say_left_out,
 )
 
 app = typer.Typer(help="Sign, verify and reproduce reports.", no_args_is_help=True)
@@ -166,6 +167,7 @@ def reproduce(
     with render.progress("reading report and claim"):
         stored, loaded_claim = load_report(report), Claim.load(claim)
     check_claim(stored, loaded_claim)
+    say_left_out(auditor_panel)
     given = LoadOptions(
         arch=arch, output=onnx_output, pooling=pooling, external_data=external_data, allow_torchscript=allow_torchscript
     )

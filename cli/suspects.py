@@ -57,7 +57,8 @@ AuditorPanel = Annotated[
     typer.Option(
         "--auditor-panel",
         help="Folder of independent encoders that you, the auditor, bring. If the tests reject for more of them than "
-        "alpha allows, the claim is indiscriminate. NAME.txt beside NAME.onnx states where that encoder comes from.",
+        "alpha allows, the claim is indiscriminate. NAME.txt beside NAME.onnx states where that encoder comes from. "
+        "Files that are no encoders by their names are left out and named.",
         show_default=False,
     ),
 ]
@@ -211,6 +212,18 @@ def _named(suspect: str) -> Path:
     """Return the path of a suspect, whole where what was given has no name, as `.` and `..` have none."""
     path = Path(suspect)
     return path.resolve() if path.name in ("", "..") else path
+
+
+def say_left_out(auditor_panel: Path | None) -> None:
+    """Name what is no encoder in the folder of the auditor's own encoders."""
+    from ownership.suspects.suspect import left_out_of
+
+    names = [] if auditor_panel is None else left_out_of(auditor_panel)
+    if names:
+        files = "1 file" if len(names) == 1 else f"{len(names)} files"
+        render.warn(
+            f"--auditor-panel: {files} left out, no encoders by their names: {', '.join(map(printable, names))}"
+        )
 
 
 def open_suspect(target: Target, how: Opening, claim: Claim) -> Suspect:

@@ -1,4 +1,4 @@
-"""One picture file as 8-bit RGB: upright, its whole range of values kept, or the error that says why not."""
+"""One picture file as 8-bit RGB: turned as EXIF says, its whole range of values kept, or the error that says why not."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def decode(picture: Picture, size: int | None) -> NDArray[np.uint8] | DataError:
             if largest is None:
                 what = "floating-point numbers" if image.mode == "F" else "32-bit numbers"
                 return DataError(f"{shown} holds {what}, whose range is unknown", "save it with 8 or 16 bits")
-            upright = _upright(image)
-            rgb = (upright if largest == 255 else _scaled(upright, largest)).convert("RGB")
+            turned = _turned(image)
+            rgb = (turned if largest == 255 else _scaled(turned, largest)).convert("RGB")
             if size is not None:
                 rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(rgb)
@@ -67,7 +67,7 @@ def _largest_value(image: Any) -> int | None:
     return None if image.mode in ("I", "F") else 255
 
 
-def _upright(image: Any) -> Any:
+def _turned(image: Any) -> Any:
     from PIL import ImageOps
 
     try:
