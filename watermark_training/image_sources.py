@@ -124,10 +124,10 @@ def _in_shard(shard: Path) -> list[Picture]:
                 elif is_picture(member.name):
                     members.append(member)
             ends = archive.offset
-        whole = not any(_part(shard, ends, tarfile.BLOCKSIZE) or b"cut off")
+        end = _part(shard, ends, tarfile.BLOCKSIZE)
     except (tarfile.TarError, OSError, ValueError) as e:
         raise _torn(shard, last) from e
-    if not whole:  # tarfile takes a damaged header for the end, which is a block of zeros
+    if end != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end, too
         raise _torn(shard, last)
     return [
         Picture(

@@ -1,4 +1,4 @@
-"""One picture file as 8-bit RGB: turned as EXIF says, its whole range of values kept, or the error that says why not."""
+"""One picture file as 8-bit RGB: turned as EXIF says, its range of values kept; or the error that says why not."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ def decode(picture: Picture, size: int | None) -> NDArray[np.uint8] | DataError:
                 rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(rgb)
     except Image.DecompressionBombError as e:
-        pixels = re.search(r"\d+", str(e))
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        return DataError(
-            f"{shown} is too large: {int(pixels[0]) if pixels else 'too many':,} pixels, at most {limit:,}",
-            f"scale it down ({LEAVE_OUT})",
-        )
+        return DataError(f"{shown} is too large: {_pixels(e)}", f"scale it down ({LEAVE_OUT})")
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
         return _unreadable(picture.name)
+
+
+def _pixels(e: Exception) -> str:
+    """Return size and limit from Pillow's message, which also speaks of an attack."""
+    numbers = [f"{int(n):,}" for n in re.findall(r"\d+", str(e))]
+    return f"{numbers[0]} pixels, at most {numbers[1]}" if len(numbers) == 2 else printable(e)
 
 
 def _unreadable(name: str) -> DataError:

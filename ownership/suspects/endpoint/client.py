@@ -42,7 +42,13 @@ LONGEST_PAUSE = 60.0
 ERROR_BYTES = 4096
 """What is read of the body of an error."""
 
-HINTS = {401: "set the token", 403: "set the token", 402: "the budget is spent", 413: "send fewer images a request"}
+HINTS = {
+    401: "set the token",
+    403: "set the token",
+    402: "the budget is spent",
+    407: "check the proxy's address, name and password",
+    413: "send fewer images a request",
+}
 
 
 class Exchange(NamedTuple):
@@ -153,6 +159,8 @@ class RemoteEncoder:
                 raise SuspectError(f"the endpoint did not answer within {self.timeout:g} s", "try again later") from e
             except httpx.ProxyError as e:  # before HTTPError, of which it is one
                 status, problem = 503, f"the proxy says: {printable(e)}"
+                if str(e).startswith("4"):  # what it says of hosts and passwords does not change
+                    raise SuspectError(f"the proxy refused: {printable(e)}", HINTS[407]) from e
             except httpx.HTTPError as e:
                 if "[SSL" in str(e):  # a retry does not repair a certificate
                     raise SuspectError(f"no secure connection: {printable(e)}", "check address and certificate") from e
