@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +36,7 @@ from cli.suspects import (
     check_options,
     limits_of,
     report_folder,
+    say_left_out,
 )
 from ownership.errors import OwnershipError
 
@@ -136,6 +136,7 @@ def audit(
 
     if pdf:
         find_browser()  # before anything long
+    say_left_out(auditor_panel)
     opening = Opening(
         load=LoadOptions(
             arch=arch,
@@ -193,7 +194,7 @@ def _one(request: Request, target: Target, *, pdf: bool, as_json: bool) -> None:
     if pdf:
         write_pdf(out / "report.html", out / "report.pdf")
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2, sort_keys=True))
+        render.data(report.to_dict(), sort_keys=True)
     else:
         render.report(report)
         render.line(f"report: {out / 'report.html'}")
@@ -204,7 +205,7 @@ def _one(request: Request, target: Target, *, pdf: bool, as_json: bool) -> None:
 def _several(request: Request, suspects: list[str], out: Path, jobs: int, *, as_json: bool) -> None:
     summary = audit_batch(request, suspects, out, jobs)
     if as_json:
-        typer.echo(json.dumps(summary.to_dict(), indent=2, sort_keys=True))
+        render.data(summary.to_dict(), sort_keys=True)
     else:
         render.several(summary)
         render.line(f"summary: {out / 'summary.html'}, with a link to each report")

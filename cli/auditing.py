@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import inputs, render
+from cli.ending import heeding_signals
 from cli.suspects import Opening, Target, command_words, open_suspect, report_folder
 from ownership.io.text import printable
 
@@ -197,5 +198,6 @@ def _one_of_several(request: Request, out: Path, places: dict[str, str], suspect
 
     inputs.check_suspect(suspect, request.opening.probe_folder)
     place = places[suspect]
-    report = audit_one(request, Target(suspect, out / place), lambda: nullcontext(silent), resume=True)
+    with heeding_signals():  # perhaps in a process of its own
+        report = audit_one(request, Target(suspect, out / place), lambda: nullcontext(silent), resume=True)
     return AuditOutcome(name=suspect, folder=place, report=report)

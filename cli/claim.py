@@ -264,7 +264,6 @@ def power(
     """Print the power of the key test and of every primary test against every reference surrogate."""
     inputs.check_claim(claim)
 
-    import json
     from dataclasses import asdict
 
     from ownership.auditing.panel_strength import panel_strength
@@ -293,7 +292,7 @@ def power(
     if as_json:
         keyed = [{**asdict(p), "power": p.power, "interval": p.interval} for p in by_key]
         panel = {n: [asdict(p) for p in rows] for n, rows in found.items()}
-        typer.echo(json.dumps({"key_test": keyed, "primary_tests": panel, "weak_strata": weak}, indent=2))
+        render.data({"key_test": keyed, "primary_tests": panel, "weak_strata": weak})
         return
     if by_key:
         render.key_power(by_key)

@@ -31,6 +31,8 @@ from cli.options import (
     choice,
     positive,
 )
+from cli.suspects import AllowHttp
+from ownership.suspects.endpoint.address import host_of
 
 HELP = (
     "Train a surrogate of an encoder from its responses to queries (an extraction attack; the paper's Algorithm 1), "
@@ -108,6 +110,7 @@ def extract(
     onnx: Onnx = True,
     seed: Seed = 0,
     device: Device = "auto",
+    allow_http: AllowHttp = False,
 ) -> None:
     """Extract a surrogate and write its folder."""
     optional = {
@@ -129,12 +132,16 @@ def extract(
         inputs.check_encoder(own_encoder, "--own-encoder")
     check_temperature(given.get("loss") or METHODS[method].get("loss", "mse"), temperature)
     remote = inputs.is_address(victim)
-    if not remote:
+    if remote:
+        host_of(victim, allow_http=allow_http)
+        if surrogate_arch is None:
+            raise typer.BadParameter(
+                "an endpoint does not state its architecture: choose the surrogate's, --surrogate-arch"
+            )
+    else:
         inputs.check_encoder(Path(victim), "victim")
-    elif surrogate_arch is None:
-        raise typer.BadParameter(
-            "an endpoint does not state its architecture: choose the surrogate's, --surrogate-arch"
-        )
+        if allow_http:
+            raise typer.BadParameter("--allow-http is for the address of an endpoint, not for a file")
     inputs.check_images(data)
     if task is not None:
         inputs.check_images(task, what="--task")
@@ -155,7 +162,8 @@ def extract(
         images = load_data(data, size=size)
     arch = surrogate_arch
     if remote:
-        target = Victim(encoder=RemoteEncoder(url=victim, token=os.environ.get("TURNMARK_TOKEN")), name=victim)
+        token = os.environ.get("TURNMARK_TOKEN") or None
+        target = Victim(encoder=RemoteEncoder(url=victim, token=token, allow_http=allow_http), name=victim)
     else:
         loaded = load_trained(Path(victim))
         target = Victim.of(loaded)

@@ -16,8 +16,9 @@ import typer
 from cli.options import unknown
 from ownership.errors import ClaimError, DataError, OwnershipError, ReportError, SuspectError
 from ownership.io.text import printable
+from watermark_training.image_sources import SUFFIXES as PICTURES
+from watermark_training.image_sources import files_in, is_picture, is_shard
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 ROWS = {".npy", ".npz", ".parquet"}
 MODELS = {".onnx", ".safetensors", ".pt", ".pth", ".pt2", ".bin"}
 WEIGHTS = ("model.safetensors", "encoder.safetensors", "pytorch_model.bin", "model.onnx", "encoder.onnx")
@@ -239,17 +240,6 @@ def _mostly_pictures(folder: Path) -> bool:
     return 2 * sum(Path(name).suffix.lower() in PICTURES for name in names) > len(names)
 
 
-def count_pictures(folder: Path, most: int) -> int:
-    """Return the number of picture files under a folder; counting stops at `most`."""
-    found = 0
-    for _, _, files in os.walk(folder):
-        for name in files:
-            found += Path(name).suffix.lower() in PICTURES
-            if found >= most:
-                return found
-    return found
-
-
 def check_images(description: str, *, least: int = LEAST, what: str = "data") -> None:
     """Check a description of images: what it names exists, is not a model, and is not obviously too small.
 
@@ -302,11 +292,11 @@ def _known_split(source: str, name: str, split: str | None, what: str) -> None:
 
 def _folder_of_images(path: Path, least: int, what: str) -> None:
     shown = f"{what}: {printable(path, 300)}"
-    if next(path.glob("*.tar"), None) is not None:
-        return  # shards are counted when they are read
-    count = count_pictures(path, most=least)
-    if count >= least:
-        return
+    count = 0
+    for file in files_in(path):
+        count += is_picture(file.name)
+        if count >= least or is_shard(file.name):  # shards are counted when they are read
+            return
     if not count and any((path / n).exists() for n in (*WEIGHTS, "config.json", "claim.json")):
         raise DataError(f"{shown} holds an encoder or a claim, not images", "give a folder of pictures")
     if not count:

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done or supported; 1 not supported or inconclusive (a report exists); 2 usage or input refused;
 4 a layer of the sandbox is missing; 6 a claim or report fails verification, or a report is not reproduced;
-130 interrupted.
+129, 130, 143 interrupted by SIGHUP, Ctrl-C, SIGTERM.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from cli import (
     train,
     twins,
 )
+from cli.ending import Ending, heeding_signals
 from ownership.errors import OwnershipError
 from ownership.io.text import printable
 
@@ -87,18 +88,24 @@ def _root(
 def main() -> None:
     """Run the command line; every `OwnershipError` ends here."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    with heeding_signals() as ending:
+        _run(ending)
+
+
+def _run(ending: Ending) -> None:
     try:
         app()
     except OwnershipError as e:
         render.error(e)
         sys.exit(e.exit_code)
     except SystemExit as end:  # typer makes one of KeyboardInterrupt
-        if end.code == 130:
-            render.interrupted()
-        raise
+        if end.code != 130:
+            raise
+        render.interrupted()
+        sys.exit(ending.exit_code)
     except KeyboardInterrupt:
         render.interrupted()
-        sys.exit(130)
+        sys.exit(ending.exit_code)
     except OSError as e:  # no space left, a pipe closed, a device gone
         render.error(OwnershipError(f"{printable(e.strerror or e)}: {printable(e.filename or 'input or output')}"))
         sys.exit(2)

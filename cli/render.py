@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli import progress as showing
+from cli.ending import drop_output
 from ownership.errors import OwnershipError
 from ownership.io.text import printable
 
@@ -32,10 +34,18 @@ SHOW_BASE_CHECKPOINT = (
 )
 
 
+class _Output(Console):
+    """A console whose reader may leave (`| head -1`)."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on without output; the base class would exit with 1, which is the code of a verdict."""
+        drop_output(sys.stderr if self.stderr else sys.stdout)
+
+
 def _console(*, stderr: bool) -> Console:
     """Return a console that writes no ANSI sequences unless a terminal reads them, whatever the environment says."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, force_terminal=None if stream.isatty() else False)
+    return _Output(stderr=stderr, highlight=False, force_terminal=None if stream.isatty() else False)
 
 
 STARTED = time.monotonic()
@@ -54,6 +64,14 @@ def encoder_files(folder: Path, *, onnx: bool) -> str:
 def line(text: str) -> None:
     """Print a line on stdout as it is, however long."""
     out.print(text, markup=False, soft_wrap=True)
+
+
+def data(value: object, *, sort_keys: bool = False) -> None:
+    """Print JSON on stdout."""
+    try:
+        print(json.dumps(value, indent=2, sort_keys=sort_keys), flush=True)
+    except BrokenPipeError:
+        drop_output(sys.stdout)
 
 
 def error(e: OwnershipError) -> None:
@@ -77,7 +95,8 @@ def skipped(names: Sequence[str]) -> None:
 
 def interrupted() -> None:
     """Print that the run was interrupted."""
-    err.print("interrupted; finished parts are kept, and the same command continues from there")
+    with suppress(OSError):  # after SIGHUP there may be no terminal
+        err.print("interrupted; finished parts are kept, and the same command continues from there")
 
 
 def progress(what: str = "starting") -> AbstractContextManager[showing.Shown]:

@@ -32,6 +32,7 @@ from cli.suspects import (
     check_options,
     limits_of,
     open_suspect,
+    say_left_out,
 )
 
 app = typer.Typer(help="Sign, verify and reproduce reports.", no_args_is_help=True)
@@ -168,6 +169,7 @@ def reproduce(
     with render.progress("reading report and claim"):
         stored, loaded_claim = load_report(report), Claim.load(claim)
     check_claim(stored, loaded_claim)
+    say_left_out(auditor_panel)
     given = LoadOptions(
         arch=arch,
         entry=entry,

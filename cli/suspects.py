@@ -57,7 +57,8 @@ AuditorPanel = Annotated[
     typer.Option(
         "--auditor-panel",
         help="Folder of independent encoders that you, the auditor, bring. If the tests reject for more of them than "
-        "alpha allows, the claim is indiscriminate. NAME.txt beside NAME.onnx states where that encoder comes from.",
+        "alpha allows, the claim is indiscriminate. NAME.txt beside NAME.onnx states where that encoder comes from. "
+        "Files that are no encoders by their names are left out and named.",
         show_default=False,
     ),
 ]
@@ -221,11 +222,29 @@ class Target:
 def report_folder(suspect: str) -> Path:
     """Return the default folder of a report, named after the suspect's file or its endpoint's host."""
     if is_address(suspect):
-        from ownership.suspects.endpoint.endpoint import host_of
+        from ownership.suspects.endpoint.address import host_of
 
         return Path("report-" + re.sub(r"[^\w.-]", "_", host_of(suspect, allow_http=True)) + "-endpoint")
-    path = Path(suspect)
+    path = _named(suspect)
     return Path(f"report-{path.stem}-{path.suffix[1:]}" if path.suffix else f"report-{path.name}")
+
+
+def _named(suspect: str) -> Path:
+    """Return the path of a suspect, whole where what was given has no name, as `.` and `..` have none."""
+    path = Path(suspect)
+    return path.resolve() if path.name in ("", "..") else path
+
+
+def say_left_out(auditor_panel: Path | None) -> None:
+    """Name what is no encoder in the folder of the auditor's own encoders."""
+    from ownership.suspects.suspect import left_out_of
+
+    names = [] if auditor_panel is None else left_out_of(auditor_panel)
+    if names:
+        files = "1 file" if len(names) == 1 else f"{len(names)} files"
+        render.warn(
+            f"--auditor-panel: {files} left out, no encoders by their names: {', '.join(map(printable, names))}"
+        )
 
 
 def open_suspect(target: Target, how: Opening, claim: Claim) -> Suspect:
@@ -246,7 +265,7 @@ def open_suspect(target: Target, how: Opening, claim: Claim) -> Suspect:
     if is_address(suspect):
         return _open_endpoint(target, how, claim)
     if how.probe_folder is None:
-        return load_suspect(suspect, output_kind=how.output_kind, options=how.load, limits=how.limits)
+        return load_suspect(_named(suspect), output_kind=how.output_kind, options=how.load, limits=how.limits)
     return load_recorded(suspect, how.probe_folder, output_kind=how.output_kind)
 
 

@@ -3,7 +3,7 @@
     digits                      scikit-learn's digits, 16x16; included in the package
     fashion-mnist:train[:10000] the first 10,000 training images
     cifar10:test                any torchvision data set, by its name in lower case
-    photos/                     a folder of images (flat, or one folder a class) or of WebDataset shards (`.tar`)
+    photos/                     a folder of images (flat, or a folder a class) or of WebDataset shards (`.tar`, `.cls`)
     images.npz[:500]            uint8 `x` (n, h, w), (n, h, w, c) or (n, c, h, w), optional `y`
     images.npy                  uint8 (n, c, h, w), memory-mapped; `turnmark pack` writes it
 
@@ -35,6 +35,7 @@ from ownership.io.extras import require
 from ownership.io.text import printable
 from watermark_training.choices import OnBadImage
 from watermark_training.image_files import read_images
+from watermark_training.image_sources import is_shard
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
@@ -114,7 +115,7 @@ def _load(
         path = path / split
     if split is not None and (path.is_file() or source.lower() == "digits"):
         raise DataError(f"{printable(source, 300)} has no split {printable(split)!r}", "leave it out, or give a slice")
-    if path.is_dir() or path.suffix == ".tar":
+    if path.is_dir() or is_shard(path.name):
         return read_images(path, size, on_bad_image=on_bad_image, skipped=skipped)
     if path.suffix == ".npy":
         return _npy(path), None

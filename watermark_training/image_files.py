@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import io
 import os
-import tarfile
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,73 +23,16 @@ from ownership.errors import DataError
 from ownership.io.progress import Progress, silent
 from ownership.io.text import printable
 from watermark_training.choices import OnBadImage
+from watermark_training.image_sources import Picture, find_images
+from watermark_training.pictures import decode
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
 CHUNK = 256
 """Image files decoded at a time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    name: str
-    group: str  # its folder: its class
-    read: Callable[[], bytes]
-
-
-def find_images(path: Path) -> list[_File]:
-    """Return the image files of a folder in order of their names, or of a shard or a folder of shards in their order.
-
-    Raises:
-        DataError: if there are none, or a shard cannot be read.
-    """
-    shards = [path] if path.suffix == ".tar" else sorted(path.glob("*.tar"))
-    files: list[_File] = []
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        files = [_File(name=str(p), group=str(p.parent), read=p.read_bytes) for p in found]
-    for shard in [] if files else shards:
-        try:
-            with tarfile.open(shard, "r:") as archive:
-                members = [m for m in archive if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
-        except (tarfile.TarError, OSError) as e:
-            raise DataError(f"{printable(shard, 300)} is not a readable shard", "fetch it again") from e
-        files += [
-            _File(name=f"{shard.name}/{m.name}", group="", read=partial(_part, shard, m.offset_data, m.size))
-            for m in members
-        ]
-    if not files:
-        raise DataError(
-            f"data: {printable(path, 300)} holds no images", f"expected {', '.join(sorted(SUFFIXES))}, or .tar shards"
-        )
-    return files
-
-
-def _part(path: Path, offset: int, size: int) -> bytes:
-    with path.open("rb") as f:
-        f.seek(offset)
-        return f.read(size)
-
-
-def decode(file: _File, size: int | None) -> NDArray[np.uint8] | DataError:
-    """Return an image as RGB `(h, w, 3)`, converted from any other mode; or the error that prevents it."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(file.read())) as image:
-            picture = image.convert("RGB")
-            if size is not None:
-                picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-            return np.asarray(picture)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return DataError(
-            f"{printable(file.name, 300)} is not a readable image",
-            "remove it (turnmark train --on-bad-image skip leaves it out)",
-        )
-
-
 def decoded_images(
-    files: list[_File], size: int | None, on_bad_image: OnBadImage, skipped: list[str], progress: Progress = silent
-) -> Iterator[tuple[_File, NDArray[np.uint8]]]:
+    files: list[Picture], size: int | None, on_bad_image: OnBadImage, skipped: list[str], progress: Progress = silent
+) -> Iterator[tuple[Picture, NDArray[np.uint8]]]:
     """Yield files with their images, all of one size; the names of unreadable ones are added to `skipped`.
 
     Raises:
@@ -102,7 +44,7 @@ def decoded_images(
     rest, done = iter(files), 0
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         while chunk := list(islice(rest, CHUNK)):
-            for file, found in zip(chunk, pool.map(partial(decode, size=size), chunk), strict=True):
+            for file, found in zip(chunk, _decoded(pool, chunk, size), strict=True):
                 if isinstance(found, DataError):
                     if on_bad_image == "stop":
                         raise found
@@ -120,10 +62,26 @@ def decoded_images(
             progress("reading images", done, len(files))
 
 
+def _decoded(pool: ThreadPoolExecutor, files: list[Picture], size: int | None) -> list[NDArray[np.uint8] | DataError]:
+    """Decode files in threads, without Pillow's warnings: what matters of them is said of the picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return list(pool.map(partial(decode, size=size), files))
+
+
+def _labels(files: list[Picture]) -> Tensor | None:
+    """Return the labels that shards state of every image, or the classes that are folders; None for one folder."""
+    stated = [file.label for file in files if file.label is not None]
+    if len(stated) == len(files):
+        return torch.tensor(stated)
+    groups = {group: i for i, group in enumerate(sorted({file.group for file in files}))}
+    return torch.tensor([groups[file.group] for file in files]) if len(groups) > 1 else None
+
+
 def read_images(
     path: Path, size: int | None, *, on_bad_image: OnBadImage, skipped: list[str]
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the images of a folder or of shards as `(n, 3, h, w)` uint8; sub-folders are classes.
+    """Return the images of a folder or of shards as `(n, 3, h, w)` uint8; sub-folders are classes, in shards `.cls`.
 
     Raises:
         DataError: if there are none, one is unreadable or has another size.
@@ -131,8 +89,7 @@ def read_images(
     found = list(decoded_images(find_images(path), size, on_bad_image, skipped))
     if not found:
         raise DataError(f"data: none of the {len(skipped)} files in {printable(path, 300)} is a readable image")
-    groups = sorted({file.group for file, _ in found})
-    labels = torch.tensor([groups.index(file.group) for file, _ in found]) if len(groups) > 1 else None
+    labels = _labels([file for file, _ in found])
     return torch.from_numpy(np.stack([x for _, x in found])).permute(0, 3, 1, 2).contiguous(), labels
 
 

@@ -6,6 +6,7 @@ import time
 
 from ownership.errors import OwnershipError
 from ownership.io.extras import require
+from ownership.io.network import is_http, route_to
 from ownership.io.text import printable
 
 MOST_BYTES = 2**16
@@ -38,13 +39,13 @@ def exchange(
     import httpx
 
     shown, deadline = printable(url), time.monotonic() + timeout
-    if not url.startswith(("https://", "http://")):
+    if not is_http(url):
         raise OwnershipError(f"{shown} is no HTTP address", "https://...")
     data = bytearray()
     headers = {"Content-Type": content_type} if content_type else {}
     try:
         with (
-            httpx.Client(timeout=timeout, follow_redirects=False) as client,
+            route_to(url).client(timeout) as client,
             client.stream("GET" if content is None else "POST", url, content=content, headers=headers) as response,
         ):
             if response.status_code != 200:

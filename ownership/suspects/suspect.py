@@ -27,7 +27,8 @@ from ownership.suspects.sandbox.copying import CONFIG, weights_of
 from ownership.suspects.sandbox.description import Description
 from ownership.suspects.sandbox.encoder import Limits, SandboxedEncoder
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".pt2")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".pth.tar", ".ckpt", ".bin", ".onnx", ".pt2")
+"""Ends of the names of encoders' files, in lower case; the format itself is detected from the content."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -211,15 +212,21 @@ def load_encoder(path: Path | str, arch: str | None = None) -> Suspect:
 def load_folder(folder: Path | str) -> list[tuple[Suspect, str]]:
     """Load every encoder of a folder with its provenance, the text of the `.txt` file of the same name.
 
+    `left_out_of` names the files that are no encoders by their names.
+
     Raises:
         SuspectError: if the folder contains no encoder, or one cannot be loaded.
         UnsafeSuspectError: if loading one would run code from its file.
     """
-    folder = Path(folder)
-    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES) if folder.is_dir() else []
+    files = [path for path in _visible(folder) if _suffix(path)]
     if not files:
         raise SuspectError(f"{printable(folder, 300)} contains no encoders", f"expected {', '.join(SUFFIXES)}")
     return list(_each(files))
+
+
+def left_out_of(folder: Path | str) -> list[str]:
+    """Return the names in a folder that `load_folder` leaves out: neither encoders nor their provenance nor hidden."""
+    return [path.name for path in _visible(folder) if not _suffix(path) and path.suffix.lower() != ".txt"]
 
 
 def load_known(folder: Path | str, known: Mapping[str, str | None]) -> list[Suspect]:
@@ -247,9 +254,21 @@ def load_known(folder: Path | str, known: Mapping[str, str | None]) -> list[Susp
     return list(found.values())
 
 
+def _visible(folder: Path | str) -> list[Path]:
+    """Return what lies in a folder, in order; systems hide their own files there (`.DS_Store`, `._model.onnx`)."""
+    folder = Path(folder)
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def _suffix(path: Path) -> str:
+    """Return the end of an encoder's file name, as in `model.pth.tar`; "" if it is no such name."""
+    ends = [s for s in SUFFIXES if path.name.lower().endswith(s)]
+    return path.name[-len(ends[0]) :] if ends else ""
+
+
 def _each(files: list[Path]) -> Iterator[tuple[Suspect, str]]:
     for path in files:
-        note = path.with_suffix(".txt")
+        note = path.with_name(path.name.removesuffix(_suffix(path)) + ".txt")
         said = read_bytes(note, SuspectError, "provenance").decode("utf-8", "replace") if note.is_file() else ""
         suspect = load_suspect(path)
         suspect.pause()  # one process at a time

@@ -28,7 +28,6 @@ from ownership.suspects.endpoint.protocols import APIS
 from ownership.suspects.preprocessing import PREPROCESSES
 from ownership.suspects.sandbox.copying import WEIGHTS
 from ownership.suspects.suspect import OUTPUT_KINDS
-from watermark_training.image_files import SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO_TEXTS = {
@@ -102,7 +101,6 @@ def test_every_choice_is_one_that_the_libraries_know() -> None:
     assert set(options.ARCHITECTURES) == set(ARCHITECTURES)
     assert set(inputs.STRATA) == set(STRATA)
     assert set(inputs.PREPROCESSES) == set(PREPROCESSES)
-    assert inputs.PICTURES == SUFFIXES
     assert inputs.WEIGHTS == WEIGHTS
 
 

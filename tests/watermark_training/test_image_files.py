@@ -102,7 +102,7 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     for path, said in (
         ("empty", "holds no images"),
         ("torn.tar", "not a readable shard"),
-        ("absent.tar", "not a readable shard"),
+        ("absent.tar", "does not exist"),
         ("flat.npy", r"not a readable \.npy"),
         ("absent.npy", "does not exist"),
         ("real.npy", "float64"),

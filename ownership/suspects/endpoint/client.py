@@ -13,8 +13,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
@@ -23,15 +26,29 @@ from ownership.encoders.images import as_uint8, png_bytes
 from ownership.errors import SuspectError
 from ownership.io.canonical import sha256
 from ownership.io.extras import require
+from ownership.io.network import Route, route_to
 from ownership.io.text import printable
-from ownership.suspects.endpoint.protocols import APIS, read_answer
+from ownership.suspects.endpoint.address import host_of
+from ownership.suspects.endpoint.protocols import APIS, error_text, read_answer, stated_error
 
 if TYPE_CHECKING:
     import httpx
 
-RETRIED = {429, 500, 502, 503, 504}
+RETRIED = {408, 425, 429, 500, 502, 503, 504, 529}
 
-HINTS = {401: "set the token", 403: "set the token", 402: "the budget is spent", 413: "send fewer images a request"}
+LONGEST_PAUSE = 60.0
+"""Most seconds between two attempts, whatever the endpoint asks for."""
+
+ERROR_BYTES = 4096
+"""What is read of the body of an error."""
+
+HINTS = {
+    401: "set the token",
+    403: "set the token",
+    402: "the budget is spent",
+    407: "check the proxy's address, name and password",
+    413: "send fewer images a request",
+}
 
 
 class Exchange(NamedTuple):
@@ -61,9 +78,10 @@ class RemoteEncoder:
         patience: seconds for one batch with all its retries.
         max_bytes: most bytes of a reply per image; 64 per number once the dimension is known.
         batch_size: images per request.
+        allow_http: whether to transmit images and token to another machine without encryption.
 
     Raises:
-        SuspectError: if address, token or protocol cannot be used.
+        SuspectError: if address, token, protocol, or the environment's proxy or certificates cannot be used.
     """
 
     url: str
@@ -74,17 +92,19 @@ class RemoteEncoder:
     patience: float = 120.0
     max_bytes: int = 2**19
     batch_size: int = 64
+    allow_http: bool = False
     requests: int = field(default=0, init=False)  # sent so far, retries included
     dim: int | None = field(default=None, init=False)  # of a representation, after the first reply
+    _route: Route = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         require("httpx")
-        if not self.url.startswith(("https://", "http://")):
-            raise SuspectError(f"{printable(self.url)} is no HTTP address", "https://...")
+        host_of(self.url, allow_http=self.allow_http)
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
             raise SuspectError("the token contains invalid characters", "set TURNMARK_TOKEN again, without spaces")
         if self.api not in APIS:
             raise SuspectError(f"unknown kind of endpoint {printable(self.api)}", f"one of: {', '.join(APIS)}")
+        self._route = route_to(self.url, SuspectError)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return representations `(n, d)` of images `(n, 3, h, w)` float32 in [0, 1].
@@ -104,7 +124,10 @@ class RemoteEncoder:
         encoded = [base64.b64encode(png_bytes(image)).decode("ascii") for image in images]
         body = json.dumps(APIS[self.api].body(encoded, self.model)).encode()
         reply = self._ask(body, len(images))
-        rows = read_answer(APIS[self.api], reply, len(images))
+        try:
+            rows = read_answer(APIS[self.api], reply, len(images))
+        except SuspectError as e:
+            raise SuspectError(e.message + self._said(stated_error(reply)), e.hint) from e
         self.expect(rows.shape[1])
         return Exchange(sha256(body), sha256(reply), rows)
 
@@ -134,6 +157,10 @@ class RemoteEncoder:
                     return data
             except httpx.TimeoutException as e:
                 raise SuspectError(f"the endpoint did not answer within {self.timeout:g} s", "try again later") from e
+            except httpx.ProxyError as e:  # before HTTPError, of which it is one
+                status, problem = 503, f"the proxy says: {printable(e)}"
+                if str(e).startswith("4"):  # what it says of hosts and passwords does not change
+                    raise SuspectError(f"the proxy refused: {printable(e)}", HINTS[407]) from e
             except httpx.HTTPError as e:
                 if "[SSL" in str(e):  # a retry does not repair a certificate
                     raise SuspectError(f"no secure connection: {printable(e)}", "check address and certificate") from e
@@ -141,26 +168,24 @@ class RemoteEncoder:
             except (httpx.InvalidURL, UnicodeError, ValueError) as e:
                 raise SuspectError(f"the address cannot be used: {printable(e)}", "https://...") from e
             else:
-                problem = f"HTTP {status}"
+                problem = f"HTTP {status}{self._said(error_text(data))}"
             if status not in RETRIED:
-                raise SuspectError(f"the endpoint refused: HTTP {status}", HINTS.get(status, "check the address"))
-            pause = min(float(wait), 60.0) if wait.replace(".", "", 1).isdecimal() else 2 * pause
+                raise SuspectError(f"the endpoint refused: {problem}", HINTS.get(status, "check the address"))
+            pause = min(LONGEST_PAUSE, 2 * pause if (asked := _seconds(wait)) is None else asked)
             if time.monotonic() + pause > deadline:
                 raise SuspectError(f"the endpoint gave no answer in {self.patience:g} s ({problem})", "try again later")
             time.sleep(pause)
 
     def _post(self, body: bytes, n: int, deadline: float) -> _Reply:
         """Send a request once and return the reply."""
-        import httpx
-
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         with (
-            httpx.Client(timeout=self.timeout, follow_redirects=False, headers=headers) as client,
-            client.stream("POST", self.url, content=body) as response,
+            self._route.client(self.timeout) as client,
+            client.stream("POST", self.url, content=body, headers=headers) as response,
         ):
-            data = self._read(response, n, deadline) if response.status_code == 200 else b""
+            data = self._read(response, n, deadline) if response.status_code == 200 else _beginning(response)
             return _Reply(response.status_code, response.headers.get("Retry-After", ""), data)
 
     def _read(self, response: httpx.Response, n: int, deadline: float) -> bytes:
@@ -176,8 +201,38 @@ class RemoteEncoder:
                 raise self._too_slow()
         return bytes(data)
 
+    def _said(self, text: str) -> str:
+        """Return what the endpoint says for a message: without the secrets that it was sent, escaped and cut."""
+        for secret in filter(None, (self.token, urlsplit(self.url).query)):
+            text = text.replace(secret, "…")
+        return f": {printable(text, 200)}" if text else ""
+
     def _too_slow(self) -> SuspectError:
         return SuspectError(f"the endpoint took more than {self.patience:g} s over an answer", "try again later")
+
+
+def _seconds(wait: str) -> float | None:
+    """Return the pause that a Retry-After header asks for, in seconds or until a date; None if it asks for none."""
+    if wait.isascii() and wait.replace(".", "", 1).isdecimal():
+        return float(wait)
+    try:
+        return max(0.0, parsedate_to_datetime(wait).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError, OSError):  # no date, or none of this calendar
+        return None
+
+
+def _beginning(response: httpx.Response) -> bytes:
+    """Return the beginning of the body of an error; nothing if it is compressed or cannot be read."""
+    import httpx
+
+    data = bytearray()
+    if response.headers.get("Content-Encoding", "identity") == "identity":
+        with suppress(httpx.HTTPError):  # the status says enough
+            for piece in response.iter_raw():
+                data += piece
+                if len(data) >= ERROR_BYTES:
+                    break
+    return bytes(data[:ERROR_BYTES])
 
 
 def _within(deadline: float, work: Callable[[], _Reply], too_slow: Callable[[], SuspectError]) -> _Reply:

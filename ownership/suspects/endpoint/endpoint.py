@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from ownership.errors import SuspectError
-from ownership.io.text import printable
+from ownership.suspects.endpoint.address import host_of
 from ownership.suspects.endpoint.client import RemoteEncoder
 from ownership.suspects.endpoint.transcript import CachedEndpoint, Transcript, about
 from ownership.suspects.suspect import Suspect, check_output_kind
-
-
-def host_of(url: str, *, allow_http: bool = False) -> str:
-    """Return the host of an address, with its port if it has one.
-
-    >>> host_of("https://models.example:8443/embed?key=secret")
-    'models.example:8443'
-
-    Raises:
-        SuspectError: if the address is invalid, contains a password, or would transmit without encryption.
-    """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as e:
-        raise SuspectError(f"{printable(url.partition('?')[0])} is no address ({printable(e)})", "https://...") from e
-    if parts.scheme not in ("https", "http") or not host or not url.isprintable() or " " in url or port == 0:
-        raise SuspectError("this is no HTTP address", "https://...")
-    if parts.username is not None or parts.password is not None:
-        raise SuspectError("the address holds a name or password", "put the token into TURNMARK_TOKEN")
-    if parts.scheme == "http" and not allow_http and not _is_local(host):
-        raise SuspectError(
-            f"http:// to {printable(host)} would send images and token in the clear",
-            "use https://, or --allow-http if you mean it",
-        )
-    return printable(parts.netloc)
 
 
 def load_endpoint(
@@ -69,7 +40,7 @@ def load_endpoint(
     """
     check_output_kind(output_kind)
     host = host_of(url, allow_http=allow_http)
-    remote = RemoteEncoder(url=url, token=token, api=api, model=model, batch_size=batch_size)
+    remote = RemoteEncoder(url=url, token=token, api=api, model=model, batch_size=batch_size, allow_http=allow_http)
     kept = Transcript(Path(transcript), remote)
     said = {name: value for name, value in about(remote).items() if name in ("host", "api", "model")}
     return Suspect(
@@ -91,10 +62,3 @@ def command_words(url: str, api: str, model: str | None, *, allow_http: bool) ->
     words += ["--api", api] if api != "turnmark" else []
     words += ["--api-model", model] if model else []
     return [*words, *(["--allow-http"] if allow_http else [])]
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -80,15 +80,46 @@ def _openai_body(encoding: str) -> Callable[[Sequence[str], str | None], dict[st
 
 
 def _openai_rows(value: Any) -> list[Any]:
-    """Return the rows in the order of `index`, of which each must occur once."""
+    """Return the rows in the order of `index`, of which each must occur once; where no entry has one, as they come."""
+    entries = value["data"]
+    if not any("index" in entry for entry in entries):
+        return [entry["embedding"] for entry in entries]
     rows = {}
-    for entry in value["data"]:
-        if type(entry["index"]) is not int or entry["index"] in rows:
-            raise ValueError("an index twice, or none")
-        rows[entry["index"]] = entry["embedding"]
+    for entry in entries:
+        if (index := _index(entry["index"])) in rows:
+            raise ValueError("an index twice")
+        rows[index] = entry["embedding"]
     if set(rows) != set(range(len(rows))):
         raise ValueError("an index is missing")
     return [rows[i] for i in range(len(rows))]
+
+
+def _index(value: Any) -> int:
+    """Return an index, which some servers write as a string."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        return int(value)
+    raise ValueError("an index is no number")
+
+
+def stated_error(data: bytes) -> str:
+    """Return the message of an error in JSON, in the forms that servers use; "" if there is none."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    for name in ("error", "message", "detail"):
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+    return value if isinstance(value, str) else ""
+
+
+def error_text(data: bytes) -> str:
+    """Return what the body of an error says: the message of its JSON, or its first line unless that is markup."""
+    lines = data.decode("utf-8", "replace").split("\n")
+    first = next((line.strip() for line in lines if line.strip()), "")
+    return stated_error(data) or ("" if first.startswith(("<", "{", "[")) else first)
 
 
 APIS: dict[str, Api] = {

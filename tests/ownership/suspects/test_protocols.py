@@ -15,13 +15,34 @@ from support.sampling import examples
 from ownership.errors import SuspectError
 from ownership.suspects.endpoint.client import RemoteEncoder
 from ownership.suspects.endpoint.endpoint import host_of, load_endpoint
-from ownership.suspects.endpoint.protocols import APIS, read_answer
+from ownership.suspects.endpoint.protocols import APIS, error_text, read_answer
 
 RESPONSE_KINDS: dict[str, tuple[str, str, str]] = {
     "no list": ("openai", '{"data": 3}', "no JSON"),
     "a word": ("openai", '{"data": "ab"}', "no JSON"),
     "index twice": ("openai", '{"data": [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [1]}]}', "no JSON"),
     "index missing": ("openai", '{"data": [{"embedding": [1]}, {"index": 1, "embedding": [1]}]}', "no JSON"),
+    "index in words": (
+        "openai",
+        '{"data": [{"index": "0", "embedding": [1]}, {"index": "one", "embedding": [1]}]}',
+        "no JSON",
+    ),
+    "index in other digits": (
+        "openai",
+        '{"data": [{"index": "0", "embedding": [1]}, {"index": "\u0661", "embedding": [1]}]}',
+        "no JSON",
+    ),
+    "index twice in two forms": (
+        "openai",
+        '{"data": [{"index": 0, "embedding": [1]}, {"index": "0", "embedding": [1]}]}',
+        "no JSON",
+    ),
+    "no index, one row": ("openai", '{"data": [{"embedding": [1]}]}', "not 2 rows"),
+    "no index, three rows": (
+        "openai",
+        '{"data": [{"embedding": [1]}, {"embedding": [1]}, {"embedding": [1]}]}',
+        "not 2",
+    ),
     "index true": (
         "openai",
         '{"data": [{"index": false, "embedding": [1]}, {"index": true, "embedding": [1]}]}',
@@ -71,6 +92,34 @@ def test_any_answer_is_read_or_refused(api: str, data: bytes) -> None:
         except SuspectError:
             continue
         assert rows.shape[0] == 1
+
+
+def test_an_index_may_be_a_string_or_missing_everywhere() -> None:
+    """Without one the rows are taken as they come."""
+    strings = {"data": [{"index": "1", "embedding": [3, 4]}, {"index": "0", "embedding": [1, 2]}]}
+    bare = {"data": [{"embedding": [1, 2]}, {"embedding": [3, 4]}]}
+    for answer in (strings, bare):
+        assert read_answer(APIS["openai"], json.dumps(answer).encode(), 2).tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error": {"message": "give a model", "type": "bad"}}', "give a model"),
+        (b'{"error": "busy"}', "busy"),
+        (b'{"message": "busy"}', "busy"),
+        (b'{"detail": "Not Found"}', "Not Found"),
+        (b'{"detail": [{"loc": 1}]}', ""),
+        (b"\n  upstream timed out\nmore", "upstream timed out"),
+        (b"<!doctype html><h1>502</h1>", ""),
+        (b'{"error": {"message": "cut o', ""),
+        (b"[" * 100_000, ""),
+        (b"\xff", "\ufffd"),
+        (b"", ""),
+    ],
+)
+def test_the_text_of_an_error_is_found(body: bytes, said: str) -> None:
+    assert error_text(body) == said
 
 
 def test_rows_follow_their_index_and_base64_is_read_everywhere() -> None:
