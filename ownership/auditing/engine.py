@@ -70,7 +70,7 @@ def audit(
         ClaimError: If the claim has no key, or these images are not its pool.
         ClaimIntegrityError: If an encoder's file does not give the representations that the claim holds of it.
     """
-    seed = secrets.randbits(48) if options.pool_seed is None else options.pool_seed  # nobody can foretell it
+    seed = secrets.randbits(48) if options.pool_seed is None else options.pool_seed  # no operator can foretell it
     check = None if pool is None else PoolCheck(claim, pool, seed)
     tried = suspect.variants([p for name in options.preprocessings for p in parse_preprocess(name)])
     steps = _Steps(progress, (models is not None) + len(tried) + 2 * (check is not None) + len(auditor_panel))

@@ -1,4 +1,4 @@
-"""Audits that ask for other images of the key's pool: gates of every kind are inconclusive, nobody escapes by failing.
+"""Audits that ask for other images of the key's pool: gates of every kind are inconclusive, and failing is no way out.
 
 H0: which images are probes does not show in the responses. H1: a gate answers the probes with another encoder.
 Unit: the image.

@@ -154,7 +154,7 @@ PUBLIC: dict[str, Callable[[], Any]] = {
     "Barlow Twins": lambda: {"model": {**body("module.backbone."), **mlp("module.projector.")}, "optimizer": {}},
     "VICReg": lambda: {"epoch": 1, "model": {**body("module.backbone."), **mlp("module.projector.")}},
     "BYOL": lambda: {
-        "online_network_state_dict": {**body("encoder."), **mlp("projetion.net.")},
+        "online_network_state_dict": {**body("encoder."), **mlp("projection.net.")},
         "target_network_state_dict": body("encoder."),
     },
     "solo-learn": lambda: {
@@ -284,7 +284,7 @@ def test_code_beside_weights_is_refused_and_nothing_runs(tmp_path: Path) -> None
 
 
 def test_nothing_is_called_but_what_tensors_are_made_of(tmp_path: Path) -> None:
-    """A function of a module that nobody listed is not called either: what stands for it keeps and does nothing."""
+    """A function of a module that is in no list is not called either: what stands for it keeps and does nothing."""
     marker = tmp_path / "ran"
     opened({"model": tiny(), "args": Payload(np.save, str(marker), 1)}, tmp_path / "x.pt")
     assert not list(tmp_path.glob("ran*"))
