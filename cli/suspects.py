@@ -104,7 +104,7 @@ OnnxOutput = Annotated[
     typer.Option(
         "--onnx-output",
         help="Which of several outputs is the representation: its name in ONNX, its key in a dictionary or its "
-        "position in a tuple in .pt2 and TorchScript. Left out: the only one, or the only one that is named so.",
+        "position in a tuple in .pt2 and TorchScript. Left out: the only one, or the only one named so.",
         show_default=False,
     ),
 ]

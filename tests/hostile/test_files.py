@@ -133,7 +133,7 @@ CASES: dict[str, tuple[Made, tuple[str, ...], int, str]] = {
     "onnx garbage": (_just(lambda: b"\x08\x07" + bytes(range(256))), (), 2, "damaged ONNX"),
     "onnx empty": (_just(lambda: hostile_onnx.graph([])), (), 2, "graph is invalid"),
     # 29: no encoder
-    "onnx of doubles": (_just(lambda: hostile_onnx.flat(kind=hostile_onnx.TensorProto.DOUBLE, out_kind=hostile_onnx.TensorProto.DOUBLE)), (), 2, "one float input"),
+    "onnx of integers": (_just(lambda: hostile_onnx.flat(kind=hostile_onnx.TensorProto.INT32, out_kind=hostile_onnx.TensorProto.INT32)), (), 2, "one image input"),
     "onnx of one channel": (_just(lambda: hostile_onnx.flat(shape=["n", 1, 16, 16])), (), 2, "takes 1 channels"),
     "onnx of strings": (
         _just(lambda: hostile_onnx.graph([hostile_onnx.node("Cast", ["images"], ["y"], to=hostile_onnx.TensorProto.STRING)], out_kind=hostile_onnx.TensorProto.STRING)),
@@ -141,12 +141,26 @@ CASES: dict[str, tuple[Made, tuple[str, ...], int, str]] = {
     ),
     "onnx of one number": (
         _just(lambda: hostile_onnx.graph([hostile_onnx.node("ReduceMean", ["images"], ["y"], axes=[1, 2, 3], keepdims=0)], out=["n"])), (), 2,
-        "no float output",
+        "expected (n, d)",
     ),
     "onnx rows off": (
         _just(lambda: hostile_onnx.graph([hostile_onnx.node("Flatten", ["images"], ["f"]), hostile_onnx.node("Concat", ["f", "f"], ["y"], axis=0)])), (), 2,
         "answers to",
     ),
+    "onnx of no dimension": (
+        _just(lambda: hostile_onnx.graph([hostile_onnx.node("ReduceMean", ["images"], ["y"], keepdims=0)], out=[])), (), 2,
+        "the output has shape (), expected (n, d)",
+    ),
+    "onnx of two outputs": (_just(hostile_onnx.two_embeddings), (), 2, "has 2 outputs: a (n, 768), b (n, 768)"),
+    "onnx of tokens": (_just(hostile_onnx.tokens), (), 2, "has shape (n, 48, 16), and nothing says which axis"),
+    "onnx of tokens, pooled": (_just(hostile_onnx.tokens), ("--pooling", "channels-first"), 1, "NOT_SUPPORTED"),
+    "onnx of maps": (_just(hostile_onnx.maps), (), 2, "--pooling channels-first for (n, d, h, w)"),
+    "onnx of names that harm": (
+        _just(lambda: hostile_onnx.two_embeddings(hostile_onnx.STRINGS)), (), 2, "2 outputs: text\\x1b[31m\\n<script>alert"
+    ),
+    "onnx too new": (_just(lambda: hostile_onnx.of_version(99)), (), 2, "has ONNX IR version 99"),
+    "onnx opset too new": (_just(lambda: hostile_onnx.of_version(9, 99)), (), 2, "has opset 99 of ai.onnx"),
+    "onnx dynamic": (_just(hostile_onnx.dynamic), (), 1, "NOT_SUPPORTED"),
     "onnx no such output": (_just(hostile_onnx.two_outputs), ("--onnx-output", "nothing"), 2, "no output 'nothing'"),
     # 29 to 31: answers that cannot be tested end in a report
     "onnx infinite": (_just(lambda: hostile_onnx.scaled(float("inf"))), (), 1, "not finite"),
@@ -211,6 +225,7 @@ def load_options(arguments: tuple[str, ...]) -> LoadOptions:
     return LoadOptions(
         arch=given.get("--arch"),
         output=given.get("--onnx-output"),
+        pooling=given.get("--pooling", "auto"),
         allow_torchscript="--allow-torchscript" in arguments,
     )
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support import hostile_files as g
-from support import scripted
+from support import hostile_onnx, scripted
 from support.encoders import encoder
 from support.warm_sandbox import Open, WarmSandbox
 
@@ -260,6 +260,9 @@ WORKERS = {
     "negative": "frame({'rows': n, 'dim': -3, 'dtype': '<f4'})",
     "a boolean": "frame({'rows': n, 'dim': True, 'dtype': '<f4'}, bytes(4 * n))",
     "objects": "frame({'rows': n, 'dim': 3, 'dtype': '|O'}, bytes(12 * n))",
+    "an unknown choice": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': {'verdict': 'x'}}, bytes(12 * n))",
+    "a choice that is no text": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': {'output': [1]}}, bytes(12 * n))",
+    "choices that are a list": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': ['output']}, bytes(12 * n))",
     "huge header": "out.write(struct.pack('<4sI', b'TMK1', 2**32 - 1)); out.flush(); time.sleep(99)",
     "deep header": "t = b'[' * 9999; out.write(struct.pack('<4sI', b'TMK1', len(t)) + t); out.flush()",
     "no frame": "out.write(b'hello' * 99); out.flush()",
@@ -315,6 +318,32 @@ def test_a_hostile_error_is_one_escaped_line(tmp_path: Path, monkeypatch: pytest
     assert "\x1b" not in e.value.message
     assert "\n" not in e.value.message
     assert len(e.value.message) <= 400
+
+
+def test_a_hostile_choice_is_one_escaped_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "{'output': 'a\\n\\x1b[31mb' + 'x' * 9000}"
+    reply = f"frame({{'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': {said}}}, bytes(12 * n))"
+    (tmp_path / "worker.py").write_text(FRAME + reply + "\n")
+    (tmp_path / "x.onnx").write_bytes(b"anything")
+    monkeypatch.setattr(sandbox_encoder, "LAUNCH", tmp_path / "worker.py")
+    sandboxed = SandboxedEncoder(tmp_path / "x.onnx", LoadOptions())
+    assert sandboxed.choices == {}
+    sandboxed(torch.rand(4, 3, 16, 16))
+    assert sandboxed.choices["output"].startswith("a\\n\\x1b[31mbxx")
+    assert len(sandboxed.choices["output"]) <= 120
+    sandboxed.close()
+
+
+def test_the_sandbox_says_what_was_chosen(warm_sandbox: WarmSandbox, tmp_path: Path) -> None:
+    """Known in the auditor's process, after the first query."""
+    (tmp_path / "maps.onnx").write_bytes(hostile_onnx.maps())
+    warm_sandbox.reopen(tmp_path / "maps.onnx", LoadOptions(pooling="channels-first"), Limits())
+    assert warm_sandbox.choices == {}
+    warm_sandbox(torch.rand(2, 3, 16, 16))
+    assert warm_sandbox.choices == {"pooling": "mean of (n, 6, 4, 32), channels first"}
+    (tmp_path / "dynamic.onnx").write_bytes(hostile_onnx.dynamic())
+    warm_sandbox.reopen(tmp_path / "dynamic.onnx", LoadOptions(), Limits())
+    assert warm_sandbox.choices == {"batch": "one image at a time"}
 
 
 def test_doctor_says_what_is_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

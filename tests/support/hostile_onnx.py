@@ -196,6 +196,36 @@ def two_outputs() -> bytes:
     return graph(nodes, names=("map", "representation"))
 
 
+def two_embeddings(name: str = "a") -> bytes:
+    """Two outputs, of which no name states a representation."""
+    return graph([node("Flatten", ["images"], [name]), node("Flatten", ["images"], ["b"])], names=(name, "b"))
+
+
+def tokens() -> bytes:
+    """48 tokens of 16 numbers, or 16 positions of 48."""
+    shape = helper.make_tensor("s", TensorProto.INT64, [3], [-1, 3 * SIDE, SIDE])
+    return graph([node("Reshape", ["images", "s"], ["y"])], out=["n", "t", "d"], initializers=[shape])
+
+
+def maps() -> bytes:
+    """Maps whose three sides differ: which one is the channels?"""
+    shape = helper.make_tensor("s", TensorProto.INT64, [4], [-1, 6, 4, 32])
+    return graph([node("Reshape", ["images", "s"], ["y"])], out=["n", "a", "b", "c"], initializers=[shape])
+
+
+def of_version(ir: int, opset: int = 17) -> bytes:
+    model = onnx.load_model_from_string(flat())
+    model.ir_version, model.opset_import[0].version = ir, opset
+    return bytes(model.SerializeToString())
+
+
+def dynamic() -> bytes:
+    """Dynamic quantization: one scale for a whole batch."""
+    return after_flatten(
+        node("DynamicQuantizeLinear", ["f"], ["q", "s", "z"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])
+    )
+
+
 STRINGS = "text\x1b[31m\n<script>alert(1)</script>\u202e../../x"
 """A tensor name that would colour a terminal, run in a page, turn a line around and leave a folder."""
 

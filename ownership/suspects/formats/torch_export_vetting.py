@@ -153,6 +153,9 @@ def _check_part(part: dict[str, Any]) -> None:
     for kind in ("as_custom_obj", "as_opaque"):
         if part.get(kind) is not None:
             raise _refused(f"{kind.removeprefix('as_')} objects")
+    subgraph = part.get("as_graph")
+    if subgraph is not None and not re.fullmatch(r"submod_\d{1,4}", subgraph["name"]):  # an attribute of the module
+        raise _refused(f"subgraph {printable(subgraph['name'], 60)}")
     for name in _names(part):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise _refused(f"the name {printable(name, 60)}")
@@ -164,8 +167,6 @@ def _check_call(target: str, inputs: list[dict[str, Any]]) -> None:
     if _WRAPPERS.fullmatch(target):
         if len(subgraphs) != 1 or any(given["name"] for given in inputs):
             raise _refused(f"{target} of other arguments than torch writes")
-        if not re.fullmatch(r"submod_\d{1,4}", subgraphs[0]["name"]):  # becomes an attribute of the module
-            raise _refused(f"subgraph {printable(subgraphs[0]['name'], 60)}")
     elif subgraphs or not _OPERATORS.fullmatch(target) or _FILE_OPERATORS.match(target):
         raise _refused(f"operator {printable(target, 60)} is not allowed")
 

@@ -102,10 +102,8 @@ class SandboxedEncoder:
         """Send one frame of images and read the reply."""
         if self._running.process is None:
             self._start()
-        header, raw = (
-            {"op": "query", "shape": list(images.shape)},
-            memoryview(images.contiguous().numpy().data).cast("B"),
-        )
+        header = {"op": "query", "shape": list(images.shape)}
+        raw = memoryview(images.contiguous().numpy().data).cast("B")
         with self._watched(self.limits.seconds):
             reply = self._exchange(header, raw)
             rows, dim, dtype = (reply.get(k) for k in ("rows", "dim", "dtype"))

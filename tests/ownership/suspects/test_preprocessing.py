@@ -163,7 +163,7 @@ def _onnx(shape: list[object], nodes: list[onnx.NodeProto], rank: int) -> bytes:
 
 @pytest.mark.heavy
 def test_layouts_tokens_and_maps(tmp_path: Path) -> None:
-    """(n, h, w, 3) input; feature maps are averaged; of tokens the first, or their mean."""
+    """(n, h, w, 3) input; feature maps are averaged; of tokens the first, or their mean, as the user says."""
     from ownership.suspects.formats.model_file import LoadOptions
 
     images = torch.rand(5, 3, 16, 16)
@@ -175,6 +175,8 @@ def test_layouts_tokens_and_maps(tmp_path: Path) -> None:
     rows = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[1], keepdims=0)]  # (n, 16, 16): 16 tokens of 16 numbers
     (tmp_path / "tokens.onnx").write_bytes(_onnx(["n", 3, 16, 16], rows, 3))
     tokens = images.mean(1)
+    with pytest.raises(SuspectError, match="nothing says which axis"):
+        load_suspect(tmp_path / "tokens.onnx").encoder(images)
     first = load_suspect(tmp_path / "tokens.onnx", options=LoadOptions(pooling="cls"))
     torch.testing.assert_close(first.encoder(images), tokens[:, 0])
     mean = load_suspect(tmp_path / "tokens.onnx", options=LoadOptions(pooling="mean"))

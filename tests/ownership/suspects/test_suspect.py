@@ -161,8 +161,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "safetensors cut short": (save(STATE)[:-10], "damaged"),
     "safetensors header": ((10).to_bytes(8, "little") + b"{not json}" + bytes(20), "damaged"),
     "onnx of one channel": (_graph(["n", 1, 16, 16], ["n", 256]), "takes 1 channels"),
-    "onnx without an image": (_graph(["n", 16], ["n", 16]), "one float input"),
-    "onnx of doubles": (_graph(["n", 3, 16, 16], ["n", 768], kind=TensorProto.DOUBLE), "one float input"),
+    "onnx without an image": (_graph(["n", 16], ["n", 16]), "one image input"),
+    "onnx of integers": (_graph(["n", 3, 16, 16], ["n", 768], kind=TensorProto.INT32), "one image input"),
     "onnx unknown operator": (_graph(["n", 3, 16, 16], ["n", 768], "Hack"), "graph is invalid"),
     "onnx external data": (_external(), "lies in another file"),
 }
