@@ -261,7 +261,7 @@ WORKERS = {
     "a boolean": "frame({'rows': n, 'dim': True, 'dtype': '<f4'}, bytes(4 * n))",
     "objects": "frame({'rows': n, 'dim': 3, 'dtype': '|O'}, bytes(12 * n))",
     "an unknown choice": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': {'verdict': 'x'}}, bytes(12 * n))",
-    "a choice that is no text": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': {'output': [1]}}, bytes(12 * n))",
+    "a choice, no text": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': {'output': [1]}}, bytes(12 * n))",
     "choices that are a list": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': ['output']}, bytes(12 * n))",
     "huge header": "out.write(struct.pack('<4sI', b'TMK1', 2**32 - 1)); out.flush(); time.sleep(99)",
     "deep header": "t = b'[' * 9999; out.write(struct.pack('<4sI', b'TMK1', len(t)) + t); out.flush()",
