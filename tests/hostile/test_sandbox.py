@@ -144,6 +144,11 @@ PAYLOADS = {
     "pt2 sample inputs": (g.pt2_sample_inputs, "torch.export.load({path!r})"),
     "pt2 expression": (g.pt2_expression, "torch.export.load({path!r})"),
     "pt2 guard": (g.pt2_guard, "torch.export.load({path!r}).module()(torch.rand(2, 3, 16, 16))"),
+    "pt2 argument": (g.pt2_argument, "torch.export.load({path!r}).module()"),
+    "pt2 parameter": (
+        g.pt2_parameter,
+        "torch.export.load({path!r}).module(check_guards=False)(torch.rand(2, 3, 16, 16))",
+    ),
     "torchscript": (
         lambda m: g.script(scripted.Writes(str(m))),
         "torch.jit.load({path!r})(torch.rand(2, 3, 16, 16))",
