@@ -18,6 +18,8 @@ def preparation(suspect: SuspectRecord) -> list[str]:
     said = []
     if (entry := suspect.entry) is not None and suspect.entries_tried:
         said.append(f"entry {entry} of its checkpoint: {_smallest(suspect.entries_tried)}")
+    if (rest := suspect.choices.get("left_aside")) is not None:
+        said.append(f"of its checkpoint {rest}, belong to no encoder of a known architecture and were left aside")
     if (output := suspect.choices.get("output")) is not None:
         said.append(f"its output {output} was taken")
     if (pooling := suspect.choices.get("pooling")) is not None:

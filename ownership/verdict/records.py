@@ -145,7 +145,9 @@ class SuspectRecord:
     resized_to: tuple[int, int] | None = None  # height and width that probes were resized to for it
     preprocessing: str = "none"
     preprocessing_from: Literal["option", "files", "library", "assumed"] = "files"  # why it is this one
-    choices: dict[str, str] = field(default_factory=dict)  # what was chosen of its output: "output", "pooling", "batch"
+    choices: dict[str, str] = field(
+        default_factory=dict
+    )  # what was chosen of its output: "output", "pooling", "batch", "left_aside"
     entry: str | None = None  # of its checkpoint; None: there is only one
     entries_tried: tuple[str, ...] = ()  # where several were tried; `entry` is the one reported
     preprocessings_tried: tuple[str, ...] = ()  # where several were tried; `preprocessing` is the one reported

@@ -101,6 +101,8 @@ CASES: dict[str, tuple[Made, tuple[str, ...], int, str]] = {
     "pt2 pickled weights": (g.pt2_pickled_weights, (), 2, "is pickled, not raw tensor data"),
     "pt2 sample inputs": (g.pt2_sample_inputs, (), 2, "the sample inputs are pickled code"),
     "pt2 expression": (g.pt2_expression, (), 2, "symbolic expression __import__"),
+    "pt2 argument": (g.pt2_argument, (), 2, "the name x): return 0\\nopen"),
+    "pt2 parameter": (g.pt2_parameter, (), 2, "the name body\"), open("),
     "pt2 operator": (_just(lambda: g.pt2_operator("torch.os.system")), (), 2, "operator torch.os.system is not allowed"),
     "pt2 file operator": (_just(lambda: g.pt2_operator("torch.ops.aten.from_file.default")), (), 2, "is not allowed"),
     "pt2 native code": (_just(lambda: g.pt2_member("data/aotinductor/m/x.so", b"\x7fELF")), (), 2, "contains native code"),

@@ -144,6 +144,11 @@ PAYLOADS = {
     "pt2 sample inputs": (g.pt2_sample_inputs, "torch.export.load({path!r})"),
     "pt2 expression": (g.pt2_expression, "torch.export.load({path!r})"),
     "pt2 guard": (g.pt2_guard, "torch.export.load({path!r}).module()(torch.rand(2, 3, 16, 16))"),
+    "pt2 argument": (g.pt2_argument, "torch.export.load({path!r}).module()"),
+    "pt2 parameter": (
+        g.pt2_parameter,
+        "torch.export.load({path!r}).module(check_guards=False)(torch.rand(2, 3, 16, 16))",
+    ),
     "torchscript": (
         lambda m: g.script(scripted.Writes(str(m))),
         "torch.jit.load({path!r})(torch.rand(2, 3, 16, 16))",
@@ -261,7 +266,7 @@ WORKERS = {
     "a boolean": "frame({'rows': n, 'dim': True, 'dtype': '<f4'}, bytes(4 * n))",
     "objects": "frame({'rows': n, 'dim': 3, 'dtype': '|O'}, bytes(12 * n))",
     "an unknown choice": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': {'verdict': 'x'}}, bytes(12 * n))",
-    "a choice: no text": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': {'output': [1]}}, bytes(12 * n))",
+    "a choice, no text": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': {'output': [1]}}, bytes(12 * n))",
     "choices that are a list": "frame({'rows': n, 'dim': 3, 'dtype': '<f4', 'choices': ['output']}, bytes(12 * n))",
     "huge header": "out.write(struct.pack('<4sI', b'TMK1', 2**32 - 1)); out.flush(); time.sleep(99)",
     "deep header": "t = b'[' * 9999; out.write(struct.pack('<4sI', b'TMK1', len(t)) + t); out.flush()",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Model(nn.Module):
         maps: bool = False,
     ) -> None:
         super().__init__()
-        whole = encoder(3)
+        whole = deepcopy(encoder(3))
         self.first, self.last, self.mean, self.std = first, last, whole.mean, whole.std
         self.body = whole.body[:-2] if maps else whole.body  # type: ignore[index]
 

@@ -174,6 +174,28 @@ def pt2_guard(marker: Path) -> bytes:
     )
 
 
+def pt2_argument(marker: Path) -> bytes:
+    """A name of an argument that ends the function which torch writes, and begins another."""
+    name = f"x): return 0\nopen({str(marker)!r}, 'w')\ndef g(self):\n    '''#"
+
+    def inject(data: bytes) -> bytes:
+        value = json.loads(data)
+        value["graph_module"]["module_call_graph"][0]["signature"]["forward_arg_names"] = [name]
+        return json.dumps(value).encode()
+
+    return pt2_with(**{"models/model.json": inject})
+
+
+def pt2_parameter(marker: Path) -> bytes:
+    """A name of a parameter that ends the string in which torch writes it. The marker's path must have no dot."""
+    new = json.dumps(f"body\"), open({str(marker)!r}, 'w'), (\"").encode()
+
+    def rename(data: bytes) -> bytes:
+        return data.replace(b'"body.0.weight"', new)
+
+    return pt2_with(**{"models/model.json": rename, "weights_config.json": rename})
+
+
 def pt2_operator(target: str) -> bytes:
     def inject(data: bytes) -> bytes:
         value = json.loads(data)

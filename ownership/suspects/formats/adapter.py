@@ -66,8 +66,8 @@ class AdaptedEncoder:
 
     def _ask(self, images: Tensor, size: int, square: bool) -> Tensor:
         """Return the representations of at most one batch of images, filled up to its size with the first image."""
-        filled = torch.cat([images, images[:1].expand(size - len(images), -1, -1, -1)])
-        answer = self._run(filled if len(images) < size else images)
+        more = size - len(images)
+        answer = self._run(torch.cat([images, images[:1].expand(more, -1, -1, -1)]) if more else images)
         if answer.ndim not in (2, 3, 4):
             raise SuspectError(
                 f"suspect: the output has shape {tuple(answer.shape)}, expected (n, d)",

@@ -97,6 +97,9 @@ def _invalid(said: str, reader: str) -> SuspectError:
         first = said.splitlines()[0].split(" failed:")[-1]
         cause = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(cc|h):\d+ .*\) (?=[A-Z])", "", first)
         cause = cause if len(cause) <= 250 else "…" + cause[-249:]  # the cause is what comes last
+        if " : NOT_IMPLEMENTED : " in first:  # as most operators on doubles are
+            hint = "export it in float32, with standard operators"
+            return SuspectError(f"suspect: {reader} cannot run it on the CPU ({printable(cause, 300)})", hint)
         return SuspectError(f"suspect: the ONNX graph is invalid ({printable(cause, 300)})", "export it again")
     return SuspectError(
         f"suspect: the file {what}, and {reader} reads up to {most}",

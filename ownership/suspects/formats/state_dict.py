@@ -47,6 +47,7 @@ class Weights:
         encoder: The encoder. Without normalisation if the weights hold none.
         entry: Name of the entry in the checkpoint.
         others: Names of further entries with other weights that fit an architecture.
+        left_aside: In words, the tensors of the file that belong to no encoder that was found; empty if there are none.
         normalisation: What the weights do not hold; None if they do.
     """
 
@@ -54,6 +55,7 @@ class Weights:
     encoder: Encoder
     entry: str
     others: tuple[str, ...] = ()
+    left_aside: str = ""
     normalisation: Normalisation | None = None
 
     def normalised(self) -> Encoder:
@@ -82,13 +84,13 @@ def load_weights(
         raise SuspectError(f"unknown architecture {printable(architecture)!r}", known_architectures(architecture))
     named = [(path, unwrapped(state)) for path, state in named]
     candidates = (architecture,) if architecture else hints.architectures or (*ARCHITECTURES, *COMMON)
-    found = list(_fitting(named, candidates, hints))
+    found = tuple(_fitting(named, candidates, hints))
     if not found:
         raise _no_fit(named, architecture or next(iter(hints.architectures), None))
     chosen, *others = picked([(layout.architecture, e) for layout, e in found], entry)
     layout = next(x for x, e in found if e is chosen[1])
     made = _filled(layout, chosen[1], hints)
-    return replace(made, others=tuple(e.name for _, e in others))
+    return replace(made, others=tuple(e.name for _, e in others), left_aside=_left_aside(named, found))
 
 
 def _fitting(named: Named, candidates: Iterable[str], hints: ModelConfig) -> Iterable[tuple[Layout, Entry]]:
@@ -102,6 +104,15 @@ def _fitting(named: Named, candidates: Iterable[str], hints: ModelConfig) -> Ite
                         if entry.name not in seen:
                             seen.add(entry.name)
                             yield layout, entry
+
+
+def _left_aside(named: Named, found: Sequence[tuple[Layout, Entry]]) -> str:
+    """Return how many tensors are in no encoder: an encoder of an unknown architecture may be among them."""
+    used = {id(tensor) for _, entry in found for tensor in entry.state.values()}
+    states = [state for path, state in named if not path.startswith("optim")]
+    rest = [name for state in states for name, tensor in state.items() if id(tensor) not in used]
+    whole = sum(map(len, states))
+    return f"{len(rest)} of {whole} tensors, the first {printable(rest[0], 80)}" if rest else ""
 
 
 def _filled(layout: Layout, entry: Entry, hints: ModelConfig) -> Weights:

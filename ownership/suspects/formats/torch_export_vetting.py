@@ -31,6 +31,8 @@ _OPERATORS = re.compile(
 _WRAPPERS = re.compile(r"torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)")
 """Operators that call a subgraph, as `with torch.no_grad():` and `torch.autocast` are written."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,500}")
+_STORED = re.compile(r'[^\s"\\\x00-\x1f]{1,500}')
+"""Names of parameters and buffers, which torch writes between double quotes."""
 _FILE_OPERATORS = re.compile(r"torch\.ops\.aten\.(from_file|save|load)")
 _FUNCTIONS = re.compile(
     "Symbol|Integer|Float|Rational|Add|Mul|Pow|Mod|PythonMod|FloorDiv|CeilDiv|CleanDiv|Max|Min|Where|Eq|Ne|Lt|Le|Gt|Ge"
@@ -159,6 +161,9 @@ def _check_part(part: dict[str, Any]) -> None:
     for name in _names(part):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise _refused(f"the name {printable(name, 60)}")
+    for key in ("parameter_name", "buffer_name", "tensor_constant_name"):
+        if key in part and not _STORED.fullmatch(part[key]):
+            raise _refused(f"the name {printable(part[key], 60)}")
 
 
 def _check_call(target: str, inputs: list[dict[str, Any]]) -> None:

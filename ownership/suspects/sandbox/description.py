@@ -11,8 +11,8 @@ from ownership.io.text import printable
 from ownership.suspects.sandbox.frames import BadFrame
 
 MOST_ENTRIES = 8
-CHOICES = ("output", "pooling", "batch")
-"""What a suspect's process may say that it has chosen: an output, where vectors lie, one image at a time."""
+CHOICES = ("output", "pooling", "batch", "left_aside")
+"""What a suspect's process may say that it has chosen: an output, where vectors lie, one image at a time, tensors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,8 @@ def _described(model: LoadedModel) -> dict[str, Any]:
     }
     if (weights := model.weights) is not None:
         normalisation = None if weights.normalisation is None else asdict(weights.normalisation)
+        if weights.left_aside:
+            reply["choices"] = {**model.choices, "left_aside": weights.left_aside}
         reply |= {"entries": [weights.entry, *weights.others], "normalisation": normalisation}
     return reply
 

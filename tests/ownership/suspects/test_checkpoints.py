@@ -381,3 +381,12 @@ def test_an_own_checkpoint_with_several_encoders_is_refused_with_their_names(tmp
     torch.save({"student": tiny(seed=2), "teacher": tiny()}, tmp_path / "x.pt")
     with pytest.raises(SuspectError, match="several encoders: student, teacher"):
         load_trained(tmp_path / "x.pt")
+
+
+def test_tensors_that_belong_to_no_known_encoder_are_counted(tmp_path: Path) -> None:
+    """An encoder of an unknown architecture beside a known one must not stay unseen."""
+    unknown = {f"w{i}": torch.zeros(2) for i in range(5)}
+    model = opened({"model": tiny(), "hidden": unknown, "optimizer": OPTIMIZER}, tmp_path / "x.pt")
+    assert model.weights is not None
+    assert model.weights.left_aside == f"5 of {len(tiny()) + 5} tensors, the first w0"
+    assert opened(tiny(), tmp_path / "y.pt").weights.left_aside == ""  # type: ignore[union-attr]

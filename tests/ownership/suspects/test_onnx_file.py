@@ -169,6 +169,12 @@ def test_half_and_double_images_are_cast(dtype: torch.dtype, tmp_path: Path, exp
     close(opened(data, tmp_path)(IMAGES), expected, 1e-4 if dtype == torch.float64 else 5e-3)
 
 
+def test_an_operator_without_doubles_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SuspectError, match=r"onnxruntime [\d.]+ cannot run it on the CPU \(.*Conv") as e:
+        opened(onnx_file(Model().double(), EXAMPLE.double()), tmp_path)
+    assert e.value.hint == "export it in float32, with standard operators"
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_bytes_are_rounded(channels_last: bool, tmp_path: Path) -> None:
     images = (255 * IMAGES).round() / 255
