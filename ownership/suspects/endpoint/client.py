@@ -42,6 +42,9 @@ LONGEST_PAUSE = 60.0
 ERROR_BYTES = 4096
 """What is read of the body of an error."""
 
+ERROR_SECONDS = 2.0
+"""Time that the body of an error may take; its status is said anyway."""
+
 HINTS = {
     401: "set the token",
     403: "set the token",
@@ -225,12 +228,12 @@ def _beginning(response: httpx.Response) -> bytes:
     """Return the beginning of the body of an error; nothing if it is compressed or cannot be read."""
     import httpx
 
-    data = bytearray()
+    data, end = bytearray(), time.monotonic() + ERROR_SECONDS
     if response.headers.get("Content-Encoding", "identity") == "identity":
         with suppress(httpx.HTTPError):  # the status says enough
             for piece in response.iter_raw():
                 data += piece
-                if len(data) >= ERROR_BYTES:
+                if len(data) >= ERROR_BYTES or time.monotonic() > end:
                     break
     return bytes(data[:ERROR_BYTES])
 
