@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.command import Run
+from support.command import Run, error_line
 from support.encoders import Noisy
 from support.http_server import serving
 
@@ -105,3 +105,20 @@ def test_an_endpoints_report_is_reproduced_from_its_transcript(
         assert "this suspect is not the report's" in err
         assert len(server.requests) == session
     assert not Path("nowhere").exists()
+
+
+def test_no_command_sends_a_token_in_the_clear_unless_told_to(
+    run: Run, claim_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TURNMARK_TOKEN", "s3same")
+    url = "HTTP://models.example/v1"
+    extract = ("attack", "extract", url, "digits[:64]", "--surrogate-arch", "tiny", "--out", "o")
+    for command in (("audit", url, "--claim", claim_folder), extract):
+        code, _, err = run(*command)
+        assert code == 2
+        assert "in the clear" in error_line(err)
+        assert "--allow-http" in err
+    (tmp_path / "v.onnx").write_bytes(b"")
+    code, _, err = run("attack", "extract", "v.onnx", "digits[:64]", "--allow-http", "--out", "o")
+    assert code == 2
+    assert "--allow-http is for the address of an endpoint" in err

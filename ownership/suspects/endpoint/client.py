@@ -42,6 +42,9 @@ LONGEST_PAUSE = 60.0
 ERROR_BYTES = 4096
 """What is read of the body of an error."""
 
+ERROR_SECONDS = 2.0
+"""Time that the body of an error may take; its status is said anyway."""
+
 HINTS = {
     401: "set the token",
     403: "set the token",
@@ -145,36 +148,40 @@ class RemoteEncoder:
 
     def _ask(self, body: bytes, n: int) -> bytes:
         """Send a request; repeat it while the endpoint asks to retry, for at most `patience` seconds."""
-        import httpx
-
         deadline, pause = time.monotonic() + self.patience, 0.5
         while True:
-            wait = ""
-            try:
-                self.requests += 1
-                status, wait, data = _within(deadline, lambda: self._post(body, n, deadline), self._too_slow)
-                if status == 200:
-                    return data
-            except httpx.TimeoutException as e:
-                raise SuspectError(f"the endpoint did not answer within {self.timeout:g} s", "try again later") from e
-            except httpx.ProxyError as e:  # before HTTPError, of which it is one
-                status, problem = 503, f"the proxy says: {printable(e)}"
-                if str(e).startswith("4"):  # what it says of hosts and passwords does not change
-                    raise SuspectError(f"the proxy refused: {printable(e)}", HINTS[407]) from e
-            except httpx.HTTPError as e:
-                if "[SSL" in str(e):  # a retry does not repair a certificate
-                    raise SuspectError(f"no secure connection: {printable(e)}", "check address and certificate") from e
-                status, problem = 503, printable(e) or type(e).__name__
-            except (httpx.InvalidURL, UnicodeError, ValueError) as e:
-                raise SuspectError(f"the address cannot be used: {printable(e)}", "https://...") from e
-            else:
-                problem = f"HTTP {status}{self._said(error_text(data))}"
-            if status not in RETRIED:
-                raise SuspectError(f"the endpoint refused: {problem}", HINTS.get(status, "check the address"))
-            pause = min(LONGEST_PAUSE, 2 * pause if (asked := _seconds(wait)) is None else asked)
+            reply, problem = self._attempt(body, n, deadline)
+            if reply is not None and reply.status == 200:
+                return reply.data
+            if reply is not None and reply.status not in RETRIED:
+                raise SuspectError(f"the endpoint refused: {problem}", HINTS.get(reply.status, "check the address"))
+            asked = None if reply is None else _seconds(reply.wait)
+            pause = min(LONGEST_PAUSE, 2 * pause if asked is None else asked)
             if time.monotonic() + pause > deadline:
                 raise SuspectError(f"the endpoint gave no answer in {self.patience:g} s ({problem})", "try again later")
             time.sleep(pause)
+
+    def _attempt(self, body: bytes, n: int, deadline: float) -> tuple[_Reply | None, str]:
+        """Send a request once; return the reply and its problem, or None and why there is none for the moment."""
+        import httpx
+
+        try:
+            self.requests += 1
+            reply = _within(deadline, lambda: self._post(body, n, deadline), self._too_slow)
+        except httpx.TimeoutException as e:
+            raise SuspectError(f"the endpoint did not answer within {self.timeout:g} s", "try again later") from e
+        except httpx.ProxyError as e:  # before HTTPError, of which it is one
+            if str(e).startswith("4"):  # what it says of hosts and passwords does not change
+                raise SuspectError(f"the proxy refused: {printable(e)}", HINTS[407]) from e
+            return None, f"the proxy says: {printable(e)}"
+        except httpx.HTTPError as e:
+            if "[SSL" in str(e):  # a retry does not repair a certificate
+                raise SuspectError(f"no secure connection: {printable(e)}", "check address and certificate") from e
+            return None, printable(e) or type(e).__name__
+        except (httpx.InvalidURL, UnicodeError, ValueError) as e:
+            raise SuspectError(f"the address cannot be used: {printable(e)}", "https://...") from e
+        said = "" if reply.status == 200 else self._said(error_text(reply.data))
+        return reply, f"HTTP {reply.status}{said}"
 
     def _post(self, body: bytes, n: int, deadline: float) -> _Reply:
         """Send a request once and return the reply."""
@@ -225,12 +232,12 @@ def _beginning(response: httpx.Response) -> bytes:
     """Return the beginning of the body of an error; nothing if it is compressed or cannot be read."""
     import httpx
 
-    data = bytearray()
+    data, end = bytearray(), time.monotonic() + ERROR_SECONDS
     if response.headers.get("Content-Encoding", "identity") == "identity":
         with suppress(httpx.HTTPError):  # the status says enough
             for piece in response.iter_raw():
                 data += piece
-                if len(data) >= ERROR_BYTES:
+                if len(data) >= ERROR_BYTES or time.monotonic() > end:
                     break
     return bytes(data[:ERROR_BYTES])
 

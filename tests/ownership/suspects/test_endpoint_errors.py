@@ -88,6 +88,22 @@ def test_its_words_are_passed_on(name: str) -> None:
     assert e.value.message == f"the endpoint refused: HTTP 400{said}"
 
 
+def test_an_error_that_drips_is_still_said() -> None:
+    def drip(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 100000\r\n\r\nno ")
+        for _ in range(60):
+            handler.wfile.write(b"a")
+            handler.wfile.flush()
+            time.sleep(0.1)
+
+    with serving(_rows) as (server, url):
+        server.misbehaviour = drip
+        start = time.monotonic()
+        with pytest.raises(SuspectError, match="refused: HTTP 401: no a"):
+            represent(RemoteEncoder(url=url), _images())
+        assert time.monotonic() - start < 5
+
+
 def test_an_error_with_the_status_of_success_is_passed_on_too() -> None:
     with serving(_rows) as (server, url):
         server.misbehaviour = lambda h: h.reply(200, json.dumps({"error": {"message": "quota of s3same"}}).encode())
