@@ -70,7 +70,10 @@ def route_to(url: str, error: type[OwnershipError] = OwnershipError) -> Route:
     """
     import httpx
 
-    scheme, proxy = urlsplit(url).scheme, proxy_of(url)
+    try:
+        scheme, proxy = urlsplit(url).scheme, proxy_of(url)
+    except ValueError as e:  # brackets that no address of version 6 is in, ports that are no numbers
+        raise error(f"{printable(url, 200)} is no HTTP address", "https://HOST/...") from e
     encrypted = scheme == "https" or (proxy or "").startswith("https://")
     route = Route(_certificates(error) if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), proxy)
     try:

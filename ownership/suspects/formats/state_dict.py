@@ -95,14 +95,17 @@ def load_weights(
 
 def _fitting(named: Named, candidates: Iterable[str], hints: ModelConfig) -> Iterable[tuple[Layout, Entry]]:
     """Yield every entry that fits an architecture, with the first that it fits."""
-    seen = set()
+    names: set[str] = set()
+    used: set[int] = set()  # tensors of encoders that were found: of an own encoder, `body` alone would fit as well
     for name in candidates:
         for path, state in named:
             for setting in settings_of(name, state, hints.global_pool):
                 for layout in layouts_of(setting):
                     for entry in entries(state, path, layout.expected, layout.names):
-                        if entry.name not in seen:
-                            seen.add(entry.name)
+                        tensors = {id(tensor) for tensor in entry.state.values()}
+                        if entry.name not in names and not tensors <= used:
+                            names.add(entry.name)
+                            used |= tensors
                             yield layout, entry
 
 

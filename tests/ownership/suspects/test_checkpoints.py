@@ -357,6 +357,16 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
         load_suspect(path)
 
 
+@pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "timm:test_resnet"])
+def test_an_own_encoder_of_a_library_is_one_entry(name: str, tmp_path: Path) -> None:
+    """It holds mean and std; behind the prefix `body` alone it would fit a second time."""
+    made = make_encoder(name).eval()
+    model = opened(made.state_dict(), tmp_path / "x.pt", arch=name)
+    assert model.weights is not None
+    assert (model.weights.others, model.weights.normalisation) == ((), None)
+    torch.testing.assert_close(represent(model.encoder, images(64)), represent(made, images(64)))
+
+
 def test_every_architecture_of_the_table_keeps_its_weights_through_a_checkpoint(tmp_path: Path) -> None:
     """A round trip of what Turnmark itself makes, wrapped as DDP."""
     for name in ARCHITECTURES:

@@ -183,7 +183,7 @@ def test_bad_files_are_one_clear_line(name: str, tmp_path: Path) -> None:
 def test_bad_paths(tmp_path: Path) -> None:
     with pytest.raises(SuspectError, match="does not exist"):
         load_encoder(tmp_path / "nothing")
-    with pytest.raises(SuspectError, match="directory"):
+    with pytest.raises(SuspectError, match="a folder without weights"):
         load_encoder(tmp_path)
     with pytest.raises(SuspectError, match="not a regular file"):
         load_encoder("/dev/null")
