@@ -21,8 +21,10 @@ COPIES = ("victim", "surrogate")
 
 
 def rows_of(data: str) -> list[Row]:
-    """Return the rows of a data set."""
-    return [row for row in RowStore("evasion", compressed=True).load() if row["data"] == data]
+    """Return the rows of a data set, of the keys that are measured to the end: independent encoders come last."""
+    rows = [row for row in RowStore("evasion", compressed=True).load() if row["data"] == data]
+    done = {(r["of"], r["probes"]) for r in rows if r["role"] == "independent"}
+    return [r for r in rows if (r["of"], r["probes"]) in done]
 
 
 def with_losses(rows: Sequence[Row]) -> Iterator[Row]:
