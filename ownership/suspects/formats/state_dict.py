@@ -97,16 +97,15 @@ def _fitting(named: Named, candidates: Iterable[str], hints: ModelConfig) -> Ite
     """Yield every entry that fits an architecture, with the first that it fits."""
     names: set[str] = set()
     used: set[int] = set()  # tensors of encoders that were found: of an own encoder, `body` alone would fit as well
-    for name in candidates:
-        for path, state in named:
-            for setting in settings_of(name, state, hints.global_pool):
-                for layout in layouts_of(setting):
-                    for entry in entries(state, path, layout.expected, layout.names):
-                        tensors = {id(tensor) for tensor in entry.state.values()}
-                        if entry.name not in names and not tensors <= used:
-                            names.add(entry.name)
-                            used |= tensors
-                            yield layout, entry
+    tried = ((path, state, name) for name in candidates for path, state in named)
+    for path, state, name in tried:
+        layouts = (layout for setting in settings_of(name, state, hints.global_pool) for layout in layouts_of(setting))
+        for layout, entry in ((x, e) for x in layouts for e in entries(state, path, x.expected, x.names)):
+            tensors = {id(tensor) for tensor in entry.state.values()}
+            if entry.name not in names and not tensors <= used:
+                names.add(entry.name)
+                used |= tensors
+                yield layout, entry
 
 
 def _left_aside(named: Named, found: Sequence[tuple[Layout, Entry]]) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ownership.io.text import printable
+from ownership.suspects.formats.checkpoint import MOST_ENTRIES
 from ownership.suspects.sandbox.frames import BadFrame
 
-MOST_ENTRIES = 8
 CHOICES = ("output", "pooling", "batch", "left_aside")
 """What a suspect's process may say that it has chosen: an output, where vectors lie, one image at a time, tensors."""
 
@@ -47,12 +47,12 @@ class Description:
         if mean is None or std is None or min(std) <= 0:
             mean = std = None
         pair = isinstance(size, list) and len(size) == 2 and all(type(x) is int for x in size)
-        named = isinstance(entries, list) and all(isinstance(x, str) for x in entries)
+        named = isinstance(entries, list) and len(entries) <= MOST_ENTRIES and all(isinstance(x, str) for x in entries)
         return cls(
             format=printable(reply.get("format"), 40),
             architecture=printable(architecture) if isinstance(architecture, str) else None,
             size=(size[0], size[1]) if pair and size is not None else None,
-            entries=tuple(entries[:MOST_ENTRIES]) if named and entries is not None else (),
+            entries=tuple(entries) if named and entries is not None else (),
             mean=mean,
             std=std,
             stated=given.get("stated") is True,
